@@ -1,0 +1,51 @@
+"""purejaxdqn: deep Q-learning in which a whole training run is one XLA program."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from purejaxdqn.core.config import Config
+    from purejaxdqn.core.environments import from_gymnax
+    from purejaxdqn.core.loop import make_train
+    from purejaxdqn.core.many import run_many
+    from purejaxdqn.core.types import HParams, Result
+    from purejaxdqn.host.configs import ConfigError, load_config
+    from purejaxdqn.host.policies import evaluate_policy, load_policy
+    from purejaxdqn.host.runtime import configure_cpu
+
+# Imported on first use, so that ``configure_cpu`` and bad command lines come before anything slow.
+_HOMES = {
+    "Config": "core.config",
+    "ConfigError": "host.configs",
+    "HParams": "core.types",
+    "Result": "core.types",
+    "configure_cpu": "host.runtime",
+    "evaluate_policy": "host.policies",
+    "from_gymnax": "core.environments",
+    "load_config": "host.configs",
+    "load_policy": "host.policies",
+    "make_train": "core.loop",
+    "run_many": "core.many",
+}
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "HParams",
+    "Result",
+    "configure_cpu",
+    "evaluate_policy",
+    "from_gymnax",
+    "load_config",
+    "load_policy",
+    "make_train",
+    "run_many",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

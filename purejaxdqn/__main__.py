@@ -1,0 +1,28 @@
+"""``purejaxdqn COMMAND ...`` is ``python -m purejaxdqn.COMMAND ...``."""
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from purejaxdqn.host.faults import UserError, did_you_mean, run_command
+
+COMMANDS = ("train", "evaluate", "plot")
+
+
+def main() -> NoReturn:
+    """Hand over to the command named first on the command line."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
+        run_command(import_module(f"purejaxdqn.{name}").main, sys.argv[2:])
+    if name in ("-h", "--help"):
+        print(f"usage: purejaxdqn {{{','.join(COMMANDS)}}} ...; purejaxdqn COMMAND --help says more")
+        sys.exit(0)
+
+    def refuse(argv: object) -> int:
+        raise UserError(f"{name!r} is not one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
+
+    run_command(refuse)
+
+
+if __name__ == "__main__":
+    main()

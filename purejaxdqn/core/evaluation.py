@@ -1,0 +1,33 @@
+"""Greedy episodes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purejaxdqn.core.environments import Environment
+from purejaxdqn.core.types import Array
+
+
+def greedy_returns(
+    env: Environment, q_values: Callable[[Array], Array], env_params: Any, key: Array, *, episodes: int
+) -> Array:
+    """Undiscounted returns [episodes] of the greedy policy, one episode in each of as many environments.
+
+    Runs until the last episode ends. Consumes ``key``.
+    """
+    keys = jax.random.split(key, episodes + 1)
+    obs, env_state = env.reset(env_params, keys[1:])
+
+    def body(carry: tuple) -> tuple:
+        key, obs, env_state, running, returns = carry
+        keys = jax.random.split(key, episodes + 1)
+        action = jnp.argmax(q_values(obs), axis=-1)
+        obs, env_state, step = env.step(env_params, keys[1:], env_state, obs, action)
+        returns = returns + jnp.where(running, step.reward, 0.0)
+        running = running & ~(step.terminated | step.truncated)
+        return keys[0], obs, env_state, running, returns
+
+    start = (keys[0], obs, env_state, jnp.ones(episodes, bool), jnp.zeros(episodes))
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[3]), body, start)[4]

@@ -1,0 +1,62 @@
+"""Acting: steps of a batch of environments, and the episodes that end in them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purejaxdqn.core.draws import Draws
+from purejaxdqn.core.environments import Environment
+from purejaxdqn.core.types import ActorState, Array, EpisodeStats, Step
+
+Policy = Callable[[ActorState, Draws], Array]
+"""What the actors see, and the draws of one step -> action [E]."""
+
+
+def start_actors(env: Environment, env_params: Any, key: Array, *, num_envs: int) -> ActorState:
+    """Reset ``num_envs`` environments. Consumes ``key``."""
+    obs, env_state = env.reset(env_params, jax.random.split(key, num_envs))
+    return ActorState(env_state, obs, _no_episodes(num_envs), env_step=jnp.int32(0))
+
+
+def rollout(
+    env: Environment, env_params: Any, policy: Policy, actors: ActorState, draws: Draws
+) -> tuple[ActorState, Step]:
+    """Take T steps in every environment, T being the first axis of ``draws``; the steps have leaves [T, E, ...]."""
+
+    def body(actors: ActorState, draws: Draws) -> tuple[ActorState, Step]:
+        action = policy(actors, draws)
+        obs, env_state, step = env.step(env_params, draws.step_keys, actors.env_state, actors.obs, action)
+        episodes = _count_episodes(actors.episodes, step)
+        return ActorState(env_state, obs, episodes, actors.env_step + action.shape[0]), step
+
+    return jax.lax.scan(body, actors, draws)
+
+
+def forget_finished(stats: EpisodeStats) -> EpisodeStats:
+    """Start a new epoch: episodes under way go on, the sums over finished ones begin again."""
+    fresh = _no_episodes(stats.finished.shape[0])
+    return fresh._replace(episode_return=stats.episode_return, episode_length=stats.episode_length)
+
+
+def _no_episodes(num_envs: int) -> EpisodeStats:
+    return EpisodeStats(
+        episode_return=jnp.zeros(num_envs),
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+        finished=jnp.zeros(num_envs, jnp.int32),
+        return_sum=jnp.zeros(num_envs),
+        length_sum=jnp.zeros(num_envs, jnp.int32),
+    )
+
+
+def _count_episodes(stats: EpisodeStats, step: Step) -> EpisodeStats:
+    done = step.terminated | step.truncated
+    episode_return, episode_length = stats.episode_return + step.reward, stats.episode_length + 1
+    return EpisodeStats(
+        episode_return=jnp.where(done, 0.0, episode_return),
+        episode_length=jnp.where(done, 0, episode_length),
+        finished=stats.finished + done,
+        return_sum=stats.return_sum + jnp.where(done, episode_return, 0.0),
+        length_sum=stats.length_sum + jnp.where(done, episode_length, 0),
+    )

@@ -1,0 +1,66 @@
+"""``python -m purejaxdqn.evaluate RUN_DIR``: greedy episodes of a finished run's agents."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from purejaxdqn.host.faults import Parser, UserError, run_command
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m purejaxdqn.evaluate", description="Play a finished run's agents greedily.")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="for each agent")
+    parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
+    parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="for the episodes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    arguments = parser().parse_args(argv)
+    if arguments.episodes < 1:
+        raise UserError(f"--episodes: {arguments.episodes} must be at least 1")
+    if not 0 <= arguments.seed < 2**20:
+        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**20 - 1}")
+
+    from purejaxdqn.host import policies, runtime
+    from purejaxdqn.host.statistics import iqm, iqm_interval
+
+    runtime.configure_cpu()
+    runtime.use_compilation_cache()
+    config, params = policies.load_params(arguments.run_dir)
+    if arguments.seed_index is not None:
+        policies.check_seed_index(config, arguments.seed_index)
+        params = policies.one_agent(params, arguments.seed_index)
+    play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
+    returns = play(config, params, episodes=arguments.episodes, seed=arguments.seed)
+    score = iqm(returns.mean(-1))
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "backend": arguments.backend,
+                    "episodes": arguments.episodes,
+                    "returns": returns.tolist(),
+                    "mean": float(returns.mean()),
+                    "iqm": score,
+                }
+            )
+        )
+        return 0
+    first = 0 if arguments.seed_index is None else arguments.seed_index
+    for k, mine in enumerate(returns, first):
+        print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
+    interval = iqm_interval(returns.mean(-1))
+    spread = f" (95% CI {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread}"
+    print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

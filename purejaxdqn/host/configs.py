@@ -1,0 +1,236 @@
+"""Configs: YAML files and ``key=value`` overrides become a ``Config``, or a list of all that is wrong."""
+
+import dataclasses
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.plan import Fault, find_faults, resolve
+from purejaxdqn.host.faults import UserError, did_you_mean
+
+Tree = dict[str, Any]
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a config, a line each."""
+
+
+class Draft(NamedTuple):
+    """A config that has been read but not yet held against its environment, which may start JAX."""
+
+    config: Config  # keys that are wrong by themselves stand at their defaults
+    lines: tuple[str, ...]  # what is not an override
+    faults: tuple[Fault, ...]
+
+    def checked(self) -> Config:
+        """The config with everything it left open resolved.
+
+        Raises:
+          ConfigError: with all faults at once.
+        """
+        wrong = {fault.key for fault in self.faults}
+        between = [*find_faults(self.config), *_environment_faults(self.config)]
+        faults = [*self.faults, *(fault for fault in between if wrong.isdisjoint((fault.key, *fault.involved)))]
+        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
+        if lines:
+            raise ConfigError(*lines)
+        return resolve(self.config)
+
+
+def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
+    """Load and check a config.
+
+    Args:
+      source: a path, or the name of a shipped config with or without ``.yaml``; or several, of which
+        later ones win key by key.
+      overrides: ``key=value`` strings with dotted keys and YAML values; these win over the files.
+
+    Returns:
+      The config with everything it left open resolved.
+
+    Raises:
+      ConfigError: with all faults at once.
+    """
+    return read_config(source, overrides).checked()
+
+
+def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Draft:
+    """The first half of ``load_config``: nothing of JAX starts, so that its runtime can still be configured.
+
+    Raises:
+      ConfigError: a file is missing or not a mapping.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    tree: Tree = {}
+    for one in sources:
+        tree = _merge(tree, _read_yaml(find_config(one)))
+    tree, lines = _apply_overrides(tree, overrides)
+    try:
+        return Draft(Config.model_validate(tree), tuple(lines), ())
+    except ValidationError as error:
+        faults = [_describe(tree, dict(detail)) for detail in error.errors()]
+    for fault in faults:
+        tree = _without(tree, fault.key.split("."))
+    once = {fault.key: fault for fault in faults}  # a union complains once for each of its members
+    return Draft(Config.model_validate(tree), tuple(lines), tuple(once.values()))
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the package: name without ``.yaml`` -> path."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"  # in a wheel; a checkout has them beside the package
+    root = inside if inside.is_dir() else package.parent / "configs"
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def find_config(source: str | Path) -> Path:
+    """The file that ``source`` names: a path, or the name of a shipped config."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"--config: {source} is a directory; a run directory's config is {path / 'config.yaml'}")
+    shipped = shipped_configs()
+    name = str(source).removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    hint = did_you_mean(name, shipped) or f"; shipped are {', '.join(shipped)}"
+    raise ConfigError(f"--config: {source} is neither a file nor a shipped config{hint}")
+
+
+def to_yaml(config: Config) -> str:
+    """The config as YAML that ``load_config`` reads back to the same config."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-3`` is a number, and a key that stands twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _read_yaml(path: Path) -> Tree:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values")
+    return tree
+
+
+def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
+    """``above`` over ``below``, key by key; a key may be dotted."""
+    merged = dict(below)
+    for key, content in above.items():
+        head, _, rest = key.partition(".")
+        value = {rest: content} if rest else content
+        if isinstance(value, dict) and isinstance(merged.get(head, {}), dict):
+            merged[head] = _merge(merged.get(head, {}), value)
+        else:
+            merged[head] = value
+    return merged
+
+
+def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
+    lines = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            lines.append(f"{override!r} is not an override; write key=value, as in num_seeds=10")
+            continue
+        try:
+            tree = _merge(tree, {key: yaml.load(text, _Loader)})
+        except yaml.YAMLError:
+            lines.append(f"{key}: {text!r} is not a YAML value")
+    return tree, lines
+
+
+def _describe(tree: Tree, detail: dict[str, Any]) -> Fault:
+    """A fault from one of pydantic's errors."""
+    path: list[str] = []
+    section: Any = Config
+    value: Any = tree
+    for name in map(str, detail["loc"]):  # what follows the config's own keys is a place inside a value
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            break
+        path.append(name)
+        value = value[name] if isinstance(value, dict) else value
+        field = section.model_fields.get(name)
+        section = field.annotation if field else None
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        return Fault(key, f"unknown key{_similar_key(key)}", ())
+    if detail["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
+    if detail["type"] == "model_type":
+        return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())
+    message = re.sub(r"^Input should be( a valid)?", "must be", detail["msg"])
+    message = message.replace("must be tuple", "must be a list").replace("must be dictionary", "must be a mapping")
+    return Fault(key, f"{value!r}: {message}", ())
+
+
+def _similar_key(key: str) -> str:
+    keys = list(config_keys())
+    same_name = [known for known in keys if known.split(".")[-1] == key.rsplit(".", maxsplit=1)[-1]]
+    return f"; did you mean {same_name[0]!r}?" if len(same_name) == 1 else did_you_mean(key, keys)
+
+
+def config_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a config."""
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from config_keys(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _without(tree: Tree, path: Sequence[str]) -> Tree:
+    head, *rest = path
+    if not isinstance(tree, dict) or head not in tree:
+        return tree
+    if rest:
+        return {**tree, head: _without(tree[head], rest)}
+    return {key: value for key, value in tree.items() if key != head}
+
+
+def _environment_faults(config: Config) -> Iterator[Fault]:
+    """What only the environment itself can tell."""
+    from purejaxdqn.core.environments import EnvironmentRefusedError, make_environment
+
+    try:
+        env = make_environment(config.env.id, dict(config.env.kwargs))
+    except EnvironmentRefusedError as error:
+        yield Fault(error.key, str(error), ("env.id", "env.kwargs"))
+        return
+    known = [field.name for field in dataclasses.fields(env.default_params)]
+    for name, value in config.env.params:
+        key = f"env.params.{name}"
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+            yield Fault(key, f"{config.env.id} has no such parameter{hint}", ("env.id", "env.params"))
+        elif isinstance(value, str):
+            yield Fault(key, f"{value!r} must be a number", ("env.id", "env.params"))

@@ -1,0 +1,43 @@
+"""Faults a user can mend: reported a line each, exit code 2, never a traceback."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """One line for each fault."""
+
+    def __init__(self, *lines: str):
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ``UserError`` in place of printing and exiting."""
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and leave the process with its exit code (``contract``: 0, 2, 3, 130; 1 anything else)."""
+    try:
+        code = main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

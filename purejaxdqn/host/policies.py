@@ -1,0 +1,156 @@
+"""Policies that have been trained: saved, loaded, played."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from purejaxdqn.core.agent import make_agent
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.environments import make_environment
+from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.core.many import lay_out, map_runs
+from purejaxdqn.host.configs import load_config
+from purejaxdqn.host.faults import UserError
+
+POLICY_FILE = "policy.safetensors"
+CONFIG_FILE = "config.yaml"
+
+
+def save_policy(folder: Path, params: Any, config: Config) -> None:
+    """Write the online parameters, leaves [S, ...], to ``policy.safetensors`` under their paths."""
+    flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
+    save_file(flat, folder / POLICY_FILE, metadata={"env_id": config.env.id, "num_seeds": str(config.num_seeds)})
+
+
+def load_params(folder: str | Path) -> tuple[Config, Any]:
+    """The config of a run directory and its parameters, leaves [S, ...].
+
+    Raises:
+      UserError: something is missing, damaged, or does not fit the config.
+    """
+    folder = Path(folder)
+    for name in (CONFIG_FILE, POLICY_FILE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not a finished run: it has no {name}")
+    config = load_config(folder / CONFIG_FILE)
+    try:
+        flat = load_file(folder / POLICY_FILE)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
+    params = traverse_util.unflatten_dict(flat, sep="/")
+    agent = make_agent(config, make_environment(config.env.id, dict(config.env.kwargs)))
+    wanted = jax.eval_shape(lambda: agent.init(jax.random.key(0))).online
+    shapes = {
+        path: (config.num_seeds, *leaf.shape) for path, leaf in traverse_util.flatten_dict(wanted, sep="/").items()
+    }
+    if shapes != {path: leaf.shape for path, leaf in flat.items()}:
+        raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
+    return config, params
+
+
+def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], np.ndarray]:
+    """The greedy policy of one agent: ``act(obs)`` takes one observation [O] or a batch [B, O].
+
+    Args:
+      folder: a run directory.
+      seed_index: which of its agents.
+
+    Raises:
+      UserError: the folder holds no policy, or not that many agents.
+    """
+    config, params = load_params(folder)
+    check_seed_index(config, seed_index)
+    return policy_from(config, jax.tree.map(lambda leaf: leaf[seed_index], params))
+
+
+def policy_from(config: Config, params: Any) -> Callable[[Any], np.ndarray]:
+    """``act(obs)`` for the parameters of one agent; see ``load_policy``."""
+    env = make_environment(config.env.id, dict(config.env.kwargs))
+    q_values = jax.jit(make_agent(config, env).q_values)
+
+    def act(obs: Any) -> np.ndarray:
+        obs = np.asarray(obs)
+        single = obs.ndim == len(env.obs_shape)
+        action = np.asarray(q_values(params, obs[None] if single else obs)).argmax(-1)
+        return action[0] if single else action
+
+    return act
+
+
+def one_agent(params: Any, seed_index: int) -> Any:
+    """The parameters of one agent out of leaves [S, ...], still with an axis: [1, ...]."""
+    return jax.tree.map(lambda leaf: leaf[seed_index : seed_index + 1], params)
+
+
+def check_seed_index(config: Config, seed_index: int) -> None:
+    """Refuse an agent that the run does not have."""
+    if not 0 <= seed_index < config.num_seeds:
+        raise UserError(
+            f"--seed-index: {seed_index} is not an agent of this run, which has 0 to {config.num_seeds - 1}"
+        )
+
+
+def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: int = 0) -> np.ndarray:
+    """Greedy episodes in gymnax.
+
+    Args:
+      config: the run's.
+      params: parameters of S agents, leaves [S, ...].
+      episodes: N, for each agent; all agents meet the same start states.
+      seed: for the episodes.
+
+    Returns:
+      Returns [S, N].
+    """
+    env = make_environment(config.env.id, dict(config.env.kwargs))
+    agent = make_agent(config, env)
+
+    def play(hparams: Any, params: Any) -> Any:
+        env_params = env.with_params(hparams.env_params)
+        key = jax.random.key(seed)
+        return greedy_returns(env, lambda obs: agent.q_values(params, obs), env_params, key, episodes=episodes)
+
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    layout = lay_out(seeds)
+    hparams = jax.tree.map(lambda leaf: np.repeat(leaf, layout.size), config.hparams())
+    return layout.take(np.asarray(map_runs(play, layout)(hparams, layout.fill(params))))
+
+
+def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, seed: int = 0) -> np.ndarray:
+    """Greedy episodes in Gymnasium's environment of the same id, an implementation that shares no code with gymnax.
+
+    Arguments and result as for ``evaluate_policy``.
+
+    Raises:
+      UserError: Gymnasium has no such environment, or the config sets parameters that it does not know.
+    """
+    import gymnasium
+
+    if config.env.params or config.env.kwargs:
+        raise UserError("--backend gymnasium: the run sets env.params or env.kwargs, which Gymnasium does not have")
+    try:
+        envs = [gymnasium.make(config.env.id) for _ in range(episodes)]
+    except gymnasium.error.Error as error:
+        raise UserError(f"--backend gymnasium: Gymnasium has no environment {config.env.id!r}") from error
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    acts = [policy_from(config, jax.tree.map(lambda leaf, s=s: leaf[s], params)) for s in range(seeds)]
+    return np.array([_play_in_gymnasium(envs, act, seed) for act in acts])
+
+
+def _play_in_gymnasium(envs: list[Any], act: Callable[[Any], np.ndarray], seed: int) -> list[float]:
+    """One episode in each environment, all acting in one batch."""
+    obs = np.array([env.reset(seed=seed * len(envs) + i)[0] for i, env in enumerate(envs)])
+    returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
+    while running.any():
+        actions = act(obs)
+        for i in np.flatnonzero(running):
+            obs[i], reward, terminated, truncated, _ = envs[i].step(int(actions[i]))
+            returns[i] += float(reward)
+            running[i] = not (terminated or truncated)
+    return returns.tolist()

@@ -1,0 +1,64 @@
+"""Progress on a terminal as a bar, elsewhere as plain lines."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.progress
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.host.metrics import Metrics
+
+
+class Progress:
+    """Context manager; ``update`` after every segment."""
+
+    def __init__(self, config: Config, *, quiet: bool = False):
+        self._config, self._quiet = config, quiet
+        self._total = config.total_timesteps
+        self._start = time.perf_counter()
+        self._bar: Any = None
+        if sys.stderr.isatty() and not quiet:
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+                rich.progress.BarColumn(),
+                rich.progress.TextColumn("{task.fields[text]}"),
+                rich.progress.TimeRemainingColumn(),
+                console=rich.console.Console(stderr=True),
+            )
+
+    def __enter__(self) -> "Progress":
+        self._start = time.perf_counter()
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total, text="warm-up")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, metrics: Metrics) -> None:
+        """Show the last epoch of ``metrics``: means over the seeds."""
+        env_step = int(metrics.env_step[0, -1])
+        elapsed = time.perf_counter() - self._start
+        steps_per_second = env_step * self._config.num_seeds / elapsed
+        text = (
+            f"train {_mean(metrics.episode_return[:, -1])} eval {_mean(metrics.eval_return[:, -1])} "
+            f"loss {_mean(metrics.loss[:, -1], 4)} eps {metrics.epsilon[0, -1]:.2f} {steps_per_second:,.0f}/s"
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=env_step, text=text)
+        elif not self._quiet:
+            left = elapsed * (self._total - env_step) / env_step
+            print(f"{env_step:>10,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def _mean(values: np.ndarray, digits: int = 1) -> str:
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.{digits}f}" if len(known) else "-"

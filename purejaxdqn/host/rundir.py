@@ -1,0 +1,123 @@
+"""The directory a run leaves behind."""
+
+import json
+import math
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import purejaxdqn
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.environments import SOLVED_AT
+from purejaxdqn.host.configs import to_yaml
+from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.metrics import Metrics, first_solved_steps
+from purejaxdqn.host.policies import CONFIG_FILE
+from purejaxdqn.host.training import Outcome, Training
+
+_LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
+
+
+def default_directory(config_names: list[str]) -> Path:
+    """``runs/<config name>/<timestamp>``, the first one that does not exist."""
+    parent = Path("runs") / "+".join(Path(name).stem for name in config_names)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    names = [stamp, *(f"{stamp}-{n}" for n in range(2, 1000))]
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def check_directory(folder: Path) -> None:
+    """Refuse a directory that exists."""
+    if folder.exists():
+        raise UserError(f"--out: {folder} exists; a run never overwrites one")
+
+
+def create_directory(folder: Path, config: Config) -> None:
+    """Make the directory, with ``config.yaml`` in it."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UserError(f"--out: {folder} exists; a run never overwrites one") from error
+    except OSError as error:
+        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+    (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+
+
+def summarise(
+    config: Config, metrics: Metrics, outcome: Outcome, training: Training, *, import_seconds: float
+) -> dict[str, Any]:
+    """The contents of ``summary.json``; numbers that are not finite become null."""
+    from purejaxdqn.host.statistics import iqm, iqm_interval, trailing_mean  # SciPy: late, as it loads slowly
+
+    final = outcome.final_returns.mean(-1, dtype=np.float64)
+    training_returns = [trailing_mean(*both)[-1] for both in zip(metrics.episode_return, metrics.episodes, strict=True)]
+    finite = [np.isfinite(leaf).reshape(config.num_seeds, -1).all(-1) for leaf in jax.tree.leaves(outcome.params)]
+    diverged = ~np.all(finite, axis=0) | ~np.isfinite(metrics.loss).all(-1)
+    env_steps = config.num_seeds * config.total_timesteps
+    return {
+        "env_id": config.env.id,
+        "num_seeds": config.num_seeds,
+        "total_timesteps": config.total_timesteps,
+        "import_seconds": round(import_seconds, 3),
+        "compile_seconds": round(training.compile_seconds, 3),
+        "run_seconds": round(outcome.run_seconds, 3),
+        "env_steps_per_second": round(env_steps / outcome.run_seconds),
+        "final_eval_return": [_or_none(value) for value in final],
+        "iqm": _or_none(iqm(final)),
+        "iqm_ci95": list(iqm_interval(final) or ()) or None,
+        "training_return": [_or_none(value) for value in training_returns],
+        "solved_at": SOLVED_AT.get(config.env.id),
+        "first_solved_step": first_solved_steps(metrics, SOLVED_AT.get(config.env.id)),
+        "diverged": [bool(value) for value in diverged],
+        "device": _device(training),
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+    }
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write ``summary.json``."""
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def draw_run(folder: Path, metrics: Metrics, config: Config) -> None:
+    """Draw ``learning_curve.png`` and ``report.png``."""
+    from purejaxdqn.host.pictures import draw_learning_curve, draw_report  # Matplotlib: likewise
+
+    title = f"{config.env.id}, {config.num_seeds} seed{'s' if config.num_seeds > 1 else ''}"
+    solved_at = SOLVED_AT.get(config.env.id)
+    draw_learning_curve(folder / "learning_curve.png", metrics, title=title, solved_at=solved_at)
+    draw_report(folder / "report.png", metrics, title=title, solved_at=solved_at)
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _device(training: Training) -> str:
+    devices = training.layout.devices
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {platform.machine()}"
+
+
+def _versions() -> dict[str, str]:
+    ours = {"python": platform.python_version(), "purejaxdqn": purejaxdqn.__version__}
+    return ours | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this package runs from, with ``-dirty`` where it was changed; None elsewhere."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(package.parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,32 @@
+"""``python -m purejaxdqn.plot DIR ...``: draw a run's pictures again from its files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from purejaxdqn.host.faults import Parser, UserError, run_command
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    parser = Parser(prog="python -m purejaxdqn.plot", description="Draw the pictures of runs again.")
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="DIR")
+    folders = parser.parse_args(argv).run_dirs
+
+    from purejaxdqn.host.configs import load_config
+    from purejaxdqn.host.metrics import read_metrics
+    from purejaxdqn.host.rundir import draw_run
+
+    runs = []
+    for folder in folders:
+        try:
+            runs.append((folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} is not a run: {error}") from error
+    for run in runs:
+        draw_run(*run)
+        print(run[0] / "learning_curve.png", run[0] / "report.png", sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,131 @@
+"""``python -m purejaxdqn.train --config CONFIG [--out DIR] [key=value ...]``: train, and leave a run directory."""
+
+import time
+
+_START = time.perf_counter()
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import purejaxdqn
+from purejaxdqn.core.config import Config
+from purejaxdqn.host.configs import read_config, shipped_configs, to_yaml
+from purejaxdqn.host.faults import Parser, UserError, run_command
+from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m purejaxdqn.train", description="Train DQN agents in one XLA program.")
+    parser.add_argument("--config", action="append", metavar="CONFIG", help="path or shipped name; later ones win")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default runs/<config>/<timestamp>)")
+    parser.add_argument("--segments", type=int, metavar="N", help="calls of the compiled program (default about 20)")
+    parser.add_argument("--seeds-at-once", type=int, metavar="N", help="seeds vmapped together on a device")
+    parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--print-config", action="store_true", help="show the resolved config and stop")
+    parser.add_argument("--list-configs", action="store_true", help="show the names of the shipped configs and stop")
+    parser.add_argument("--version", action="version", version=purejaxdqn.__version__)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, YAML values")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    arguments = parser().parse_intermixed_args(argv)
+    if arguments.list_configs:
+        print("\n".join(shipped_configs()))
+        return 0
+    if not arguments.config:
+        raise UserError("--config is missing; --list-configs shows the shipped ones")
+    for option in ("segments", "seeds_at_once"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option.replace('_', '-')}: {value} must be at least 1")
+    draft = read_config(arguments.config, arguments.overrides)
+    configure_cpu_for(draft.config)
+    config = draft.checked()
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        return 0
+    return train(
+        config,
+        out=arguments.out,
+        names=arguments.config,
+        segments=arguments.segments,
+        seeds_at_once=arguments.seeds_at_once,
+        cache=not arguments.no_cache,
+        quiet=arguments.quiet,
+    )
+
+
+def train(
+    config: Config,
+    *,
+    out: Path | None,
+    names: Sequence[str],
+    segments: int | None,
+    seeds_at_once: int | None,
+    cache: bool,
+    quiet: bool,
+) -> int:
+    """Compile, run, and write the run directory; returns the exit code."""
+    from purejaxdqn.core.plan import make_plan
+    from purejaxdqn.host import rundir
+    from purejaxdqn.host.metrics import MetricsFile, join_metrics, metrics_from_rows
+    from purejaxdqn.host.policies import save_policy
+    from purejaxdqn.host.progress import Progress
+    from purejaxdqn.host.training import Outcome, choose_segments, compile_training, run_training
+
+    folder = out or rundir.default_directory(list(names))
+    rundir.check_directory(folder)
+    segments = choose_segments(make_plan(config).epochs, segments)
+    if cache:
+        use_compilation_cache()
+    rundir.create_directory(folder, config)
+    import_seconds = time.perf_counter() - _START
+    training = compile_training(config, segments=segments, batch_size=seeds_at_once)
+    print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
+
+    solved_at = rundir.SOLVED_AT.get(config.env.id)
+    file, parts, times = MetricsFile(folder / "metrics.csv"), [], [("env_step", "wall_seconds")]
+    start = time.perf_counter()
+    with Progress(config, quiet=quiet) as progress:
+        for item in run_training(training):
+            if isinstance(item, Outcome):
+                outcome = item
+                break
+            parts.append(metrics_from_rows(item, solved_at=solved_at))
+            file.append(parts[-1])
+            times.append((str(parts[-1].env_step[0, -1]), f"{time.perf_counter() - start:.3f}"))
+            progress.update(parts[-1])
+    file.close()
+
+    metrics = join_metrics(parts)
+    summary = rundir.summarise(config, metrics, outcome, training, import_seconds=import_seconds)
+    with (folder / "timing.csv").open("w", newline="", encoding="utf-8") as timing:
+        csv.writer(timing, lineterminator="\n").writerows(times)
+    save_policy(folder, outcome.params, config)
+    rundir.write_summary(folder, summary)
+    rundir.draw_run(folder, metrics, config)
+    _report(config, summary, folder)
+    return 3 if all(summary["diverged"]) else 0
+
+
+def _report(config: Config, summary: dict, folder: Path) -> None:
+    interval = summary["iqm_ci95"]
+    spread = f", 95% CI {interval[0]:.1f} to {interval[1]:.1f}, IQM of {config.num_seeds} seeds" if interval else ""
+    score = "not finite" if summary["iqm"] is None else f"{summary['iqm']:.1f}{spread}"
+    print(f"ran in {summary['run_seconds']:.1f} s, {summary['env_steps_per_second']:,} environment steps a second")
+    print(f"greedy return over {config.evaluation.final_episodes} episodes: {score}")
+    for seed_index in np.flatnonzero(summary["diverged"]):
+        print(f"seed {seed_index} diverged", file=sys.stderr)
+    print(folder)
+
+
+if __name__ == "__main__":
+    run_command(main)
