@@ -109,7 +109,7 @@ def train(
     summary = rundir.summarise(config, metrics, outcome, training, import_seconds=import_seconds)
     with (folder / "timing.csv").open("w", newline="", encoding="utf-8") as timing:
         csv.writer(timing, lineterminator="\n").writerows(times)
-    save_policy(folder, outcome.params, config)
+    save_policy(folder, outcome.params)
     rundir.write_summary(folder, summary)
     rundir.draw_run(folder, metrics, config)
     _report(config, summary, folder)

@@ -32,12 +32,17 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
+
+def _as_pairs(value: Any) -> tuple[tuple[str, Scalar], ...]:
+    if isinstance(value, dict) and all(isinstance(one, Scalar) for one in value.values()):
+        return tuple(sorted(value.items()))
+    if value == ():
+        return ()
+    raise ValueError("a mapping of names to single values")
+
+
 # A frozen model must be hashable, and a dict is not: kept as sorted pairs, read and written as a mapping.
-Settings = Annotated[
-    tuple[tuple[str, Scalar], ...],
-    BeforeValidator(lambda value: tuple(sorted(value.items())) if isinstance(value, dict) else value),
-    PlainSerializer(dict),
-]
+Settings = Annotated[tuple[tuple[str, Scalar], ...], BeforeValidator(_as_pairs), PlainSerializer(dict)]
 IntTuple = Annotated[
     tuple[Count, ...],
     Field(min_length=1),

@@ -33,9 +33,11 @@ class Draft(NamedTuple):
         Raises:
           ConfigError: with all faults at once.
         """
-        wrong = {fault.key for fault in self.faults}
-        between = [*find_faults(self.config), *_environment_faults(self.config)]
-        faults = [*self.faults, *(fault for fault in between if wrong.isdisjoint((fault.key, *fault.involved)))]
+        faults = list(self.faults)
+        for fault in [*find_faults(self.config), *_environment_faults(self.config)]:
+            blamed = {other.key for other in faults}
+            if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may only follow from another
+                faults.append(fault)
         lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
         if lines:
             raise ConfigError(*lines)
@@ -166,6 +168,17 @@ def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[s
     return tree, lines
 
 
+_WANTED = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "tuple_type": "a list",
+    "too_short": "longer",
+    "finite_number": "finite",
+}
+"""What is wanted, by pydantic's name for the error; for others its message will do."""
+
+
 def _describe(tree: Tree, detail: dict[str, Any]) -> Fault:
     """A fault from one of pydantic's errors."""
     path: list[str] = []
@@ -187,13 +200,12 @@ def _describe(tree: Tree, detail: dict[str, Any]) -> Fault:
         return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
     if detail["type"] == "model_type":
         return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())
-    message = re.sub(r"^Input should be( a valid)?", "must be", detail["msg"])
-    message = message.replace("must be tuple", "must be a list").replace("must be dictionary", "must be a mapping")
-    return Fault(key, f"{value!r}: {message}", ())
+    wanted = _WANTED.get(detail["type"]) or re.sub(r"^(Input should be|Value error,) ", "", detail["msg"])
+    return Fault(key, f"{value!r} must be {wanted}", ())
 
 
 def _similar_key(key: str) -> str:
-    keys = list(config_keys())
+    keys = [*config_keys(), *Config.model_fields]
     same_name = [known for known in keys if known.split(".")[-1] == key.rsplit(".", maxsplit=1)[-1]]
     return f"; did you mean {same_name[0]!r}?" if len(same_name) == 1 else did_you_mean(key, keys)
 

@@ -22,10 +22,11 @@ POLICY_FILE = "policy.safetensors"
 CONFIG_FILE = "config.yaml"
 
 
-def save_policy(folder: Path, params: Any, config: Config) -> None:
+def save_policy(folder: Path, params: Any) -> None:
     """Write the online parameters, leaves [S, ...], to ``policy.safetensors`` under their paths."""
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    save_file(flat, folder / POLICY_FILE, metadata={"env_id": config.env.id, "num_seeds": str(config.num_seeds)})
+    # No metadata: safetensors writes it in no fixed order, and equal runs leave equal files.
+    save_file(flat, folder / POLICY_FILE)
 
 
 def load_params(folder: str | Path) -> tuple[Config, Any]:

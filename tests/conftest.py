@@ -1,0 +1,54 @@
+"""Shared by all tests: the runtime as the commands set it up, a compilation cache, programs compiled once."""
+
+import os
+from pathlib import Path
+
+# Before anything imports JAX: two host devices, one thread each, and programs kept between test runs.
+CACHE = Path(__file__).parents[1] / ".jax_cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ["MPLBACKEND"] = "Agg"
+
+from purejaxdqn import configure_cpu
+
+configure_cpu(devices=2)
+
+import jax
+import pytest
+
+from purejaxdqn import load_config
+from purejaxdqn.core.loop import make_program
+
+TINY = [
+    "total_timesteps=600",
+    "env.num_envs=4",
+    "network.hidden=[16,16]",
+    "replay.size=300",
+    "replay.batch_size=8",
+    "schedule.warmup=80",
+    "schedule.train_every=8",
+    "schedule.gradient_steps=2",
+    "schedule.target_every=40",
+    "schedule.tau=0.5",
+    "evaluation.every=null",
+    "evaluation.episodes=3",
+    "evaluation.final_episodes=4",
+    "optimizer.learning_rate=1e-3",
+]
+"""Overrides that make any shipped config a run of a second: 13 epochs of one target period."""
+
+
+@pytest.fixture(scope="session")
+def config():
+    return load_config("cartpole_cleanrl", TINY)
+
+
+@pytest.fixture(scope="session")
+def program(config):
+    return make_program(config)
+
+
+@pytest.fixture(scope="session")
+def compiled_train(config, program):
+    """``train`` of one run, compiled: the reference that all other ways to run are held against."""
+    return jax.jit(program.train).lower(config.hparams(), jax.random.key(0)).compile()

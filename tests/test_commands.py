@@ -1,0 +1,332 @@
+"""The commands as a user runs them."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from purejaxdqn import load_config, load_policy, run_many
+from purejaxdqn.evaluate import main as evaluate
+from purejaxdqn.host.faults import run_command
+from purejaxdqn.host.metrics import COLUMNS, read_metrics
+from purejaxdqn.host.training import run_key
+from purejaxdqn.plot import main as plot
+from purejaxdqn.train import main as train
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(name, *arguments, cwd, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A tiny run of three seeds, from another folder, in the default directory."""
+    done = command("train", "--config", "cartpole_cleanrl.yaml", "num_seeds=3", *TINY, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (path,) = (folder / "runs" / "cartpole_cleanrl").iterdir()
+    return path, done
+
+
+@pytest.fixture
+def quietly(monkeypatch, capsys):
+    """Call a command in this process: its exit code, lines on standard output and on standard error."""
+    monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
+    monkeypatch.setattr("purejaxdqn.host.runtime.configure_cpu", lambda: None)
+
+    def call(main, *arguments):
+        with pytest.raises(SystemExit) as left:
+            run_command(main, list(map(str, arguments)))
+        captured = capsys.readouterr()
+        return left.value.code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+def test_a_run_leaves_all_its_files(run):
+    path, done = run
+    assert {one.name for one in path.iterdir()} == {
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "policy.safetensors",
+        "learning_curve.png",
+        "report.png",
+        "timing.csv",
+    }
+    assert done.stdout.splitlines()[-1] == str(path.relative_to(path.parents[2]))
+    assert "compiled in" in done.stderr
+    assert "ran in" in done.stdout
+    assert "\x1b" not in done.stderr + done.stdout  # no terminal, so plain lines
+    assert sum("/600 train" in line for line in done.stderr.splitlines()) == 13
+    for picture in ("learning_curve.png", "report.png"):
+        assert (path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_are_a_row_per_seed_and_epoch(run):
+    with (run[0] / "metrics.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == COLUMNS
+    assert [(row["env_step"], row["seed_index"]) for row in table] == [
+        (str(step), str(seed)) for step in range(120, 601, 40) for seed in range(3)
+    ]
+    for row in table:
+        assert (row["episode_return"] == "") == (row["episodes"] == "0")
+        assert float(row["loss"]) > 0
+
+
+def test_metrics_and_policy_are_those_of_run_many(run):
+    config = load_config("cartpole_cleanrl", [*TINY, "num_seeds=3"])
+    result = run_many(config, config.hparams(), jnp.stack([run_key(0, k) for k in range(3)]))
+    metrics = read_metrics(run[0] / "metrics.csv")
+    np.testing.assert_array_equal(metrics.loss.astype(np.float32), result.rows.loss[0])
+    np.testing.assert_allclose(metrics.eval_return, np.mean(result.rows.eval_returns[0], -1), rtol=1e-6)
+    policy = load_file(run[0] / "policy.safetensors")
+    np.testing.assert_array_equal(policy["params/Dense_1/kernel"], result.params["params"]["Dense_1"]["kernel"][0])
+    summary = json.loads((run[0] / "summary.json").read_text())
+    assert summary["final_eval_return"] == np.mean(result.final_returns[0], -1).tolist()
+
+
+def test_the_summary_has_the_contracts_keys(run):
+    summary = json.loads((run[0] / "summary.json").read_text())
+    keys = (
+        "env_id num_seeds total_timesteps import_seconds compile_seconds run_seconds env_steps_per_second "
+        "final_eval_return iqm iqm_ci95 first_solved_step diverged device versions git_commit"
+    )
+    assert set(keys.split()) <= set(summary)
+    assert summary["diverged"] == [False] * 3
+    assert summary["iqm_ci95"][0] <= summary["iqm"] <= summary["iqm_ci95"][1]
+    assert summary["env_steps_per_second"] == pytest.approx(1800 / summary["run_seconds"], rel=0.02)
+
+
+def test_the_config_of_a_run_runs_it_again_bit_for_bit(run, quietly, tmp_path):
+    code, _, _ = quietly(
+        train, "--config", run[0] / "config.yaml", "--out", tmp_path / "again", "--segments", "1", "--quiet"
+    )
+    assert code == 0
+    for name in ("metrics.csv", "policy.safetensors", "config.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == (run[0] / name).read_bytes()
+
+
+def test_evaluate_plays_all_agents_or_one_in_either_backend(run, quietly):
+    answers = {}
+    for backend in ("gymnax", "gymnasium"):
+        code, out, _ = quietly(evaluate, run[0], "--episodes", 4, "--backend", backend, "--json")
+        answers[backend] = json.loads(out[0])
+        assert code == 0
+        assert set(answers[backend]) == {"backend", "episodes", "returns", "mean", "iqm"}
+        assert np.shape(answers[backend]["returns"]) == (3, 4)
+    for seed_index in range(3):
+        code, out, _ = quietly(evaluate, run[0], "--episodes", 4, "--seed-index", seed_index, "--json")
+        assert json.loads(out[0])["returns"] == [answers["gymnax"]["returns"][seed_index]]
+    _, out, _ = quietly(evaluate, run[0], "--episodes", 4, "--seed", 1, "--json")
+    assert json.loads(out[0])["returns"] != answers["gymnax"]["returns"]
+    code, out, _ = quietly(evaluate, run[0], "--episodes", 4)
+    assert [line.split(":")[0] for line in out] == ["agent 0", "agent 1", "agent 2", "gymnax, 4 episodes an agent"]
+
+
+def test_a_loaded_policy_acts_on_one_observation_and_on_many(run):
+    act = load_policy(run[0], seed_index=1)
+    many = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    actions = act(many)
+    assert actions.shape == (20,)
+    assert [act(one) for one in many] == actions.tolist()
+    weights = {name: leaf[1] for name, leaf in load_file(run[0] / "policy.safetensors").items()}
+    x = many
+    for layer in range(3):
+        x = x @ weights[f"params/Dense_{layer}/kernel"] + weights[f"params/Dense_{layer}/bias"]
+        x = np.maximum(x, 0) if layer < 2 else x
+    np.testing.assert_array_equal(actions, x.argmax(-1))
+
+
+def test_plot_draws_the_pictures_again(run, quietly):
+    for name in ("learning_curve.png", "report.png"):
+        (run[0] / name).unlink()
+    code, out, _ = quietly(plot, run[0])
+    assert code == 0
+    assert len(out) == 2
+    assert (run[0] / "learning_curve.png").is_file()
+
+
+def test_printing_and_listing_write_nothing(quietly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = quietly(train, "--config", "cartpole_cleanrl", "--print-config", "gamma=0.5")
+    assert (code, "gamma: 0.5" in out) == (0, True)
+    code, out, _ = quietly(train, "--list-configs")
+    assert (code, "cartpole_cleanrl" in out) == (0, True)
+    code, out, _ = quietly(train, "--version")
+    assert (code, len(out)) == (0, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverged_run_says_so_and_leaves_with_3(quietly, tmp_path):
+    code, _, err = quietly(
+        train, "--config", "cartpole_cleanrl", "--out", tmp_path / "run", "--quiet", *TINY,
+        "optimizer.name=sgd", "optimizer.learning_rate=1e30",
+    )  # fmt: skip
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (code, summary["diverged"]) == (3, [True])
+    assert "seed 0 diverged" in err
+
+
+BAD = {
+    "no config": [],
+    "a missing config": ["--config", "nowhere.yaml"],
+    "a config of the wrong shape": ["--config", "list.yaml"],
+    "a config that is no YAML": ["--config", "broken.yaml"],
+    "a config that is a directory": ["--config", "."],
+    "a second config that is missing": ["--config", "cartpole_cleanrl", "--config", "presett"],
+    "an unknown option": ["--config", "cartpole_cleanrl", "--oot", "x"],
+    "an option without its value": ["--config"],
+    "a directory that exists": ["--config", "cartpole_cleanrl", "--out", "taken"],
+    "a directory below a file": ["--config", "cartpole_cleanrl", "--out", "list.yaml/run"],
+    "segments that do not divide": ["--config", "cartpole_cleanrl", "--segments", "7"],
+    "no segments": ["--config", "cartpole_cleanrl", "--segments", "0"],
+    "segments that are no number": ["--config", "cartpole_cleanrl", "--segments", "many"],
+    "no seeds at once": ["--config", "cartpole_cleanrl", "--seeds-at-once", "0"],
+    "an unknown key": ["--config", "cartpole_cleanrl", "optimizer.lr=1"],
+    "an unknown section": ["--config", "cartpole_cleanrl", "optim.learning_rate=1"],
+    "an override without a value": ["--config", "cartpole_cleanrl", "gamma"],
+    "an override that is no YAML": ["--config", "cartpole_cleanrl", "gamma=[1"],
+    "an override without a key": ["--config", "cartpole_cleanrl", "=1"],
+    "a word for a number": ["--config", "cartpole_cleanrl", "gamma=high"],
+    "a fraction for an integer": ["--config", "cartpole_cleanrl", "num_seeds=1.5"],
+    "a section for a number": ["--config", "cartpole_cleanrl", "gamma.x=1"],
+    "a number for a section": ["--config", "cartpole_cleanrl", "replay=1"],
+    "a discount above 1": ["--config", "cartpole_cleanrl", "gamma=1.01"],
+    "a negative rate": ["--config", "cartpole_cleanrl", "optimizer.learning_rate=-1e-3"],
+    "a rate of zero": ["--config", "cartpole_cleanrl", "optimizer.learning_rate=0"],
+    "a clip of zero": ["--config", "cartpole_cleanrl", "optimizer.max_grad_norm=0"],
+    "no seeds": ["--config", "cartpole_cleanrl", "num_seeds=0"],
+    "a negative seed": ["--config", "cartpole_cleanrl", "seed=-1"],
+    "no hidden layer": ["--config", "cartpole_cleanrl", "network.hidden=[]"],
+    "a share above 1": ["--config", "cartpole_cleanrl", "exploration.fraction=1.5"],
+    "an unknown optimizer": ["--config", "cartpole_cleanrl", "optimizer.name=adamm"],
+    "an unknown torso": ["--config", "cartpole_cleanrl", "network.torso=lstm"],
+    "a batch above the buffer": ["--config", "cartpole_cleanrl", "replay.size=64"],
+    "a warm-up below the batch": ["--config", "cartpole_cleanrl", "schedule.warmup=60", "total_timesteps=500060"],
+    "a run that is all warm-up": ["--config", "cartpole_cleanrl", "total_timesteps=10000"],
+    "an interval that does not divide": ["--config", "cartpole_cleanrl", "schedule.target_every=333"],
+    "an evaluation that does not divide": ["--config", "cartpole_cleanrl", "evaluation.every=9999"],
+    "an unknown environment": ["--config", "cartpole_cleanrl", "env.id=CartPole-v9"],
+    "continuous actions": ["--config", "cartpole_cleanrl", "env.id=Pendulum-v1"],
+    "arguments that do not fit": ["--config", "cartpole_cleanrl", "env.kwargs.size=3"],
+    "an unknown parameter": ["--config", "cartpole_cleanrl", "env.params.wind=1"],
+}
+
+
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD)
+def test_bad_input_is_refused_by_train(arguments, quietly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("purejaxdqn.host.training.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "list.yaml").write_text("- 1\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("gamma: [\n", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = quietly(train, *arguments)
+    assert code == 2
+    assert out == []
+    assert len(err) == 1
+    assert err[0].startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nowhere"],
+        ["{run}", "--episodes", "0"],
+        ["{run}", "--seed", "-1"],
+        ["{run}", "--seed-index", "3"],
+        ["{run}", "--backend", "atari"],
+        ["{other}", "--backend", "gymnasium"],
+        ["{damaged}"],
+        ["{foreign}"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_refused_by_evaluate(arguments, run, quietly, tmp_path):
+    places = {"run": run[0]}
+    for name, change in {
+        "other": lambda config, policy: (config.replace("CartPole-v1", "Catch-bsuite"), policy),
+        "damaged": lambda config, policy: (config, policy[:100]),
+        "foreign": lambda config, policy: (config.replace("[16, 16]", "[16, 8]"), policy),
+    }.items():
+        places[name] = tmp_path / name
+        places[name].mkdir()
+        config, policy = change((run[0] / "config.yaml").read_text(), (run[0] / "policy.safetensors").read_bytes())
+        (places[name] / "config.yaml").write_text(config)
+        (places[name] / "policy.safetensors").write_bytes(policy)
+    code, out, err = quietly(evaluate, *(one.format(**places) for one in arguments))
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("error: ")
+
+
+def test_bad_input_ends_a_real_process_with_2_and_one_line_a_fault(folder):
+    done = command("train", "--config", "cartpole_cleanrl", "gamma=2", "colour=red", cwd=folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: gamma: 2 must be less than or equal to 1",
+        "error: colour: unknown key",
+    ]
+
+
+def test_the_wheel_carries_the_configs(folder):
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (folder / "dist").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "installed")
+    done = command("train", "--list-configs", cwd=folder, env={"PYTHONPATH": str(folder / "installed")})
+    shipped = [
+        path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml")
+    ]
+    assert sorted(done.stdout.split()) == sorted(shipped)
+
+
+def test_the_front_door_hands_over(folder):
+    def front(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "purejaxdqn", *arguments],
+            cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert "cartpole_cleanrl" in front("train", "--list-configs").stdout
+    wrong = front("trian")
+    assert wrong.returncode == 2
+    assert "did you mean 'train'" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "configs").rglob("*.yaml"))])
+def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
+    code, _, err = quietly(train, "--config", name, "--out", tmp_path / "run", "--quiet", *TINY)
+    assert code == 0, err

@@ -1,0 +1,201 @@
+"""Configs: what is accepted, what is refused and how, and the plan that comes of it."""
+
+import pytest
+import yaml
+
+from purejaxdqn import ConfigError, load_config
+from purejaxdqn.core.config import TRACED, Config, value_at
+from purejaxdqn.core.plan import make_plan
+from purejaxdqn.host.configs import config_keys, shipped_configs, to_yaml
+from purejaxdqn.host.training import choose_segments
+
+
+def faults(*overrides, source="cartpole_cleanrl"):
+    with pytest.raises(ConfigError) as caught:
+        load_config(source, overrides)
+    return list(caught.value.lines)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_loads_and_comes_back_from_its_yaml(name, tmp_path):
+    config = load_config(name)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+def test_the_defaults_are_the_contracts():
+    config = load_config("cartpole_cleanrl")
+    assert Config().replay.size == config.replay.size == 10_000
+    assert Config().total_timesteps == 100_000
+    assert set(TRACED) <= set(config_keys())
+    assert Config().hparams()._fields == config.hparams()._fields
+
+
+def test_files_are_laid_over_each_other_key_by_key(tmp_path):
+    (tmp_path / "preset.yaml").write_text("bootstrap: {kind: double}\noptimizer: {eps: 1e-4}\n", encoding="utf-8")
+    config = load_config(["cartpole_cleanrl.yaml", tmp_path / "preset.yaml"], ["optimizer.eps=2e-4"])
+    assert config.bootstrap.kind == "double"
+    assert config.optimizer.eps == 2e-4
+    assert config.optimizer.learning_rate == 2.5e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("optimizer.learning_rate=1e-3", "optimizer.learning_rate", 1e-3),
+        ("optimizer.learning_rate=.5", "optimizer.learning_rate", 0.5),
+        ("gamma=1", "gamma", 1.0),
+        ("network.hidden=[64,64]", "network.hidden", (64, 64)),
+        ("network={hidden: [8], layer_norm: true}", "network.hidden", (8,)),
+        ("optimizer.max_grad_norm=null", "optimizer.max_grad_norm", None),
+        ("env.params.gravity=10", "env.params", (("gravity", 10),)),
+        ("total_timesteps=20_000", "total_timesteps", 20_000),
+    ],
+)
+def test_overrides_are_yaml(override, key, value):
+    assert value_at(load_config("cartpole_cleanrl", [override]), key) == value
+
+
+PLANS = {
+    # overrides: warm-up, epochs, periods, iterations, rollout, gradient steps
+    (): (1000, 20, 49, 50, 1, 1),
+    ("evaluation.every=245000",): (1000, 2, 490, 50, 1, 1),
+    ("schedule.train_every=50", "schedule.gradient_steps=3"): (1000, 20, 49, 10, 5, 3),
+    ("schedule.target_every=10", "schedule.tau=0.005"): (1000, 20, 2450, 1, 1, 1),
+    ("env.num_envs=2", "total_timesteps=10500"): (5000, 1, 1, 50, 5, 1),
+    ("total_timesteps=31500",): (1000, 1, 43, 50, 1, 1),
+}
+
+
+@pytest.mark.parametrize("overrides", PLANS)
+def test_the_plan_makes_up_the_whole_run(overrides):
+    config = load_config("cartpole_cleanrl", overrides)
+    plan = make_plan(config)
+    assert plan == PLANS[overrides]
+    learning = plan.epochs * plan.periods * plan.iterations * plan.rollout
+    assert (plan.warmup + learning) * config.env.num_envs == config.total_timesteps
+
+
+@pytest.mark.parametrize(
+    ("epochs", "asked", "expected"),
+    [(20, None, 20), (7, None, 7), (53, None, 53), (100, None, 20), (36, None, 18), (6, 3, 3)],
+)
+def test_segments_divide_the_epochs(epochs, asked, expected):
+    assert choose_segments(epochs, asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("learning_rate=1e-3", "learning_rate: unknown key; did you mean 'optimizer.learning_rate'?"),
+        ("optimiser.eps=1", "optimiser: unknown key; did you mean 'optimizer'?"),
+        ("optimizer.learning_rte=1", "optimizer.learning_rte: unknown key; did you mean 'optimizer.learning_rate'?"),
+        ("loss=hubr", "loss: 'hubr' is not one of huber, squared; did you mean 'huber'?"),
+        ("optimizer.learning_rate=-1", "optimizer.learning_rate: -1 must be greater than 0"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate: 'fast' must be a number"),
+        ("env.num_envs=2.5", "env.num_envs: 2.5 must be an integer"),
+        ("env.num_envs=true", "env.num_envs: True must be an integer"),
+        ("network.layer_norm=1", "network.layer_norm: 1 must be true or false"),
+        ("network.hidden=64", "network.hidden: 64 must be a list"),
+        ("gamma=1.5", "gamma: 1.5 must be less than or equal to 1"),
+        ("gamma=.nan", "gamma: nan must be less than or equal to 1"),
+        ("optimizer.learning_rate=.inf", "optimizer.learning_rate: inf must be finite"),
+        ("network.hidden=[]", "network.hidden: [] must be longer"),
+        ("network.hidden=[8, 0]", "network.hidden: [8, 0] must be greater than or equal to 1"),
+        ("env.params=[1]", "env.params: [1] must be a mapping of names to single values"),
+        ("network=big", "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm"),
+        (
+            "schedule.train_every=15",
+            "schedule.train_every: 15 is not a multiple of env.num_envs (10); the nearest are 10 or 20",
+        ),
+        (
+            "schedule.target_every=505",
+            "schedule.target_every: 505 is not a multiple of schedule.train_every (10); the nearest are 500 or 510",
+        ),
+        (
+            "schedule.warmup=10005",
+            "schedule.warmup: 10005 is not a multiple of env.num_envs (10); the nearest are 10000 or 10010",
+        ),
+        (
+            "total_timesteps=20100",
+            "total_timesteps: 20100 less schedule.warmup (10000) is not a multiple of schedule.target_every (500); "
+            "the nearest are 20000 or 20500",
+        ),
+        (
+            "evaluation.every=30000",
+            "evaluation.every: 30000 is not a multiple of schedule.target_every (500) that divides total_timesteps "
+            "less schedule.warmup (490000); the nearest are 24500 or 35000",
+        ),
+        ("total_timesteps=5000", "total_timesteps: 5000 leaves nothing after schedule.warmup (10000)"),
+        ("replay.size=100", "replay.size: 100 is below replay.batch_size (128): the buffer must hold a batch"),
+        (
+            "schedule.warmup=100",
+            "schedule.warmup: 100 is below replay.batch_size (128): the first batch would repeat itself",
+        ),
+        ("env.id=Cartpole", "env.id: 'Cartpole' is not an environment gymnax has; did you mean 'CartPole-v1'?"),
+        ("env.id=Pendulum-v1", "env.id: 'Pendulum-v1' has continuous actions; Q-learning needs discrete ones"),
+        ("env.params.gravty=3", "env.params.gravty: CartPole-v1 has no such parameter; did you mean 'gravity'?"),
+        ("env.params.gravity=low", "env.params.gravity: 'low' must be a number"),
+        ("gamma", "'gamma' is not an override; write key=value, as in num_seeds=10"),
+        ("gamma=[0.9", "gamma: '[0.9' is not a YAML value"),
+    ],
+)
+def test_a_bad_override_is_refused_in_one_line(override, line):
+    lines = faults(override)
+    assert line in lines
+    assert all("\n" not in one for one in lines)
+
+
+def test_all_faults_are_told_at_once():
+    lines = faults("gamma=2", "loss=l1", "colour=red", "schedule.target_every=7", "env.id=Nowhere-v0", "x")
+    assert len(lines) == 6
+    for part in ("gamma: 2", "loss: 'l1'", "colour: unknown", "schedule.target_every: 7", "env.id: 'Nowhere", "'x' is"):
+        assert sum(part in line for line in lines) == 1
+
+
+def test_a_fault_is_not_blamed_on_keys_that_are_right():
+    """A size of the wrong type stands at its default while the rest is checked, and says nothing of that default."""
+    assert len(faults("replay.batch_size=many", "replay.size=50", "schedule.warmup=60", "total_timesteps=10060")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("gamma: [0.9", "line 1: not YAML"),
+        ("- gamma", "a config is a mapping"),
+        ("gamma: 0.9\ngamma: 0.8\n", "line 1: not YAML: the key 'gamma' stands twice"),
+        ("gamma: !!python/object:os.system {}", "not YAML"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_place(tmp_path, text, part):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    (line,) = faults(source=path)
+    assert str(path) in line
+    assert part in line
+
+
+def test_a_missing_config_names_the_nearest():
+    (line,) = faults(source="cartpole_cleanrll.yaml")
+    assert line.endswith("is neither a file nor a shipped config; did you mean 'cartpole_cleanrl'?")
+
+
+def test_a_run_directory_is_not_a_config(tmp_path):
+    (line,) = faults(source=tmp_path)
+    assert "is a directory" in line
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n", encoding="utf-8")
+    assert load_config(path).model_copy(update={"evaluation": Config().evaluation}) == Config()
+
+
+def test_the_yaml_of_a_config_holds_every_key():
+    tree = yaml.safe_load(to_yaml(load_config("cartpole_cleanrl")))
+    for key in config_keys():
+        value = tree
+        for name in key.split("."):
+            value = value[name]

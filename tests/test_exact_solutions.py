@@ -1,0 +1,189 @@
+"""Tiny MDPs solved exactly, and each classic fault of a DQN told apart from the right program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxdqn import load_config, make_train
+from purejaxdqn.core import loop
+from purejaxdqn.core.environments import from_gymnax
+from tests.probes import KeyProbe, Table, TableMDP
+
+GAMMA = 0.5
+DISCOUNTING = TableMDP([[1, 0], [2, 0], [0, 1]], [[0, 1], [0, -1], [4, 0]], [False] * 3)
+TERMINAL = TableMDP([[1, 0], [2, 0], [2, 2]], [[0, 0.5], [2, 0], [9, 9]], [False, False, True])
+# Three steps, the last of which loops in state 2 and is cut off: only what comes after the cut makes Q(2, .) 2.
+TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False] * 3, time_limit=3)
+MDPS = {"discounting": DISCOUNTING, "terminal": TERMINAL, "time limit": TIME_LIMIT}
+
+
+def fitted_q(mdp, periods, *, start=0.0, overrides=(), env=None):
+    """Q [S, A] after ``periods`` target periods of random behaviour, each long enough to fit its target exactly."""
+    config = load_config(
+        "cartpole_cleanrl",
+        [
+            f"total_timesteps={400 + 240 * periods}",
+            "env.num_envs=4",
+            f"gamma={GAMMA}",
+            "optimizer={name: sgd, learning_rate: 1.0}",
+            "exploration={start: 1, end: 1}",
+            "replay={size: 400, batch_size: 64}",
+            "schedule={warmup: 400, train_every: 4, target_every: 240}",
+            "evaluation={episodes: 1, final_episodes: 1}",
+            # Evaluation must end although some of these MDPs do not.
+            "env.params.max_steps_in_episode=50",
+            *overrides,
+        ],
+    )
+    env = env or from_gymnax(mdp)
+    table = Table(np.full(mdp.reward.shape, start))
+    params = env.default_params.replace(max_steps_in_episode=min(50, mdp.time_limit))
+    env = env._replace(with_params=lambda overrides: params)
+    return np.asarray(
+        jax.jit(make_train(config, network=table, env=env))(config.hparams(), jax.random.key(3)).params["q"]
+    )
+
+
+def error(mdp, periods, wanted, **kwargs):
+    """Largest error over the pairs of states and actions that are ever tried."""
+    alive = ~mdp.terminal
+    return np.abs(fitted_q(mdp, periods, **kwargs) - wanted)[alive].max()
+
+
+@pytest.mark.parametrize("kind", ["greedy", "double"])
+@pytest.mark.parametrize("name", MDPS)
+def test_q_values_reach_the_exact_solution(name, kind):
+    mdp = MDPS[name]
+    assert error(mdp, 25, mdp.exact_q(GAMMA), overrides=[f"bootstrap.kind={kind}"]) < 1e-4
+
+
+@pytest.mark.parametrize("periods", [1, 2, 3])
+def test_each_target_period_is_one_step_of_value_iteration(periods):
+    wanted = DISCOUNTING.exact_q(GAMMA, periods, start=np.full((3, 2), 3.0))
+    assert error(DISCOUNTING, periods, wanted, start=3.0) < 1e-3
+
+
+def _through_termination(monkeypatch):
+    right = loop.one_step
+    monkeypatch.setattr(
+        loop,
+        "one_step",
+        lambda steps, gamma: right(steps, gamma=gamma)._replace(discount=jnp.full(steps.reward.size, gamma)),
+    )
+
+
+def _not_through_truncation(monkeypatch):
+    right = loop.one_step
+    monkeypatch.setattr(
+        loop,
+        "one_step",
+        lambda steps, gamma: right(steps._replace(terminated=steps.terminated | steps.truncated), gamma=gamma),
+    )
+
+
+def _reset_obs_as_next_obs(monkeypatch):
+    right = loop.rollout
+
+    def wrong(env, *args):
+        def step(*args):
+            obs, state, happened = env.step(*args)
+            return obs, state, happened._replace(next_obs=obs)
+
+        return right(env._replace(step=step), *args)
+
+    monkeypatch.setattr(loop, "rollout", wrong)
+
+
+def _patch_agent(monkeypatch, **wrong):
+    right = loop.make_agent
+
+    def make_agent(*args):
+        agent = right(*args)
+        return agent._replace(**{name: make(agent) for name, make in wrong.items()})
+
+    monkeypatch.setattr(loop, "make_agent", make_agent)
+
+
+def _online_network_for_targets(monkeypatch):
+    _patch_agent(
+        monkeypatch,
+        update=lambda agent: (
+            lambda hparams, learner, *args: agent.update(hparams, learner._replace(target=learner.online), *args)
+        ),
+    )
+
+
+def _never_syncing(monkeypatch):
+    _patch_agent(monkeypatch, sync=lambda agent: lambda hparams, learner: learner)
+
+
+def _target_by_the_wrong_action(monkeypatch):
+    right = loop.one_step
+    monkeypatch.setattr(
+        loop, "one_step", lambda steps, gamma: right(steps._replace(action=1 - steps.action), gamma=gamma)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "mdp", "periods"),
+    [
+        (_through_termination, TERMINAL, 25),
+        (_not_through_truncation, TIME_LIMIT, 25),
+        (_reset_obs_as_next_obs, TIME_LIMIT, 25),
+        (_online_network_for_targets, DISCOUNTING, 1),
+        (_never_syncing, DISCOUNTING, 2),
+        (_target_by_the_wrong_action, DISCOUNTING, 25),
+    ],
+)
+def test_each_classic_fault_is_told_apart(monkeypatch, fault, mdp, periods):
+    fault(monkeypatch)
+    assert error(mdp, periods, mdp.exact_q(GAMMA, periods)) > 0.1
+
+
+def _keys_seen():
+    """Last observations in the buffer (each shows a step's key), and the actions, in the order of iterations."""
+    config = load_config(
+        "cartpole_cleanrl",
+        [
+            "total_timesteps=1600",
+            "env.num_envs=4",
+            "exploration={start: 1, end: 1}",
+            "replay={size: 1600, batch_size: 8}",
+            "network.hidden=[4]",
+            "schedule={warmup: 160, train_every: 16, target_every: 80}",
+            "evaluation={every: 720, episodes: 1, final_episodes: 1}",
+        ],
+    )
+    program = loop.make_program(config, env=from_gymnax(KeyProbe()))
+
+    def run(hparams, key):
+        return program.segment(hparams, program.init(hparams, key), 2)[0].replay.experience
+
+    return jax.jit(run)(config.hparams(), jax.random.key(0))
+
+
+def _repeats(experience):
+    shown = np.asarray(experience.next_obs[0])
+    actions = np.asarray(experience.action[0]).reshape(-1, 16)
+    return len(shown) - len(np.unique(shown, axis=0)) + len(actions) - len(np.unique(actions, axis=0))
+
+
+def test_no_key_is_used_twice():
+    experience = _keys_seen()
+    assert experience.next_obs.shape == (1, 1600, 2)
+    assert _repeats(experience) == 0
+
+
+@pytest.mark.parametrize("reused", ["in every period", "in every iteration"])
+def test_a_reused_key_is_told_apart(monkeypatch, reused):
+    right = loop.draw
+
+    def in_every_period(key, length, **kwargs):
+        return right(jax.random.key(0), length, **kwargs)
+
+    def in_every_iteration(key, length, **kwargs):
+        return jax.tree.map(lambda leaf: jnp.repeat(leaf, length, axis=0), right(key, 1, **kwargs))
+
+    monkeypatch.setattr(loop, "draw", in_every_period if reused == "in every period" else in_every_iteration)
+    assert _repeats(_keys_seen()) > 100

@@ -1,0 +1,200 @@
+"""Targets, losses and updates against rlax, the formulas in NumPy, and hand-computed tables."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+
+from purejaxdqn import load_config
+from purejaxdqn.core.agent import make_agent
+from purejaxdqn.core.bootstrap import double, greedy
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.draws import Draws
+from purejaxdqn.core.environments import from_gymnax
+from purejaxdqn.core.exploration import epsilon, epsilon_greedy
+from purejaxdqn.core.heads import scalar_head
+from purejaxdqn.core.types import Batch, Step, Transition
+from tests.probes import Table, TableMDP
+
+B, S, A = 64, 3, 2
+
+
+@pytest.fixture
+def values():
+    generator = np.random.default_rng(1)
+    draw = lambda *shape: jnp.asarray(generator.normal(size=shape) * 3, jnp.float32)  # noqa: E731
+    return {
+        "q": draw(B, A),
+        "next_target_q": draw(B, A),
+        "next_online_q": draw(B, A),
+        "action": jnp.asarray(generator.integers(0, A, B)),
+        "reward": draw(B),
+        "discount": jnp.asarray(0.9 * generator.integers(0, 2, B), jnp.float32),
+    }
+
+
+def test_the_greedy_td_error_is_rlax_q_learning(values):
+    head = scalar_head("squared")
+    policy = greedy(lambda: values["next_online_q"], values["next_target_q"])
+    target = head.target(values["next_target_q"], policy, values["reward"], values["discount"])
+    _, td_error = head.loss(values["q"], values["action"], target)
+    expected = jax.vmap(rlax.q_learning)(
+        values["q"], values["action"], values["reward"], values["discount"], values["next_target_q"]
+    )
+    np.testing.assert_allclose(td_error, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_double_td_error_is_rlax_double_q_learning(values):
+    head = scalar_head("squared")
+    policy = double(lambda: values["next_online_q"], values["next_target_q"])
+    target = head.target(values["next_target_q"], policy, values["reward"], values["discount"])
+    _, td_error = head.loss(values["q"], values["action"], target)
+    expected = jax.vmap(rlax.double_q_learning)(
+        values["q"],
+        values["action"],
+        values["reward"],
+        values["discount"],
+        values["next_target_q"],
+        values["next_online_q"],
+    )
+    np.testing.assert_allclose(td_error, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "oracle"), [("huber", rlax.huber_loss), ("squared", lambda td_error: 2 * rlax.l2_loss(td_error))]
+)
+def test_losses_are_rlax_losses_of_the_td_error(values, loss, oracle):
+    losses, td_error = scalar_head(loss).loss(values["q"], values["action"], values["reward"])
+    assert np.abs(td_error).min() < 1 < np.abs(td_error).max()  # both sides of Huber's corner
+    np.testing.assert_allclose(losses, oracle(td_error), rtol=1e-6)
+
+
+def test_no_gradient_flows_through_the_target(values):
+    def target_sum(q):
+        return jnp.sum(scalar_head("squared").target(q, greedy(lambda: q, q), values["reward"], values["discount"]))
+
+    assert not np.any(jax.grad(target_sum)(values["next_target_q"]))
+
+
+MDP = TableMDP([[1, 2], [1, 0], [2, 2]], [[0, 1], [2, -1], [0, 0]], [False, False, True])
+
+
+def _agent(*overrides):
+    config = load_config("cartpole_cleanrl", overrides)
+    return config, make_agent(config, from_gymnax(MDP), Table(np.zeros((S, A))))
+
+
+def _batch(values):
+    states, next_states = np.arange(B) % S, (np.arange(B) * 2) % S
+    transition = Transition(
+        obs=jax.nn.one_hot(states, S),
+        action=values["action"],
+        reward=values["reward"],
+        discount=values["discount"],
+        next_obs=jax.nn.one_hot(next_states, S),
+    )
+    weight = jnp.linspace(0.5, 1.5, B)
+    return states, next_states, Batch(transition, weight, jnp.arange(B))
+
+
+@pytest.mark.parametrize("max_grad_norm", ["null", "0.25", "1000"])
+@pytest.mark.parametrize("kind", ["greedy", "double"])
+def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm, kind):
+    config, agent = _agent(
+        "optimizer.name=sgd",
+        "optimizer.learning_rate=0.1",
+        f"optimizer.max_grad_norm={max_grad_norm}",
+        "reward.scale=2",
+        "reward.clip=1.5",
+        f"bootstrap.kind={kind}",
+    )
+    states, next_states, batch = _batch(values)
+    generator = np.random.default_rng(2)
+    online, target = generator.normal(size=(2, S, A))
+    learner = agent.init(jax.random.key(0))._replace(
+        online={"q": jnp.asarray(online, jnp.float32)}, target={"q": jnp.asarray(target, jnp.float32)}
+    )
+    new, td_error, stats = agent.update(config.hparams(), learner, batch, jnp.int32(0))
+
+    action, reward, discount, weight = (np.asarray(x, np.float64) for x in (*batch.transition[1:4], batch.weight))
+    action = action.astype(int)
+    best = (online if kind == "double" else target)[next_states].argmax(-1)
+    wanted = np.clip(2 * reward, -1.5, 1.5) + discount * target[next_states, best]
+    error = wanted - online[states, action]
+    gradient = np.zeros((S, A))
+    np.add.at(gradient, (states, action), -2 * weight * error / B)
+    norm = np.linalg.norm(gradient)
+    limit = np.inf if max_grad_norm == "null" else float(max_grad_norm)
+    np.testing.assert_allclose(td_error, error, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(stats.grad_norm, norm, rtol=1e-5)
+    np.testing.assert_allclose(stats.loss, np.mean(weight * error**2), rtol=1e-5)
+    np.testing.assert_allclose(stats.q_value, np.mean(online[states, action]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(new.online["q"], online - 0.1 * min(1, limit / norm) * gradient, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(new.target["q"], learner.target["q"])
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.25])
+def test_a_sync_moves_the_target_by_tau(tau):
+    config, agent = _agent(f"schedule.tau={tau}")
+    learner = agent.init(jax.random.key(0))
+    learner = learner._replace(online={"q": jnp.full((S, A), 4.0)}, target={"q": jnp.full((S, A), 2.0)})
+    synced = agent.sync(config.hparams(), learner)
+    np.testing.assert_allclose(synced.target["q"], 2.0 + 2.0 * tau)
+    np.testing.assert_array_equal(synced.online["q"], learner.online["q"])
+
+
+def _first_updates(name, *overrides, env_step=0):
+    config, agent = _agent(f"optimizer.name={name}", "optimizer.learning_rate=0.01", *overrides)
+    learner = agent.init(jax.random.key(0))
+    ones = Transition(jax.nn.one_hot([0], S), jnp.array([0]), jnp.ones(1), jnp.zeros(1), jax.nn.one_hot([0], S))
+    new, _, _ = agent.update(
+        config.hparams(), learner, Batch(ones, jnp.ones(1), jnp.zeros(1, int)), jnp.int32(env_step)
+    )
+    return float(new.online["q"][0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sgd", 0.01 * 2),  # the gradient of (1 - q)^2 at q = 0 is -2
+        ("adam", 0.01),  # the first step has the length of the rate
+        ("adamw", 0.01),  # nothing to decay at 0
+        ("rmsprop", 0.01 / np.sqrt(0.05)),  # the mean square starts at 0 and decays by 0.95
+    ],
+)
+def test_the_first_step_of_each_optimizer_has_its_known_length(name, expected):
+    assert _first_updates(name) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("env_step", "share"), [(0, 1.0), (125_000, 0.75), (500_000, 0.0), (600_000, 0.0)])
+def test_annealing_takes_the_rate_to_zero_over_the_run(env_step, share):
+    assert _first_updates("sgd", "optimizer.anneal=true", env_step=env_step) == pytest.approx(0.02 * share, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("env_step", "expected"),
+    [(0, 1.0), (10_000, 1.0), (10_000 + 25_000, 0.525), (10_000 + 50_000, 0.05), (100_000, 0.05)],
+)
+def test_epsilon_falls_in_a_line_from_the_end_of_the_warm_up(env_step, expected):
+    hparams = Config().hparams()  # half of 100,000 steps, from 1 to 0.05
+    assert float(epsilon(hparams, jnp.int32(env_step), warmup=10_000)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_decay_of_no_length_is_a_jump():
+    hparams = Config().hparams()._replace(epsilon_fraction=np.float32(0))
+    assert float(epsilon(hparams, jnp.int32(10_001), warmup=10_000)) == pytest.approx(0.05)
+
+
+def test_epsilon_greedy_takes_the_drawn_action_just_where_the_draw_is_below_epsilon():
+    q_values = jnp.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    draws = Draws(explore=jnp.array([0.1, 0.1, 0.3, 0.2]), random_action=jnp.array([0, 1, 0, 1]), step_keys=None)
+    np.testing.assert_array_equal(epsilon_greedy(q_values, jnp.float32(0.2), draws), [0, 1, 1, 0])
+
+
+def test_only_a_termination_takes_the_discount_away():
+    from purejaxdqn.core.replay import one_step
+
+    flags = jnp.array([[False, True, False, True]])
+    steps = Step(jnp.zeros((1, 4, 2)), jnp.zeros((1, 4), int), jnp.ones((1, 4)), flags, ~flags, jnp.ones((1, 4, 2)))
+    np.testing.assert_allclose(one_step(steps, gamma=jnp.float32(0.9)).discount, [0.9, 0, 0.9, 0])

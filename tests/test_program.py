@@ -1,0 +1,175 @@
+"""The compiled program: traced once, without branches, and the same bits however it is run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from purejaxdqn import load_config, make_train, run_many
+from purejaxdqn.core.config import TRACED
+from purejaxdqn.core.environments import from_gymnax
+from purejaxdqn.core.loop import make_program
+from purejaxdqn.core.many import lay_out, map_runs
+from purejaxdqn.host.training import run_key
+from tests.conftest import TINY
+from tests.probes import Table, TableMDP
+
+KEYS = [run_key(np.uint32(0), np.uint32(k)) for k in range(5)]
+
+
+def assert_same_bits(one, other):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
+
+
+def pick(result, point, seed):
+    return jax.tree.map(lambda leaf: leaf[point, seed], result)
+
+
+@pytest.fixture(scope="module")
+def alone(config, compiled_train):
+    """Seed 3 by itself."""
+    return compiled_train(config.hparams(), KEYS[3])
+
+
+def test_a_run_repeats_bit_for_bit(config, compiled_train, alone):
+    assert_same_bits(alone, compiled_train(config.hparams(), KEYS[3]))
+
+
+def test_another_seed_is_another_run(config, compiled_train, alone):
+    other = compiled_train(config.hparams(), KEYS[4])
+    assert not np.array_equal(alone.rows.loss, other.rows.loss)
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, None), (2, None), (1, 5)])
+def test_a_seed_does_not_depend_on_the_seeds_beside_it(config, alone, devices, batch_size):
+    """In sequence on one device, on two devices with a place left over, and vmapped."""
+    result = run_many(config, config.hparams(), jnp.stack(KEYS), devices=jax.devices()[:devices], batch_size=batch_size)
+    assert result.rows.loss.shape == (1, 5, 13)
+    assert_same_bits(alone, pick(result, 0, 3))
+
+
+@pytest.mark.parametrize(("segments", "num_runs"), [(1, 1), (13, 1), (13, 3)])
+def test_any_number_of_segments_gives_the_same_bits(config, program, alone, segments, num_runs):
+    layout = lay_out(num_runs)  # three runs on two devices: in place, one after another
+    hparams = jax.tree.map(lambda leaf: np.repeat(leaf, layout.size), config.hparams())
+    init, finish = map_runs(program.init, layout), map_runs(program.finish, layout)
+    segment = map_runs(lambda hparams, state: program.segment(hparams, state, 13 // segments), layout, in_place=True)
+    state, parts = init(hparams, layout.fill(jnp.stack(KEYS[4 - num_runs : 4]))), []
+    for _ in range(segments):
+        state, rows = segment(hparams, state)
+        parts.append(rows)
+    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1)[num_runs - 1], *jax.device_get(parts))
+    assert_same_bits(alone.rows, rows)
+    assert_same_bits(alone.final_returns, finish(hparams, state)[num_runs - 1])
+    assert_same_bits(alone.params, jax.tree.map(lambda leaf: leaf[num_runs - 1], state.learner.online))
+
+
+def test_hyper_parameters_can_be_mapped_and_each_of_them_matters(config):
+    """One program for all points; each point changes one number and so another run, and equals that run alone."""
+    config = load_config(
+        "cartpole_cleanrl",
+        [*TINY, "optimizer.anneal=true", "optimizer.max_grad_norm=5", "reward.clip=0.9", "env.params.gravity=9.8"],
+    )
+    base = config.hparams()
+    points = [base]
+    for field in base._fields:
+        value = base._asdict()[field]
+        if field == "env_params":
+            points.append(base._replace(env_params={"gravity": np.asarray(20.0)}))
+        else:
+            points.append(base._replace(**{field: np.float32(value * 0.5)}))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
+    result = run_many(config, stacked, KEYS[0][None])
+    losses = np.asarray(result.rows.loss[:, 0])
+    assert len(np.unique(losses, axis=0)) == len(points) == 13
+    last = run_many(config, points[-1], KEYS[0][None])
+    assert_same_bits(pick(result, -1, 0), pick(last, 0, 0))
+
+
+def test_programs_are_built_from_static_values_alone():
+    numbers = [f"{key}=0.3" for key in TRACED] + ["seed=5", "num_seeds=7"]
+    one, other = load_config("cartpole_cleanrl", TINY), load_config("cartpole_cleanrl", [*TINY, *numbers])
+    assert one.static() == other.static()
+    assert hash(one.static()) == hash(other.static())
+    assert one.static() != load_config("cartpole_cleanrl", [*TINY, "loss=huber"]).static()
+    texts = [jax.jit(make_train(config)).lower(one.hparams(), KEYS[0]).as_text() for config in (one, other)]
+    assert texts[0] == texts[1]
+
+
+def _primitives(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda leaf: isinstance(leaf, Jaxpr | ClosedJaxpr)):
+            if isinstance(value, ClosedJaxpr):
+                yield from _primitives(value.jaxpr)
+            elif isinstance(value, Jaxpr):
+                yield from _primitives(value)
+
+
+def test_the_program_has_no_branch_and_no_callback(config, program, compiled_train):
+    primitives = set(_primitives(jax.make_jaxpr(program.train)(config.hparams(), KEYS[0]).jaxpr))
+    assert {"scan", "while", "dot_general"} <= primitives  # the walk sees what is in the nest
+    assert "cond" not in primitives
+    assert not [name for name in primitives if "callback" in name]
+    vmapped = jax.jit(jax.vmap(program.train, (None, 0))).lower(config.hparams(), jnp.stack(KEYS)).compile()
+    for text in (compiled_train.as_text(), vmapped.as_text()):
+        assert " while(" in text
+        assert " conditional(" not in text
+
+
+def test_everything_is_traced_once(config):
+    mdp = TableMDP([[1, 0], [0, 1]], [[0, 1], [1, 0]], [False, False], time_limit=6)
+    applied = []
+
+    class Counting(Table):
+        def apply(self, params, obs):
+            applied.append(obs.shape)
+            return super().apply(params, obs)
+
+    train = jax.jit(make_train(config, network=Counting(np.zeros((2, 2))), env=from_gymnax(mdp)))
+    train(config.hparams(), KEYS[0])
+    # Target and online in the update, acting, evaluation and the final evaluation.
+    assert sorted(applied) == [(3, 2), (4, 2), (4, 2), (8, 2), (8, 2)]
+    assert mdp.traces <= 4  # warm-up, acting, two evaluations
+    traces = mdp.traces
+    train(config.hparams()._replace(gamma=np.float32(0.5)), KEYS[1])
+    assert (len(applied), mdp.traces) == (5, traces)
+
+
+def test_the_state_is_updated_where_it_lies():
+    """The buffer of a run exists once: donated, aliased, and no copy among the temporaries."""
+    config = load_config("cartpole_cleanrl", [*TINY, "replay.size=200000"])
+    program, layout = make_program(config), lay_out(1)
+    hparams = jax.tree.map(lambda leaf: np.repeat(leaf, 1), config.hparams())
+    state = jax.eval_shape(map_runs(program.init, layout), hparams, KEYS[0][None])
+    segment = map_runs(lambda hparams, state: program.segment(hparams, state, 1), layout, in_place=True)
+    memory = segment.lower(hparams, state).compile().memory_analysis()
+    buffer = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.replay))
+    assert buffer > 200_000 * 44
+    assert memory.alias_size_in_bytes > buffer
+    assert memory.temp_size_in_bytes < buffer / 10
+
+
+def test_epochs_report_the_schedule(config, alone):
+    np.testing.assert_array_equal(alone.rows.env_step, np.arange(120, 601, 40))
+    start, end, decay = 1.0, 0.05, 0.5 * 600
+    expected = np.maximum(end, start - (np.arange(120, 601, 40) - 80) / decay * (start - end))
+    np.testing.assert_allclose(alone.rows.epsilon, expected, rtol=1e-5)
+    finished = np.asarray(alone.rows.episodes)
+    assert finished.sum() > 5
+    np.testing.assert_array_equal(np.isnan(alone.rows.episode_return), finished == 0)
+    np.testing.assert_array_equal(alone.rows.episode_return, alone.rows.episode_length)  # CartPole pays 1 a step
+    assert alone.rows.eval_returns.shape == (13, 3)
+    assert alone.final_returns.shape == (4,)
+
+
+def test_episode_means_are_over_the_episodes_that_finished(config):
+    """Episodes of exactly 5 steps worth 10, in 4 environments: 10 steps of each make 8 episodes an epoch."""
+    mdp = TableMDP([[0, 0]], [[2, 2]], [False], time_limit=5)
+    train = jax.jit(make_train(config, network=Table(np.zeros((1, 2))), env=from_gymnax(mdp)))
+    rows = train(config.hparams(), KEYS[0]).rows
+    np.testing.assert_array_equal(rows.episodes, 8)
+    np.testing.assert_array_equal(rows.episode_return, 10)
+    np.testing.assert_array_equal(rows.episode_length, 5)
+    np.testing.assert_array_equal(rows.eval_returns, 10)

@@ -1,0 +1,43 @@
+"""Statistics against their published definitions, and the coverage of the interval by simulation."""
+
+import numpy as np
+import pytest
+
+from purejaxdqn.host.statistics import iqm, iqm_interval, trailing_mean
+
+
+def test_the_iqm_is_the_mean_of_the_middle_half():
+    assert iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -100])) == 3.5
+    assert iqm(np.array([7.0])) == 7.0
+    # Six values: a quarter of them, rounded down to one, goes at each end (SciPy's trim_mean, as in rliable).
+    assert iqm(np.array([0.0, 1, 2, 3, 4, 50])) == 2.5
+
+
+def test_the_interval_covers_the_true_value_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    hits = 0
+    for _ in range(300):
+        low, high = iqm_interval(generator.normal(10.0, 3.0, 30))
+        hits += low <= 10.0 <= high
+    assert 0.89 <= hits / 300 <= 0.98  # a percentile bootstrap of 30 falls a little short of 95%
+
+
+def test_an_interval_needs_two_seeds_and_repeats():
+    assert iqm_interval(np.array([1.0])) is None
+    values = np.array([1.0, 5.0, 2.0, 8.0])
+    assert iqm_interval(values) == iqm_interval(values)
+    low, high = iqm_interval(values)
+    assert low < iqm(values) < high
+
+
+@pytest.mark.parametrize(
+    ("means", "counts", "expected"),
+    [
+        ([1.0, 2.0, 3.0], [100, 100, 100], [1.0, 2.0, 3.0]),
+        ([1.0, 2.0, 3.0], [50, 50, 50], [1.0, 1.5, 2.5]),
+        ([1.0, np.nan, 4.0], [50, 0, 100], [1.0, 1.0, 4.0]),
+        ([np.nan, 2.0], [0, 1], [np.nan, 2.0]),
+    ],
+)
+def test_the_moving_average_reaches_back_until_it_holds_a_hundred_episodes(means, counts, expected):
+    np.testing.assert_allclose(trailing_mean(np.array(means), np.array(counts)), expected)
