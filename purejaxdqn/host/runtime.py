@@ -41,10 +41,15 @@ def configure_cpu_for(config: Config) -> None:
     Several seeds, or a small network: a device for every core, one thread each. One seed of a large
     network: one device with all threads.
     """
-    if config.num_seeds == 1 and gradient_step_flops(config) >= LARGE_STEP_FLOPS:
+    if takes_default_pool(config):
         configure_cpu(devices=1, threads=None)
     else:
         configure_cpu(devices=min(config.num_seeds, usable_cores()))
+
+
+def takes_default_pool(config: Config) -> bool:
+    """Whether a run is faster on one device with all threads."""
+    return config.num_seeds == 1 and gradient_step_flops(config) >= LARGE_STEP_FLOPS
 
 
 def gradient_step_flops(config: Config) -> float:

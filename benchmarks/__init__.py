@@ -1,0 +1,1 @@
+"""Benchmarks: each script answers one question; see README.md beside them."""

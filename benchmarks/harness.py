@@ -1,0 +1,84 @@
+"""What the benchmark scripts share: measuring in processes of their own, tables, and where results go."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+
+# So that a setting in the caller's shell does not decide a comparison.
+_UNSET = ("NPROC", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS")
+
+
+def start(module: str, task: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start ``python -m module --worker TASK`` in a process of its own."""
+    clean = {name: value for name, value in os.environ.items() if name not in _UNSET}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, "--worker", json.dumps(task)],
+        cwd=ROOT,
+        env={**clean, **(env or {})},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a worker and read the JSON object on its last line."""
+    out, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"a worker failed with exit code {process.returncode}: {process.args}")
+    return json.loads(out.splitlines()[-1])
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([_text(row[name]) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows to ``results/<name>.csv`` and the machine, versions and commit beside them."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    about = {"machine": machine(), "python": platform.python_version(), "commit": commit()}
+    (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def machine() -> str:
+    """The processor's name and how many cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0] if names else name
+    return f"{name}, {cores} cores"
+
+
+def commit() -> str:
+    """The commit of this checkout, with ``-dirty`` where it was changed."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _text(value: Any) -> str:
+    return (
+        f"{value:,.3g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -1,0 +1,173 @@
+"""How near a run comes to the floor that its matrix products set, and which threads are faster for which network.
+
+The floor is the rate of environment steps at which NumPy, on one core, does an update's matrix products alone:
+forward of the target network, forward and backward of the online network, nothing else. Ours is the whole run
+as the command does it: warm-up, acting, environment, replay, optimiser and evaluation inside.
+
+    python -m benchmarks.throughput            about 6 minutes on two cores
+    python -m benchmarks.throughput --quick    under a minute
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import time
+from typing import Any
+
+from benchmarks import harness
+
+CLEANRL: tuple[str, ...] = ()
+WORKLOADS = {
+    "120-84, batch 128": CLEANRL,
+    "256-256, batch 128": ("network.hidden=[256,256]",),
+    "512-512, batch 256": ("network.hidden=[512,512]", "replay.batch_size=256"),
+    "1024-1024, batch 512": ("network.hidden=[1024,1024]", "replay.batch_size=512"),
+}
+STEPS = {"120-84, batch 128": 500_000, "256-256, batch 128": 100_000, "512-512, batch 256": 30_000}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short runs, one round, small networks only")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work = floor if arguments.worker.pop("kind") == "floor" else ours
+        print(json.dumps(work(**arguments.worker)))
+        return
+    rounds = 1 if arguments.quick else arguments.rounds
+    distance = measure_distance(rounds, steps=100_000 if arguments.quick else 500_000)
+    threads = measure_threads(rounds, list(WORKLOADS)[: 2 if arguments.quick else None], quick=arguments.quick)
+    print(f"{harness.machine()}; medians of {rounds}; environment steps a second\n")
+    print(harness.table(distance), "", harness.table(threads), sep="\n")
+    if not arguments.quick:
+        print(harness.write("throughput_floor", distance), harness.write("throughput_threads", threads))
+
+
+def measure_distance(rounds: int, *, steps: int) -> list[dict[str, Any]]:
+    """CleanRL's setting against the floor, in turn: one core, one seed, all cores, eight seeds."""
+    cores = len(os.sched_getaffinity(0))
+    found: dict[str, list[float]] = {"one seed": [], "eight seeds": []}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
+    for _ in range(rounds):
+        for name, seeds, busy in (("one seed", 1, 1), ("eight seeds", 8, cores)):
+            floors = [
+                harness.start(__spec__.name, {"kind": "floor"}, env={"OPENBLAS_NUM_THREADS": "1"}) for _ in range(busy)
+            ]
+            limit = sum(harness.answer(process)["rate"] for process in floors)
+            task = {"kind": "ours", "overrides": [f"num_seeds={seeds}", f"total_timesteps={steps}"]}
+            rate = harness.answer(harness.start(__spec__.name, task))["rate"]
+            rates[name].append((limit, rate))
+            found[name].append(rate / limit)
+    return [
+        {
+            "run": name,
+            "cores in use": 1 if name == "one seed" else cores,
+            "floor": statistics.median(limit for limit, _ in rates[name]),
+            "ours": statistics.median(rate for _, rate in rates[name]),
+            "ratio": statistics.median(ratios),
+            "lowest ratio": min(ratios),
+            "highest ratio": max(ratios),
+        }
+        for name, ratios in found.items()
+    ]
+
+
+def measure_threads(rounds: int, names: list[str], *, quick: bool) -> list[dict[str, Any]]:
+    """One seed and eight with a thread a device and with the default pool, in turn, and what the command takes."""
+    rows = []
+    for name in names:
+        steps = 20_000 if quick else STEPS.get(name, 15_000)
+        for seeds in (1, 8):
+            overrides = [
+                *WORKLOADS[name],
+                f"num_seeds={seeds}",
+                f"total_timesteps={steps if seeds == 1 else max(15_000, steps // 4)}",
+            ]
+            rates: dict[str, list[float]] = {"one": [], "default": []}
+            for _ in range(rounds):
+                for threads, measured in rates.items():
+                    task = {"kind": "ours", "overrides": overrides, "threads": threads}
+                    reply = harness.answer(harness.start(__spec__.name, task))
+                    measured.append(reply["rate"])
+            one, default = (statistics.median(measured) for measured in rates.values())
+            rows.append(
+                {
+                    "network": name,
+                    "seeds": seeds,
+                    "MFLOP a step": reply["flops"] / 1e6,
+                    "a thread a device": one,
+                    "default pool": default,
+                    "ratio": one / default,
+                    "the command takes": reply["chosen"],
+                }
+            )
+    return rows
+
+
+def floor(
+    *, batch_size: int = 128, sizes: tuple[int, ...] = (4, 120, 84, 2), train_every: int = 10
+) -> dict[str, float]:
+    """NumPy's rate of the matrix products of updates, in environment steps a second."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    weights = [generator.normal(size=shape).astype(np.float32) for shape in itertools.pairwise(sizes)]
+    obs = generator.normal(size=(batch_size, sizes[0])).astype(np.float32)
+
+    def products() -> None:
+        target = obs
+        for weight in weights:
+            target = target @ weight
+        inputs, out = [], obs
+        for weight in weights:
+            inputs.append(out)
+            out = out @ weight
+        for layer in reversed(range(len(weights))):
+            inputs[layer].T @ out
+            if layer:
+                out = out @ weights[layer].T
+
+    def seconds(repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            products()
+        return time.perf_counter() - start
+
+    repeats = max(10, int(0.2 / (seconds(100) / 100)))
+    return {"rate": train_every * repeats / statistics.median(seconds(repeats) for _ in range(11))}
+
+
+def ours(*, overrides: list[str], threads: str = "chosen") -> dict[str, Any]:
+    """The rate of a run set up as the command does it, or with the threads asked for."""
+    from purejaxdqn.host import runtime
+    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.host.training import Outcome, choose_segments, compile_training, run_training
+
+    draft = read_config("cartpole_cleanrl", overrides)
+    flops = runtime.gradient_step_flops(draft.config)
+    devices = min(draft.config.num_seeds, runtime.usable_cores())
+    match threads:
+        case "one":
+            runtime.configure_cpu(devices=devices)
+        case "default":
+            runtime.configure_cpu(devices=1, threads=None)
+        case _:
+            runtime.configure_cpu_for(draft.config)
+    config = draft.checked()
+    runtime.use_compilation_cache()
+    from purejaxdqn.core.plan import make_plan
+
+    training = compile_training(config, segments=choose_segments(make_plan(config).epochs, None))
+    *_, outcome = run_training(training)
+    assert isinstance(outcome, Outcome)
+    chosen = "default pool" if runtime.takes_default_pool(config) else "a thread a device"
+    return {"rate": config.num_seeds * config.total_timesteps / outcome.run_seconds, "flops": flops, "chosen": chosen}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
