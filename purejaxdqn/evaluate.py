@@ -6,6 +6,9 @@ from pathlib import Path
 
 from purejaxdqn.host.faults import Parser, UserError, run_command
 
+MAX_EPISODES = 1_000_000
+"""They are played side by side, so memory sets a limit."""
+
 
 def parser() -> Parser:
     """The command line."""
@@ -22,10 +25,10 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    if arguments.episodes < 1:
-        raise UserError(f"--episodes: {arguments.episodes} must be at least 1")
-    if not 0 <= arguments.seed < 2**20:
-        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**20 - 1}")
+    if not 1 <= arguments.episodes <= MAX_EPISODES:
+        raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
+    if not 0 <= arguments.seed < 2**32:
+        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
 
     from purejaxdqn.host import policies, runtime
     from purejaxdqn.host.statistics import iqm, iqm_interval

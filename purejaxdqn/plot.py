@@ -1,5 +1,6 @@
 """``python -m purejaxdqn.plot DIR ...``: draw a run's pictures again from its files."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,13 @@ def main(argv: Sequence[str]) -> int:
     for folder in folders:
         try:
             runs.append((folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{folder} is not a run: {error}") from error
     for run in runs:
-        draw_run(*run)
+        try:
+            draw_run(*run)
+        except OSError as error:
+            raise UserError(f"{run[0]} cannot be written to: {error.strerror}") from error
         print(run[0] / "learning_curve.png", run[0] / "report.png", sep="\n")
     return 0
 

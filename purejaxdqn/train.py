@@ -4,7 +4,6 @@ import time
 
 _START = time.perf_counter()
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,41 +73,59 @@ def train(
     quiet: bool,
 ) -> int:
     """Compile, run, and write the run directory; returns the exit code."""
+    import jax
+
+    from purejaxdqn.core.environments import SOLVED_AT
     from purejaxdqn.core.plan import make_plan
     from purejaxdqn.host import rundir
-    from purejaxdqn.host.metrics import MetricsFile, join_metrics, metrics_from_rows
+    from purejaxdqn.host.metrics import COLUMNS, CsvFile, csv_rows, join_metrics, metrics_from_rows
     from purejaxdqn.host.policies import save_policy
     from purejaxdqn.host.progress import Progress
-    from purejaxdqn.host.training import Outcome, choose_segments, compile_training, run_training
+    from purejaxdqn.host.signals import Stopped, StopSignals
+    from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments
 
     folder = out or rundir.default_directory(list(names))
     rundir.check_directory(folder)
     segments = choose_segments(make_plan(config).epochs, segments)
     if cache:
         use_compilation_cache()
-    rundir.create_directory(folder, config)
     import_seconds = time.perf_counter() - _START
-    training = compile_training(config, segments=segments, batch_size=seeds_at_once)
-    print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
-
-    solved_at = rundir.SOLVED_AT.get(config.env.id)
-    file, parts, times = MetricsFile(folder / "metrics.csv"), [], [("env_step", "wall_seconds")]
-    start = time.perf_counter()
-    with Progress(config, quiet=quiet) as progress:
-        for item in run_training(training):
-            if isinstance(item, Outcome):
-                outcome = item
-                break
-            parts.append(metrics_from_rows(item, solved_at=solved_at))
-            file.append(parts[-1])
-            times.append((str(parts[-1].env_step[0, -1]), f"{time.perf_counter() - start:.3f}"))
-            progress.update(parts[-1])
-    file.close()
+    rundir.create_directory(folder, config)
+    solved_at = SOLVED_AT.get(config.env.id)
+    parts = []
+    try:
+        with StopSignals() as stop:
+            training = compile_training(config, segments=segments, batch_size=seeds_at_once)
+            stop.check()
+            print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
+            start = time.perf_counter()
+            with (
+                CsvFile(folder / "metrics.csv", COLUMNS) as metrics_file,
+                CsvFile(folder / "timing.csv", ("env_step", "wall_seconds")) as timing_file,
+                Progress(config, quiet=quiet) as progress,
+            ):
+                for state, rows in run_segments(training):
+                    part = metrics_from_rows(rows, solved_at=solved_at)
+                    parts.append(part)
+                    metrics_file.write(csv_rows(part))
+                    timing_file.write([(str(part.env_step[0, -1]), f"{time.perf_counter() - start:.3f}")])
+                    progress.update(part)
+                    stop.check()
+            outcome = finish_training(training, state)
+            run_seconds = time.perf_counter() - start
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; {folder} holds what there was", file=sys.stderr)
+        return stopped.exit_code
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"out of device memory: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
 
     metrics = join_metrics(parts)
-    summary = rundir.summarise(config, metrics, outcome, training, import_seconds=import_seconds)
-    with (folder / "timing.csv").open("w", newline="", encoding="utf-8") as timing:
-        csv.writer(timing, lineterminator="\n").writerows(times)
+    summary = rundir.summarise(
+        config, metrics, outcome, training, import_seconds=import_seconds, run_seconds=run_seconds
+    )
     save_policy(folder, outcome.params)
     rundir.write_summary(folder, summary)
     rundir.draw_run(folder, metrics, config)

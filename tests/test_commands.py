@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -185,11 +186,34 @@ def test_printing_and_listing_write_nothing(quietly, tmp_path, monkeypatch):
 def test_a_diverged_run_says_so_and_leaves_with_3(quietly, tmp_path):
     code, _, err = quietly(
         train, "--config", "cartpole_cleanrl", "--out", tmp_path / "run", "--quiet", *TINY,
-        "optimizer.name=sgd", "optimizer.learning_rate=1e30",
+        "optimizer.name=sgd", "optimizer.learning_rate=1e30", "num_seeds=2",
     )  # fmt: skip
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (code, summary["diverged"]) == (3, [True])
-    assert "seed 0 diverged" in err
+    assert (code, summary["diverged"]) == (3, [True, True])
+    assert {"seed 0 diverged", "seed 1 diverged"} <= set(err)
+    assert (tmp_path / "run" / "report.png").is_file()
+
+
+def test_ctrl_c_ends_between_segments_and_keeps_what_there_was(folder):
+    """A run of minutes, interrupted once its metrics have begun."""
+    longer = [*TINY, "total_timesteps=4000080", "evaluation.every=4000", "schedule.target_every=40"]
+    out = folder / "interrupted"
+    arguments = ["--config", "cartpole_cleanrl", "--out", out, "--segments", "1000", *longer]
+    with subprocess.Popen(
+        [sys.executable, "-m", "purejaxdqn.train", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stderr:
+            if "/4,000,080 train" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert f"stopped by SIGINT; {out} holds what there was" in rest
+    assert len(read_metrics(out / "metrics.csv").loss[0]) >= 1
+    assert len((out / "timing.csv").read_text().splitlines()) >= 2
 
 
 BAD = {
@@ -234,6 +258,11 @@ BAD = {
     "an unknown environment": ["--config", "cartpole_cleanrl", "env.id=CartPole-v9"],
     "continuous actions": ["--config", "cartpole_cleanrl", "env.id=Pendulum-v1"],
     "arguments that do not fit": ["--config", "cartpole_cleanrl", "env.kwargs.size=3"],
+    "a name too long for a file": ["--config", "a" * 300],
+    "a directory with a name too long": ["--config", "cartpole_cleanrl", "--out", "new/" + "a" * 300],
+    "a buffer beyond all memory": ["--config", "cartpole_cleanrl", "replay.size=1000000000000"],
+    "a date for a number": ["--config", "cartpole_cleanrl", "seed=2020-01-01"],
+    "a key that is no word": ["--config", "cartpole_cleanrl", "env={1: 2}"],
     "an unknown parameter": ["--config", "cartpole_cleanrl", "env.params.wind=1"],
 }
 

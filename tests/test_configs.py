@@ -111,11 +111,11 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ),
         (
             "schedule.target_every=505",
-            "schedule.target_every: 505 is not a multiple of schedule.train_every (10); the nearest are 500 or 510",
+            "schedule.target_every: 505 is not a multiple of schedule.train_every (10); the nearest are 500 or 560",
         ),
         (
             "schedule.warmup=10005",
-            "schedule.warmup: 10005 is not a multiple of env.num_envs (10); the nearest are 10000 or 10010",
+            "schedule.warmup: 10005 is not a multiple of env.num_envs (10); the nearest are 10000 or 10500",
         ),
         (
             "total_timesteps=20100",
@@ -127,6 +127,25 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
             "evaluation.every: 30000 is not a multiple of schedule.target_every (500) that divides total_timesteps "
             "less schedule.warmup (490000); the nearest are 24500 or 35000",
         ),
+        ("schedule.train_every=7", "schedule.train_every: 7 is not a multiple of env.num_envs (10); the nearest is 10"),
+        ("env.params.gravity=.nan", "env.params.gravity: nan must be a finite number"),
+        ("env.params.gravity=true", "env.params.gravity: True must be a number"),
+        (
+            "env.params.max_steps_in_episode=0.5",
+            "env.params.max_steps_in_episode: 0.5 must be an integer of 32 bits",
+        ),
+        (
+            "env.params.max_steps_in_episode=1000000000000",
+            "env.params.max_steps_in_episode: 1000000000000 must be an integer of 32 bits",
+        ),
+        ("env.params={1: 2}", "env.params: not YAML: the key 1 is not a word"),
+        ("optimizer.eps=1e-60", "optimizer.eps: 1e-60 must be within the range of float32"),
+        ("replay.size=3000000000000", "replay.size: 3000000000000 must be less than 2147483648"),
+        ("seed=1:30", "seed: '1:30' must be an integer"),
+        ("seed=010", "seed: '010' must be an integer"),
+        ("seed=2020-13-45", "seed: '2020-13-45' must be an integer"),
+        ("gamma.=0.5", "'gamma.=0.5' is not an override; write key=value, as in num_seeds=10"),
+        ("network.hidden=[true]", "network.hidden: [True] must be an integer"),
         ("total_timesteps=5000", "total_timesteps: 5000 leaves nothing after schedule.warmup (10000)"),
         ("replay.size=100", "replay.size: 100 is below replay.batch_size (128): the buffer must hold a batch"),
         (
@@ -138,7 +157,7 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params.gravty=3", "env.params.gravty: CartPole-v1 has no such parameter; did you mean 'gravity'?"),
         ("env.params.gravity=low", "env.params.gravity: 'low' must be a number"),
         ("gamma", "'gamma' is not an override; write key=value, as in num_seeds=10"),
-        ("gamma=[0.9", "gamma: '[0.9' is not a YAML value"),
+        ("gamma=[0.9", "gamma: not YAML: expected ',' or ']', but got '<stream end>'"),
     ],
 )
 def test_a_bad_override_is_refused_in_one_line(override, line):
@@ -162,11 +181,15 @@ def test_a_fault_is_not_blamed_on_keys_that_are_right():
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("gamma: [0.9", "line 1: not YAML"),
+        ("gamma: [0.9\n", "line 2: not YAML"),
         ("- gamma", "a config is a mapping"),
-        ("gamma: 0.9\ngamma: 0.8\n", "line 1: not YAML: the key 'gamma' stands twice"),
+        ("gamma: 0.9\ngamma: 0.8\n", "line 2: not YAML: the key 'gamma' stands twice"),
         ("gamma: !!python/object:os.system {}", "not YAML"),
-        ("\x00", "cannot be read"),
+        ("\x00", "not YAML"),
+        ("env: &e {kwargs: *e}", "aliases are not supported"),
+        ("env: {1: 2}", "the key 1 is not a word"),
+        ("[" * 5000, "not YAML"),
+        ("seed: !!int foo", "not YAML"),
     ],
 )
 def test_a_malformed_file_is_refused_with_its_place(tmp_path, text, part):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from purejaxdqn import load_config, make_train
-from purejaxdqn.core import loop
+from purejaxdqn.core import loop, replay
 from purejaxdqn.core.environments import from_gymnax
 from tests.probes import KeyProbe, Table, TableMDP
 
@@ -64,21 +64,22 @@ def test_each_target_period_is_one_step_of_value_iteration(periods):
     assert error(DISCOUNTING, periods, wanted, start=3.0) < 1e-3
 
 
+def _patch_steps(monkeypatch, wrong):
+    right = replay.one_step
+    monkeypatch.setattr(replay, "one_step", lambda steps, gamma: wrong(right, steps, gamma))
+
+
 def _through_termination(monkeypatch):
-    right = loop.one_step
-    monkeypatch.setattr(
-        loop,
-        "one_step",
-        lambda steps, gamma: right(steps, gamma=gamma)._replace(discount=jnp.full(steps.reward.size, gamma)),
+    _patch_steps(
+        monkeypatch,
+        lambda right, steps, gamma: right(steps, gamma=gamma)._replace(discount=jnp.full(steps.reward.size, gamma)),
     )
 
 
 def _not_through_truncation(monkeypatch):
-    right = loop.one_step
-    monkeypatch.setattr(
-        loop,
-        "one_step",
-        lambda steps, gamma: right(steps._replace(terminated=steps.terminated | steps.truncated), gamma=gamma),
+    _patch_steps(
+        monkeypatch,
+        lambda right, steps, gamma: right(steps._replace(terminated=steps.terminated | steps.truncated), gamma=gamma),
     )
 
 
@@ -118,11 +119,8 @@ def _never_syncing(monkeypatch):
     _patch_agent(monkeypatch, sync=lambda agent: lambda hparams, learner: learner)
 
 
-def _target_by_the_wrong_action(monkeypatch):
-    right = loop.one_step
-    monkeypatch.setattr(
-        loop, "one_step", lambda steps, gamma: right(steps._replace(action=1 - steps.action), gamma=gamma)
-    )
+def _the_other_action(monkeypatch):
+    _patch_steps(monkeypatch, lambda right, steps, gamma: right(steps._replace(action=1 - steps.action), gamma=gamma))
 
 
 @pytest.mark.parametrize(
@@ -133,12 +131,14 @@ def _target_by_the_wrong_action(monkeypatch):
         (_reset_obs_as_next_obs, TIME_LIMIT, 25),
         (_online_network_for_targets, DISCOUNTING, 1),
         (_never_syncing, DISCOUNTING, 2),
-        (_target_by_the_wrong_action, DISCOUNTING, 25),
+        (_the_other_action, DISCOUNTING, 25),
     ],
 )
 def test_each_classic_fault_is_told_apart(monkeypatch, fault, mdp, periods):
+    wanted = mdp.exact_q(GAMMA, periods, start=np.full(mdp.reward.shape, 3.0))
+    assert error(mdp, periods, wanted, start=3.0) < 1e-3
     fault(monkeypatch)
-    assert error(mdp, periods, mdp.exact_q(GAMMA, periods)) > 0.1
+    assert error(mdp, periods, wanted, start=3.0) > 0.1
 
 
 def _keys_seen():

@@ -1,5 +1,7 @@
 """The compiled program: traced once, without branches, and the same bits however it is run."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from purejaxdqn import load_config, make_train, run_many
+from purejaxdqn.core import loop
 from purejaxdqn.core.config import TRACED
 from purejaxdqn.core.environments import from_gymnax
 from purejaxdqn.core.loop import make_program
@@ -149,6 +152,45 @@ def test_the_state_is_updated_where_it_lies():
     assert buffer > 200_000 * 44
     assert memory.alias_size_in_bytes > buffer
     assert memory.temp_size_in_bytes < buffer / 10
+
+
+def test_jaxs_own_checker_finds_no_key_used_twice(config):
+    with jax.debug_key_reuse(True):
+        jax.jit(make_program(config).train)(config.hparams(), KEYS[0])
+
+
+@pytest.mark.parametrize("name", ["draw", "start_actors", "greedy_returns"])
+def test_jaxs_own_checker_would_find_a_key_used_twice(config, monkeypatch, name):
+    """Each consumer of a key in the loop gets one that has been used before."""
+    right = getattr(loop, name)
+
+    def wrong(*args, **kwargs):
+        for key in args:
+            if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+                jax.random.bits(key)
+        return right(*args, **kwargs)
+
+    monkeypatch.setattr(loop, name, wrong)
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        jax.jit(make_program(config).train)(config.hparams(), KEYS[0])
+
+
+def test_a_config_that_contradicts_itself_builds_no_program(config):
+    schedule = config.schedule.model_copy(update={"train_every": 15})
+    with pytest.raises(ValueError, match=r"schedule.train_every: 15 is not a multiple of env.num_envs \(4\)"):
+        make_train(config.model_copy(update={"schedule": schedule}))
+
+
+def test_run_many_takes_networks_that_are_not_hashable(config):
+    table = Table(np.zeros((2, 2)))
+    network = SimpleNamespace(init=table.init, apply=table.apply)
+    mdp = TableMDP([[1, 0], [0, 1]], [[0, 1], [1, 0]], [False, False], time_limit=6)
+    env = from_gymnax(mdp)
+    result = run_many(config, config.hparams(), KEYS[0][None], network=network, env=env)
+    traces = mdp.traces
+    again = run_many(config, config.hparams(), KEYS[0][None], network=network, env=env)
+    assert mdp.traces == traces  # the program was kept
+    assert_same_bits(result, again)
 
 
 def test_epochs_report_the_schedule(config, alone):

@@ -6,32 +6,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import draw, uniform_from_bits
 from purejaxdqn.core.replay import uniform_replay
-from purejaxdqn.core.types import Transition
+from purejaxdqn.core.types import Step
 
 
-def _transitions(first, count):
-    numbers = jnp.arange(first, first + count, dtype=jnp.float32)
-    obs = jnp.stack([numbers, -numbers], axis=1)
-    return Transition(obs, numbers.astype(jnp.int32), numbers, numbers / 2, obs + 0.5)
+def _steps(first, count):
+    """Steps [1, count] that carry their number in every field."""
+    numbers = jnp.arange(first, first + count, dtype=jnp.float32)[None]
+    obs = jnp.stack([numbers, -numbers], axis=-1)
+    ended = numbers.astype(jnp.int32) % 2 == 0
+    return Step(obs, numbers.astype(jnp.int32), numbers, ended, ~ended, obs + 0.5)
 
 
-EXAMPLE = jax.tree.map(lambda leaf: leaf[0], _transitions(0, 1))
+HPARAMS = Config().hparams()._replace(gamma=np.float32(0.5))
+
+
+def _empty(size):
+    replay = uniform_replay(size=size)
+    return replay, replay.init(jnp.zeros(2))
 
 
 def _held(replay, state, draws=4000):
-    bits = jax.random.bits(jax.random.key(1), (draws,))
-    return replay.sample(state, bits)
+    return replay.sample(HPARAMS, state, jax.random.bits(jax.random.key(1), (draws,)), jnp.int32(0))
 
 
 @pytest.mark.parametrize("added", [3, 9, 10, 13, 34])
 def test_the_buffer_holds_the_last_transitions_in_whole(added):
-    replay = uniform_replay(size=10)
-    state, kept = replay.init(EXAMPLE), []
+    (replay, state), kept = _empty(10), []
     for first in range(0, added, 3):  # blocks that do not divide the size
         block = min(3, added - first)
-        state = replay.add(state, _transitions(first, block))
+        state = replay.add(HPARAMS, state, _steps(first, block))
         kept = (kept + list(range(first, first + block)))[-10:]
     batch = _held(replay, state)
     np.testing.assert_array_equal(np.unique(batch.transition.action), kept)
@@ -39,21 +45,26 @@ def test_the_buffer_holds_the_last_transitions_in_whole(added):
     np.testing.assert_array_equal(batch.transition.obs, np.stack([number, -number], 1))
     np.testing.assert_array_equal(batch.transition.next_obs, np.stack([number, -number], 1) + 0.5)
     np.testing.assert_array_equal(batch.transition.reward, number)
-    np.testing.assert_array_equal(batch.transition.discount, number / 2)
+    np.testing.assert_array_equal(batch.transition.discount, np.where(number % 2, 0.5, 0.0))
     np.testing.assert_array_equal(batch.weight, 1)
 
 
 def test_nothing_unwritten_is_ever_sampled():
-    replay = uniform_replay(size=1000)
-    state = replay.init(EXAMPLE)
+    replay, state = _empty(1000)
     state = state.replace(experience=jax.tree.map(lambda leaf: jnp.full_like(leaf, 77), state.experience))
-    state = replay.add(state, _transitions(0, 5))
+    state = replay.add(HPARAMS, state, _steps(0, 5))
     np.testing.assert_array_equal(np.unique(_held(replay, state).transition.action), np.arange(5))
 
 
+def test_learning_begins_with_the_warm_up_in_the_buffer(config, program):
+    state = jax.jit(program.init)(config.hparams(), jax.random.key(0))
+    assert int(state.replay.current_index) == config.schedule.warmup == int(state.actors.env_step)
+    assert not bool(state.replay.is_full)
+
+
 def test_every_transition_is_as_likely_as_any_other():
-    replay = uniform_replay(size=16)
-    state = replay.add(replay.init(EXAMPLE), _transitions(0, 13))
+    replay, state = _empty(16)
+    state = replay.add(HPARAMS, state, _steps(0, 13))
     counts = np.bincount(_held(replay, state, 130_000).transition.action, minlength=13)
     chi_square = np.sum((counts - 10_000) ** 2 / 10_000)
     assert chi_square < 32.9  # 0.1% of the chi-square distribution with 12 degrees of freedom

@@ -69,9 +69,12 @@ def make_agent(config: Config, env: Environment, network: Network | None = None)
     def sync(hparams: HParams, learner: LearnerState) -> LearnerState:
         return learner._replace(target=optax.incremental_update(learner.online, learner.target, hparams.tau))
 
-    return Agent(
-        init=init, q_values=lambda params, obs: head.q_values(net.apply(params, obs)), update=update, sync=sync
-    )
+    def q_values(params: Params, obs: Array) -> Array:
+        return head.q_values(net.apply(params, obs))
+
+    # Said in every trace: on a GPU the default precision of matrix products may be TF32.
+    at_precision = jax.default_matmul_precision(config.precision)
+    return Agent(init=init, q_values=at_precision(q_values), update=at_precision(update), sync=sync)
 
 
 def make_optimizer(config: OptimizerConfig, hparams: HParams, env_step: Array) -> optax.GradientTransformation:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from purejaxdqn.core.types import HParams
 
@@ -28,9 +28,17 @@ TRACED: Mapping[str, str] = {
 """Config keys that are traced numbers, and their fields in ``HParams``."""
 
 Scalar = bool | int | float | str
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _in_float32(value: float) -> float:
+    if value and not 0 < np.float32(value) < np.inf:
+        raise ValueError("within the range of float32")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_float32)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 def _as_pairs(value: Any) -> tuple[tuple[str, Scalar], ...]:

@@ -85,7 +85,7 @@ def make_environment(env_id: str, kwargs: Mapping[str, Any] | None = None) -> En
         raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment gymnax has{hint}")
     try:
         env, params = _gymnax().make(env_id, **(kwargs or {}))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever an environment's constructor may raise
         raise EnvironmentRefusedError("env.kwargs", f"{dict(kwargs or {})} do not fit {env_id}: {error}") from error
     return from_gymnax(env, params, env_id=env_id)
 

@@ -24,8 +24,8 @@ from purejaxdqn.core.draws import Draws, draw
 from purejaxdqn.core.environments import Environment, make_environment
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.exploration import epsilon, epsilon_greedy
-from purejaxdqn.core.plan import Plan, make_plan
-from purejaxdqn.core.replay import one_step, uniform_replay
+from purejaxdqn.core.plan import Plan, find_faults, make_plan
+from purejaxdqn.core.replay import uniform_replay
 from purejaxdqn.core.rollout import Policy, forget_finished, rollout, start_actors
 from purejaxdqn.core.types import (
     ActorState,
@@ -35,7 +35,6 @@ from purejaxdqn.core.types import (
     Network,
     Result,
     RunnerState,
-    Transition,
     UpdateStats,
 )
 
@@ -65,12 +64,18 @@ def make_train(
       config: only its static part is used; the numbers come in through ``hparams``.
       network: anything with ``init(key, obs)`` and ``apply(params, obs)`` in place of the config's own.
       env: ``from_gymnax(...)`` in place of the config's environment.
+
+    Raises:
+      ValueError: the config's keys contradict each other; ``load_config`` would have refused it.
     """
     return make_program(config, network=network, env=env).train
 
 
 def make_program(config: Config, *, network: Network | None = None, env: Environment | None = None) -> Program:
     """Build the parts of ``make_train``'s function; see there."""
+    faults = [f"{fault.key}: {fault.message}" for fault in find_faults(config)]
+    if faults:
+        raise ValueError("; ".join(faults))
     config = config.static()
     plan = make_plan(config)
     env = env or make_environment(config.env.id, dict(config.env.kwargs))
@@ -84,9 +89,7 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
     def init(hparams: HParams, key: Array) -> RunnerState:
         init_key, reset_key, prefill_key, key = jax.random.split(key, 4)
         actors = start_actors(env, env.with_params(hparams.env_params), reset_key, num_envs=num_envs)
-        example = actors.obs[0]
-        buffer = replay.init(Transition(example, jnp.int32(0), jnp.float32(0), jnp.float32(0), example))
-        actors, buffer = prefill(hparams, actors, buffer, prefill_key)
+        actors, buffer = prefill(hparams, actors, replay.init(actors.obs[0]), prefill_key)
         return RunnerState(agent.init(init_key), actors, buffer, key)
 
     def prefill(hparams: HParams, actors: ActorState, buffer: Any, key: Array) -> tuple[ActorState, Any]:
@@ -100,13 +103,14 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
     def act(hparams: HParams, policy: Policy, actors: ActorState, buffer: Any, draws: Draws) -> tuple[ActorState, Any]:
         """T steps of every environment go into the buffer; T is the first axis of ``draws``."""
         actors, steps = rollout(env, env.with_params(hparams.env_params), policy, actors, draws)
-        return actors, replay.add(buffer, one_step(steps, gamma=hparams.gamma))
+        return actors, replay.add(hparams, buffer, steps)
 
     def learn(hparams: HParams, state: RunnerState, bits: Array) -> tuple[RunnerState, UpdateStats]:
         """One gradient step."""
-        batch = replay.sample(state.replay, bits)
-        learner, td_error, stats = agent.update(hparams, state.learner, batch, state.actors.env_step)
-        buffer = replay.reprioritise(state.replay, batch.indices, td_error)
+        env_step = state.actors.env_step
+        batch = replay.sample(hparams, state.replay, bits, env_step)
+        learner, td_error, stats = agent.update(hparams, state.learner, batch, env_step)
+        buffer = replay.reprioritise(hparams, state.replay, batch.indices, td_error)
         return state._replace(learner=learner, replay=buffer), stats
 
     def iteration(hparams: HParams, state: RunnerState, draws: Draws, bits: Array) -> tuple[RunnerState, UpdateStats]:
@@ -149,19 +153,7 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
         state, rows = segment(hparams, init(hparams, key), plan.epochs)
         return Result(state.learner.online, rows, finish(hparams, state))
 
-    at_precision = functools.partial(_at_precision, config.precision)
-    return Program(plan, env, agent, *map(at_precision, (init, segment, finish, train)))
-
-
-def _at_precision(precision: str, function: Callable) -> Callable:
-    """Trace ``function`` with its matrix products at ``precision``: on a GPU, "default" may mean TF32."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any) -> Any:
-        with jax.default_matmul_precision(precision):
-            return function(*args)
-
-    return wrapped
+    return Program(plan, env, agent, init, segment, finish, train)
 
 
 def _row(actors: ActorState, stats: UpdateStats, eval_returns: Array, epsilon: Array) -> EpochRow:

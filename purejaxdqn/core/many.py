@@ -19,6 +19,8 @@ from purejaxdqn.core.environments import Environment
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.types import Array, HParams, Network, Result
 
+_KEPT = 32  # programs that ``run_many`` keeps
+
 
 class Layout(NamedTuple):
     """Where runs go: ``size`` places, of which the first ``num_runs`` count and the rest repeat the last run."""
@@ -122,14 +124,23 @@ def run_many(
     seeds = keys.shape[0]
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
     layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
-    train = _compiled_train(config.static(), layout, network, env)  # type: ignore[arg-type]
+    train = _compiled_train(config.static(), layout, network, env)
     result = train(layout.fill(hparams), layout.fill(jnp.tile(keys, points)))
     return jax.tree.map(lambda leaf: leaf.reshape(points, seeds, *leaf.shape[1:]), layout.take(result))
 
 
-@functools.lru_cache(maxsize=32)
+_compiled: dict[tuple, tuple] = {}
+
+
 def _compiled_train(config: Config, layout: Layout, network: Network | None, env: Environment | None) -> Any:
-    return map_runs(make_program(config, network=network, env=env).train, layout)
+    """The jitted program of a layout, kept: networks and environments may be unhashable, so identity tells them."""
+    key = (config, layout, id(network), id(env))
+    if key not in _compiled:
+        # The objects are kept too, so that their ids stay theirs.
+        _compiled[key] = (map_runs(make_program(config, network=network, env=env).train, layout), network, env)
+        while len(_compiled) > _KEPT:
+            del _compiled[next(iter(_compiled))]
+    return _compiled[key][0]
 
 
 def _squeezed(function: Callable) -> Callable:

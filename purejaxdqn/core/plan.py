@@ -1,13 +1,15 @@
 """The schedule of a run as static lengths: intervals in environment steps become lengths of nested scans."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from purejaxdqn.core.config import Config
 
 MAX_EPOCHS = 20
 """Epochs of a run whose config leaves ``evaluation.every`` open, at most."""
+
+
+_SEARCHED = 100_000  # multiples looked at on either side for a value to propose
 
 
 class Plan(NamedTuple):
@@ -54,63 +56,75 @@ def resolve(config: Config) -> Config:
 def find_faults(config: Config) -> Iterator[Fault]:
     """Everything wrong between the keys of a config whose single keys are right."""
     schedule, replay = config.schedule, config.replay
-    num_envs, learning = config.env.num_envs, config.total_timesteps - schedule.warmup
+    num_envs, batch_size, total = config.env.num_envs, config.replay.batch_size, config.total_timesteps
+    learning = total - schedule.warmup
 
-    def must_divide(key: str, value: int, unit: int, unit_key: str) -> Iterator[Fault]:
+    def multiple(key: str, value: int, unit_key: str, unit: int, fits: Callable[[int], bool]) -> Iterator[Fault]:
         if value % unit:
-            near = " or ".join(map(str, _multiples_near(value, unit)))
-            yield Fault(key, f"{value} is not a multiple of {unit_key} ({unit}); the nearest are {near}", (unit_key,))
+            near = _nearest(value, unit, fits)
+            yield Fault(key, f"{value} is not a multiple of {unit_key} ({unit}){near}", (unit_key,))
 
-    def at_least(key: str, value: int, bound: int, bound_key: str, why: str) -> Iterator[Fault]:
+    def at_least(key: str, value: int, bound_key: str, bound: int, why: str) -> Iterator[Fault]:
         if value < bound:
             yield Fault(key, f"{value} is below {bound_key} ({bound}): {why}", (bound_key,))
 
-    yield from must_divide("schedule.warmup", schedule.warmup, num_envs, "env.num_envs")
-    yield from must_divide("schedule.train_every", schedule.train_every, num_envs, "env.num_envs")
-    yield from must_divide("schedule.target_every", schedule.target_every, schedule.train_every, "schedule.train_every")
-    batch_size = replay.batch_size
-    yield from at_least(
-        "schedule.warmup", schedule.warmup, batch_size, "replay.batch_size", "the first batch would repeat itself"
+    yield from multiple(
+        "schedule.warmup",
+        schedule.warmup,
+        "env.num_envs",
+        num_envs,
+        lambda n: batch_size <= n < total and (total - n) % schedule.target_every == 0,
     )
-    yield from at_least("replay.size", replay.size, batch_size, "replay.batch_size", "the buffer must hold a batch")
+    yield from multiple(
+        "schedule.train_every",
+        schedule.train_every,
+        "env.num_envs",
+        num_envs,
+        lambda n: schedule.target_every % n == 0,
+    )
+    yield from multiple(
+        "schedule.target_every",
+        schedule.target_every,
+        "schedule.train_every",
+        schedule.train_every,
+        lambda n: learning % n == 0,
+    )
     yield from at_least(
-        "replay.size", replay.size, schedule.train_every, "schedule.train_every", "new steps would overwrite each other"
+        "schedule.warmup", schedule.warmup, "replay.batch_size", batch_size, "the first batch would repeat itself"
+    )
+    yield from at_least("replay.size", replay.size, "replay.batch_size", batch_size, "the buffer must hold a batch")
+    yield from at_least(
+        "replay.size", replay.size, "schedule.train_every", schedule.train_every, "new steps would overwrite each other"
     )
     if learning <= 0:
-        yield Fault(
-            "total_timesteps",
-            f"{config.total_timesteps} leaves nothing after schedule.warmup ({schedule.warmup})",
-            ("schedule.warmup",),
-        )
+        message = f"{total} leaves nothing after schedule.warmup ({schedule.warmup})"
+        yield Fault("total_timesteps", message, ("schedule.warmup",))
         return
-    if learning % schedule.target_every:
-        near = " or ".join(str(schedule.warmup + n) for n in _multiples_near(learning, schedule.target_every))
+    period, every = schedule.target_every, config.evaluation.every
+    if learning % period:
+        near = _nearest(learning, period, lambda n: True, offset=schedule.warmup)
         yield Fault(
             "total_timesteps",
-            f"{config.total_timesteps} less schedule.warmup ({schedule.warmup}) is not a multiple of "
-            f"schedule.target_every ({schedule.target_every}); the nearest are {near}",
+            f"{total} less schedule.warmup ({schedule.warmup}) is not a multiple of "
+            f"schedule.target_every ({period}){near}",
             ("schedule.warmup", "schedule.target_every"),
         )
-        return
-    every, periods = config.evaluation.every, learning // schedule.target_every
-    if every and (every % schedule.target_every or learning % every):
-        near = " or ".join(str(n) for n in _divisors_near(every, periods, schedule.target_every))
+    elif every and (every % period or learning % every):
+        near = _nearest(every, period, lambda n: learning % n == 0)
         yield Fault(
             "evaluation.every",
-            f"{every} is not a multiple of schedule.target_every ({schedule.target_every}) that divides "
-            f"total_timesteps less schedule.warmup ({learning}); the nearest are {near}",
+            f"{every} is not a multiple of schedule.target_every ({period}) that divides "
+            f"total_timesteps less schedule.warmup ({learning}){near}",
             ("schedule.target_every", "total_timesteps", "schedule.warmup"),
         )
 
 
-def _multiples_near(value: int, unit: int) -> list[int]:
-    below = value // unit * unit
-    return [n for n in (below, below + unit) if n > 0]
-
-
-def _divisors_near(value: int, periods: int, unit: int) -> list[int]:
-    """The values n * unit, n a divisor of ``periods``, next below and above ``value``."""
-    small = [n for n in range(1, math.isqrt(periods) + 1) if periods % n == 0]
-    allowed = sorted({n * unit for n in small} | {periods // n * unit for n in small})
-    below = [n for n in allowed if n < value][-1:]
-    return below + [n for n in allowed if n > value][:1]
+def _nearest(value: int, unit: int, fits: Callable[[int], bool], *, offset: int = 0) -> str:
+    """``; the nearest are a or b``: multiples of ``unit`` next below and above ``value`` that fit, if there are any."""
+    first = value // unit
+    below = (n * unit for n in range(first, max(0, first - _SEARCHED), -1))
+    above = (n * unit for n in range(first + 1, first + 1 + _SEARCHED))
+    near = [n for side in (below, above) if (n := next(filter(fits, side), None))]
+    if not near:
+        return ""
+    return f"; the nearest {'is' if len(near) == 1 else 'are'} {' or '.join(str(n + offset) for n in near)}"

@@ -7,16 +7,16 @@ import flashbax
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.types import Array, Batch, Step, Transition
+from purejaxdqn.core.types import Array, Batch, HParams, Step, Transition
 
 
 class Replay(NamedTuple):
     """A buffer as pure functions; its state is one pytree, updated in place where it is donated."""
 
-    init: Callable[[Transition], Any]  # an example without leading axes -> empty state
-    add: Callable[[Any, Transition], Any]  # state, transitions with leaves [M, ...] -> state
-    sample: Callable[[Any, Array], Batch]  # state, random bits uint32[B] -> Batch of B
-    reprioritise: Callable[[Any, Array, Array], Any]  # state, indices[B], TD error[B] -> state
+    init: Callable[[Array], Any]  # an observation [O] as an example -> empty state
+    add: Callable[[HParams, Any, Step], Any]  # state, steps with leaves [T, E, ...] -> state
+    sample: Callable[[HParams, Any, Array, Array], Batch]  # state, bits uint32[B], env_step[] -> Batch
+    reprioritise: Callable[[HParams, Any, Array, Array], Any]  # state, indices[B], TD error[B] -> state
 
 
 def uniform_replay(*, size: int) -> Replay:
@@ -27,13 +27,22 @@ def uniform_replay(*, size: int) -> Replay:
     """
     buffer = flashbax.make_item_buffer(max_length=size, min_length=1, sample_batch_size=1, add_batches=True)
 
-    def sample(state: Any, bits: Array) -> Batch:
+    def init(obs: Array) -> Any:
+        return buffer.init(Transition(obs, jnp.int32(0), jnp.float32(0), jnp.float32(0), obs))
+
+    def add(hparams: HParams, state: Any, steps: Step) -> Any:
+        return buffer.add(state, one_step(steps, gamma=hparams.gamma))
+
+    def sample(hparams: HParams, state: Any, bits: Array, env_step: Array) -> Batch:
         held = jnp.where(state.is_full, size, state.current_index).astype(jnp.uint32)
         indices = (bits % held).astype(jnp.int32)
         transition = jax.tree.map(lambda leaf: leaf[0, indices], state.experience)
         return Batch(transition, weight=jnp.ones(bits.shape), indices=indices)
 
-    return Replay(buffer.init, buffer.add, sample, lambda state, indices, td_error: state)
+    def reprioritise(hparams: HParams, state: Any, indices: Array, td_error: Array) -> Any:
+        return state
+
+    return Replay(init, add, sample, reprioritise)
 
 
 def one_step(steps: Step, *, gamma: Array) -> Transition:

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
@@ -78,8 +79,8 @@ def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
         faults = [_describe(tree, dict(detail)) for detail in error.errors()]
     for fault in faults:
         tree = _without(tree, fault.key.split("."))
-    once = {fault.key: fault for fault in faults}  # a union complains once for each of its members
-    return Draft(Config.model_validate(tree), tuple(lines), tuple(once.values()))
+    once = {fault.key: fault for fault in reversed(faults)}  # a union complains once for each of its members
+    return Draft(Config.model_validate(tree), tuple(lines), tuple(reversed(once.values())))
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -93,9 +94,13 @@ def shipped_configs() -> dict[str, Path]:
 def find_config(source: str | Path) -> Path:
     """The file that ``source`` names: a path, or the name of a shipped config."""
     path = Path(source)
-    if path.is_file():
+    try:
+        is_file, is_dir = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise ConfigError(f"--config: {source} cannot be read: {error.strerror}") from error
+    if is_file:
         return path
-    if path.is_dir():
+    if is_dir:
         raise ConfigError(f"--config: {source} is a directory; a run directory's config is {path / 'config.yaml'}")
     shipped = shipped_configs()
     name = str(source).removesuffix(".yaml")
@@ -111,32 +116,67 @@ def to_yaml(config: Config) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-3`` is a number, and a key that stands twice is a mistake."""
+    """YAML as people write it: ``1e-3`` is a number, ``1:30`` and ``010`` are not.
+
+    Keys are words that stand once, and there are no aliases.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012  (YAML's own take dates, base 60 and octal for numbers)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not supported", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            problem = None if isinstance(key, str) else "is not a word"
+            if problem or key in mapping:
+                problem = f"the key {key!r} {problem or 'stands twice'}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=True)
+        return mapping
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", list("tf")),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?([0-9][0-9_]*\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan",
+        list("-+0123456789."),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first)
+
+
+def _load_yaml(text: str, place: str) -> Any:
+    """Parse ``text``; ``place`` says where it stands.
+
+    Raises:
+      ConfigError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
+        raise ConfigError(f"{place}{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{place}: not YAML: {str(error).splitlines()[0]}") from error
 
 
 def _read_yaml(path: Path) -> Tree:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    tree = _load_yaml(text, str(path))
     if tree is None:
         return {}
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+    if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values")
     return tree
 
@@ -158,13 +198,13 @@ def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[s
     lines = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key:
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             lines.append(f"{override!r} is not an override; write key=value, as in num_seeds=10")
             continue
         try:
-            tree = _merge(tree, {key: yaml.load(text, _Loader)})
-        except yaml.YAMLError:
-            lines.append(f"{key}: {text!r} is not a YAML value")
+            tree = _merge(tree, {key: _load_yaml(text, key)})
+        except ConfigError as error:
+            lines.extend(error.lines)
     return tree, lines
 
 
@@ -244,5 +284,19 @@ def _environment_faults(config: Config) -> Iterator[Fault]:
         if name not in known:
             hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
             yield Fault(key, f"{config.env.id} has no such parameter{hint}", ("env.id", "env.params"))
-        elif isinstance(value, str):
-            yield Fault(key, f"{value!r} must be a number", ("env.id", "env.params"))
+        elif wanted := _wanted_parameter(getattr(env.default_params, name), value):
+            yield Fault(key, f"{value!r} must be {wanted}", ("env.id", "env.params"))
+
+
+def _wanted_parameter(default: Any, value: Any) -> str | None:
+    """What a parameter must be to stand in for ``default``, where ``value`` is not."""
+    if np.shape(default):
+        return "left alone: it is an array, and only single numbers can be set"
+    kind = np.asarray(default).dtype.kind
+    if kind == "b":
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(value, bool | str):
+        return "a number"
+    if kind in "iu":
+        return None if isinstance(value, int) and abs(value) < 2**31 else "an integer of 32 bits"
+    return None if abs(value) <= np.finfo(np.float32).max else "a finite number"

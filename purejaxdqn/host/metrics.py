@@ -1,9 +1,10 @@
 """Metrics on the host: rows from the device, the CSV files of a run, and reading them back."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,25 +51,26 @@ def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
     )
 
 
-class MetricsFile:
-    """``metrics.csv``: opened once, grows by whole epochs, every row flushed."""
+class CsvFile:
+    """A CSV file that did not exist, grows by rows, and keeps what was written; a context manager."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, columns: Iterable[str]):
         self._file = path.open("x", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self._write([COLUMNS])
+        self.write([columns])
 
-    def append(self, metrics: Metrics) -> None:
-        """Add all seeds of all epochs in ``metrics``, epoch by epoch."""
-        self._write(_csv_rows(metrics))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, rows: Any) -> None:
+    def write(self, rows: Iterable[Iterable[str]]) -> None:
+        """Add rows and flush."""
         self._writer.writerows(rows)
         self._file.flush()
+
+    def __enter__(self) -> "CsvFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -103,7 +105,8 @@ def first_solved_steps(metrics: Metrics, solved_at: float | None) -> list[int | 
     ]
 
 
-def _csv_rows(metrics: Metrics) -> Iterator[list[str]]:
+def csv_rows(metrics: Metrics) -> Iterator[list[str]]:
+    """Rows of ``metrics.csv``: all seeds of an epoch, epoch by epoch."""
     seeds, epochs = metrics.env_step.shape
     for epoch in range(epochs):
         for seed in range(seeds):

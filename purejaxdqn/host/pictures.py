@@ -52,7 +52,8 @@ def draw_report(path: Path, metrics: Metrics, *, title: str, solved_at: float | 
         average.set(ylabel="episode return", title="Moving average over 100 episodes or more")
         _draw_seeds(loss, steps, metrics.loss, EVALUATION, "loss")
         loss.set(ylabel="loss", title="Mean loss of an epoch's updates")
-        if np.nanmin(metrics.loss, initial=np.inf) > 0:
+        finite = metrics.loss[np.isfinite(metrics.loss)]
+        if finite.size and finite.min() > 0:
             loss.set_yscale("log")
         if solved_at is None:
             success.text(0.5, 0.5, "no solved line is agreed on", ha="center", transform=success.transAxes)
@@ -68,7 +69,8 @@ def draw_report(path: Path, metrics: Metrics, *, title: str, solved_at: float | 
 
 
 def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
-    """Values [S, T] at steps [T]; an epoch without a value for a seed is a gap in its line."""
+    """Values [S, T] at steps [T]; an epoch without a finite value for a seed is a gap in its line."""
+    values = np.where(np.isfinite(values), values, np.nan)
     seeds = values.shape[0]
     if seeds == 1:
         axes.plot(steps, values[0], color=color, lw=1.8, marker=".", ms=4, label=label)

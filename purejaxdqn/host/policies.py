@@ -1,5 +1,6 @@
 """Policies that have been trained: saved, loaded, played."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,11 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
     """
     folder = Path(folder)
     for name in (CONFIG_FILE, POLICY_FILE):
-        if not (folder / name).is_file():
+        try:
+            found = (folder / name).is_file()
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+        if not found:
             raise UserError(f"{folder} is not a finished run: it has no {name}")
     config = load_config(folder / CONFIG_FILE)
     try:
@@ -67,21 +72,20 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
     """
     config, params = load_params(folder)
     check_seed_index(config, seed_index)
-    return policy_from(config, jax.tree.map(lambda leaf: leaf[seed_index], params))
-
-
-def policy_from(config: Config, params: Any) -> Callable[[Any], np.ndarray]:
-    """``act(obs)`` for the parameters of one agent; see ``load_policy``."""
-    env = make_environment(config.env.id, dict(config.env.kwargs))
-    q_values = jax.jit(make_agent(config, env).q_values)
+    q_values = functools.partial(jitted_q_values(config), jax.tree.map(lambda leaf: leaf[seed_index], params))
+    single = len(make_environment(config.env.id, dict(config.env.kwargs)).obs_shape)
 
     def act(obs: Any) -> np.ndarray:
         obs = np.asarray(obs)
-        single = obs.ndim == len(env.obs_shape)
-        action = np.asarray(q_values(params, obs[None] if single else obs)).argmax(-1)
-        return action[0] if single else action
+        actions = np.asarray(q_values(obs[None] if obs.ndim == single else obs)).argmax(-1)
+        return actions[0] if obs.ndim == single else actions
 
     return act
+
+
+def jitted_q_values(config: Config) -> Callable[[Any, Any], jax.Array]:
+    """Q-values [B, A] of one agent's parameters and observations [B, O], compiled once for all agents."""
+    return jax.jit(make_agent(config, make_environment(config.env.id, dict(config.env.kwargs))).q_values)
 
 
 def one_agent(params: Any, seed_index: int) -> Any:
@@ -140,16 +144,17 @@ def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, s
     except gymnasium.error.Error as error:
         raise UserError(f"--backend gymnasium: Gymnasium has no environment {config.env.id!r}") from error
     seeds = jax.tree.leaves(params)[0].shape[0]
-    acts = [policy_from(config, jax.tree.map(lambda leaf, s=s: leaf[s], params)) for s in range(seeds)]
-    return np.array([_play_in_gymnasium(envs, act, seed) for act in acts])
+    q_values = jitted_q_values(config)
+    agents = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(seeds)]
+    return np.array([_play_in_gymnasium(envs, functools.partial(q_values, agent), seed) for agent in agents])
 
 
-def _play_in_gymnasium(envs: list[Any], act: Callable[[Any], np.ndarray], seed: int) -> list[float]:
+def _play_in_gymnasium(envs: list[Any], q_values: Callable[[Any], Any], seed: int) -> list[float]:
     """One episode in each environment, all acting in one batch."""
     obs = np.array([env.reset(seed=seed * len(envs) + i)[0] for i, env in enumerate(envs)])
     returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
     while running.any():
-        actions = act(obs)
+        actions = np.asarray(q_values(obs)).argmax(-1)
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, _ = envs[i].step(int(actions[i]))
             returns[i] += float(reward)

@@ -1,5 +1,6 @@
 """The directory a run leaves behind."""
 
+import contextlib
 import json
 import math
 import platform
@@ -34,23 +35,37 @@ def default_directory(config_names: list[str]) -> Path:
 
 def check_directory(folder: Path) -> None:
     """Refuse a directory that exists."""
-    if folder.exists():
+    try:
+        exists = folder.exists()
+    except OSError as error:
+        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+    if exists:
         raise UserError(f"--out: {folder} exists; a run never overwrites one")
 
 
 def create_directory(folder: Path, config: Config) -> None:
     """Make the directory, with ``config.yaml`` in it."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise UserError(f"--out: {folder} exists; a run never overwrites one") from error
     except OSError as error:
+        for one in missing:  # leave nothing behind
+            with contextlib.suppress(OSError):
+                one.rmdir()
         raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
     (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
 
 
 def summarise(
-    config: Config, metrics: Metrics, outcome: Outcome, training: Training, *, import_seconds: float
+    config: Config,
+    metrics: Metrics,
+    outcome: Outcome,
+    training: Training,
+    *,
+    import_seconds: float,
+    run_seconds: float,
 ) -> dict[str, Any]:
     """The contents of ``summary.json``; numbers that are not finite become null."""
     from purejaxdqn.host.statistics import iqm, iqm_interval, trailing_mean  # SciPy: late, as it loads slowly
@@ -66,8 +81,8 @@ def summarise(
         "total_timesteps": config.total_timesteps,
         "import_seconds": round(import_seconds, 3),
         "compile_seconds": round(training.compile_seconds, 3),
-        "run_seconds": round(outcome.run_seconds, 3),
-        "env_steps_per_second": round(env_steps / outcome.run_seconds),
+        "run_seconds": round(run_seconds, 3),
+        "env_steps_per_second": round(env_steps / run_seconds),
         "final_eval_return": [_or_none(value) for value in final],
         "iqm": _or_none(iqm(final)),
         "iqm_ci95": list(iqm_interval(final) or ()) or None,

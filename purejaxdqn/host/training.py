@@ -35,7 +35,6 @@ class Outcome(NamedTuple):
 
     params: Any
     final_returns: np.ndarray  # [S, N]
-    run_seconds: float
 
 
 def run_key(seed: Any, seed_index: Any) -> Array:
@@ -97,14 +96,15 @@ def compile_training(config: Config, *, segments: int, batch_size: int | None = 
     )
 
 
-def run_training(training: Training) -> Iterator[EpochRow | Outcome]:
-    """Run: yields the rows [S, epochs of a segment] of each segment, then the ``Outcome``."""
-    start = time.perf_counter()
+def run_segments(training: Training) -> Iterator[tuple[RunnerState, EpochRow]]:
+    """Run segment after segment: yields the state, which the next segment takes over, and the rows [S, epochs]."""
     state = training.init(training.hparams)
     for _ in range(training.segments):
         state, rows = training.segment(training.hparams, state)
-        yield training.layout.take(jax.device_get(rows))
+        yield state, training.layout.take(jax.device_get(rows))
+
+
+def finish_training(training: Training, state: RunnerState) -> Outcome:
+    """Evaluate the final parameters and fetch them."""
     final_returns = training.layout.take(jax.device_get(training.finish(training.hparams, state)))
-    run_seconds = time.perf_counter() - start
-    params = training.layout.take(jax.device_get(state.learner.online))
-    yield Outcome(params, final_returns, run_seconds)
+    return Outcome(training.layout.take(jax.device_get(state.learner.online)), final_returns)
