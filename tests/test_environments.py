@@ -63,6 +63,14 @@ def test_greedy_returns_count_one_episode_each():
         np.testing.assert_array_equal(returns, wanted)
 
 
+def test_an_episode_that_ends_early_is_not_counted_twice():
+    """Two environments end after one step and wait for the others, which need two."""
+    mdp = TableMDP([[1, 2], [2, 2], [2, 2]], [[1, 2], [5, 5], [0, 0]], [False, False, True])
+    mixed = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    returns = greedy_returns(from_gymnax(mdp), lambda obs: mixed, mdp.default_params, jax.random.key(0), episodes=4)
+    np.testing.assert_array_equal(returns, [6, 2, 6, 2])
+
+
 def test_parameters_can_be_set_and_keep_their_types():
     env = make_environment("CartPole-v1")
     params = env.with_params({"gravity": np.asarray(10), "max_steps_in_episode": np.asarray(30)})

@@ -22,6 +22,11 @@ def test_the_interval_covers_the_true_value_about_as_often_as_it_says():
     assert 0.89 <= hits / 300 <= 0.98  # a percentile bootstrap of 30 falls a little short of 95%
 
 
+def test_the_interval_is_of_the_iqm_and_not_of_the_mean():
+    low, high = iqm_interval(np.array([*np.linspace(0.0, 1.0, 19), 1e6]))
+    assert 0.0 < low < high < 1.0
+
+
 def test_an_interval_needs_two_seeds_and_repeats():
     assert iqm_interval(np.array([1.0])) is None
     values = np.array([1.0, 5.0, 2.0, 8.0])
