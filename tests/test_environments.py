@@ -64,11 +64,11 @@ def test_greedy_returns_count_one_episode_each():
 
 
 def test_an_episode_that_ends_early_is_not_counted_twice():
-    """Two environments end after one step and wait for the others, which need two."""
-    mdp = TableMDP([[1, 2], [2, 2], [2, 2]], [[1, 2], [5, 5], [0, 0]], [False, False, True])
+    """Two environments end after two steps and begin again while the others take their third."""
+    mdp = TableMDP([[1, 2], [2, 2], [3, 3], [3, 3]], np.ones((4, 2)), [False, False, False, True])
     mixed = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     returns = greedy_returns(from_gymnax(mdp), lambda obs: mixed, mdp.default_params, jax.random.key(0), episodes=4)
-    np.testing.assert_array_equal(returns, [6, 2, 6, 2])
+    np.testing.assert_array_equal(returns, [3, 2, 3, 2])
 
 
 def test_parameters_can_be_set_and_keep_their_types():
