@@ -12,6 +12,7 @@ import numpy as np
 
 import purejaxdqn
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.plan import find_warnings
 from purejaxdqn.host.configs import read_config, shipped_configs, to_yaml
 from purejaxdqn.host.faults import Parser, UserError, run_command
 from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
@@ -48,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
     draft = read_config(arguments.config, arguments.overrides)
     configure_cpu_for(draft.config)
     config = draft.checked()
+    for warning in find_warnings(config):
+        print(f"warning: {warning}", file=sys.stderr)
     if arguments.print_config:
         print(to_yaml(config), end="")
         return 0

@@ -63,6 +63,22 @@ class TableMDP(environment.Environment):
         return q
 
 
+class CoinMDP(TableMDP):
+    """Action 0 in state 0 leads to state 1 or 2, as a coin falls; they pay 2 and -1. Action 1 pays 0.25 and ends.
+
+    The return of action 0 is 2 gamma or -gamma with equal chances.
+    """
+
+    def __init__(self):
+        super().__init__([[1, 3], [3, 3], [3, 3], [3, 3]], [[0, 0.25], [2, 2], [-1, -1], [0, 0]], [False] * 3 + [True])
+
+    def step_env(self, key, state, action, params):
+        _, state, reward, terminated, info = super().step_env(key, state, action, params)
+        tails = (state.place == 1) & jax.random.bernoulli(key)
+        state = state.replace(place=jnp.where(tails, 2, state.place))
+        return self.get_obs(state), state, reward, terminated, info
+
+
 class KeyProbe(TableMDP):
     """An environment whose observation is made of the key of the last step: a key used twice shows twice."""
 
@@ -85,7 +101,7 @@ class KeyProbe(TableMDP):
 
 
 class Table:
-    """A network that is a table: one-hot observations [B, S] -> Q-values [B, A]. Starts at ``start``."""
+    """A network that is a table: one-hot observations [B, S] -> [B, A] or [B, A, K]. Starts at ``start``."""
 
     def __init__(self, start: Any):
         self.start = np.asarray(start, np.float32)
@@ -94,4 +110,4 @@ class Table:
         return {"q": jnp.asarray(self.start)}
 
     def apply(self, params, obs):
-        return obs @ params["q"]
+        return jnp.tensordot(obs, params["q"], 1)

@@ -5,7 +5,7 @@ import yaml
 
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.core.config import TRACED, Config, value_at
-from purejaxdqn.core.plan import make_plan
+from purejaxdqn.core.plan import find_warnings, make_plan
 from purejaxdqn.host.configs import config_keys, shipped_configs, to_yaml
 from purejaxdqn.host.training import choose_segments
 
@@ -104,7 +104,10 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("network.hidden=[]", "network.hidden: [] must be longer"),
         ("network.hidden=[8, 0]", "network.hidden: [8, 0] must be greater than or equal to 1"),
         ("env.params=[1]", "env.params: [1] must be a mapping of names to single values"),
-        ("network=big", "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm"),
+        (
+            "network=big",
+            "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm, dueling, noisy, sigma",
+        ),
         (
             "schedule.train_every=15",
             "schedule.train_every: 15 is not a multiple of env.num_envs (10); the nearest are 10 or 20",
@@ -222,3 +225,82 @@ def test_the_yaml_of_a_config_holds_every_key():
         value = tree
         for name in key.split("."):
             value = value[name]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["distribution={kind: categorical, v_max: 1}"],
+            "distribution.v_min: missing: a categorical distribution needs the lowest and the highest return "
+            "of its support",
+        ),
+        (
+            ["distribution={kind: categorical, v_min: 3, v_max: 3}"],
+            "distribution.v_min: 3 is not below distribution.v_max (3)",
+        ),
+        (
+            ["distribution.atoms=51"],
+            "distribution.atoms: 51, but distribution.kind is scalar, which has one number an action",
+        ),
+        (
+            ["distribution={kind: quantile, atoms: 1}"],
+            "distribution.atoms: 1 is below 2: a quantile distribution needs at least two",
+        ),
+        (
+            ["distribution={kind: quantile, risk: cvar}"],
+            "distribution.risk: 'cvar' needs distribution.kind iqn, which alone can ask for any fraction",
+        ),
+        (
+            ["distribution={kind: iqn, risk: cvar, risk_level: 1.5}"],
+            "distribution.risk_level: 1.5 must be above 0 and at most 1: the share of the worst returns",
+        ),
+        (["distribution={kind: iqn, risk: cpw, risk_level: -1}"], "distribution.risk_level: -1 must be above 0"),
+        (["distribution.kind=c51"], "distribution.kind: 'c51' is not one of scalar, categorical, quantile, iqn, fqf"),
+        (["optimizer.centered=true"], "optimizer.centered: true needs optimizer.name rmsprop, not adam"),
+        (["bootstrap.clip=0.5"], "bootstrap.clip: 0.5 must be less than or equal to 0"),
+        (
+            ["bootstrap={kind: munchausen, temperature: 1e-9}"],
+            "bootstrap.temperature: 1e-09 is too small for float32",
+        ),
+        (["replay.kind=prioritized"], "replay.kind: 'prioritized' is not one of uniform, prioritised"),
+        (["n_step=0"], "n_step: 0 must be greater than or equal to 1"),
+        (
+            ["n_step=1000"],
+            "schedule.warmup: 10000 is below n_step and replay.batch_size (10118): the newest 9990 steps "
+            "(n_step - 1 of each environment) are not ready, and a batch must be",
+        ),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused_by_name(overrides, line):
+    assert faults(*overrides)[0].removesuffix("; did you mean 'prioritised'?") == line
+
+
+def test_noise_on_top_of_noise_is_a_warning():
+    (warning,) = find_warnings(load_config("cartpole_cleanrl", ["network.noisy=true"]))
+    assert "random actions" in warning
+    assert not list(find_warnings(load_config(["cartpole_cleanrl", "noisy"])))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        ([], "distribution.atoms", 1),
+        (["distribution.kind=iqn"], "distribution.atoms", 32),
+        (["distribution.kind=quantile"], "distribution.atoms", 51),
+        (["distribution={kind: quantile, atoms: 200}"], "distribution.atoms", 200),
+        (["distribution={kind: iqn, risk: wang}"], "distribution.risk_level", -0.75),
+        (["network.torso=minatar_cnn", "env.id=Breakout-MinAtar"], "network.hidden", (128,)),
+        (["network={torso: minatar_cnn, hidden: [64]}", "env.id=Breakout-MinAtar"], "network.hidden", (64,)),
+    ],
+)
+def test_a_default_may_hang_on_another_key(overrides, key, value):
+    assert value_at(load_config("dqn", overrides), key) == value
+
+
+@pytest.mark.parametrize("name", ["c51", "rainbow", "iqn", "munchausen"])
+def test_the_dqn_preset_takes_every_choice_back(name):
+    """But for numbers, which plain DQN does not look at or which are the environment's."""
+    plain = load_config(["cartpole_cleanrl", "dqn"])
+    assert load_config(["cartpole_cleanrl", name]).static() != plain.static()
+    assert load_config(["cartpole_cleanrl", name, "dqn"]).static() == plain.static()

@@ -1,14 +1,23 @@
-"""The environment record against Gymnasium, and what it refuses."""
+"""The environment record against Gymnasium, what is laid round it, and what it refuses."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import gymnasium
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purejaxdqn import ConfigError, load_config
+from purejaxdqn.core import environments
 from purejaxdqn.core.environments import EnvironmentRefusedError, environment_ids, from_gymnax, make_environment
 from purejaxdqn.core.evaluation import greedy_returns
-from tests.probes import TableMDP
+from tests.probes import State, TableMDP
 
 
 def _balance(obs, step):
@@ -79,29 +88,409 @@ def test_parameters_can_be_set_and_keep_their_types():
     assert env.with_params({}) is env.default_params
 
 
-@pytest.mark.parametrize("env_id", environment_ids())
-def test_every_environment_with_discrete_actions_steps_and_the_others_are_refused(env_id):
-    try:
-        env = make_environment(env_id)
-    except EnvironmentRefusedError as error:
-        assert "continuous" in str(error)
-        assert env_id in {
-            "Pendulum-v1",
-            "MountainCarContinuous-v0",
-            "PointRobot-misc",
-            "GaussianBandit-misc",
-            "Reacher-misc",
-            "Swimmer-misc",
-        }
-        return
+CONTINUOUS = {"Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"}
+DISCRETE = [env_id for env_id in environment_ids() if env_id not in CONTINUOUS]
 
-    def reset_and_step(keys):
+
+@pytest.mark.parametrize("env_id", sorted(CONTINUOUS))
+def test_continuous_actions_are_refused(env_id):
+    with pytest.raises(EnvironmentRefusedError, match="continuous"):
+        make_environment(env_id)
+
+
+@pytest.mark.parametrize("sticky_actions", [0.0, 0.25])
+@pytest.mark.parametrize("env_id", DISCRETE)
+def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sticky_actions):
+    """In the abstract; the test marked slow plays them."""
+    assert len(DISCRETE) == 20
+    env = make_environment(env_id, sticky_actions=sticky_actions)
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def play(keys):
         obs, state = env.reset(env.default_params, keys)
-        return obs, state, env.step(env.default_params, keys, state, obs, jnp.zeros(3, int))
+        stepped = env.step(env.default_params, keys, state, obs, jnp.zeros(3, jnp.int32))
+        q_values = lambda obs: jnp.zeros((obs.shape[0], env.num_actions))  # noqa: E731
+        return obs, state, stepped, greedy_returns(env, q_values, env.default_params, keys[0], episodes=3)
 
-    obs, state, (next_obs, next_state, step) = jax.eval_shape(reset_and_step, jax.random.split(jax.random.key(0), 3))
+    obs, state, (next_obs, next_state, step), returns = jax.eval_shape(play, keys)
     assert obs.shape == next_obs.shape == step.next_obs.shape == (3, *env.obs_shape)
     assert obs.dtype == next_obs.dtype == step.next_obs.dtype == env.obs_dtype
-    assert step.reward.dtype == jnp.float32
+    assert (step.reward.dtype, step.terminated.dtype, step.truncated.dtype) == (jnp.float32, bool, bool)
     describe = lambda tree: [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(tree)]  # noqa: E731
-    assert describe(state) == describe(next_state)
+    assert describe((obs, state)) == describe((next_obs, next_state))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((obs, state, step)))
+    assert returns.shape == (3,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", DISCRETE)
+def test_greedy_evaluation_of_every_environment_ends(env_id):
+    env = make_environment(env_id)
+    second_action = lambda obs: jnp.tile(jnp.arange(env.num_actions) == 1, (obs.shape[0], 1))  # noqa: E731
+    play = jax.jit(lambda key: greedy_returns(env, second_action, env.default_params, key, episodes=4))
+    assert np.isfinite(play(jax.random.key(0))).all()
+
+
+ROLLOUTS = [(env_id, {}) for env_id in DISCRETE] + [("FourRooms-misc", {"use_visual_obs": True})]
+QUICK = {"Breakout-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FourRooms-misc"}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [pytest.param(*one, marks=() if one[0] in QUICK else pytest.mark.slow) for one in ROLLOUTS],
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),
+)
+def test_observations_are_boolean_just_where_all_that_gymnax_gives_are_0_or_1(env_id, kwargs):
+    """Of 3,000 steps under random actions, in gymnax itself."""
+    env, params = gymnax.make(env_id, **kwargs)
+    num_actions = env.action_space(params).n
+    is_binary = lambda obs: jnp.all((obs == 0) | (obs == 1))  # noqa: E731
+
+    def body(carry, key):
+        state, binary = carry
+        keys = jax.random.split(key, 21)
+        action = jax.random.randint(keys[0], (20,), 0, num_actions)
+        obs, state, _, _, _, info = jax.vmap(env.step, (0, 0, 0, None))(keys[1:], state, action, params)
+        return (state, binary & is_binary(obs) & is_binary(info["final_observation"])), None
+
+    @jax.jit
+    def play(key):
+        obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, 20), params)
+        return jax.lax.scan(body, (state, is_binary(obs)), jax.random.split(key, 150))[0][1]
+
+    is_boolean = make_environment(env_id, kwargs).obs_dtype == jnp.bool_
+    assert is_boolean == play(jax.random.key(0))
+    assert is_boolean == (env_id in environments._BINARY and (env_id != "FourRooms-misc" or bool(kwargs)))
+
+
+def test_boolean_observations_are_the_floats_they_were():
+    mdp = TableMDP([[1], [2], [2]], [[0], [1], [0]], [False, False, True])
+    records = [from_gymnax(mdp), from_gymnax(mdp, binary=True)]
+    keys = jax.random.split(jax.random.key(0), 2)
+    (obs, state), (bools, _) = (env.reset(mdp.default_params, keys) for env in records)
+    for _ in range(3):
+        assert bools.dtype == bool
+        np.testing.assert_array_equal(bools, obs)
+        (obs, after, step), (bools, _, bool_step) = (
+            env.step(mdp.default_params, keys, state, seen, jnp.zeros(2, int))
+            for env, seen in zip(records, (obs, bools), strict=True)
+        )
+        state = after
+        assert bool_step.obs.dtype == bool_step.next_obs.dtype == bool
+        np.testing.assert_array_equal(bool_step.next_obs, step.next_obs)
+
+
+def test_100_000_transitions_of_breakout_take_at_most_90_megabytes():
+    env, keys = make_environment("Breakout-MinAtar"), jax.random.split(jax.random.key(0), 1)
+
+    def first_step():
+        obs, state = env.reset(env.default_params, keys)
+        return env.step(env.default_params, keys, state, obs, jnp.zeros(1, jnp.int32))[2]
+
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(first_step))]
+    assert 100_000 * sum(sizes) <= 90_000_000
+
+
+# Sticky actions. The reward shows the action that was executed; episodes take three steps.
+REVEALING = [[0, 1, 2]] * 4
+THREE_STEPS = ([[1] * 3, [2] * 3, [3] * 3, [3] * 3], REVEALING, [False] * 3 + [True])
+
+
+def play_sticky(env, policy, *, steps, num_envs=20):
+    """Executed and chosen actions [steps, num_envs]; ``policy`` chooses from the last executed one."""
+
+    def body(carry, key):
+        obs, state, last = carry
+        keys = jax.random.split(key, num_envs)
+        obs, state, step = env.step(env.default_params, keys, state, obs, policy(last))
+        executed = step.reward.astype(jnp.int32)
+        return (obs, state, executed), (executed, step.action)
+
+    obs, state = env.reset(env.default_params, jax.random.split(jax.random.key(1), num_envs))
+    start = (obs, state, jnp.zeros(num_envs, jnp.int32))
+    keys = jax.random.split(jax.random.key(0), steps)
+    return [np.asarray(one) for one in jax.jit(lambda: jax.lax.scan(body, start, keys)[1])()]
+
+
+def test_a_sticky_action_repeats_the_executed_one_as_often_as_asked_and_the_choice_is_stored():
+    env = from_gymnax(TableMDP([[0, 0, 0]], REVEALING[:1], [False]), sticky_actions=0.25)
+    executed, chosen = play_sticky(env, lambda last: (last + 1) % 3, steps=400)
+    before = np.concatenate([np.zeros((1, 20), int), executed[:-1]])
+    np.testing.assert_array_equal(chosen, (before + 1) % 3)
+    repeated = executed == before
+    assert ((executed == chosen) | repeated).all()
+    assert abs(repeated.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / repeated.size)
+    # No environment repeats because its neighbour, or its own last step, did.
+    assert abs(np.corrcoef(repeated[:, 0], repeated[:, 1])[0, 1]) < 0.2
+    assert abs(np.corrcoef(repeated[1:].ravel(), repeated[:-1].ravel())[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("ends", ["terminated", "truncated"])
+def test_the_first_step_of_an_episode_repeats_action_0_and_not_what_the_last_episode_ended_with(ends):
+    mdp = TableMDP(*THREE_STEPS) if ends == "terminated" else TableMDP([[0] * 3], REVEALING[:1], [False], time_limit=3)
+    env = from_gymnax(mdp, sticky_actions=0.5)
+    executed, _ = play_sticky(env, lambda last: jnp.full_like(last, 2), steps=300)
+    first = executed[3::3]
+    assert set(np.unique(first)) == {0, 2}
+    assert abs((first == 0).mean() - 0.5) < 4 * np.sqrt(0.25 / first.size)
+    assert abs((executed[5::3] == 0).mean() - 0.125) < 0.05  # the last of three steps: 0 was repeated all the way
+
+
+def test_without_sticky_actions_the_program_is_as_it_was():
+    mdp = TableMDP(*THREE_STEPS)
+    keys, sticky = jax.random.split(jax.random.key(0), 2), from_gymnax(mdp, sticky_actions=0.1)
+
+    def program(env):
+        obs, state = env.reset(mdp.default_params, keys)
+        assert isinstance(state, State) == (env is not sticky)
+        return str(jax.make_jaxpr(env.step)(mdp.default_params, keys, state, obs, jnp.zeros(2, jnp.int32)))
+
+    assert program(from_gymnax(mdp, sticky_actions=0.0)) == program(from_gymnax(mdp))
+    assert program(sticky) != program(from_gymnax(mdp))
+
+
+# Features.
+@pytest.mark.parametrize(
+    ("env_id", "options", "shape"),
+    [
+        ("CartPole-v1", {}, (4,)),
+        ("Breakout-MinAtar", {}, (10, 10, 4)),
+        ("Breakout-MinAtar", {"flatten": True}, (400,)),
+        ("FrozenLake-misc", {}, ()),
+        ("FrozenLake-misc", {"flatten": True}, (1,)),
+        ("FrozenLake-misc", {"one_hot": True}, (16,)),
+        ("FourRooms-misc", {"one_hot": True}, (4, 12)),
+        ("FourRooms-misc", {"one_hot": True, "flatten": True}, (48,)),
+    ],
+)
+def test_features_have_the_shape_asked_for_and_observations_stay_what_they_are(env_id, options, shape):
+    plain, env = make_environment(env_id), make_environment(env_id, **options)
+    assert (env.obs_shape, env.obs_dtype) == (plain.obs_shape, plain.obs_dtype)
+    obs, _ = env.reset(env.default_params, jax.random.split(jax.random.key(0), 3))
+    assert obs.dtype == env.obs_dtype
+    seen = env.features(obs)
+    assert seen.shape == (3, *shape)
+    if options.get("one_hot"):
+        np.testing.assert_array_equal(seen.reshape(3, *env.obs_shape, -1).argmax(-1), obs)
+        np.testing.assert_array_equal(seen.reshape(3, *env.obs_shape, -1).sum(-1), 1)
+    else:
+        np.testing.assert_array_equal(seen.reshape(obs.shape), obs)
+
+
+def test_one_hot_features_tell_the_highest_place_from_all_others():
+    env = make_environment("FourRooms-misc", one_hot=True)
+    np.testing.assert_array_equal(env.features(jnp.array([[1, 11, 11, 2]])).argmax(-1), [[1, 11, 11, 2]])
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Breakout-MinAtar"])
+def test_one_hot_features_of_what_is_no_integer_are_refused(env_id):
+    with pytest.raises(EnvironmentRefusedError, match="not integers") as caught:
+        make_environment(env_id, one_hot=True)
+    assert caught.value.key == "env.one_hot"
+
+
+# Environments of a user's own.
+WALK = '''
+import jax, jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+
+@struct.dataclass
+class State:
+    place: jax.Array
+    time: jax.Array
+
+@struct.dataclass
+class Params:
+    wind: float = 0.1
+    max_steps_in_episode: int = 50
+    label: str = struct.field(pytree_node=False, default="calm")
+
+class Walk(environment.Environment):
+    """Walk to the right end of a line."""
+    def __init__(self, length=7, low=0):
+        self.length, self.low = length + 0, low
+    @property
+    def default_params(self):
+        return Params()
+    def reset_env(self, key, params):
+        state = State(jnp.int32(0), jnp.int32(0))
+        return state.place, state
+    def step_env(self, key, state, action, params):
+        blown = jax.random.bernoulli(key, params.wind)
+        place = jnp.clip(state.place + jnp.where((action == 1) & ~blown, 1, -1), 0, self.length - 1)
+        state = State(place, state.time + 1)
+        return place, state, -1.0, (place == self.length - 1).astype(int), {}
+    def action_space(self, params=None):
+        return spaces.Discrete(2)
+    def observation_space(self, params):
+        return spaces.Box(self.low, self.length - 1, (), jnp.int32)
+
+class Boundless(Walk):
+    observation_space = environment.Environment.observation_space
+
+class OldStep(Walk):
+    def step(self, key, state, action, params=None):
+        obs, state, reward, terminated, _, info = super().step(key, state, action, params)
+        return obs, state, reward, terminated, info
+
+class Forgetful(Walk):
+    def step(self, key, state, action, params=None):
+        *rest, info = super().step(key, state, action, params)
+        return *rest, {}
+
+class Drifting(Walk):
+    def step(self, key, state, action, params=None):
+        obs, *rest = super().step(key, state, action, params)
+        return obs[None], *rest
+
+class Arriving(Walk):
+    def reset(self, key, params=None):
+        obs, state = super().reset(key, params)
+        return obs[None], state
+
+class Vector(Walk):
+    def step_env(self, key, state, action, params):
+        obs, state, reward, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, jnp.ones(3), terminated, info
+
+class Twofold(Walk):
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        return {"a": obs}, state
+    def step_env(self, key, state, action, params):
+        obs, *rest = super().step_env(key, state, action, params)
+        return {"a": obs}, *rest
+
+class Plain:
+    def __init__(self):
+        self.name = "plain"
+
+number = 3
+'''
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """A working directory with a module ``workshop`` in it, where Python does not look by itself."""
+    (tmp_path / "workshop.py").write_text(WALK, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("raise ValueError('two\\nlines')\n", encoding="utf-8")
+    (tmp_path / "lacking.py").write_text("import no_such_library\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    yield tmp_path
+    for name in ("workshop", "broken", "lacking"):
+        sys.modules.pop(name, None)
+
+
+def test_an_environment_of_ones_own_is_found_beside_the_config_and_steps(workshop):
+    env = make_environment("workshop:Walk", {"length": 4}, one_hot=True)
+    assert (env.env_id, env.obs_shape, env.num_actions) == ("workshop:Walk", (), 2)
+    params = env.with_params({"wind": np.asarray(0.0)})
+    go = lambda obs: jnp.tile(jnp.array([0.0, 1.0]), (obs.shape[0], 1))  # noqa: E731
+    np.testing.assert_array_equal(greedy_returns(env, go, params, jax.random.key(0), episodes=3), -3)
+    assert env.features(jnp.zeros(5, jnp.int32)).shape == (5, 4)
+    with pytest.raises(ConfigError, match=re.escape("env.params.wnd: workshop:Walk has no such parameter; did you")):
+        load_config("cartpole_cleanrl", ["env.id=workshop:Walk", "env.params.wnd=0"])
+    with pytest.raises(ConfigError, match=re.escape("env.params.label: 'storm' must be left alone")):
+        load_config("cartpole_cleanrl", ["env.id=workshop:Walk", "env.params.label=storm"])
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "line"),
+    [
+        ("nowhere:Walk", {}, "env.id: nowhere:Walk: 'nowhere' cannot be imported: there is no such module here or"),
+        ("nowhere.deep:Walk", {}, "env.id: nowhere.deep:Walk: 'nowhere.deep' cannot be imported: there is no such"),
+        ("broken:Walk", {}, "env.id: broken:Walk: 'broken' cannot be imported: two"),
+        ("lacking:Walk", {}, "env.id: lacking:Walk: 'lacking' cannot be imported: No module named 'no_such_library'"),
+        (":Walk", {}, "env.id: :Walk: '' cannot be imported: Empty module name"),
+        ("workshop:Wlk", {}, "env.id: workshop:Wlk: 'workshop' has no class 'Wlk'; did you mean 'Walk'?"),
+        ("workshop:number", {}, "env.id: workshop:number: 'workshop' has no class 'number'"),
+        ("workshop:Walk", {"size": 3}, "env.kwargs: {'size': 3} do not fit workshop:Walk: "),
+        ("workshop:Walk", {"length": "x"}, "env.kwargs: {'length': 'x'} do not fit workshop:Walk: "),
+        ("workshop:Plain", {}, "env.id: workshop:Plain does not have gymnax's interface: 'Plain' object has no"),
+        ("workshop:OldStep", {}, "env.id: workshop:OldStep does not have gymnax's interface: step gives obs, state,"),
+        ("workshop:Forgetful", {}, "env.id: workshop:Forgetful does not have gymnax's interface: step gives no info"),
+        ("workshop:Drifting", {}, "env.id: workshop:Drifting does not have gymnax's interface: the observations of"),
+        ("workshop:Arriving", {}, "env.id: workshop:Arriving does not have gymnax's interface: the observations of"),
+        ("workshop:Vector", {}, "env.id: workshop:Vector does not have gymnax's interface: reward, terminated and"),
+        ("workshop:Twofold", {}, "env.id: observations of workshop:Twofold are not one array"),
+        ("workshop:Boundless", {}, "env.one_hot: workshop:Boundless does not tell the range of its observations: "),
+        ("workshop:Walk", {"low": -1}, "env.one_hot: observations of workshop:Walk range from -1 to 6; one-hot needs"),
+        ("workshop:Walk", {"length": 2**30}, "env.one_hot: observations of workshop:Walk range from 0 to 10737"),
+    ],
+)
+def test_an_environment_of_ones_own_that_does_not_fit_is_refused_in_one_line(workshop, env_id, kwargs, line):
+    overrides = [
+        f"env.id='{env_id}'",
+        "env.one_hot=true",
+        *(f"env.kwargs.{name}={one}" for name, one in kwargs.items()),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load_config("cartpole_cleanrl", overrides)
+    (told,) = caught.value.lines
+    assert told.startswith(line)
+    assert "\n" not in told
+
+
+def test_a_console_script_finds_an_environment_in_the_working_directory(workshop, tmp_path_factory):
+    """A script's own folder stands first on Python's path, and the working directory nowhere."""
+    script = tmp_path_factory.mktemp("bin") / "script.py"
+    script.write_text(
+        "from purejaxdqn import load_config\n"
+        "print(load_config('cartpole_cleanrl', ['env.id=workshop:Walk', 'env.kwargs.length=5']).env.id)\n",
+        encoding="utf-8",
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], cwd=workshop, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == "workshop:Walk\n", done.stderr
+
+
+# What a config can ask that an environment cannot give.
+NO_IMAGES = "network.torso: 'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more;"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["network.torso=minatar_cnn"],
+            f"{NO_IMAGES} CartPole-v1 gives [4]",
+        ),
+        (
+            ["network.torso=minatar_cnn", "env.id=Breakout-MinAtar", "env.flatten=true"],
+            f"{NO_IMAGES} Breakout-MinAtar gives [400] after env.flatten",
+        ),
+        (
+            ["network.torso=minatar_cnn", "env.id=FourRooms-misc", "env.one_hot=true"],
+            f"{NO_IMAGES} FourRooms-misc gives [4, 12] after env.one_hot",
+        ),
+        (["env.one_hot=true"], "env.one_hot: observations of CartPole-v1 are float32, not integers"),
+        (
+            ["env.id=FrozenLake-misc", "env.one_hot=true", "env.normalize=true"],
+            "env.normalize: true beside env.one_hot; one-hot features need no normalisation",
+        ),
+        (["env.sticky_actions=1"], "env.sticky_actions: 1 must be less than 1"),
+        (
+            ["env.id=DiscountingChain-bsuite", "env.params.reward_timestep=1"],
+            "env.params.reward_timestep: 1 must be left alone: only single numbers can be set, and it is none",
+        ),
+    ],
+)
+def test_what_a_network_cannot_take_is_refused_in_one_line(overrides, line):
+    with pytest.raises(ConfigError) as caught:
+        load_config("cartpole_cleanrl", overrides)
+    assert caught.value.lines == (line,)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["network.torso=minatar_cnn", "env.id=Breakout-MinAtar", "env.sticky_actions=0.1"],
+        ["network.torso=minatar_cnn", "env.id=FourRooms-misc", "env.kwargs.use_visual_obs=true"],
+        ["env.id=FourRooms-misc", "env.one_hot=true", "env.flatten=true", "env.sticky_actions=0.25"],
+        ["env.normalize=true", "env.sticky_actions=0.25"],
+    ],
+)
+def test_what_fits_together_is_accepted(overrides):
+    load_config("cartpole_cleanrl", overrides)

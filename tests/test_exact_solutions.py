@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxdqn import load_config, make_train
+from purejaxdqn import load_config
 from purejaxdqn.core import loop, replay
 from purejaxdqn.core.environments import from_gymnax
-from tests.probes import KeyProbe, Table, TableMDP
+from tests.probes import CoinMDP, KeyProbe, Table, TableMDP
 
 GAMMA = 0.5
 DISCOUNTING = TableMDP([[1, 0], [2, 0], [0, 1]], [[0, 1], [0, -1], [4, 0]], [False] * 3)
@@ -18,8 +18,8 @@ TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False
 MDPS = {"discounting": DISCOUNTING, "terminal": TERMINAL, "time limit": TIME_LIMIT}
 
 
-def fitted_q(mdp, periods, *, start=0.0, overrides=(), env=None):
-    """Q [S, A] after ``periods`` target periods of random behaviour, each long enough to fit its target exactly."""
+def fitted(mdp, periods, *, network=None, overrides=()):
+    """The program and its parameters after ``periods`` target periods of random behaviour."""
     config = load_config(
         "cartpole_cleanrl",
         [
@@ -36,12 +36,17 @@ def fitted_q(mdp, periods, *, start=0.0, overrides=(), env=None):
             *overrides,
         ],
     )
-    env = env or from_gymnax(mdp)
-    table = Table(np.full(mdp.reward.shape, start))
+    env = from_gymnax(mdp)
     params = env.default_params.replace(max_steps_in_episode=min(50, mdp.time_limit))
     env = env._replace(with_params=lambda overrides: params)
+    program = loop.make_program(config, network=network, env=env)
+    return config, program, jax.jit(program.train)(config.hparams(), jax.random.key(3)).params
+
+
+def fitted_q(mdp, periods, *, start=0.0, overrides=()):
+    """Q [S, A] of a table, each period being long enough to fit its target exactly."""
     return np.asarray(
-        jax.jit(make_train(config, network=table, env=env))(config.hparams(), jax.random.key(3)).params["q"]
+        fitted(mdp, periods, network=Table(np.full(mdp.reward.shape, start)), overrides=overrides)[2]["q"]
     )
 
 
@@ -64,23 +69,17 @@ def test_each_target_period_is_one_step_of_value_iteration(periods):
     assert error(DISCOUNTING, periods, wanted, start=3.0) < 1e-3
 
 
-def _patch_steps(monkeypatch, wrong):
-    right = replay.one_step
-    monkeypatch.setattr(replay, "one_step", lambda steps, gamma: wrong(right, steps, gamma))
+def _patch_fold(monkeypatch, wrong):
+    right = replay.fold
+    monkeypatch.setattr(replay, "fold", lambda steps, **numbers: right(wrong(steps), **numbers))
 
 
 def _through_termination(monkeypatch):
-    _patch_steps(
-        monkeypatch,
-        lambda right, steps, gamma: right(steps, gamma=gamma)._replace(discount=jnp.full(steps.reward.size, gamma)),
-    )
+    _patch_fold(monkeypatch, lambda steps: steps._replace(terminated=jnp.zeros_like(steps.terminated)))
 
 
 def _not_through_truncation(monkeypatch):
-    _patch_steps(
-        monkeypatch,
-        lambda right, steps, gamma: right(steps._replace(terminated=steps.terminated | steps.truncated), gamma=gamma),
-    )
+    _patch_fold(monkeypatch, lambda steps: steps._replace(terminated=steps.terminated | steps.truncated))
 
 
 def _reset_obs_as_next_obs(monkeypatch):
@@ -120,7 +119,13 @@ def _never_syncing(monkeypatch):
 
 
 def _the_other_action(monkeypatch):
-    _patch_steps(monkeypatch, lambda right, steps, gamma: right(steps._replace(action=1 - steps.action), gamma=gamma))
+    def other(batch):
+        return batch._replace(transition=batch.transition._replace(action=1 - batch.transition.action))
+
+    _patch_agent(
+        monkeypatch,
+        update=lambda agent: lambda hparams, learner, batch, *args: agent.update(hparams, learner, other(batch), *args),
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,63 @@ def test_each_classic_fault_is_told_apart(monkeypatch, fault, mdp, periods):
     assert error(mdp, periods, wanted, start=3.0) < 1e-3
     fault(monkeypatch)
     assert error(mdp, periods, wanted, start=3.0) > 0.1
+
+
+ADAM = "optimizer={name: adam, learning_rate: 0.05, anneal: true}"
+OWN = "optimizer={name: adam, learning_rate: 3e-3, anneal: true}"
+SUPPORT = "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 2}"
+COIN = [
+    "replay.size=4000",
+    "schedule={warmup: 4000, gradient_steps: 2}",
+    f"total_timesteps={4000 + 240 * 25}",
+    "env.params={}",
+]
+
+
+def tabled(mdp, *overrides, atoms=None):
+    """The Q-values [S, A] that a table of [S, A, atoms] comes to, or without atoms the config's own small network."""
+    network = Table(np.zeros((*mdp.reward.shape, atoms))) if atoms else None
+    config, program, params = fitted(mdp, 25, network=network, overrides=["network.hidden=[32]", *overrides])
+    states = jnp.eye(len(mdp.terminal))
+    return np.asarray(program.agent.q_values(config.hparams(), params, states)), params
+
+
+@pytest.mark.parametrize(
+    ("overrides", "atoms", "tolerance"),
+    [
+        ([ADAM, SUPPORT], 13, 0.03),
+        ([ADAM, "distribution={kind: quantile, atoms: 9}"], 9, 0.06),
+        ([OWN, "distribution={kind: iqn, atoms: 16}"], None, 0.08),
+        ([OWN, "distribution={kind: fqf, atoms: 16}"], None, 0.08),
+    ],
+)
+def test_each_distribution_reaches_the_mean_of_the_exact_one(overrides, atoms, tolerance):
+    q, params = tabled(CoinMDP(), *COIN, *overrides, atoms=atoms)
+    wanted = [[GAMMA * (2 - 1) / 2, 0.25], [2, 2], [-1, -1]]
+    np.testing.assert_allclose(q[:3], wanted, atol=tolerance)
+    if SUPPORT in overrides:  # and its probabilities: of returns 2 gamma and -gamma on atoms a quarter apart
+        exact = np.zeros(13)
+        exact[[8, 2]] = 0.5
+        np.testing.assert_allclose(jax.nn.softmax(params["q"][0, 0]), exact, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "atoms"),
+    [
+        ([ADAM, "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"], 13),
+        ([ADAM, "distribution={kind: quantile, atoms: 9}"], 9),
+        ([OWN, "distribution={kind: iqn, atoms: 8}"], None),
+        ([OWN, "distribution={kind: fqf, atoms: 8}"], None),
+        ([OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None),
+        ([OWN, "n_step=3"], None),
+        ([OWN, "replay.kind=prioritised", "n_step=2"], None),
+        ([OWN, "network={dueling: true, noisy: true}"], None),
+    ],
+)
+def test_a_time_limit_is_no_termination_under_every_choice(overrides, atoms):
+    """Q(2, .) is 2 by what comes after the limit; a limit taken for an end makes it 1."""
+    q, _ = tabled(TIME_LIMIT, *overrides, atoms=atoms)
+    np.testing.assert_allclose(q, TIME_LIMIT.exact_q(GAMMA), atol=0.1)
 
 
 def _keys_seen():

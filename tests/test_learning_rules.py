@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
+from scipy.special import logsumexp
 
 from purejaxdqn import load_config
 from purejaxdqn.core.agent import make_agent
-from purejaxdqn.core.bootstrap import double, greedy
+from purejaxdqn.core.bootstrap import Known, double, greedy, munchausen
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import Draws
 from purejaxdqn.core.environments import from_gymnax
 from purejaxdqn.core.exploration import epsilon, epsilon_greedy
 from purejaxdqn.core.heads import scalar_head
-from purejaxdqn.core.types import Batch, Step, Transition
+from purejaxdqn.core.types import Batch, Transition
 from tests.probes import Table, TableMDP
 
 B, S, A = 64, 3, 2
@@ -28,17 +29,34 @@ def values():
         "q": draw(B, A),
         "next_target_q": draw(B, A),
         "next_online_q": draw(B, A),
+        "target_q": draw(B, A),
         "action": jnp.asarray(generator.integers(0, A, B)),
         "reward": draw(B),
         "discount": jnp.asarray(0.9 * generator.integers(0, 2, B), jnp.float32),
     }
 
 
+HPARAMS = Config().hparams()
+
+
+def known(values):
+    return Known(
+        target_next=lambda: values["next_target_q"],
+        online_next=lambda: values["next_online_q"],
+        target_now=lambda: values["target_q"],
+        action=values["action"],
+    )
+
+
+def td_error_of(bootstrap, values):
+    head, backup = scalar_head("squared"), bootstrap(HPARAMS, known(values))
+    reward = values["reward"] + backup.bonus + values["discount"] * backup.entropy
+    target = head.target(HPARAMS, values["next_target_q"], backup.policy, reward, values["discount"])
+    return head.loss(HPARAMS, values["q"], values["action"], target)[1]
+
+
 def test_the_greedy_td_error_is_rlax_q_learning(values):
-    head = scalar_head("squared")
-    policy = greedy(lambda: values["next_online_q"], values["next_target_q"])
-    target = head.target(values["next_target_q"], policy, values["reward"], values["discount"])
-    _, td_error = head.loss(values["q"], values["action"], target)
+    td_error = td_error_of(greedy, values)
     expected = jax.vmap(rlax.q_learning)(
         values["q"], values["action"], values["reward"], values["discount"], values["next_target_q"]
     )
@@ -46,10 +64,7 @@ def test_the_greedy_td_error_is_rlax_q_learning(values):
 
 
 def test_the_double_td_error_is_rlax_double_q_learning(values):
-    head = scalar_head("squared")
-    policy = double(lambda: values["next_online_q"], values["next_target_q"])
-    target = head.target(values["next_target_q"], policy, values["reward"], values["discount"])
-    _, td_error = head.loss(values["q"], values["action"], target)
+    td_error = td_error_of(double, values)
     expected = jax.vmap(rlax.double_q_learning)(
         values["q"],
         values["action"],
@@ -65,16 +80,38 @@ def test_the_double_td_error_is_rlax_double_q_learning(values):
     ("loss", "oracle"), [("huber", rlax.huber_loss), ("squared", lambda td_error: 2 * rlax.l2_loss(td_error))]
 )
 def test_losses_are_rlax_losses_of_the_td_error(values, loss, oracle):
-    losses, td_error = scalar_head(loss).loss(values["q"], values["action"], values["reward"])
+    losses, td_error = scalar_head(loss).loss(HPARAMS, values["q"], values["action"], values["reward"])
     assert np.abs(td_error).min() < 1 < np.abs(td_error).max()  # both sides of Huber's corner
     np.testing.assert_allclose(losses, oracle(td_error), rtol=1e-6)
 
 
-def test_no_gradient_flows_through_the_target(values):
-    def target_sum(q):
-        return jnp.sum(scalar_head("squared").target(q, greedy(lambda: q, q), values["reward"], values["discount"]))
+@pytest.mark.parametrize(("temperature", "clip"), [(0.03, -1.0), (1.0, -1.0), (1.0, -100.0), (20.0, -30.0)])
+def test_the_munchausen_td_error_is_the_papers_in_float64(values, temperature, clip):
+    """Vieillard et al. 2020, eq. 2, with every softmax written out."""
+    q, next_q, target_q = (np.asarray(values[name], np.float64) for name in ("q", "next_target_q", "target_q"))
+    rows, action = np.arange(B), np.asarray(values["action"])
 
-    assert not np.any(jax.grad(target_sum)(values["next_target_q"]))
+    def log_policy(q):
+        return q / temperature - logsumexp(q / temperature, axis=-1, keepdims=True)
+
+    bonus = temperature * log_policy(target_q)[rows, action]
+    clipped = np.clip(bonus, clip, 0)
+    assert (
+        (0 < np.mean(clipped != bonus) < 1) if clip == -1 else np.all(clipped == bonus)
+    )  # the bound is reached, or not
+    policy = np.exp(log_policy(next_q))
+    soft_value = np.sum(policy * (next_q - temperature * log_policy(next_q)), -1)
+    wanted = (
+        values["reward"] + 0.9 * clipped + np.asarray(values["discount"], np.float64) * soft_value - q[rows, action]
+    )
+    hparams = HPARAMS._replace(munchausen_temperature=np.float32(temperature), munchausen_clip=np.float32(clip))
+    backup = munchausen(hparams, known(values))
+    reward = values["reward"] + backup.bonus + values["discount"] * backup.entropy
+    head = scalar_head("squared")
+    target = head.target(hparams, values["next_target_q"], backup.policy, reward, values["discount"])
+    np.testing.assert_allclose(
+        head.loss(hparams, values["q"], values["action"], target)[1], wanted, rtol=1e-4, atol=1e-4
+    )
 
 
 MDP = TableMDP([[1, 2], [1, 0], [2, 2]], [[0, 1], [2, -1], [0, 0]], [False, False, True])
@@ -105,22 +142,20 @@ def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm,
         "optimizer.name=sgd",
         "optimizer.learning_rate=0.1",
         f"optimizer.max_grad_norm={max_grad_norm}",
-        "reward.scale=2",
-        "reward.clip=1.5",
         f"bootstrap.kind={kind}",
     )
     states, next_states, batch = _batch(values)
     generator = np.random.default_rng(2)
     online, target = generator.normal(size=(2, S, A))
-    learner = agent.init(jax.random.key(0))._replace(
+    learner = agent.init(config.hparams(), jax.random.key(0))._replace(
         online={"q": jnp.asarray(online, jnp.float32)}, target={"q": jnp.asarray(target, jnp.float32)}
     )
-    new, td_error, stats = agent.update(config.hparams(), learner, batch, jnp.int32(0))
+    new, td_error, stats = agent.update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(0))
 
     action, reward, discount, weight = (np.asarray(x, np.float64) for x in (*batch.transition[1:4], batch.weight))
     action = action.astype(int)
     best = (online if kind == "double" else target)[next_states].argmax(-1)
-    wanted = np.clip(2 * reward, -1.5, 1.5) + discount * target[next_states, best]
+    wanted = reward + discount * target[next_states, best]
     error = wanted - online[states, action]
     gradient = np.zeros((S, A))
     np.add.at(gradient, (states, action), -2 * weight * error / B)
@@ -137,7 +172,7 @@ def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm,
 @pytest.mark.parametrize("tau", [1.0, 0.25])
 def test_a_sync_moves_the_target_by_tau(tau):
     config, agent = _agent(f"schedule.tau={tau}")
-    learner = agent.init(jax.random.key(0))
+    learner = agent.init(config.hparams(), jax.random.key(0))
     learner = learner._replace(online={"q": jnp.full((S, A), 4.0)}, target={"q": jnp.full((S, A), 2.0)})
     synced = agent.sync(config.hparams(), learner)
     np.testing.assert_allclose(synced.target["q"], 2.0 + 2.0 * tau)
@@ -146,11 +181,10 @@ def test_a_sync_moves_the_target_by_tau(tau):
 
 def _first_updates(name, *overrides, env_step=0):
     config, agent = _agent(f"optimizer.name={name}", "optimizer.learning_rate=0.01", *overrides)
-    learner = agent.init(jax.random.key(0))
+    learner = agent.init(config.hparams(), jax.random.key(0))
     ones = Transition(jax.nn.one_hot([0], S), jnp.array([0]), jnp.ones(1), jnp.zeros(1), jax.nn.one_hot([0], S))
-    new, _, _ = agent.update(
-        config.hparams(), learner, Batch(ones, jnp.ones(1), jnp.zeros(1, int)), jnp.int32(env_step)
-    )
+    batch = Batch(ones, jnp.ones(1), jnp.zeros(1, int))
+    new, _, _ = agent.update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(env_step))
     return float(new.online["q"][0, 0])
 
 
@@ -161,10 +195,13 @@ def _first_updates(name, *overrides, env_step=0):
         ("adam", 0.01),  # the first step has the length of the rate
         ("adamw", 0.01),  # nothing to decay at 0
         ("rmsprop", 0.01 / np.sqrt(0.05)),  # the mean square starts at 0 and decays by 0.95
+        ("rmsprop, centered: true", 0.01 / np.sqrt(0.05 - 0.05**2)),  # less the square of the mean
     ],
 )
 def test_the_first_step_of_each_optimizer_has_its_known_length(name, expected):
-    assert _first_updates(name) == pytest.approx(expected, rel=1e-4)
+    name, *centered = name.split(", ")
+    overrides = ["optimizer.centered=true"] if centered else []
+    assert _first_updates(name, *overrides) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(("env_step", "share"), [(0, 1.0), (125_000, 0.75), (500_000, 0.0), (600_000, 0.0)])
@@ -188,13 +225,5 @@ def test_a_decay_of_no_length_is_a_jump():
 
 def test_epsilon_greedy_takes_the_drawn_action_just_where_the_draw_is_below_epsilon():
     q_values = jnp.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    draws = Draws(explore=jnp.array([0.1, 0.1, 0.3, 0.2]), random_action=jnp.array([0, 1, 0, 1]), step_keys=None)
+    draws = Draws(jnp.array([0.1, 0.1, 0.3, 0.2]), jnp.array([0, 1, 0, 1]), step_keys=None, noise_key=None)
     np.testing.assert_array_equal(epsilon_greedy(q_values, jnp.float32(0.2), draws), [0, 1, 1, 0])
-
-
-def test_only_a_termination_takes_the_discount_away():
-    from purejaxdqn.core.replay import one_step
-
-    flags = jnp.array([[False, True, False, True]])
-    steps = Step(jnp.zeros((1, 4, 2)), jnp.zeros((1, 4), int), jnp.ones((1, 4)), flags, ~flags, jnp.ones((1, 4, 2)))
-    np.testing.assert_allclose(one_step(steps, gamma=jnp.float32(0.9)).discount, [0.9, 0, 0.9, 0])

@@ -1,4 +1,9 @@
-"""The agent: the axes of the DQN family wired into init, act, update and sync."""
+"""The agent: the axes of the DQN family wired into init, act, update and sync.
+
+Every member of the family makes the same backup, and differs in what the words mean (``bootstrap``, ``heads``):
+
+    target = reward + bonus + discount * (sum_a policy(a) Z(next_obs, a) + entropy)
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,74 +12,135 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxdqn.core.bootstrap import make_bootstrap
+from purejaxdqn.core.bootstrap import Known, make_bootstrap
 from purejaxdqn.core.config import Config, OptimizerConfig
 from purejaxdqn.core.environments import Environment
-from purejaxdqn.core.heads import scalar_head
-from purejaxdqn.core.networks import make_network
-from purejaxdqn.core.types import Array, Batch, HParams, LearnerState, Network, Params, UpdateStats
+from purejaxdqn.core.heads import make_head
+from purejaxdqn.core.networks import QFunction, adapt, make_network, noise_size, slow_fractions
+from purejaxdqn.core.normalization import Statistics, normalize, nothing_seen, see
+from purejaxdqn.core.types import Array, Batch, HParams, LearnerState, Network, Params, Quantiles, UpdateStats
 
 
 class Agent(NamedTuple):
     """Pure functions; B is the batch of a call."""
 
-    init: Callable[[Array], LearnerState]  # key (consumed)
-    q_values: Callable[[Params, Array], Array]  # obs[B, O] -> [B, A]
-    update: Callable[[HParams, LearnerState, Batch, Array], tuple[LearnerState, Array, UpdateStats]]
-    # batch, env_step[] -> learner, TD error[B], stats
+    init: Callable[[HParams, Array], LearnerState]  # key (consumed)
+    policy: Callable[[LearnerState], Params]  # all that acting needs; what ``q_values`` takes
+    q_values: Callable[..., Array]  # hparams, policy, obs[B, O], key=None -> [B, A]; a key (consumed) turns noise on
+    see: Callable[[LearnerState, Array], LearnerState]  # obs[N, O] as the environments gave them
+    update: Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]
+    # batch, key (consumed), env_step[] -> learner, TD error[B], stats
     sync: Callable[[HParams, LearnerState], LearnerState]
 
 
+class _Draws(NamedTuple):
+    """The randomness of one update; None where nothing wants it."""
+
+    online: Array | None  # [noise_size] noise of the online network
+    target: Array | None  # ... of the target network
+    selection: Array | None  # ... of the online network where it only chooses actions (Fortunato et al. 2018, eq. 18)
+    fractions: Array | None  # [B, K] at which the online network is asked
+    target_fractions: Array | None  # [B, K] ... and the target network
+
+
 def make_agent(config: Config, env: Environment, network: Network | None = None) -> Agent:
-    """Wire the agent that ``config`` describes; ``network`` takes the place of its Q-network."""
-    head = scalar_head(config.loss)
+    """Wire the agent that ``config`` describes; ``network`` takes the place of its Q-network.
+
+    Raises:
+      ValueError: ``network`` does not return what the config's distribution needs.
+    """
+    distribution, normalizes = config.distribution, config.env.normalize
+    head = make_head(distribution.kind, loss=config.loss, atoms=distribution.atoms, risk=distribution.risk)
     bootstrap = make_bootstrap(config.bootstrap.kind)
-    net: Network = network or make_network(
-        num_actions=env.num_actions,
-        hidden=config.network.hidden,
-        activation=config.network.activation,
-        layer_norm=config.network.layer_norm,
-    )
+    net = adapt(network) if network else _own_network(config, env)
+    blank = jnp.zeros((1, *env.obs_shape), env.obs_dtype)
 
-    def optimizer(hparams: HParams, env_step: Array) -> optax.GradientTransformation:
-        return make_optimizer(config.optimizer, hparams, env_step)
+    def inputs(observations: Any, obs: Array) -> Array:
+        """What the network sees of ``obs``."""
+        features = env.features(obs)
+        return normalize(observations, features) if normalizes else features
 
-    def init(key: Array) -> LearnerState:
-        online = net.init(key, jnp.zeros((1, *env.obs_shape), env.obs_dtype))
+    def init(hparams: HParams, key: Array) -> LearnerState:
+        observations = nothing_seen(env.features(blank)[0]) if normalizes else ()
+        online = net.init(key, inputs(observations, blank), hparams.sigma)
         # The state an optimiser starts from depends on none of its numbers.
         opt_state = make_optimizer(config.optimizer, Config().hparams(), jnp.zeros(())).init(online)
-        return LearnerState(online, jax.tree.map(jnp.copy, online), opt_state)
+        return LearnerState(online, jax.tree.map(jnp.copy, online), opt_state, observations)
 
-    def loss(online: Params, batch: Batch, target: Array) -> tuple[Array, Array]:
-        out = net.apply(online, batch.transition.obs)
-        losses, td_error = head.loss(out, batch.transition.action, target)
-        return jnp.mean(batch.weight * losses), td_error
+    def mean_q(hparams: HParams, params: Params, x: Array, noise: Array | None) -> Array:
+        return head.q_values(hparams, net.apply(params, x, noise, head.acting_fractions(hparams)))
 
-    def update(hparams: HParams, learner: LearnerState, batch: Batch, env_step: Array) -> Any:
-        transition = batch.transition
-        next_out = net.apply(learner.target, transition.next_obs)
-        policy = bootstrap(
-            lambda: head.q_values(net.apply(learner.online, transition.next_obs)), head.q_values(next_out)
+    numbers = Config().hparams()._replace(v_min=0.0, v_max=1.0)  # shapes depend on none of them
+    learner = jax.eval_shape(init, numbers, jax.random.key(0))
+    size = noise_size(learner.online)
+    _check_output(config, net, learner.online, jax.eval_shape(inputs, learner.observations, blank), env.num_actions)
+
+    def draw(key: Array, batch_size: int) -> _Draws:
+        noise_key, fraction_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, (3, size)) if size else (None, None, None)
+        shape = (2, batch_size, distribution.atoms)
+        fractions = jax.random.uniform(fraction_key, shape) if head.draws_fractions else (None, None)
+        return _Draws(*noise, *fractions)
+
+    def policy(learner: LearnerState) -> Params:
+        if not normalizes:
+            return learner.online
+        return {"network": learner.online, "observations": learner.observations._asdict()}
+
+    def q_values(hparams: HParams, policy: Params, obs: Array, key: Array | None = None) -> Array:
+        online, observations = (policy["network"], Statistics(**policy["observations"])) if normalizes else (policy, ())
+        noise = None if key is None or not size else jax.random.normal(key, (obs.shape[0], size))
+        return mean_q(hparams, online, inputs(observations, obs), noise)
+
+    def see_obs(learner: LearnerState, obs: Array) -> LearnerState:
+        return learner._replace(observations=see(learner.observations, env.features(obs))) if normalizes else learner
+
+    def update(hparams: HParams, learner: LearnerState, batch: Batch, key: Array, env_step: Array) -> Any:
+        draws = draw(key, batch.weight.shape[0])
+        obs, action, reward, discount, next_obs = batch.transition
+        obs, next_obs = inputs(learner.observations, obs), inputs(learner.observations, next_obs)
+        next_out = net.apply(learner.target, next_obs, draws.target, draws.target_fractions)
+        known = Known(
+            target_next=lambda: (
+                mean_q(hparams, learner.target, next_obs, draws.target)
+                if head.draws_fractions  # the mean is taken at other fractions than the target
+                else head.q_values(hparams, next_out)
+            ),
+            online_next=lambda: mean_q(hparams, learner.online, next_obs, draws.selection),
+            target_now=lambda: mean_q(hparams, learner.target, obs, draws.target),
+            action=action,
         )
-        reward = jnp.clip(hparams.reward_scale * transition.reward, -hparams.reward_clip, hparams.reward_clip)
-        target = head.target(next_out, policy, reward, transition.discount)
-        (loss_value, td_error), grads = jax.value_and_grad(loss, has_aux=True)(learner.online, batch, target)
+        backup = bootstrap(hparams, known)
+        reward = reward + backup.bonus + discount * backup.entropy
+        target = head.target(hparams, next_out, backup.policy, reward, discount)
+
+        def loss(online: Params) -> tuple[Array, tuple[Array, Array]]:
+            out = net.apply(online, obs, draws.online, draws.fractions)
+            losses, td_error = head.loss(hparams, out, action, target)
+            q_values = jnp.take_along_axis(head.q_values(hparams, out), action[:, None], axis=1)
+            return jnp.mean(batch.weight * losses), (td_error, jnp.mean(q_values))
+
+        (loss_value, (td_error, q_value)), grads = jax.value_and_grad(loss, has_aux=True)(learner.online)
+        online, opt_state, grad_norm = step(hparams, learner, grads, env_step)
+        stats = UpdateStats(loss=loss_value, q_value=q_value, grad_norm=grad_norm)
+        return learner._replace(online=online, opt_state=opt_state), td_error, stats
+
+    def step(hparams: HParams, learner: LearnerState, grads: Params, env_step: Array) -> tuple[Params, Any, Array]:
+        """Clip by the global norm and take the optimiser's step -> online, opt_state, norm[] before clipping."""
         grad_norm = optax.tree.norm(grads)
         grads = optax.tree.scale(jnp.minimum(1.0, hparams.max_grad_norm / grad_norm), grads)
-        updates, opt_state = optimizer(hparams, env_step).update(grads, learner.opt_state, learner.online)
-        online = optax.apply_updates(learner.online, updates)
-        stats = UpdateStats(loss=loss_value, q_value=jnp.mean(target - td_error), grad_norm=grad_norm)
-        return LearnerState(online, learner.target, opt_state), td_error, stats
+        optimizer = make_optimizer(config.optimizer, hparams, env_step)
+        updates, opt_state = optimizer.update(grads, learner.opt_state, learner.online)
+        if distribution.kind == "fqf":
+            updates = slow_fractions(updates, hparams.fraction_rate)
+        return optax.apply_updates(learner.online, updates), opt_state, grad_norm
 
     def sync(hparams: HParams, learner: LearnerState) -> LearnerState:
         return learner._replace(target=optax.incremental_update(learner.online, learner.target, hparams.tau))
 
-    def q_values(params: Params, obs: Array) -> Array:
-        return head.q_values(net.apply(params, obs))
-
     # Said in every trace: on a GPU the default precision of matrix products may be TF32.
     at_precision = jax.default_matmul_precision(config.precision)
-    return Agent(init=init, q_values=at_precision(q_values), update=at_precision(update), sync=sync)
+    return Agent(init, policy, at_precision(q_values), see_obs, at_precision(update), sync)
 
 
 def make_optimizer(config: OptimizerConfig, hparams: HParams, env_step: Array) -> optax.GradientTransformation:
@@ -88,8 +154,35 @@ def make_optimizer(config: OptimizerConfig, hparams: HParams, env_step: Array) -
         case "adamw":
             return optax.adamw(rate, eps=hparams.optimizer_eps)
         case "rmsprop":
-            return optax.rmsprop(rate, decay=0.95, eps=hparams.optimizer_eps)
+            return optax.rmsprop(rate, decay=0.95, eps=hparams.optimizer_eps, centered=config.centered)
         case "sgd":
             return optax.sgd(rate)
         case _:
             raise ValueError(f"no optimizer is called {config.name!r}")
+
+
+def _own_network(config: Config, env: Environment) -> QFunction:
+    return make_network(
+        num_actions=env.num_actions,
+        distribution=config.distribution.kind,
+        atoms=config.distribution.atoms,
+        torso=config.network.torso,
+        hidden=config.network.hidden,
+        activation=config.network.activation,
+        layer_norm=config.network.layer_norm,
+        dueling=config.network.dueling,
+        noisy=config.network.noisy,
+    )
+
+
+def _check_output(config: Config, net: QFunction, params: Params, x: Any, num_actions: int) -> None:
+    """Refuse a network whose output is not what the distribution takes."""
+    kind, atoms = config.distribution.kind, config.distribution.atoms
+    out = jax.eval_shape(net.apply, params, x, None, jnp.zeros(atoms))
+    if isinstance(out, Quantiles):
+        return
+    wanted = (1, num_actions) if kind == "scalar" else (1, num_actions, atoms)
+    if kind in ("iqn", "fqf"):
+        raise ValueError(f"distribution {kind} needs the config's own network")
+    if getattr(out, "shape", None) != wanted:
+        raise ValueError(f"distribution {kind} needs a network that returns {wanted}, not {getattr(out, 'shape', out)}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from purejaxdqn.core.types import HParams
 
@@ -24,6 +24,17 @@ TRACED: Mapping[str, str] = {
     "exploration.end": "epsilon_end",
     "exploration.fraction": "epsilon_fraction",
     "schedule.tau": "tau",
+    "distribution.v_min": "v_min",
+    "distribution.v_max": "v_max",
+    "distribution.kappa": "kappa",
+    "distribution.risk_level": "risk_level",
+    "distribution.fraction_rate": "fraction_rate",
+    "bootstrap.alpha": "munchausen_alpha",
+    "bootstrap.temperature": "munchausen_temperature",
+    "bootstrap.clip": "munchausen_clip",
+    "network.sigma": "sigma",
+    "replay.alpha": "priority_alpha",
+    "replay.beta": "priority_beta",
 }
 """Config keys that are traced numbers, and their fields in ``HParams``."""
 
@@ -31,12 +42,13 @@ Scalar = bool | int | float | str
 
 
 def _in_float32(value: float) -> float:
-    if value and not 0 < np.float32(value) < np.inf:
+    if value and not 0 < abs(np.float32(value)) < np.inf:
         raise ValueError("within the range of float32")
     return value
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_float32)]
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_in_float32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -65,38 +77,104 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _word(values: Any, name: str) -> Any:
+    word = values.get(name) if isinstance(values, dict) else None
+    return word if isinstance(word, str) else None
+
+
+def _filled(values: Any, **defaults: Any) -> Any:
+    """``values`` with defaults that hang on another key of the section; null asks for them too."""
+    if not isinstance(values, dict):
+        return values
+    return {**defaults, **{name: value for name, value in values.items() if value is not None or name not in defaults}}
+
+
 class EnvConfig(Section):
-    """The environment and how many run side by side."""
+    """The environment, how many run side by side, and what is laid round it."""
 
     id: str = "CartPole-v1"
     num_envs: Count = 10
     kwargs: Settings = ()
     params: Settings = ()
+    sticky_actions: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    one_hot: bool = False
+    flatten: bool = False
+    normalize: bool = False
+
+    def making(self) -> dict[str, Any]:
+        """What ``make_environment`` takes."""
+        return {
+            "env_id": self.id,
+            "kwargs": dict(self.kwargs),
+            "sticky_actions": self.sticky_actions,
+            "one_hot": self.one_hot,
+            "flatten": self.flatten,
+        }
+
+
+class DistributionConfig(Section):
+    """What is learned of the return (``core.heads``); what a kind does not need is left alone.
+
+    ``atoms`` and ``risk_level`` default to what the kind's paper takes; QR-DQN's 200 are 51 here.
+    """
+
+    kind: Literal["scalar", "categorical", "quantile", "iqn", "fqf"] = "scalar"
+    atoms: Count
+    v_min: Finite | None = None
+    v_max: Finite | None = None
+    kappa: Positive = 1.0
+    risk: Literal["neutral", "cvar", "cpw", "wang"] = "neutral"
+    risk_level: Finite
+    fraction_rate: Positive = 1e-3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        atoms = {"categorical": 51, "quantile": 51, "iqn": 32, "fqf": 32}
+        level = {"cvar": 0.25, "cpw": 0.71, "wang": -0.75}
+        return _filled(
+            values, atoms=atoms.get(_word(values, "kind"), 1), risk_level=level.get(_word(values, "risk"), 0.0)
+        )
 
 
 class BootstrapConfig(Section):
-    """Whose action the target values (``core.bootstrap``)."""
+    """Whose action the target values (``core.bootstrap``); the numbers are Munchausen's."""
 
-    kind: Literal["greedy", "double"] = "greedy"
+    kind: Literal["greedy", "double", "munchausen"] = "greedy"
+    alpha: Share = 0.9
+    temperature: Positive = 0.03
+    clip: Annotated[Finite, Field(le=0)] = -1.0
 
 
 class NetworkConfig(Section):
-    """The Q-network (``core.networks``)."""
+    """The Q-network (``core.networks``); ``hidden`` defaults to [120, 84], after ``minatar_cnn`` to [128]."""
 
-    torso: Literal["mlp"] = "mlp"
-    hidden: IntTuple = (120, 84)
+    torso: Literal["mlp", "minatar_cnn"] = "mlp"
+    hidden: IntTuple
     activation: Literal["relu", "tanh", "gelu", "silu", "elu"] = "relu"
     layer_norm: bool = False
+    dueling: bool = False
+    noisy: bool = False
+    sigma: Annotated[Finite, Field(ge=0)] = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        return _filled(values, hidden=(128,) if _word(values, "torso") == "minatar_cnn" else (120, 84))
 
 
 class OptimizerConfig(Section):
-    """The optimiser; ``max_grad_norm`` null leaves gradients as they are, ``anneal`` takes the rate to 0."""
+    """The optimiser; ``max_grad_norm`` null leaves gradients as they are, ``anneal`` takes the rate to 0.
+
+    ``centered`` is RMSProp's: the second moment less the square of the first.
+    """
 
     name: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     learning_rate: Positive = 2.5e-4
     eps: Positive = 1e-8
     max_grad_norm: Positive | None = None
     anneal: bool = False
+    centered: bool = False
 
 
 class RewardConfig(Section):
@@ -107,11 +185,13 @@ class RewardConfig(Section):
 
 
 class ReplayConfig(Section):
-    """The buffer, in transitions (``core.replay``)."""
+    """The buffer, in environment steps (``core.replay``); alpha and beta are those of prioritised replay."""
 
-    kind: Literal["uniform"] = "uniform"
+    kind: Literal["uniform", "prioritised"] = "uniform"
     size: Count = 10_000
     batch_size: Count = 128
+    alpha: Share = 0.6
+    beta: Share = 0.4
 
 
 class ExplorationConfig(Section):
@@ -148,8 +228,10 @@ class Config(Section):
     total_timesteps: Annotated[int, Field(ge=1, lt=2**31)] = 100_000
     env: EnvConfig = EnvConfig()
     gamma: Share = 0.99
+    n_step: Count = 1
+    distribution: DistributionConfig = DistributionConfig.model_validate({})
     bootstrap: BootstrapConfig = BootstrapConfig()
-    network: NetworkConfig = NetworkConfig()
+    network: NetworkConfig = NetworkConfig.model_validate({})
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: Literal["huber", "squared"] = "huber"
     reward: RewardConfig = RewardConfig()
@@ -177,9 +259,14 @@ class Config(Section):
         for key in (*TRACED, "seed", "num_seeds"):
             *sections, name = key.split(".")
             parent = values[sections[0]] if sections else values
-            parent[name] = value_at(Config(), key)
+            parent[name] = _PLACEHOLDERS.get(key, value_at(Config(), key))
+        del values["distribution"]["risk_level"]  # filled in again: what is allowed hangs on the kind of risk
         values["env"]["params"] = dict.fromkeys(values["env"]["params"], 0)
         return Config.model_validate(values)
+
+
+_PLACEHOLDERS = {"distribution.v_min": 0.0, "distribution.v_max": 1.0}
+"""Stand in for numbers that have no default."""
 
 
 def value_at(config: Config, key: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purejaxdqn.core.types import Array, Step
 
@@ -42,6 +43,14 @@ def _gymnax() -> Any:
 # Downloads data when it is constructed.
 _LEFT_OUT = ("MNISTBandit-bsuite",)
 
+_GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+_BINARY = frozenset(f"{game}-MinAtar" for game in _GAMES) | frozenset(
+    ("Catch-bsuite", "DeepSea-bsuite", "SimpleBandit-bsuite", "Pong-misc", "FourRooms-misc")
+)
+"""Environments whose floats are all 0 or 1, kept as bool in a quarter of the bytes (of FourRooms, the pictures)."""
+
+_MAX_DEPTH = 100_000  # of a one-hot axis; past that a range is no number of states
+
 SOLVED_AT: Mapping[str, float] = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0}
 """Return at or above which an environment counts as solved, where the field agrees on one."""
 
@@ -58,6 +67,7 @@ class Environment(NamedTuple):
     reset: Callable[[Any, Array], tuple[Array, Any]]  # params, keys[E] -> obs[E, O], state
     step: Callable[[Any, Array, Any, Array, Array], tuple[Array, Any, Step]]
     # params, keys[E], state, obs[E, O], action[E] -> the obs to act on next[E, O], state, Step[E]
+    features: Callable[[Array], Array]  # obs[B, O] -> what a network sees of it, [B, ...]
 
 
 class EnvironmentRefusedError(ValueError):
@@ -73,33 +83,71 @@ def environment_ids() -> list[str]:
     return [name for name in _gymnax().registered_envs if name not in _LEFT_OUT]
 
 
-def make_environment(env_id: str, kwargs: Mapping[str, Any] | None = None) -> Environment:
-    """Make the gymnax environment ``env_id`` (``kwargs`` go to ``gymnax.make``).
+def make_environment(
+    env_id: str,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    sticky_actions: float = 0.0,
+    one_hot: bool = False,
+    flatten: bool = False,
+) -> Environment:
+    """Make the environment ``env_id``: a name that gymnax knows, or ``module:Class`` for one of the user's own.
+
+    Args:
+      env_id: the name. A module may lie in the working directory.
+      kwargs: arguments of the environment's constructor.
+      sticky_actions: see ``from_gymnax``, as the others.
+      one_hot: likewise.
+      flatten: likewise.
 
     Raises:
-      EnvironmentRefusedError: the id is unknown, the arguments do not fit, or the actions are not discrete.
+      EnvironmentRefusedError: there is no such environment, the arguments do not fit, the actions are not discrete,
+        the user's own lacks a part of gymnax's interface, or ``one_hot`` does not suit the observations.
     """
-    if env_id not in environment_ids():
+    kwargs = dict(kwargs or {})
+    if env_id in environment_ids():
+        env = _construct(lambda **kwargs: _gymnax().make(env_id, **kwargs)[0], env_id, kwargs)
+    elif ":" in env_id:
+        env = _construct(_find_class(env_id), env_id, kwargs)
+        _check_interface(env, env_id)
+    else:
         close = difflib.get_close_matches(env_id, environment_ids(), n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment gymnax has{hint}")
-    try:
-        env, params = _gymnax().make(env_id, **(kwargs or {}))
-    except Exception as error:  # whatever an environment's constructor may raise
-        raise EnvironmentRefusedError("env.kwargs", f"{dict(kwargs or {})} do not fit {env_id}: {error}") from error
-    return from_gymnax(env, params, env_id=env_id)
+    return from_gymnax(
+        env,
+        env_id=env_id,
+        binary=env_id in _BINARY,
+        sticky_actions=sticky_actions,
+        one_hot=one_hot,
+        flatten=flatten,
+    )
 
 
-def from_gymnax(env: Any, params: Any = None, *, env_id: str | None = None) -> Environment:
+def from_gymnax(
+    env: Any,
+    params: Any = None,
+    *,
+    env_id: str | None = None,
+    binary: bool = False,
+    sticky_actions: float = 0.0,
+    one_hot: bool = False,
+    flatten: bool = False,
+) -> Environment:
     """Wrap one environment with gymnax's interface (``reset``, ``step``, ``action_space`` ...).
 
     Args:
       env: the environment; its ``step`` resets by itself and reports ``info["final_observation"]``.
       params: its parameters, ``env.default_params`` unless given.
       env_id: a name, the environment's own unless given.
+      binary: its float observations are all 0 or 1: give them as bool.
+      sticky_actions: chance that a step repeats the action before it (Machado et al. 2018).
+      one_hot: features of integer observations are one-hot along a new last axis, as deep as their range.
+      flatten: features are one axis long.
 
     Raises:
-      EnvironmentRefusedError: the actions are not discrete.
+      EnvironmentRefusedError: the actions are not discrete, observations are not one array, or ``one_hot`` does not
+        suit them.
     """
     default_params = env.default_params if params is None else params
     env_id = env_id or str(env.name)
@@ -107,6 +155,11 @@ def from_gymnax(env: Any, params: Any = None, *, env_id: str | None = None) -> E
     if not hasattr(actions, "n"):
         raise EnvironmentRefusedError("env.id", f"{env_id!r} has continuous actions; Q-learning needs discrete ones")
     observation = jax.eval_shape(lambda: env.reset(jax.random.key(0), default_params)[0])
+    if not isinstance(observation, jax.ShapeDtypeStruct):
+        raise EnvironmentRefusedError("env.id", f"observations of {env_id} are not one array")
+    is_float = jnp.issubdtype(observation.dtype, jnp.floating)
+    obs_dtype = jnp.dtype(bool) if binary and is_float else observation.dtype
+    depth = _one_hot_depth(env, default_params, env_id, obs_dtype) if one_hot else 0
 
     def with_params(overrides: Mapping[str, Any]) -> Any:
         cast = {name: _cast_like(getattr(default_params, name), value) for name, value in overrides.items()}
@@ -114,7 +167,7 @@ def from_gymnax(env: Any, params: Any = None, *, env_id: str | None = None) -> E
 
     def reset(params: Any, keys: Array) -> tuple[Array, Any]:
         obs, state = jax.vmap(env.reset, (0, None))(keys, params)
-        return obs, _strengthen(state)
+        return obs.astype(obs_dtype), _strengthen(state)
 
     def step(params: Any, keys: Array, state: Any, obs: Array, action: Array) -> tuple[Array, Any, Step]:
         reset_obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
@@ -124,22 +177,129 @@ def from_gymnax(env: Any, params: Any = None, *, env_id: str | None = None) -> E
             obs=obs,
             action=action,
             reward=reward.astype(jnp.float32),
-            terminated=terminated,
-            truncated=truncated,
-            next_obs=info["final_observation"],
+            terminated=terminated.astype(bool),
+            truncated=truncated.astype(bool),
+            next_obs=info["final_observation"].astype(obs_dtype),
         )
-        return reset_obs, _strengthen(state), happened
+        return reset_obs.astype(obs_dtype), _strengthen(state), happened
 
-    return Environment(
+    def features(obs: Array) -> Array:
+        seen = jax.nn.one_hot(obs, depth, dtype=bool) if depth else obs
+        return seen.reshape(seen.shape[0], -1) if flatten else seen
+
+    wrapped = Environment(
         env_id=env_id,
         obs_shape=observation.shape,
-        obs_dtype=observation.dtype,
+        obs_dtype=obs_dtype,
         num_actions=int(actions.n),
         default_params=default_params,
         with_params=with_params,
         reset=reset,
         step=step,
+        features=features,
     )
+    return _with_sticky_actions(wrapped, sticky_actions) if sticky_actions else wrapped
+
+
+class _StickyState(NamedTuple):
+    env_state: Any  # leaves [E, ...]
+    last_action: Array  # [E] int32: the action executed last in this episode, 0 where it has just begun
+
+
+def _with_sticky_actions(env: Environment, probability: float) -> Environment:
+    """``env`` where each step, with ``probability``, repeats what was executed before; ``Step.action`` is the choice.
+
+    In place of gymnax's ``StickyActionWrapper``, which carries the last action over a reset into the next episode;
+    the ALE, whose sticky actions these are (Machado et al. 2018), forgets it.
+    """
+
+    def reset(params: Any, keys: Array) -> tuple[Array, Any]:
+        obs, env_state = env.reset(params, keys)
+        return obs, _StickyState(env_state, jnp.zeros(keys.shape[0], jnp.int32))
+
+    def step(params: Any, keys: Array, state: Any, obs: Array, action: Array) -> tuple[Array, Any, Step]:
+        repeat_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        repeat = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(repeat_keys)
+        executed = jnp.where(repeat, state.last_action, action)
+        next_obs, env_state, happened = env.step(params, step_keys, state.env_state, obs, executed)
+        last_action = jnp.where(happened.terminated | happened.truncated, 0, executed)
+        return next_obs, _StickyState(env_state, last_action), happened._replace(action=action)
+
+    return env._replace(reset=reset, step=step)
+
+
+def _construct(build: Callable[..., Any], env_id: str, kwargs: dict[str, Any]) -> Any:
+    try:
+        return build(**kwargs)
+    except Exception as error:  # whatever an environment's constructor may raise
+        failed = f"{kwargs} do not fit {env_id}" if kwargs else f"{env_id} cannot be made without arguments"
+        raise EnvironmentRefusedError("env.kwargs", f"{failed}: {_first_line(error)}") from error
+
+
+def _find_class(env_id: str) -> Callable[..., Any]:
+    """What ``module:Class`` names."""
+    module_name, _, name = env_id.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the working directory, where ``python -m`` looks and a console script does not
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module may raise
+        missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        message = "there is no such module here or where Python looks" if missing else _first_line(error)
+        raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} cannot be imported: {message}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        close = difflib.get_close_matches(name, [one for one in vars(module) if callable(getattr(module, one))], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} has no class {name!r}{hint}")
+    return found
+
+
+def _check_interface(env: Any, env_id: str) -> None:
+    """Take a step in the abstract, so that what a user's environment lacks is told here and not deep in a trace."""
+
+    def refuse(message: str) -> EnvironmentRefusedError:
+        return EnvironmentRefusedError("env.id", f"{env_id} does not have gymnax's interface: {message}")
+
+    def reset_and_step(key: Array) -> tuple[Any, Any]:
+        obs, state = env.reset(key, env.default_params)
+        return obs, env.step(key, state, jnp.int32(0), env.default_params)
+
+    try:
+        env.action_space(env.default_params)
+        obs, stepped = jax.eval_shape(reset_and_step, jax.random.key(0))
+    except Exception as error:  # whatever a user's environment may raise
+        raise refuse(_first_line(error)) from error
+    if not isinstance(stepped, tuple) or len(stepped) != 6:
+        raise refuse("step gives obs, state, reward, terminated, truncated, info since gymnax 1.0")
+    if not isinstance(stepped[5], dict) or "final_observation" not in stepped[5]:
+        raise refuse('step gives no info["final_observation"], the observation before a reset')
+    if any(jnp.shape(part) for part in stepped[2:5]):
+        raise refuse("reward, terminated and truncated of a step are single values")
+    describe = functools.partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
+    if not describe(obs) == describe(stepped[0]) == describe(stepped[5]["final_observation"]):
+        raise refuse('the observations of reset, step and info["final_observation"] differ in shape or type')
+
+
+def _one_hot_depth(env: Any, params: Any, env_id: str, obs_dtype: Any) -> int:
+    """How many values an integer observation can take."""
+    if not jnp.issubdtype(obs_dtype, jnp.integer):
+        raise EnvironmentRefusedError("env.one_hot", f"observations of {env_id} are {obs_dtype}, not integers")
+    try:
+        space = env.observation_space(params)
+        low, high = (0, space.n - 1) if hasattr(space, "n") else (np.min(space.low), np.max(space.high))
+    except Exception as error:  # whatever a user's environment may raise
+        message = f"{env_id} does not tell the range of its observations: {_first_line(error)}"
+        raise EnvironmentRefusedError("env.one_hot", message) from error
+    if not 0 <= low <= high < _MAX_DEPTH:
+        message = f"observations of {env_id} range from {low} to {high}; one-hot needs 0 to {_MAX_DEPTH - 1} at most"
+        raise EnvironmentRefusedError("env.one_hot", message)
+    return int(high) + 1
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _cast_like(default: Any, value: Any) -> Array:

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 
 from purejaxdqn.core.agent import Agent, make_agent
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.draws import Draws, draw
+from purejaxdqn.core.draws import Draws, UpdateDraws, draw
 from purejaxdqn.core.environments import Environment, make_environment
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.exploration import epsilon, epsilon_greedy
 from purejaxdqn.core.plan import Plan, find_faults, make_plan
-from purejaxdqn.core.replay import uniform_replay
+from purejaxdqn.core.replay import make_replay
 from purejaxdqn.core.rollout import Policy, forget_finished, rollout, start_actors
 from purejaxdqn.core.types import (
     ActorState,
@@ -78,10 +78,12 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
         raise ValueError("; ".join(faults))
     config = config.static()
     plan = make_plan(config)
-    env = env or make_environment(config.env.id, dict(config.env.kwargs))
+    env = env or make_environment(**config.env.making())
     agent = make_agent(config, env, network)
-    replay = uniform_replay(size=config.replay.size)
     num_envs, warmup = config.env.num_envs, config.schedule.warmup
+    replay = make_replay(
+        kind=config.replay.kind, size=config.replay.size, n_step=config.n_step, num_envs=num_envs, warmup=warmup
+    )
     draw_for = functools.partial(
         draw, num_envs=num_envs, num_actions=env.num_actions, batch_size=config.replay.batch_size
     )
@@ -89,38 +91,41 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
     def init(hparams: HParams, key: Array) -> RunnerState:
         init_key, reset_key, prefill_key, key = jax.random.split(key, 4)
         actors = start_actors(env, env.with_params(hparams.env_params), reset_key, num_envs=num_envs)
-        actors, buffer = prefill(hparams, actors, replay.init(actors.obs[0]), prefill_key)
-        return RunnerState(agent.init(init_key), actors, buffer, key)
+        state = RunnerState(agent.init(hparams, init_key), actors, replay.init(actors.obs[0]), key)
+        return prefill(hparams, state, prefill_key)
 
-    def prefill(hparams: HParams, actors: ActorState, buffer: Any, key: Array) -> tuple[ActorState, Any]:
-        def body(carry: tuple, draws: Draws) -> tuple[tuple, None]:
-            actors, buffer = carry
-            return act(hparams, lambda actors, draws: draws.random_action, actors, buffer, draws), None
+    def prefill(hparams: HParams, state: RunnerState, key: Array) -> RunnerState:
+        def body(state: RunnerState, draws: Draws) -> tuple[RunnerState, None]:
+            return act(hparams, lambda actors, draws: draws.random_action, state, draws), None
 
         draws, _ = draw_for(key, plan.warmup, rollout=1, gradient_steps=0)
-        return jax.lax.scan(body, (actors, buffer), draws)[0]
+        return jax.lax.scan(body, state, draws)[0]
 
-    def act(hparams: HParams, policy: Policy, actors: ActorState, buffer: Any, draws: Draws) -> tuple[ActorState, Any]:
+    def act(hparams: HParams, policy: Policy, state: RunnerState, draws: Draws) -> RunnerState:
         """T steps of every environment go into the buffer; T is the first axis of ``draws``."""
-        actors, steps = rollout(env, env.with_params(hparams.env_params), policy, actors, draws)
-        return actors, replay.add(hparams, buffer, steps)
+        actors, steps = rollout(env, env.with_params(hparams.env_params), policy, state.actors, draws)
+        learner = agent.see(state.learner, steps.obs.reshape(-1, *env.obs_shape))
+        return state._replace(learner=learner, actors=actors, replay=replay.add(hparams, state.replay, steps))
 
-    def learn(hparams: HParams, state: RunnerState, bits: Array) -> tuple[RunnerState, UpdateStats]:
+    def learn(hparams: HParams, state: RunnerState, draws: UpdateDraws) -> tuple[RunnerState, UpdateStats]:
         """One gradient step."""
         env_step = state.actors.env_step
-        batch = replay.sample(hparams, state.replay, bits, env_step)
-        learner, td_error, stats = agent.update(hparams, state.learner, batch, env_step)
+        batch = replay.sample(hparams, state.replay, draws.sample, env_step)
+        learner, td_error, stats = agent.update(hparams, state.learner, batch, draws.key, env_step)
         buffer = replay.reprioritise(hparams, state.replay, batch.indices, td_error)
         return state._replace(learner=learner, replay=buffer), stats
 
-    def iteration(hparams: HParams, state: RunnerState, draws: Draws, bits: Array) -> tuple[RunnerState, UpdateStats]:
+    def iteration(
+        hparams: HParams, state: RunnerState, draws: Draws, update_draws: UpdateDraws
+    ) -> tuple[RunnerState, UpdateStats]:
+        policy = agent.policy(state.learner)
+
         def explore(actors: ActorState, draws: Draws) -> Array:
-            q_values = agent.q_values(state.learner.online, actors.obs)
+            q_values = agent.q_values(hparams, policy, actors.obs, draws.noise_key)
             return epsilon_greedy(q_values, epsilon(hparams, actors.env_step, warmup=warmup), draws)
 
-        actors, buffer = act(hparams, explore, state.actors, state.replay, draws)
-        state = state._replace(actors=actors, replay=buffer)
-        state, stats = jax.lax.scan(lambda state, bits: learn(hparams, state, bits), state, bits)
+        state = act(hparams, explore, state, draws)
+        state, stats = jax.lax.scan(lambda state, draws: learn(hparams, state, draws), state, update_draws)
         return state, _mean(stats)
 
     def period(hparams: HParams, state: RunnerState, key: Array) -> tuple[RunnerState, UpdateStats]:
@@ -139,7 +144,7 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
         return state, _row(state.actors, _mean(stats), eval_returns, epsilon_now)
 
     def evaluate(hparams: HParams, state: RunnerState, key: Array, episodes: int) -> Array:
-        q_values = functools.partial(agent.q_values, state.learner.online)
+        q_values = functools.partial(agent.q_values, hparams, agent.policy(state.learner))
         return greedy_returns(env, q_values, env.with_params(hparams.env_params), key, episodes=episodes)
 
     def segment(hparams: HParams, state: RunnerState, epochs: int) -> tuple[RunnerState, EpochRow]:
@@ -151,7 +156,7 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
 
     def train(hparams: HParams, key: Array) -> Result:
         state, rows = segment(hparams, init(hparams, key), plan.epochs)
-        return Result(state.learner.online, rows, finish(hparams, state))
+        return Result(agent.policy(state.learner), rows, finish(hparams, state))
 
     return Program(plan, env, agent, init, segment, finish, train)
 

@@ -55,6 +55,7 @@ def resolve(config: Config) -> Config:
 
 def find_faults(config: Config) -> Iterator[Fault]:
     """Everything wrong between the keys of a config whose single keys are right."""
+    yield from find_family_faults(config)
     schedule, replay = config.schedule, config.replay
     num_envs, batch_size, total = config.env.num_envs, config.replay.batch_size, config.total_timesteps
     learning = total - schedule.warmup
@@ -92,6 +93,11 @@ def find_faults(config: Config) -> Iterator[Fault]:
     yield from at_least(
         "schedule.warmup", schedule.warmup, "replay.batch_size", batch_size, "the first batch would repeat itself"
     )
+    unfinished = (config.n_step - 1) * num_envs
+    if config.n_step > 1:
+        why = f"the newest {unfinished} steps (n_step - 1 of each environment) are not ready, and a batch must be"
+        for key, value in (("schedule.warmup", schedule.warmup), ("replay.size", replay.size)):
+            yield from at_least(key, value, "n_step and replay.batch_size", unfinished + batch_size, why)
     yield from at_least("replay.size", replay.size, "replay.batch_size", batch_size, "the buffer must hold a batch")
     yield from at_least(
         "replay.size", replay.size, "schedule.train_every", schedule.train_every, "new steps would overwrite each other"
@@ -117,6 +123,45 @@ def find_faults(config: Config) -> Iterator[Fault]:
             f"total_timesteps less schedule.warmup ({learning}){near}",
             ("schedule.target_every", "total_timesteps", "schedule.warmup"),
         )
+
+
+def find_family_faults(config: Config) -> Iterator[Fault]:
+    """Choices of the family that do not go together."""
+    distribution, bootstrap = config.distribution, config.bootstrap
+    if distribution.kind == "categorical":
+        low, high = distribution.v_min, distribution.v_max
+        for name, bound in (("v_min", low), ("v_max", high)):
+            if bound is None:
+                message = "missing: a categorical distribution needs the lowest and the highest return of its support"
+                yield Fault(f"distribution.{name}", message, ("distribution.kind",))
+        if low is not None and high is not None and low >= high:
+            message = f"{low:g} is not below distribution.v_max ({high:g})"
+            yield Fault("distribution.v_min", message, ("distribution.v_max",))
+    if distribution.kind == "scalar" and distribution.atoms != 1:
+        message = f"{distribution.atoms}, but distribution.kind is scalar, which has one number an action"
+        yield Fault("distribution.atoms", message, ("distribution.kind",))
+    if distribution.kind != "scalar" and distribution.atoms < 2:
+        message = f"{distribution.atoms} is below 2: a {distribution.kind} distribution needs at least two"
+        yield Fault("distribution.atoms", message, ("distribution.kind",))
+    if distribution.risk != "neutral" and distribution.kind != "iqn":
+        message = f"{distribution.risk!r} needs distribution.kind iqn, which alone can ask for any fraction"
+        yield Fault("distribution.risk", message, ("distribution.kind",))
+    if distribution.risk == "cvar" and not 0 < distribution.risk_level <= 1:
+        message = f"{distribution.risk_level:g} must be above 0 and at most 1: the share of the worst returns"
+        yield Fault("distribution.risk_level", message, ("distribution.risk",))
+    if distribution.risk == "cpw" and distribution.risk_level <= 0:
+        yield Fault("distribution.risk_level", f"{distribution.risk_level:g} must be above 0", ("distribution.risk",))
+    if config.optimizer.centered and config.optimizer.name != "rmsprop":
+        message = f"true needs optimizer.name rmsprop, not {config.optimizer.name}"
+        yield Fault("optimizer.centered", message, ("optimizer.name",))
+    if bootstrap.kind == "munchausen" and bootstrap.temperature < 1e-6:
+        yield Fault("bootstrap.temperature", f"{bootstrap.temperature:g} is too small for float32", ("bootstrap.kind",))
+
+
+def find_warnings(config: Config) -> Iterator[str]:
+    """What is allowed and rarely meant."""
+    if config.network.noisy and max(config.exploration.start, config.exploration.end) > 0:
+        yield "network.noisy explores by itself, and exploration adds random actions: set both of its ends to 0"
 
 
 def _nearest(value: int, unit: int, fits: Callable[[int], bool], *, offset: int = 0) -> str:

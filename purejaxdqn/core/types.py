@@ -1,8 +1,8 @@
 """The records that cross files.
 
 Letters for shapes: B batch, E environments, T steps of a rollout, G gradient steps of an iteration,
-A actions, O observation shape, N evaluation episodes. Every record here is a pytree of arrays; what
-is static lives in ``config``.
+A actions, O observation shape, K atoms or quantiles, N evaluation episodes. Every record here is a pytree
+of arrays; what is static lives in ``config``.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -29,12 +29,23 @@ class HParams(NamedTuple):
     epsilon_end: Any  # [] ... and once the decay is over
     epsilon_fraction: Any  # [] length of the decay as a share of the horizon
     tau: Any  # [] share of the online network that a sync moves into the target; 1 copies
+    v_min: Any  # [] lowest return of a categorical distribution's support
+    v_max: Any  # [] ... and its highest
+    kappa: Any  # [] where the quantile loss turns from square to linear
+    risk_level: Any  # [] parameter of the risk distortion
+    fraction_rate: Any  # [] learning rate of proposed fractions, as a share of learning_rate
+    munchausen_alpha: Any  # [] weight of the log-policy in the reward
+    munchausen_temperature: Any  # [] of the softmax policy
+    munchausen_clip: Any  # [] lowest value of temperature * log-policy, at most 0
+    sigma: Any  # [] initial noise of noisy layers, before division by the root of their inputs
+    priority_alpha: Any  # [] exponent of priorities; 0 samples uniformly
+    priority_beta: Any  # [] exponent of importance weights when learning begins; it ends at 1
     horizon: Any  # [] environment steps that the schedules take for the whole run
     env_params: dict[str, Any]  # [] each: the environment's own parameters that the config sets
 
 
 class Step(NamedTuple):
-    """What happened in one environment step. ``next_obs`` is the true one, before any reset."""
+    """What happened in one environment step; replay keeps these. ``next_obs`` is the true one, before any reset."""
 
     obs: Array  # [..., O]
     action: Array  # [...] int32
@@ -45,13 +56,13 @@ class Step(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """What the replay buffer keeps."""
+    """m steps of one episode as an update takes them; m is n, or less where the episode ended before."""
 
-    obs: Array  # [..., O]
-    action: Array  # [...] int32
-    reward: Array  # [...] float32
-    discount: Array  # [...] float32: gamma, or 0 after a termination
-    next_obs: Array  # [..., O]
+    obs: Array  # [..., O] where the first step began
+    action: Array  # [...] int32, of the first step
+    reward: Array  # [...] float32: sum over k < m of gamma^k times the k-th reward, scaled and clipped
+    discount: Array  # [...] float32: gamma^m, or 0 after a termination
+    next_obs: Array  # [..., O] where the last step led
 
 
 class Batch(NamedTuple):
@@ -62,12 +73,23 @@ class Batch(NamedTuple):
     indices: Array  # [B] int32 place in the buffer, for ``Replay.reprioritise``
 
 
+class Quantiles(NamedTuple):
+    """Distributions of returns by their quantile functions: values at fractions, and what each weighs in the mean."""
+
+    values: Array  # [B, A, K]
+    fractions: Array  # [B, K] or [K], in (0, 1)
+    widths: Array  # [B, K] or [K], sum 1
+    edges: Array | None = None  # [B, K - 1] the fractions between, where a network proposes them
+    edge_values: Array | None = None  # [B, A, K - 1]
+
+
 class LearnerState(NamedTuple):
     """All that learning changes."""
 
     online: Params
     target: Params
     opt_state: Any
+    observations: Any  # running statistics of what was seen; () unless observations are normalised
 
 
 class EpisodeStats(NamedTuple):
@@ -123,16 +145,16 @@ class EpochRow(NamedTuple):
 class Result(NamedTuple):
     """What a finished run leaves."""
 
-    params: Params  # online network
+    params: Params  # what acting takes: the online network
     rows: EpochRow  # leaves [epochs, ...]
     final_returns: Array  # [N] greedy returns of the final parameters
 
 
 class Network(Protocol):
-    """A Q-network: a ``flax.linen`` module, or anything else with these two methods."""
+    """A user's own network: a ``flax.linen`` module, or anything else with these two methods."""
 
     def init(self, key: Array, obs: Array, /) -> Params:
         """Draw parameters; ``obs`` [1, O] is an example of an observation."""
 
     def apply(self, params: Params, obs: Array, /) -> Array:
-        """Q-values [B, A] of observations [B, O]."""
+        """Of observations [B, O]: Q-values [B, A], or what each action's distribution needs, [B, A, K]."""

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import Fault, find_faults, resolve
 from purejaxdqn.host.faults import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from purejaxdqn.core.environments import Environment
 
 Tree = dict[str, Any]
 
@@ -274,25 +277,43 @@ def _environment_faults(config: Config) -> Iterator[Fault]:
     from purejaxdqn.core.environments import EnvironmentRefusedError, make_environment
 
     try:
-        env = make_environment(config.env.id, dict(config.env.kwargs))
+        env = make_environment(**config.env.making())
     except EnvironmentRefusedError as error:
         yield Fault(error.key, str(error), ("env.id", "env.kwargs"))
         return
-    known = [field.name for field in dataclasses.fields(env.default_params)]
+    yield from _feature_faults(config, env)
+    params = env.default_params
+    known = [field.name for field in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else []
     for name, value in config.env.params:
         key = f"env.params.{name}"
         if name not in known:
-            hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"; it has {', '.join(known) or 'none'}"
             yield Fault(key, f"{config.env.id} has no such parameter{hint}", ("env.id", "env.params"))
-        elif wanted := _wanted_parameter(getattr(env.default_params, name), value):
+        elif wanted := _wanted_parameter(getattr(params, name), value):
             yield Fault(key, f"{value!r} must be {wanted}", ("env.id", "env.params"))
+
+
+def _feature_faults(config: Config, env: "Environment") -> Iterator[Fault]:
+    """What a network is shown and cannot take."""
+    import jax
+
+    shape = jax.eval_shape(env.features, jax.ShapeDtypeStruct((1, *env.obs_shape), env.obs_dtype)).shape[1:]
+    if config.network.torso == "minatar_cnn" and (len(shape) != 3 or min(shape[:2]) < 3):
+        laid = [key for key in ("one_hot", "flatten") if getattr(config.env, key)]
+        after = f" after {' and '.join(f'env.{key}' for key in laid)}" if laid else ""
+        message = f"'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more; {config.env.id} gives"
+        yield Fault("network.torso", f"{message} {list(shape)}{after}", ("env.id", "env.one_hot", "env.flatten"))
+    if config.env.normalize and config.env.one_hot:
+        yield Fault(
+            "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
+        )
 
 
 def _wanted_parameter(default: Any, value: Any) -> str | None:
     """What a parameter must be to stand in for ``default``, where ``value`` is not."""
-    if np.shape(default):
-        return "left alone: it is an array, and only single numbers can be set"
     kind = np.asarray(default).dtype.kind
+    if np.shape(default) or kind not in "biuf":
+        return "left alone: only single numbers can be set, and it is none"
     if kind == "b":
         return None if isinstance(value, bool) else "true or false"
     if isinstance(value, bool | str):

@@ -50,8 +50,8 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
     params = traverse_util.unflatten_dict(flat, sep="/")
-    agent = make_agent(config, make_environment(config.env.id, dict(config.env.kwargs)))
-    wanted = jax.eval_shape(lambda: agent.init(jax.random.key(0))).online
+    agent = make_agent(config, make_environment(**config.env.making()))
+    wanted = jax.eval_shape(lambda: agent.policy(agent.init(config.hparams(), jax.random.key(0))))
     shapes = {
         path: (config.num_seeds, *leaf.shape) for path, leaf in traverse_util.flatten_dict(wanted, sep="/").items()
     }
@@ -73,7 +73,7 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
     config, params = load_params(folder)
     check_seed_index(config, seed_index)
     q_values = functools.partial(jitted_q_values(config), jax.tree.map(lambda leaf: leaf[seed_index], params))
-    single = len(make_environment(config.env.id, dict(config.env.kwargs)).obs_shape)
+    single = len(make_environment(**config.env.making()).obs_shape)
 
     def act(obs: Any) -> np.ndarray:
         obs = np.asarray(obs)
@@ -85,7 +85,8 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
 
 def jitted_q_values(config: Config) -> Callable[[Any, Any], jax.Array]:
     """Q-values [B, A] of one agent's parameters and observations [B, O], compiled once for all agents."""
-    return jax.jit(make_agent(config, make_environment(config.env.id, dict(config.env.kwargs))).q_values)
+    agent = make_agent(config, make_environment(**config.env.making()))
+    return jax.jit(functools.partial(agent.q_values, config.hparams()))
 
 
 def one_agent(params: Any, seed_index: int) -> Any:
@@ -113,13 +114,15 @@ def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: i
     Returns:
       Returns [S, N].
     """
-    env = make_environment(config.env.id, dict(config.env.kwargs))
+    env = make_environment(**config.env.making())
     agent = make_agent(config, env)
 
     def play(hparams: Any, params: Any) -> Any:
         env_params = env.with_params(hparams.env_params)
         key = jax.random.key(seed)
-        return greedy_returns(env, lambda obs: agent.q_values(params, obs), env_params, key, episodes=episodes)
+        return greedy_returns(
+            env, functools.partial(agent.q_values, hparams, params), env_params, key, episodes=episodes
+        )
 
     seeds = jax.tree.leaves(params)[0].shape[0]
     layout = lay_out(seeds)
@@ -137,8 +140,9 @@ def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, s
     """
     import gymnasium
 
-    if config.env.params or config.env.kwargs:
-        raise UserError("--backend gymnasium: the run sets env.params or env.kwargs, which Gymnasium does not have")
+    if config.env.params or config.env.kwargs or config.env.sticky_actions:
+        message = "the run sets env.params, env.kwargs or env.sticky_actions, which Gymnasium does not have"
+        raise UserError(f"--backend gymnasium: {message}")
     try:
         envs = [gymnasium.make(config.env.id) for _ in range(episodes)]
     except gymnasium.error.Error as error:

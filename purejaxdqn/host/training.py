@@ -27,6 +27,7 @@ class Training(NamedTuple):
     init: Any  # hparams, (seed, seed index) -> state after the warm-up
     segment: Any  # hparams, state (donated) -> state, rows
     finish: Any  # hparams, state -> final returns
+    policy: Any  # learner -> what acting needs
     compile_seconds: float
 
 
@@ -92,6 +93,7 @@ def compile_training(config: Config, *, segments: int, batch_size: int | None = 
         init=lambda hparams: compiled_init(hparams, places),
         segment=compiled_segment,
         finish=compiled_finish,
+        policy=program.agent.policy,
         compile_seconds=time.perf_counter() - start,
     )
 
@@ -107,4 +109,4 @@ def run_segments(training: Training) -> Iterator[tuple[RunnerState, EpochRow]]:
 def finish_training(training: Training, state: RunnerState) -> Outcome:
     """Evaluate the final parameters and fetch them."""
     final_returns = training.layout.take(jax.device_get(training.finish(training.hparams, state)))
-    return Outcome(training.layout.take(jax.device_get(state.learner.online)), final_returns)
+    return Outcome(training.layout.take(jax.device_get(training.policy(state.learner))), final_returns)

@@ -1,0 +1,322 @@
+"""What each member of the family costs: its gradient step beside plain DQN's, and beside the same step through rlax.
+
+A step is ``Agent.update`` inside one compiled scan over batches drawn beforehand, on one thread. Operations and bytes
+are the compiler's own count of one update, which takes the body of a loop once: the loops over atoms and quantiles do
+more than it says. The rlax formulation has the same network, optimiser and statistics, and only its target and loss
+differ: rlax's functions of one transition, mapped over the batch. The convolution stands beside flax's in a whole
+update of the MinAtar network; differences are shares of the largest entry.
+
+    python -m benchmarks.family            about 4 minutes on two cores
+    python -m benchmarks.family --quick    under a minute: few choices, the small network
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from benchmarks import harness
+from purejaxdqn import configure_cpu
+from purejaxdqn.core.agent import make_agent, make_optimizer
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.environments import Environment, make_environment
+from purejaxdqn.core.networks import Convolution, make_network, noise_size
+from purejaxdqn.core.types import Array, Batch, HParams, LearnerState, Params, Transition, UpdateStats
+
+Overrides = Mapping[str, Mapping[str, Any]]
+Update = Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]
+
+SETTINGS: Mapping[str, Overrides] = {
+    "120-84, batch 128": {"env": {"id": "CartPole-v1"}, "network": {}, "replay": {"batch_size": 128}},
+    "MinAtar, batch 32": {
+        "env": {"id": "Breakout-MinAtar"},
+        "network": {"torso": "minatar_cnn"},
+        "replay": {"batch_size": 32},
+    },
+}
+_C51 = {"kind": "categorical", "v_min": -10.0, "v_max": 10.0}
+CHOICES: Mapping[str, Overrides] = {
+    "dqn": {},
+    "double": {"bootstrap": {"kind": "double"}},
+    "dueling": {"network": {"dueling": True}},
+    "noisy": {"network": {"noisy": True}},
+    "munchausen": {"bootstrap": {"kind": "munchausen"}},
+    "c51": {"distribution": _C51},
+    "quantile": {"distribution": {"kind": "quantile"}},
+    "iqn": {"distribution": {"kind": "iqn"}},
+    "fqf": {"distribution": {"kind": "fqf"}},
+    "rainbow": {
+        "distribution": _C51,
+        "bootstrap": {"kind": "double"},
+        "network": {"dueling": True, "noisy": True},
+    },
+}
+NOT_IN_RLAX = ("munchausen", "fqf")
+QUICK = ("dqn", "c51", "quantile")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few choices, the small network, short runs")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        configure_cpu(devices=1)
+        work = measure_convolution if arguments.worker.pop("kind") == "convolution" else measure_choices
+        print(json.dumps(work(**arguments.worker)))
+        return
+    rounds = 3 if arguments.quick else arguments.rounds
+    print(f"{harness.machine()}, one thread; medians of {rounds} rounds in turn; ratios are to plain DQN\n")
+    choices = QUICK if arguments.quick else tuple(CHOICES)
+    rows = []
+    for setting in list(SETTINGS)[: 1 if arguments.quick else None]:
+        task = {"kind": "choices", "setting": setting, "choices": choices, "rounds": rounds}
+        rows += harness.answer(harness.start(__spec__.name, task))["rows"]
+    print(harness.table(rows), flush=True)
+    convolution = harness.answer(harness.start(__spec__.name, {"kind": "convolution", "rounds": rounds}))["rows"]
+    print("\n" + harness.table(convolution), flush=True)
+    if not arguments.quick:
+        print(harness.write("family", rows))
+        print(harness.write("family_convolution", convolution))
+
+
+def measure_choices(*, setting: str, choices: list[str], rounds: int) -> dict[str, Any]:
+    """Every choice's update and its rlax formulation, in turn."""
+    env = make_environment(SETTINGS[setting]["env"]["id"])
+    batches = make_batches(make_config(setting, "dqn"), env)
+    runs: dict[str, Callable[[], float]] = {}
+    counts = {}
+    for name in choices:
+        config = make_config(setting, name)
+        agent = make_agent(config, env)
+        hparams = config.hparams()
+        learner = jax.jit(agent.init)(hparams, jax.random.key(0))
+        runs[name] = timed(agent.update, hparams, learner, batches)
+        counts[name] = counted(agent.update, hparams, learner, batches)
+        if name not in NOT_IN_RLAX:
+            runs[f"rlax {name}"] = timed(rlax_update(config, env), hparams, learner, batches)
+    times = in_turn(runs, rounds)
+
+    def row(name: str) -> dict[str, Any]:
+        ratio, flops = ratio_of(times[name], times["dqn"]), counts[name]["flops"] / counts["dqn"]["flops"]
+        rlax = times.get(f"rlax {name}")
+        return {
+            "network": setting,
+            "choice": name,
+            "time ratio": ratio,
+            "FLOP ratio": flops,
+            "bytes ratio": counts[name]["bytes"] / counts["dqn"]["bytes"],
+            "time / FLOP ratio": ratio / flops,
+            "MFLOP": counts[name]["flops"] / 1e6,
+            "MB": counts[name]["bytes"] / 1e6,
+            "microseconds": 1e6 * statistics.median(times[name]),
+            "through rlax": 1e6 * statistics.median(rlax) if rlax else "",
+            "ours / rlax": ratio_of(times[name], rlax) if rlax else "",
+        }
+
+    return {"rows": [row(name) for name in choices]}
+
+
+def measure_convolution(*, rounds: int) -> dict[str, Any]:
+    """``Convolution`` and flax's in turn, in plain DQN's update of the MinAtar network, and how far they differ."""
+    setting = "MinAtar, batch 32"
+    config, env = make_config(setting, "dqn"), make_environment(SETTINGS[setting]["env"]["id"])
+    hparams, batches = config.hparams(), make_batches(config, env)
+    layers = {"ours": Convolution(features=16), "flax": nn.Conv(16, (3, 3), padding="VALID")}
+    runs = {}
+    for name, layer in layers.items():
+        agent = make_agent(config, env, ConvolutionalNetwork(layer, config.network.hidden[0], env.num_actions))
+        runs[name] = timed(agent.update, hparams, jax.jit(agent.init)(hparams, jax.random.key(0)), batches)
+    times = in_turn(runs, rounds)
+
+    obs_key, init_key, cotangent_key = jax.random.split(jax.random.key(0), 3)
+    obs = jax.random.normal(obs_key, (32, *env.obs_shape))
+    params = layers["flax"].init(init_key, obs)
+    cotangent = jax.random.normal(cotangent_key, layers["flax"].apply(params, obs).shape)
+
+    def both(layer: nn.Module) -> Any:
+        out, pull = jax.vjp(layer.apply, params, obs)
+        return out, pull(cotangent)
+
+    (out, grads), (expected, expected_grads) = (jax.jit(both, static_argnums=0)(layer) for layer in layers.values())
+    row = {
+        "ours (ms an update)": 1e3 * statistics.median(times["ours"]),
+        "flax (ms an update)": 1e3 * statistics.median(times["flax"]),
+        "ours / flax": ratio_of(times["ours"], times["flax"]),
+        "outputs differ by": largest_difference(out, expected),
+        "gradients differ by": largest_difference(grads, expected_grads),
+    }
+    return {"rows": [row]}
+
+
+class ConvolutionalNetwork(nn.Module):
+    """The network of ``minatar_cnn`` with a convolution of the caller's."""
+
+    convolution: nn.Module
+    width: int
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        """Q-values [B, A] of images [B, H, W, C]."""
+        x = jax.nn.relu(self.convolution(obs.astype(jnp.float32)))
+        x = jax.nn.relu(nn.Dense(self.width)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.num_actions)(x)
+
+
+def make_config(setting: str, choice: str) -> Config:
+    """The config of a choice in a setting."""
+    parts = (SETTINGS[setting], CHOICES[choice])
+    sections = {section for part in parts for section in part}
+    return Config.model_validate(
+        {section: {k: v for part in parts for k, v in part.get(section, {}).items()} for section in sections}
+    )
+
+
+def make_batches(config: Config, env: Environment, *, steps: int = 100) -> Batch:
+    """Batches [steps, B, ...] that no environment made: of its shapes and types, with as many ends as are usual."""
+    shape = (steps, config.replay.batch_size)
+    obs_key, next_key, action_key, reward_key, end_key = jax.random.split(jax.random.key(0), 5)
+
+    def observe(key: Array) -> Array:
+        if env.obs_dtype == jnp.bool_:
+            return jax.random.bernoulli(key, 0.1, (*shape, *env.obs_shape))
+        return jax.random.normal(key, (*shape, *env.obs_shape), env.obs_dtype)
+
+    transition = Transition(
+        obs=observe(obs_key),
+        action=jax.random.randint(action_key, shape, 0, env.num_actions),
+        reward=jax.random.normal(reward_key, shape),
+        discount=0.99 * jax.random.bernoulli(end_key, 0.95, shape),
+        next_obs=observe(next_key),
+    )
+    return Batch(transition, weight=jnp.ones(shape), indices=jnp.zeros(shape, jnp.int32))
+
+
+def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batch) -> Callable[[], float]:
+    """Compile a scan of updates over the batches -> a function that runs it and returns seconds an update."""
+    steps = batches.weight.shape[0]
+    arguments = hparams, learner, batches, jax.random.split(jax.random.key(0), steps)
+
+    @jax.jit
+    def run(hparams: HParams, learner: LearnerState, batches: Batch, keys: Array) -> Any:
+        def body(learner: LearnerState, xs: tuple[Batch, Array]) -> Any:
+            learner, td_error, stats = update(hparams, learner, *xs, jnp.zeros((), jnp.int32))
+            return learner, (td_error, stats)
+
+        return jax.lax.scan(body, learner, (batches, keys))
+
+    compiled = run.lower(*arguments).compile()
+    jax.block_until_ready(compiled(*arguments))
+
+    def seconds(*, at_least: float = 0.05) -> float:
+        start, calls = time.perf_counter(), 0
+        while (spent := time.perf_counter() - start) < at_least or not calls:
+            jax.block_until_ready(compiled(*arguments))
+            calls += 1
+        return spent / (calls * steps)
+
+    return seconds
+
+
+def counted(update: Update, hparams: HParams, learner: LearnerState, batches: Batch) -> dict[str, float]:
+    """The compiler's count of one update: operations and bytes."""
+    batch = jax.tree.map(lambda x: x[0], batches)
+    arguments = hparams, learner, batch, jax.random.key(0), jnp.zeros((), jnp.int32)
+    cost = jax.jit(update).lower(*arguments).compile().cost_analysis()
+    return {"flops": cost["flops"], "bytes": cost["bytes accessed"]}
+
+
+def in_turn(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each run's seconds, one of every run a round."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(run())
+    return times
+
+
+def ratio_of(times: list[float], others: list[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(one / other for one, other in zip(times, others, strict=True))
+
+
+def largest_difference(tree: Any, other: Any) -> float:
+    """The largest difference of two trees' arrays, as a share of the largest entry of its array."""
+    shares = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b))), tree, other)
+    return max(jax.tree.leaves(shares))
+
+
+def rlax_update(config: Config, env: Environment) -> Update:
+    """An update with rlax's target and loss; all else is as in ``make_agent``."""
+    import rlax
+
+    kind, atoms = config.distribution.kind, config.distribution.atoms
+    network = {name: getattr(config.network, name) for name in type(config.network).model_fields if name != "sigma"}
+    net = make_network(num_actions=env.num_actions, distribution=kind, atoms=atoms, **network)
+    double = config.bootstrap.kind == "double"
+    midpoints = (jnp.arange(atoms) + 0.5) / atoms
+
+    def losses_and_q(hparams: HParams, out: Any, nexts: tuple[Any, ...], batch: Batch) -> tuple[Array, Array]:
+        """Of outputs at obs and at next_obs (of the target; and of what chooses the action): [B], [B, A]."""
+        moved = batch.transition[1:4]
+        match kind:
+            case "scalar":
+                td_error = jax.vmap(rlax.double_q_learning if double else rlax.q_learning)(out, *moved, *nexts)
+                return rlax.huber_loss(td_error), out
+            case "categorical":
+                support = jnp.linspace(hparams.v_min, hparams.v_max, atoms)
+                learn = rlax.categorical_double_q_learning if double else rlax.categorical_q_learning
+                nexts = (nexts[0], *(jax.nn.softmax(logits) @ support for logits in nexts[1:]))
+                learn = jax.vmap(learn, (None, 0, 0, 0, 0, None, *(0 for _ in nexts)))
+                return learn(support, out, *moved, support, *nexts), jax.nn.softmax(out) @ support
+            case _:
+                fractions = jnp.broadcast_to(getattr(out, "fractions", midpoints), (moved[0].size, atoms))
+                out, next_out, selector = (
+                    jnp.swapaxes(getattr(x, "values", x), 1, 2) for x in (out, nexts[0], nexts[-1])
+                )
+                learn = jax.vmap(functools.partial(rlax.quantile_q_learning, huber_param=1.0))
+                return learn(out, fractions, *moved, selector, next_out), jnp.mean(out, axis=1)
+
+    def update(hparams: HParams, learner: LearnerState, batch: Batch, key: Array, env_step: Array) -> Any:
+        obs, action, *_, next_obs = batch.transition
+        noise_key, fraction_key = jax.random.split(key)
+        size = noise_size(learner.online)
+        noise = jax.random.normal(noise_key, (3, size)) if size else (None, None, None)
+        fractions = jax.random.uniform(fraction_key, (2, *action.shape, atoms)) if kind == "iqn" else (None, None)
+        nexts = (net.apply(learner.target, next_obs, noise[1], fractions[1]),)
+        if double:
+            nexts += (net.apply(learner.online, next_obs, noise[2], midpoints),)
+        elif kind == "iqn":
+            nexts += (net.apply(learner.target, next_obs, noise[1], midpoints),)
+
+        def loss(online: Params) -> tuple[Array, tuple[Array, Array]]:
+            out = net.apply(online, obs, noise[0], fractions[0])
+            losses, q_values = losses_and_q(hparams, out, nexts, batch)
+            taken = jnp.take_along_axis(q_values, action[:, None], axis=1)
+            return jnp.mean(batch.weight * losses), (losses, jnp.mean(taken))
+
+        (loss_value, (losses, q_value)), grads = jax.value_and_grad(loss, has_aux=True)(learner.online)
+        grad_norm = optax.tree.norm(grads)
+        grads = optax.tree.scale(jnp.minimum(1.0, hparams.max_grad_norm / grad_norm), grads)
+        optimizer = make_optimizer(config.optimizer, hparams, env_step)
+        updates, opt_state = optimizer.update(grads, learner.opt_state, learner.online)
+        online = optax.apply_updates(learner.online, updates)
+        return learner._replace(online=online, opt_state=opt_state), losses, UpdateStats(loss_value, q_value, grad_norm)
+
+    return jax.default_matmul_precision(config.precision)(update)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

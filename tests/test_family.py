@@ -1,0 +1,233 @@
+"""The family: every combination builds, and many of them learn."""
+
+import functools
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxdqn import load_config
+from purejaxdqn.core import agent as agent_module
+from purejaxdqn.core.agent import make_agent
+from purejaxdqn.core.draws import draw
+from purejaxdqn.core.environments import from_gymnax
+from purejaxdqn.core.loop import make_program
+from purejaxdqn.core.normalization import normalize, nothing_seen, see
+from purejaxdqn.core.types import Batch, Transition
+from tests.conftest import TINY
+from tests.probes import Table, TableMDP
+
+DISTRIBUTIONS = {
+    "scalar": "distribution.kind=scalar",
+    "categorical": "distribution={kind: categorical, atoms: 21, v_min: 0, v_max: 10}",
+    "quantile": "distribution={kind: quantile, atoms: 11}",
+    "iqn": "distribution={kind: iqn, atoms: 8}",
+    "fqf": "distribution={kind: fqf, atoms: 8}",
+}
+BOOTSTRAPS = ("greedy", "double", "munchausen")
+REPLAYS = ("uniform", "prioritised")
+STEPS = (1, 3)
+OFF_ON = ("false", "true")
+
+
+def overrides(choice):
+    distribution, bootstrap, replay, n_step, dueling, noisy = choice
+    return [
+        DISTRIBUTIONS[distribution],
+        f"bootstrap.kind={bootstrap}",
+        f"replay.kind={replay}",
+        f"n_step={n_step}",
+        f"network.dueling={dueling}",
+        f"network.noisy={noisy}",
+    ]
+
+
+MDP = TableMDP([[1, 0], [0, 1]], [[0, 1], [1, 0]], [False, False], time_limit=6)
+
+
+@pytest.mark.parametrize("bootstrap", BOOTSTRAPS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_every_combination_builds_and_has_its_shapes(distribution, bootstrap):
+    for choice in itertools.product(REPLAYS, STEPS, OFF_ON, OFF_ON):
+        config = load_config("cartpole_cleanrl", [*TINY, *overrides((distribution, bootstrap, *choice))])
+        program = make_program(config, env=from_gymnax(MDP))
+        state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
+        after, rows = jax.eval_shape(lambda s, p=program, c=config: p.segment(c.hparams(), s, 13), state)
+        jax.tree.map(lambda one, other: (one.shape, one.dtype) == (other.shape, other.dtype) or 1 / 0, state, after)
+        assert rows.eval_returns.shape == (13, 3)
+        assert {leaf.dtype for leaf in jax.tree.leaves(after.learner)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
+        assert ("noisy" in str(after.learner.online).lower()) == (choice[3] == "true")
+
+
+SHORT = [
+    "total_timesteps=12_800",
+    "env.num_envs=8",
+    "network.hidden=[64,64]",
+    "optimizer={learning_rate: 2e-3, eps: 1e-5, anneal: true}",
+    "reward.scale=0.1",
+    "replay={size: 12_800, batch_size: 64}",
+    "exploration={end: 0.05, fraction: 0.4}",
+    "schedule={warmup: 512, train_every: 16, gradient_steps: 8, target_every: 256}",
+    "evaluation={episodes: 10, final_episodes: 20}",
+]
+LEARNING = [
+    # distribution, bootstrap, replay, n, dueling, noisy
+    ("scalar", "greedy", "uniform", 1, "false", "false"),
+    ("scalar", "double", "prioritised", 3, "true", "false"),
+    ("scalar", "double", "uniform", 1, "false", "true"),
+    ("scalar", "munchausen", "uniform", 1, "false", "false"),
+    ("scalar", "munchausen", "prioritised", 3, "true", "true"),
+    ("categorical", "greedy", "uniform", 1, "false", "false"),
+    ("categorical", "double", "prioritised", 3, "true", "true"),
+    ("categorical", "munchausen", "uniform", 1, "false", "false"),
+    ("categorical", "double", "uniform", 3, "false", "false"),
+    ("quantile", "greedy", "uniform", 1, "false", "false"),
+    ("quantile", "double", "prioritised", 1, "false", "false"),
+    ("quantile", "munchausen", "uniform", 3, "true", "false"),
+    ("quantile", "double", "uniform", 1, "true", "true"),
+    ("iqn", "greedy", "uniform", 1, "false", "false"),
+    ("iqn", "double", "prioritised", 3, "true", "false"),
+    ("iqn", "munchausen", "uniform", 1, "false", "false"),
+    ("iqn", "double", "uniform", 3, "false", "true"),
+    ("fqf", "greedy", "uniform", 1, "false", "false"),
+    ("fqf", "double", "prioritised", 3, "true", "false"),
+    ("fqf", "munchausen", "uniform", 1, "false", "false"),
+    ("fqf", "greedy", "uniform", 3, "true", "true"),
+]
+MARGIN = 70.0
+"""Steps of CartPole by which the greedy return grows; the untrained networks here stay up for 9 to 34."""
+
+
+@pytest.mark.parametrize("choice", LEARNING, ids=lambda choice: "-".join(map(str, choice)))
+def test_a_short_run_ends_better_than_it_began(choice):
+    config = load_config("cartpole_cleanrl", [*SHORT, *overrides(choice)])
+    program = make_program(config)
+
+    def run(hparams, key):
+        start = program.init(hparams, key)
+        end, _ = program.segment(hparams, start, program.plan.epochs)
+        return program.finish(hparams, start), program.finish(hparams, end)
+
+    first, last = jax.jit(run)(config.hparams(), jax.random.key(1))
+    assert np.mean(last) > np.mean(first) + MARGIN
+
+
+def test_noise_is_fresh_for_each_action_and_each_update_and_absent_in_evaluation():
+    config = load_config("cartpole_cleanrl", [*TINY, "network.noisy=true"])
+    agent = make_agent(config, from_gymnax(MDP))
+    learner = agent.init(config.hparams(), jax.random.key(0))
+    same = jnp.tile(jnp.array([[1.0, 0.0]]), (4, 1))
+    q_values = functools.partial(agent.q_values, config.hparams(), agent.policy(learner), same)
+    one, other = np.asarray(q_values(jax.random.key(1))), np.asarray(q_values(jax.random.key(2)))
+    assert len(np.unique(one[:, 0])) == 4  # each environment has its own
+    assert not np.any(one == other)  # and each step
+    np.testing.assert_array_equal(one, q_values(jax.random.key(1)))
+    assert len(np.unique(np.asarray(q_values()), axis=0)) == 1  # evaluation has none
+    batch = Batch(Transition(same, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), same), jnp.ones(4), jnp.arange(4))
+    updated = [
+        agent.update(config.hparams(), learner, batch, jax.random.key(k), jnp.int32(100))[2].loss for k in (1, 1, 2)
+    ]
+    assert updated[0] == updated[1] != updated[2]
+
+
+def test_the_loop_gives_every_action_and_every_update_a_noise_of_its_own():
+    """No key is drawn twice, and the loop uses none twice."""
+    config = load_config("cartpole_cleanrl", [*TINY, "network.noisy=true"])
+    acting, learning = draw(jax.random.key(0), 6, rollout=3, num_envs=4, num_actions=2, gradient_steps=2, batch_size=8)
+    keys = [jax.random.key_data(keys).reshape(-1, 2) for keys in (acting.noise_key, learning.key, acting.step_keys)]
+    assert [len(part) for part in keys] == [18, 12, 72]
+    assert len(np.unique(np.concatenate(keys), axis=0)) == 102
+    with jax.debug_key_reuse(True):
+        jax.jit(make_program(config, env=from_gymnax(MDP)).train)(config.hparams(), jax.random.key(0))
+
+
+def test_fractions_are_drawn_anew_for_each_item_and_each_update(monkeypatch):
+    config = load_config("cartpole_cleanrl", [*TINY, DISTRIBUTIONS["iqn"]])
+    seen = []
+    right = agent_module.make_network
+
+    def spying(**choices):
+        net = right(**choices)
+
+        def apply(params, obs, noise, fractions):
+            seen.append(fractions)
+            return net.apply(params, obs, noise, fractions)
+
+        return net._replace(apply=apply)
+
+    monkeypatch.setattr(agent_module, "make_network", spying)
+    agent = agent_module.make_agent(config, from_gymnax(MDP))
+    learner = agent.init(config.hparams(), jax.random.key(0))
+    same = jnp.tile(jnp.array([[1.0, 0.0]]), (4, 1))
+    batch = Batch(Transition(same, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), same), jnp.ones(4), jnp.arange(4))
+    seen.clear()
+    drawn = []
+    for k in (1, 2):
+        with jax.disable_jit():
+            agent.update(config.hparams(), learner, batch, jax.random.key(k), jnp.int32(100))
+        drawn += [np.asarray(one) for one in seen if np.shape(one) == (4, 8)]
+        seen.clear()
+    everything = np.concatenate([np.ravel(one) for one in drawn])
+    assert len(everything) == 2 * 2 * 4 * 8  # online and target, two updates
+    assert len(np.unique(everything)) == len(everything)
+    assert 0 <= everything.min() < 0.1
+    assert 0.9 < everything.max() < 1
+
+
+def test_statistics_of_observations_are_those_of_all_that_was_seen():
+    generator = np.random.default_rng(0)
+    parts = [generator.normal(3, 5, size=(n, 2)).astype(np.float32) for n in (4, 1, 30)]
+    statistics = nothing_seen(jnp.zeros(2))
+    np.testing.assert_allclose(normalize(statistics, jnp.array([[2.0, -7.0]])), [[2.0, -7.0]], rtol=1e-6)
+    for part in parts:
+        statistics = see(statistics, jnp.asarray(part))
+    whole = np.concatenate(parts)
+    np.testing.assert_allclose(statistics.mean, whole.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(statistics.variance, whole.var(0), rtol=1e-4)
+    scaled = normalize(statistics, jnp.asarray(whole))
+    np.testing.assert_allclose(np.std(scaled, 0), 1, rtol=1e-3)
+    assert np.abs(normalize(statistics, jnp.full((1, 2), 1e9))).max() == 10
+
+
+def test_normalised_observations_are_learned_from_and_acted_on():
+    """The run's statistics are those of its own steps, warm-up included, and travel with the policy."""
+    config = load_config("cartpole_cleanrl", [*TINY, "env.normalize=true"])
+    program = make_program(config)
+
+    def run(hparams, key):
+        state, _ = program.segment(hparams, program.init(hparams, key), 5)
+        return state
+
+    state = jax.jit(run)(config.hparams(), jax.random.key(0))
+    steps = int(state.actors.env_step)
+    assert steps == 80 + 5 * 40
+    held = np.asarray(state.replay.experience.obs[0, :steps])
+    statistics = state.learner.observations
+    assert int(statistics.seen) == steps
+    np.testing.assert_allclose(statistics.mean, held.mean(0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(statistics.variance, held.var(0), rtol=1e-3)
+    policy = program.agent.policy(state.learner)
+    scaled = (held - held.mean(0)) / held.std(0)
+    plain = make_program(load_config("cartpole_cleanrl", TINY)).agent
+    np.testing.assert_allclose(
+        program.agent.q_values(config.hparams(), policy, held),
+        plain.q_values(config.hparams(), state.learner.online, scaled.astype(np.float32)),
+        rtol=1e-2,
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("distribution.kind=quantile", "distribution quantile needs a network that returns (1, 2, 51), not (1, 2)"),
+        ("distribution.kind=iqn", "distribution iqn needs the config's own network"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_distribution_is_refused(choice, message):
+    config = load_config("cartpole_cleanrl", [*TINY, choice])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_program(config, env=from_gymnax(MDP), network=Table(np.zeros((2, 2))))

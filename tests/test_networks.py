@@ -1,0 +1,191 @@
+"""Networks: noisy layers, dueling streams, fractions, and the convolution, each against its formula."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from purejaxdqn.core.networks import Convolution, NoisyDense, make_network, noise_size
+from purejaxdqn.core.types import Quantiles
+
+B, A, K, INPUTS = 5, 3, 4, 6
+
+
+def network(distribution="scalar", **choices):
+    defaults = {"torso": "mlp", "hidden": (8, 7), "activation": "relu", "layer_norm": False}
+    off = {"dueling": False, "noisy": False, "atoms": 1 if distribution == "scalar" else K}
+    return make_network(num_actions=A, distribution=distribution, **{**defaults, **off, **choices})
+
+
+@functools.cache
+def obs(*shape):
+    return jax.random.normal(jax.random.key(9), (B, *(shape or (INPUTS,))))
+
+
+def params_of(net, x=None, sigma=0.5):
+    return net.init(jax.random.key(0), obs()[:1] if x is None else x[:1], sigma)
+
+
+def f(noise):
+    return np.sign(noise) * np.sqrt(np.abs(noise))
+
+
+def test_a_noisy_layer_is_the_papers_formula():
+    """Fortunato et al. 2018, eq. 9 to 11, with the matrix of noise written out, for a shared draw and one an item."""
+    layer, x = NoisyDense(3, 0.5), obs()
+    params = layer.init(jax.random.key(1), x, None, None)
+    mu, sigma, bias, bias_sigma = (
+        np.asarray(params["params"][name], np.float64) for name in ("kernel", "kernel_sigma", "bias", "bias_sigma")
+    )
+    np.testing.assert_allclose(sigma, 0.5 / np.sqrt(INPUTS), rtol=1e-6)
+    np.testing.assert_allclose(bias_sigma, 0.5 / np.sqrt(INPUTS), rtol=1e-6)
+    assert np.abs(mu).max() <= 1 / np.sqrt(INPUTS)
+    assert np.abs(bias).max() <= 1 / np.sqrt(INPUTS)
+    generator = np.random.default_rng(0)
+    before, after = f(generator.normal(size=(B, INPUTS))), f(generator.normal(size=(B, 3)))
+    wanted = np.stack(
+        [x[b] @ (mu + sigma * np.outer(before[b], after[b])) + bias + bias_sigma * after[b] for b in range(B)]
+    )
+    ours = layer.apply(params, x, jnp.asarray(before, jnp.float32), jnp.asarray(after, jnp.float32))
+    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+    shared = layer.apply(params, x, jnp.asarray(before[0], jnp.float32), jnp.asarray(after[0], jnp.float32))
+    np.testing.assert_allclose(shared[0], wanted[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.apply(params, x, None, None), x @ mu + bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("distribution", ["scalar", "quantile", "iqn", "fqf"])
+def test_all_noise_is_used_and_each_draw_is_its_own(distribution, dueling):
+    net = network(distribution, noisy=True, dueling=dueling, activation="tanh")  # no unit is dead
+    params = params_of(net)
+    size = noise_size(params)
+    layers = [(INPUTS, 8), (8, 7), (7, {"scalar": A, "quantile": A * K, "iqn": A, "fqf": A}[distribution])]
+    if dueling:
+        layers += [(8, 7), (7, K if distribution == "quantile" else 1)]
+    assert size == sum(map(sum, layers))
+    fractions = jnp.linspace(0.02, 0.98, 16)
+
+    def output(noise):
+        return jax.tree.leaves(net.apply(params, obs(), noise, fractions))[0]
+
+    noise = jax.random.normal(jax.random.key(2), (size,))
+    assert np.all(jax.grad(lambda noise: jnp.sum(jnp.sin(3 * output(noise))))(noise) != 0)
+    np.testing.assert_allclose(output(jnp.tile(noise, (B, 1))), output(noise), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(output(noise), output(-noise))
+    np.testing.assert_array_equal(output(None), output(jnp.zeros(size)))
+
+
+def test_without_noisy_layers_there_is_no_noise():
+    assert noise_size(params_of(network(dueling=True))) == 0
+
+
+def test_sigma_sets_the_initial_noise_alone():
+    low, high = (params_of(network(noisy=True), sigma=sigma)["params"] for sigma in (0.1, 0.4))
+    for name in low:
+        np.testing.assert_allclose(4 * low[name]["kernel_sigma"], high[name]["kernel_sigma"], rtol=1e-6)
+        np.testing.assert_array_equal(low[name]["kernel"], high[name]["kernel"])
+
+
+@pytest.mark.parametrize("distribution", ["scalar", "categorical"])
+def test_dueling_is_the_value_plus_advantages_less_their_mean(distribution):
+    """Wang et al. 2016, eq. 9, from the layers by hand; the streams share all but the last hidden layer."""
+    net = network(distribution, dueling=True)
+    params = params_of(net)
+    layers = [params["params"][f"Dense_{i}"] for i in range(5)]
+    atoms = K if distribution == "categorical" else 1
+
+    def dense(x, layer):
+        return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
+
+    shared = np.maximum(0, dense(np.asarray(obs(), np.float64), layers[0]))
+    advantages = dense(np.maximum(0, dense(shared, layers[1])), layers[2]).reshape(B, A, atoms)
+    value = dense(np.maximum(0, dense(shared, layers[3])), layers[4]).reshape(B, 1, atoms)
+    wanted = value + advantages - advantages.mean(1, keepdims=True)
+    np.testing.assert_allclose(net.apply(params, obs(), None, None).reshape(B, A, atoms), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_convolution_is_flaxs():
+    x = (jax.random.uniform(jax.random.key(3), (B, 10, 10, 4)) < 0.3).astype(jnp.float32)
+    ours, theirs = Convolution(16), nn.Conv(16, (3, 3), padding="VALID")
+    params = ours.init(jax.random.key(4), x)
+    params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(5), leaf.shape), params)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, theirs.init(jax.random.key(4), x))
+    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), rtol=1e-5, atol=1e-5)
+
+    def gradient(layer):
+        return jax.grad(lambda params: jnp.mean(jnp.sin(layer.apply(params, x))))(params)
+
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradient(ours), gradient(theirs))
+
+
+def test_the_minatar_network_is_a_convolution_and_a_hidden_layer():
+    images = obs(10, 10, 4) > 0
+    params = params_of(network(torso="minatar_cnn", hidden=(128,)), images)["params"]
+    shapes = {name: layer["kernel"].shape for name, layer in params.items()}
+    assert shapes == {"Convolution_0": (3, 3, 4, 16), "Dense_0": (8 * 8 * 16, 128), "Dense_1": (128, A)}
+
+
+def test_an_implicit_network_is_the_papers_formula():
+    """Dabney et al. 2018b, section 3.1 and eq. 4: the last hidden layer times the embedding of the fraction."""
+    net = network("iqn")
+    params = params_of(net)
+    fractions = jax.random.uniform(jax.random.key(6), (B, K))
+    out = net.apply(params, obs(), None, fractions)
+    layer = {
+        name: jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"][name]) for name in params["params"]
+    }
+
+    def dense(x, name):
+        return x @ layer[name]["kernel"] + layer[name]["bias"]
+
+    hidden = np.asarray(obs(), np.float64)
+    for name in ("Dense_0", "Dense_1"):
+        hidden = np.maximum(0, dense(hidden, name))
+    for k in range(K):
+        cosines = np.cos(np.pi * np.arange(64) * np.asarray(fractions, np.float64)[:, k : k + 1])
+        wanted = dense(hidden * np.maximum(0, dense(cosines, "embedding")), "Dense_2")
+        np.testing.assert_allclose(out.values[:, :, k], wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(out.fractions, fractions)
+    np.testing.assert_allclose(out.widths, 1 / K)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_proposed_fractions_are_in_order_and_make_up_the_whole(seed):
+    net = network("fqf", atoms=9)
+    params = net.init(jax.random.key(seed), obs()[:1], 0.5)
+    params["params"]["fractions"]["kernel"] *= 300.0  # far from even
+    out = net.apply(params, obs(), None, None)
+    assert isinstance(out, Quantiles)
+    assert out.values.shape == (B, A, 9)
+    assert out.edge_values.shape == (B, A, 8)
+    assert np.ptp(out.widths) > 0.1
+    np.testing.assert_allclose(out.widths.sum(-1), 1, rtol=1e-5)
+    everything = np.empty((B, 17))
+    everything[:, ::2], everything[:, 1::2] = out.fractions, out.edges
+    assert np.all(np.diff(everything) >= 0)
+    assert np.all((everything > 0) & (everything < 1))
+    np.testing.assert_allclose(out.edges, np.cumsum(out.widths, -1)[:, :-1], rtol=1e-5)
+
+
+def test_the_fraction_loss_moves_the_proposal_alone_and_the_quantile_loss_all_else():
+    net = network("fqf")
+    params = params_of(net)
+    for part, moved in (("edges", {"fractions"}), ("values", {"Dense_0", "Dense_1", "Dense_2", "embedding"})):
+        grads = jax.grad(lambda params, part=part: jnp.sum(getattr(net.apply(params, obs(), None, None), part) ** 2))(
+            params
+        )
+        assert {name for name, leaf in grads["params"].items() if np.any(leaf["kernel"])} == moved
+
+
+def test_layer_norm_stands_before_the_activation():
+    net = network(layer_norm=True, hidden=(16,), activation="tanh")
+    params = params_of(net)
+    layer, scaled = params["params"]["Dense_0"], obs() * 100.0
+    hidden = scaled @ layer["kernel"] + layer["bias"]
+    normal = (hidden - hidden.mean(-1, keepdims=True)) / hidden.std(-1, keepdims=True)
+    last = params["params"]["Dense_1"]
+    wanted = np.tanh(normal) @ last["kernel"] + last["bias"]
+    np.testing.assert_allclose(net.apply(params, scaled, None, None), wanted, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,40 @@
+"""Every preset learns in the budget of the config it is laid over: minutes, run with ``pytest -m slow``."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxdqn import load_config, run_many
+from purejaxdqn.host.training import run_key
+
+PRESETS = (
+    "dqn",
+    "double_dqn",
+    "dueling",
+    "per",
+    "n_step",
+    "c51",
+    "qr_dqn",
+    "iqn",
+    "fqf",
+    "munchausen",
+    "noisy",
+    "rainbow",
+)
+SEEDS = 5
+
+
+def mean_return(*names):
+    config = load_config(list(names))
+    keys = jnp.stack([run_key(np.uint32(31), np.uint32(k)) for k in range(SEEDS)])
+    result = run_many(config, config.hparams(), keys)
+    scores = np.asarray(result.final_returns[0].mean(-1))
+    print("greedy returns of", *names, scores)
+    return scores.mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("config", "score"), [("cartpole", 400.0), ("catch", 0.9), ("discounting_chain", 1.0)])
+def test_every_preset_learns(config, score, preset):
+    assert mean_return(config, preset) >= score
