@@ -154,8 +154,10 @@ class QNetwork(nn.Module):
 
     def _embedding(self, fractions: Array) -> Array:
         """Fractions [..., K] -> features [..., K, F] by cosines (Dabney et al. 2018b, eq. 4)."""
-        cosines = _cos_pi(jnp.arange(_COSINES) * fractions[..., None])
-        return jax.nn.relu(_flat(nn.Dense(self.hidden[-1], name="embedding"), cosines))
+        # In two axes: with more, XLA's CPU takes the gradient of a transposed copy.
+        cosines = _cos_pi(jnp.arange(_COSINES) * fractions.reshape(-1, 1))
+        features = jax.nn.relu(nn.Dense(self.hidden[-1], name="embedding")(cosines))
+        return features.reshape(*fractions.shape, -1)
 
     def _streams(self, x: Array, noise: "_Noise", embedding: Array | None = None) -> Array:
         """Features [B, F] -> [B, A, K]; dueling: value plus advantages less their mean (Wang et al. 2016, eq. 9)."""
@@ -238,8 +240,7 @@ class Convolution(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         shifted = [x[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
-        kernel = kernel.reshape(9 * channels, self.features)
-        return _flat(lambda patches: patches @ kernel + bias, jnp.concatenate(shifted, axis=-1))
+        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(9 * channels, self.features) + bias
 
 
 class _Noise:
@@ -269,11 +270,6 @@ def _cos_pi(x: Array) -> Array:
     coefficients = ((-1) ** n * math.pi ** (2 * n) / math.factorial(2 * n) for n in reversed(range(7)))
     cosine = functools.reduce(lambda total, coefficient: total * square + coefficient, coefficients)
     return jnp.where(past, -cosine, cosine)
-
-
-def _flat(layer: Callable[[Array], Array], x: Array) -> Array:
-    """``layer`` of x [..., inputs] as one matrix product: with more axes, XLA's CPU takes its gradient of a copy."""
-    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def _midpoints(count: int) -> Array:
