@@ -125,7 +125,8 @@ def run_many(
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
     layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
     train = _compiled_train(config.static(), layout, network, env)
-    result = train(layout.fill(hparams), layout.fill(jnp.tile(keys, points)))
+    # Waited for: what gathers the results from the devices gives up on one that is 40 seconds later than another.
+    result = jax.block_until_ready(train(layout.fill(hparams), layout.fill(jnp.tile(keys, points))))
     return jax.tree.map(lambda leaf: leaf.reshape(points, seeds, *leaf.shape[1:]), layout.take(result))
 
 
