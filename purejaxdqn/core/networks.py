@@ -125,7 +125,7 @@ class QNetwork(nn.Module):
                 return self._streams(x, rest)
             case "iqn":
                 assert fractions is not None
-                values = self._streams(x, rest, self._embedding(fractions))
+                (values,) = self._streams(x, rest, self._embeddings(fractions))
                 return Quantiles(values, fractions, widths=jnp.full(self.atoms, 1 / self.atoms))
             case "fqf":
                 return self._proposing(x, rest)
@@ -142,50 +142,61 @@ class QNetwork(nn.Module):
         upper = jnp.cumsum(widths, axis=-1)
         edges = upper[:, :-1]
         fractions = jax.lax.stop_gradient(upper - widths / 2)
-        everywhere = jnp.concatenate([fractions, jax.lax.stop_gradient(edges)], axis=-1)
-        values = self._streams(x, noise, self._embedding(everywhere))
+        # Apart, so that the values at edges are computed only where they are used, and never differentiated.
+        embeddings = self._embeddings(fractions, jax.lax.stop_gradient(edges))
+        values, edge_values = self._streams(x, noise, embeddings)
         return Quantiles(
-            values=values[..., : self.atoms],
+            values=values,
             fractions=fractions,
             widths=jax.lax.stop_gradient(widths),
             edges=edges,
-            edge_values=jax.lax.stop_gradient(values[..., self.atoms :]),
+            edge_values=jax.lax.stop_gradient(edge_values),
         )
 
-    def _embedding(self, fractions: Array) -> Array:
-        """Fractions [..., K] -> features [..., K, F] by cosines (Dabney et al. 2018b, eq. 4)."""
-        # In two axes: with more, XLA's CPU takes the gradient of a transposed copy.
-        cosines = _cos_pi(jnp.arange(_COSINES) * fractions.reshape(-1, 1))
-        features = jax.nn.relu(nn.Dense(self.hidden[-1], name="embedding")(cosines))
-        return features.reshape(*fractions.shape, -1)
+    def _embeddings(self, *fractions: Array) -> tuple[Array, ...]:
+        """Of each, fractions [..., K] -> features [..., K, F] by cosines (Dabney et al. 2018b, eq. 4)."""
+        layer = nn.Dense(self.hidden[-1], name="embedding")
 
-    def _streams(self, x: Array, noise: "_Noise", embedding: Array | None = None) -> Array:
-        """Features [B, F] -> [B, A, K]; dueling: value plus advantages less their mean (Wang et al. 2016, eq. 9)."""
-        advantages = self._stream(x, self.num_actions, noise, embedding)
+        def embed(fractions: Array) -> Array:
+            # In two axes: with more, XLA's CPU takes the gradient of a transposed copy.
+            cosines = _cos_pi(jnp.arange(_COSINES) * fractions.reshape(-1, 1))
+            return jax.nn.relu(layer(cosines)).reshape(*fractions.shape, -1)
+
+        return tuple(embed(some) for some in fractions)
+
+    def _streams(self, x: Array, noise: "_Noise", embeddings: tuple[Array, ...] | None = None) -> Any:
+        """Features [B, F] -> [B, A, K]; dueling: value plus advantages less their mean (Wang et al. 2016, eq. 9).
+
+        With embeddings of fractions, one such array for each.
+        """
+        advantages = self._stream(x, self.num_actions, noise, embeddings)
         if not self.dueling:
             return advantages
-        value = self._stream(x, 1, noise, embedding)
-        return value + advantages - jnp.mean(advantages, axis=1, keepdims=True)
+        value = self._stream(x, 1, noise, embeddings)
+        return jax.tree.map(lambda v, a: v + a - jnp.mean(a, axis=1, keepdims=True), value, advantages)
 
-    def _stream(self, x: Array, rows: int, noise: "_Noise", embedding: Array | None) -> Array:
+    def _stream(self, x: Array, rows: int, noise: "_Noise", embeddings: tuple[Array, ...] | None) -> Any:
         """The last hidden layer and the output: [B, F] -> [B, rows, K].
 
         The embedding of fractions multiplies the last hidden layer, where it is cheapest: only the output layer is
         computed once a fraction.
         """
         x = self._layer(x, self.hidden[-1], noise)
-        if embedding is None:
-            return self._dense(x, rows * self.atoms, noise).reshape(-1, rows, self.atoms)
-        return jnp.swapaxes(self._dense(x[:, None] * embedding, rows, noise), 1, 2)
+        if embeddings is None:
+            return self._dense(x.shape[-1], rows * self.atoms, noise)(x).reshape(-1, rows, self.atoms)
+        output = self._dense(x.shape[-1], rows, noise)
+        return tuple(jnp.swapaxes(output(x[:, None] * embedding), 1, 2) for embedding in embeddings)
 
     def _layer(self, x: Array, width: int, noise: "_Noise") -> Array:
-        x = self._dense(x, width, noise)
+        x = self._dense(x.shape[-1], width, noise)(x)
         return self.activation(nn.LayerNorm()(x) if self.layer_norm else x)
 
-    def _dense(self, x: Array, width: int, noise: "_Noise") -> Array:
+    def _dense(self, inputs: int, width: int, noise: "_Noise") -> Callable[[Array], Array]:
+        """A layer, which may be applied more than once."""
         if not self.noisy:
-            return nn.Dense(width)(x)
-        return NoisyDense(width, self.sigma)(x, noise.take(x.shape[-1]), noise.take(width))
+            return nn.Dense(width)
+        layer, before, after = NoisyDense(width, self.sigma), noise.take(inputs), noise.take(width)
+        return lambda x: layer(x, before, after)
 
 
 class NoisyDense(nn.Module):
