@@ -237,7 +237,11 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             ["distribution={kind: categorical, v_min: 3, v_max: 3}"],
-            "distribution.v_min: 3 is not below distribution.v_max (3)",
+            "distribution.v_min: 3 is not below distribution.v_max (3) by steps that float32 can tell apart",
+        ),
+        (
+            ["distribution={kind: categorical, v_min: 1.0, v_max: 1.00000001}"],
+            "distribution.v_min: 1 is not below distribution.v_max (1) by steps that float32 can tell apart",
         ),
         (
             ["distribution.atoms=51"],
@@ -255,7 +259,7 @@ def test_the_yaml_of_a_config_holds_every_key():
             ["distribution={kind: iqn, risk: cvar, risk_level: 1.5}"],
             "distribution.risk_level: 1.5 must be above 0 and at most 1: the share of the worst returns",
         ),
-        (["distribution={kind: iqn, risk: cpw, risk_level: -1}"], "distribution.risk_level: -1 must be above 0"),
+        (["distribution={kind: iqn, risk: cpw, risk_level: -1}"], "distribution.risk_level: -1 must be from 0.1 to 10"),
         (["distribution.kind=c51"], "distribution.kind: 'c51' is not one of scalar, categorical, quantile, iqn, fqf"),
         (["optimizer.centered=true"], "optimizer.centered: true needs optimizer.name rmsprop, not adam"),
         (["bootstrap.clip=0.5"], "bootstrap.clip: 0.5 must be less than or equal to 0"),
@@ -282,6 +286,28 @@ def test_noise_on_top_of_noise_is_a_warning():
     assert not list(find_warnings(load_config(["cartpole_cleanrl", "noisy"])))
 
 
+def test_no_exploration_at_all_is_a_warning():
+    (warning,) = find_warnings(load_config(["cartpole_cleanrl", "noisy", "dqn"]))
+    assert "nothing explores" in warning
+
+
+@pytest.mark.parametrize(
+    ("below", "overrides", "key", "value"),
+    [
+        ("iqn", ["distribution.risk=cvar"], "distribution.risk_level", 0.25),
+        ("iqn", ["distribution.risk_level=0.5", "distribution.risk=cvar"], "distribution.risk_level", 0.5),
+        ("dqn", ["distribution.kind=quantile"], "distribution.atoms", 51),
+        ("iqn", ["distribution.atoms=7"], "distribution.atoms", 7),
+        ("minatar/breakout", ["network.torso=mlp"], "network.hidden", (120, 84)),
+    ],
+)
+def test_a_number_goes_with_what_it_belonged_to(below, overrides, key, value, tmp_path):
+    """Over a resolved config, in which every number is written out."""
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(load_config(below)), encoding="utf-8")
+    assert value_at(load_config(path, overrides), key) == value
+
+
 @pytest.mark.parametrize(
     ("overrides", "key", "value"),
     [
@@ -298,7 +324,7 @@ def test_a_default_may_hang_on_another_key(overrides, key, value):
     assert value_at(load_config("dqn", overrides), key) == value
 
 
-@pytest.mark.parametrize("name", ["c51", "rainbow", "iqn", "munchausen"])
+@pytest.mark.parametrize("name", ["c51", "rainbow", "iqn", "munchausen", "noisy", "per", "dueling", "n_step"])
 def test_the_dqn_preset_takes_every_choice_back(name):
     """But for numbers, which plain DQN does not look at or which are the environment's."""
     plain = load_config(["cartpole_cleanrl", "dqn"])

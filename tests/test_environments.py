@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from purejaxdqn import ConfigError, load_config
-from purejaxdqn.core import environments
+from purejaxdqn.core import environments, evaluation
 from purejaxdqn.core.environments import EnvironmentRefusedError, environment_ids, from_gymnax, make_environment
 from purejaxdqn.core.evaluation import greedy_returns
 from tests.probes import State, TableMDP
@@ -78,6 +78,15 @@ def test_an_episode_that_ends_early_is_not_counted_twice():
     mixed = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     returns = greedy_returns(from_gymnax(mdp), lambda obs: mixed, mdp.default_params, jax.random.key(0), episodes=4)
     np.testing.assert_array_equal(returns, [3, 2, 3, 2])
+
+
+def test_an_episode_without_an_end_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_STEPS", 50)
+    mdp = TableMDP([[0, 0]], [[2, 2]], [False])
+    returns = greedy_returns(
+        from_gymnax(mdp), lambda obs: jnp.zeros((3, 2)), mdp.default_params, jax.random.key(0), episodes=3
+    )
+    np.testing.assert_array_equal(returns, 100)
 
 
 def test_parameters_can_be_set_and_keep_their_types():
@@ -408,7 +417,11 @@ def test_an_environment_of_ones_own_is_found_beside_the_config_and_steps(worksho
         ("workshop:number", {}, "env.id: workshop:number: 'workshop' has no class 'number'"),
         ("workshop:Walk", {"size": 3}, "env.kwargs: {'size': 3} do not fit workshop:Walk: "),
         ("workshop:Walk", {"length": "x"}, "env.kwargs: {'length': 'x'} do not fit workshop:Walk: "),
-        ("workshop:Plain", {}, "env.id: workshop:Plain does not have gymnax's interface: 'Plain' object has no"),
+        (
+            "workshop:Plain",
+            {},
+            "env.id: workshop:Plain does not have gymnax's interface: it lacks reset, step, action_space",
+        ),
         ("workshop:OldStep", {}, "env.id: workshop:OldStep does not have gymnax's interface: step gives obs, state,"),
         ("workshop:Forgetful", {}, "env.id: workshop:Forgetful does not have gymnax's interface: step gives no info"),
         ("workshop:Drifting", {}, "env.id: workshop:Drifting does not have gymnax's interface: the observations of"),
@@ -494,3 +507,11 @@ def test_what_a_network_cannot_take_is_refused_in_one_line(overrides, line):
 )
 def test_what_fits_together_is_accepted(overrides):
     load_config("cartpole_cleanrl", overrides)
+
+
+def test_a_class_that_is_no_environment_is_never_called(tmp_path):
+    """Else a config could start a program."""
+    mark = tmp_path / "mark"
+    with pytest.raises(EnvironmentRefusedError, match="it lacks reset, step, action_space"):
+        make_environment("subprocess:Popen", {"args": f"touch {mark}", "shell": True})
+    assert not mark.exists()

@@ -144,6 +144,31 @@ def test_the_loop_gives_every_action_and_every_update_a_noise_of_its_own():
         jax.jit(make_program(config, env=from_gymnax(MDP)).train)(config.hparams(), jax.random.key(0))
 
 
+def test_evaluation_has_no_noise_in_the_program_either():
+    """With huge noise, episodes of a game without chance differ only if noise is on: action 1 pays, 0 does not."""
+    config = load_config("cartpole_cleanrl", [*TINY, "network={noisy: true, sigma: 50}"])
+    mdp = TableMDP([[0, 0]], [[0, 1]], [False], time_limit=20)
+    program = make_program(config, env=from_gymnax(mdp))
+    state = jax.jit(program.init)(config.hparams(), jax.random.key(0))
+    returns = np.asarray(jax.jit(program.finish)(config.hparams(), state))
+    assert returns[0] in (0, 20)
+    assert np.all(returns == returns[0])
+    rows = jax.jit(lambda hparams, state: program.segment(hparams, state, 2)[1])(config.hparams(), state)
+    assert set(np.ravel(rows.eval_returns)) <= {0.0, 20.0}
+    # The training episodes have it on: they do both.
+    assert 0 < np.nanmean(rows.episode_return) < 20
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("highest", "HIGHEST"), ("high", "HIGH"), ("default", "DEFAULT")])
+def test_every_matrix_product_has_the_precision_that_was_set(precision, wanted):
+    config = load_config("cartpole_cleanrl", [*TINY, f"precision={precision}", DISTRIBUTIONS["iqn"]])
+    program = make_program(config, env=from_gymnax(MDP))
+    text = jax.jit(program.train).lower(config.hparams(), jax.random.key(0)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) > 10
+    assert all(f"precision = [{wanted}, {wanted}]" in line for line in products)
+
+
 def test_fractions_are_drawn_anew_for_each_item_and_each_update(monkeypatch):
     config = load_config("cartpole_cleanrl", [*TINY, DISTRIBUTIONS["iqn"]])
     seen = []

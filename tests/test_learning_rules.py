@@ -8,7 +8,7 @@ import rlax
 from scipy.special import logsumexp
 
 from purejaxdqn import load_config
-from purejaxdqn.core.agent import make_agent
+from purejaxdqn.core.agent import make_agent, make_optimizer
 from purejaxdqn.core.bootstrap import Known, double, greedy, munchausen
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import Draws
@@ -202,6 +202,21 @@ def test_the_first_step_of_each_optimizer_has_its_known_length(name, expected):
     name, *centered = name.split(", ")
     overrides = ["optimizer.centered=true"] if centered else []
     assert _first_updates(name, *overrides) == pytest.approx(expected, rel=1e-4)
+
+
+def test_centred_rmsprop_stays_finite_where_a_gradient_hardly_changes():
+    optimizer = make_optimizer(
+        load_config("cartpole_cleanrl", ["optimizer={name: rmsprop, centered: true}"]).optimizer, HPARAMS, jnp.int32(0)
+    )
+    sizes = np.geomspace(1e-2, 1e3, 200).astype(np.float32)
+    noise = 1 + 1e-5 * np.random.default_rng(0).normal(size=(2000, 200)).astype(np.float32)
+
+    def step(state, grads):
+        updates, state = optimizer.update(grads, state)
+        return state, updates
+
+    _, updates = jax.lax.scan(step, optimizer.init(jnp.asarray(sizes)), jnp.asarray(sizes * noise))
+    assert np.all(np.isfinite(updates))
 
 
 @pytest.mark.parametrize(("env_step", "share"), [(0, 1.0), (125_000, 0.75), (500_000, 0.0), (600_000, 0.0)])

@@ -11,6 +11,7 @@ import pytest
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import draw, uniform_from_bits
+from purejaxdqn.core.environments import make_environment
 from purejaxdqn.core.replay import annealed_beta, fold, make_replay
 from purejaxdqn.core.sum_tree import make_sum_tree
 from purejaxdqn.core.types import Step
@@ -496,6 +497,14 @@ def test_draws_have_their_shapes_and_ranges():
     assert np.sum((counts - 750 / 7) ** 2 / (750 / 7)) < 22.5  # 0.1%, 6 degrees of freedom
     keys = [jax.random.key_data(keys).reshape(-1, 2) for keys in (acting.step_keys, acting.noise_key, learning.key)]
     assert len(np.unique(np.concatenate(keys), axis=0)) == 750 + 150 + 100
+
+
+@pytest.mark.parametrize("kind", ["uniform", "prioritised"])
+def test_100_000_transitions_of_breakout_take_at_most_90_megabytes(kind):
+    env = make_environment("Breakout-MinAtar")
+    replay = make_replay(kind=kind, size=100_000, n_step=3, num_envs=4, warmup=0)
+    state = jax.eval_shape(replay.init, jax.ShapeDtypeStruct(env.obs_shape, env.obs_dtype))
+    assert 80e6 < sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) <= 90e6
 
 
 def test_uniform_numbers_stay_below_one():

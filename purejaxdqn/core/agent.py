@@ -154,11 +154,34 @@ def make_optimizer(config: OptimizerConfig, hparams: HParams, env_step: Array) -
         case "adamw":
             return optax.adamw(rate, eps=hparams.optimizer_eps)
         case "rmsprop":
-            return optax.rmsprop(rate, decay=0.95, eps=hparams.optimizer_eps, centered=config.centered)
+            if config.centered:
+                return optax.chain(_scale_by_deviation(0.95, hparams.optimizer_eps), optax.scale_by_learning_rate(rate))
+            return optax.rmsprop(rate, decay=0.95, eps=hparams.optimizer_eps)
         case "sgd":
             return optax.sgd(rate)
         case _:
             raise ValueError(f"no optimizer is called {config.name!r}")
+
+
+def _scale_by_deviation(decay: float, eps: Array) -> optax.GradientTransformation:
+    """Divide by the root of the running variance plus ``eps`` (Graves 2013, eq. 38 to 41).
+
+    optax's own takes the root of what rounding can make negative, where a gradient hardly changes.
+    """
+
+    def init(params: Params) -> tuple[Params, Params]:
+        return optax.tree.zeros_like(params), optax.tree.zeros_like(params)
+
+    def update(grads: Params, state: tuple[Params, Params], params: Params = None) -> tuple[Params, Any]:
+        mean = optax.tree.update_moment(grads, state[0], decay, 1)
+        square = optax.tree.update_moment(grads, state[1], decay, 2)
+
+        def scale(grad: Array, mean: Array, square: Array) -> Array:
+            return grad * jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + eps)
+
+        return jax.tree.map(scale, grads, mean, square), (mean, square)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _own_network(config: Config, env: Environment) -> QFunction:

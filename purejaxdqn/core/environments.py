@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib
+import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -249,10 +250,17 @@ def _find_class(env_id: str) -> Callable[..., Any]:
         message = "there is no such module here or where Python looks" if missing else _first_line(error)
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} cannot be imported: {message}") from error
     found = getattr(module, name, None)
-    if not callable(found):
-        close = difflib.get_close_matches(name, [one for one in vars(module) if callable(getattr(module, one))], n=1)
+    if not inspect.isclass(found):
+        close = difflib.get_close_matches(
+            name, [one for one in vars(module) if inspect.isclass(getattr(module, one))], n=1
+        )
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} has no class {name!r}{hint}")
+    # Before anything is called with arguments of the config's: a config must not be able to start a program.
+    lacks = [part for part in ("reset", "step", "action_space") if not callable(getattr(found, part, None))]
+    if lacks:
+        message = f"{env_id} does not have gymnax's interface: it lacks {', '.join(lacks)}"
+        raise EnvironmentRefusedError("env.id", message)
     return found
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from purejaxdqn.core.config import Config
 
 MAX_EPOCHS = 20
@@ -134,8 +136,8 @@ def find_family_faults(config: Config) -> Iterator[Fault]:
             if bound is None:
                 message = "missing: a categorical distribution needs the lowest and the highest return of its support"
                 yield Fault(f"distribution.{name}", message, ("distribution.kind",))
-        if low is not None and high is not None and low >= high:
-            message = f"{low:g} is not below distribution.v_max ({high:g})"
+        if low is not None and high is not None and not _distinct(low, high, distribution.atoms):
+            message = f"{low:g} is not below distribution.v_max ({high:g}) by steps that float32 can tell apart"
             yield Fault("distribution.v_min", message, ("distribution.v_max",))
     if distribution.kind == "scalar" and distribution.atoms != 1:
         message = f"{distribution.atoms}, but distribution.kind is scalar, which has one number an action"
@@ -149,8 +151,9 @@ def find_family_faults(config: Config) -> Iterator[Fault]:
     if distribution.risk == "cvar" and not 0 < distribution.risk_level <= 1:
         message = f"{distribution.risk_level:g} must be above 0 and at most 1: the share of the worst returns"
         yield Fault("distribution.risk_level", message, ("distribution.risk",))
-    if distribution.risk == "cpw" and distribution.risk_level <= 0:
-        yield Fault("distribution.risk_level", f"{distribution.risk_level:g} must be above 0", ("distribution.risk",))
+    if distribution.risk == "cpw" and not 0.1 <= distribution.risk_level <= 10:
+        message = f"{distribution.risk_level:g} must be from 0.1 to 10"
+        yield Fault("distribution.risk_level", message, ("distribution.risk",))
     if config.optimizer.centered and config.optimizer.name != "rmsprop":
         message = f"true needs optimizer.name rmsprop, not {config.optimizer.name}"
         yield Fault("optimizer.centered", message, ("optimizer.name",))
@@ -158,10 +161,20 @@ def find_family_faults(config: Config) -> Iterator[Fault]:
         yield Fault("bootstrap.temperature", f"{bootstrap.temperature:g} is too small for float32", ("bootstrap.kind",))
 
 
+def _distinct(low: float, high: float, atoms: int) -> bool:
+    """Whether evenly spaced returns from ``low`` to ``high`` differ in float32."""
+    spacing = (np.float32(high) - np.float32(low)) / np.float32(max(atoms - 1, 1))
+    return bool(
+        0 < spacing < np.inf and np.float32(max(abs(low), abs(high))) + spacing != np.float32(max(abs(low), abs(high)))
+    )
+
+
 def find_warnings(config: Config) -> Iterator[str]:
     """What is allowed and rarely meant."""
     if config.network.noisy and max(config.exploration.start, config.exploration.end) > 0:
         yield "network.noisy explores by itself, and exploration adds random actions: set both of its ends to 0"
+    if not config.network.noisy and max(config.exploration.start, config.exploration.end) == 0:
+        yield "nothing explores: exploration.start and exploration.end are 0, and network.noisy is false"
 
 
 def _nearest(value: int, unit: int, fits: Callable[[int], bool], *, offset: int = 0) -> str:

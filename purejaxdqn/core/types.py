@@ -21,7 +21,7 @@ class HParams(NamedTuple):
 
     gamma: Any  # [] discount per environment step
     learning_rate: Any  # []
-    optimizer_eps: Any  # [] added to the root of the second moment
+    optimizer_eps: Any  # [] added to the root of the second moment, by RMSProp under the root
     max_grad_norm: Any  # [] global norm that gradients are scaled down to; inf leaves them as they are
     reward_scale: Any  # [] rewards are multiplied by it before clipping
     reward_clip: Any  # [] rewards are clipped to [-reward_clip, reward_clip]; inf leaves them

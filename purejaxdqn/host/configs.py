@@ -184,9 +184,16 @@ def _read_yaml(path: Path) -> Tree:
     return tree
 
 
+_FOLLOWERS = {"kind": "atoms", "risk": "risk_level", "torso": "hidden"}
+"""Keys whose value suits another key of their section, and goes with it when that one changes."""
+
+
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
     """``above`` over ``below``, key by key; a key may be dotted."""
     merged = dict(below)
+    for leader, follower in _FOLLOWERS.items():
+        if leader in above and leader in below and above[leader] != below[leader]:
+            merged.pop(follower, None)
     for key, content in above.items():
         head, _, rest = key.partition(".")
         value = {rest: content} if rest else content
@@ -198,17 +205,18 @@ def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
 
 
 def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
-    lines = []
+    lines: list[str] = []
+    above: Tree = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             lines.append(f"{override!r} is not an override; write key=value, as in num_seeds=10")
             continue
         try:
-            tree = _merge(tree, {key: _load_yaml(text, key)})
+            above = _merge(above, {key: _load_yaml(text, key)})
         except ConfigError as error:
             lines.extend(error.lines)
-    return tree, lines
+    return _merge(tree, above), lines
 
 
 _WANTED = {

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
@@ -33,10 +34,14 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     """Run a command and leave the process with its exit code (``contract``: 0, 2, 3, 130; 1 anything else)."""
     try:
         code = main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except UserError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
         code = 2
+    except BrokenPipeError:  # who read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

@@ -55,9 +55,12 @@ def takes_default_pool(config: Config) -> bool:
 
 
 def gradient_step_flops(config: Config) -> float:
-    """Operations of an update's matrix products but for the input layer: target, online, and twice back."""
-    hidden = config.network.hidden
-    products = sum(a * b for a, b in itertools.pairwise(hidden))
+    """Operations of an update's matrix products but for the input layer of an MLP: target, online, and twice back."""
+    hidden, distribution = config.network.hidden, config.distribution
+    widths = (1024, *hidden) if config.network.torso == "minatar_cnn" else hidden  # of 10 x 10 pictures
+    products = sum(a * b for a, b in itertools.pairwise(widths))
+    if distribution.kind in ("iqn", "fqf"):  # the embedding of fractions by 64 cosines
+        products += distribution.atoms * 64 * hidden[-1]
     return 8.0 * config.replay.batch_size * products
 
 
