@@ -151,7 +151,7 @@ def ours(*, overrides: list[str], threads: str = "chosen") -> dict[str, Any]:
     """The rate of a run set up as the command does it, or with the threads asked for."""
     from purejaxdqn.host import runtime
     from purejaxdqn.host.configs import read_config
-    from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments
+    from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
 
     draft = read_config("cartpole_cleanrl", overrides)
     flops = runtime.gradient_step_flops(draft.config)
@@ -167,11 +167,12 @@ def ours(*, overrides: list[str], threads: str = "chosen") -> dict[str, Any]:
     runtime.use_compilation_cache()
     from purejaxdqn.core.plan import make_plan
 
-    training = compile_training(config, segments=choose_segments(make_plan(config).epochs, None))
+    seeds = seeds_of(config)
+    training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
     start = time.perf_counter()
-    for state, _ in run_segments(training):
+    for state, _ in run_segments(training, seeds):
         pass
-    finish_training(training, state)
+    finish_training(training, seeds, state)
     seconds = time.perf_counter() - start
     chosen = "default pool" if runtime.takes_default_pool(config) else "a thread a device"
     return {"rate": config.num_seeds * config.total_timesteps / seconds, "flops": flops, "chosen": chosen}

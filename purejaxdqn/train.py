@@ -85,7 +85,7 @@ def train(
     from purejaxdqn.host.policies import save_policy
     from purejaxdqn.host.progress import Progress
     from purejaxdqn.host.signals import Stopped, StopSignals
-    from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments
+    from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
 
     folder = out or rundir.default_directory(list(names))
     rundir.check_directory(folder)
@@ -98,7 +98,8 @@ def train(
     parts = []
     try:
         with StopSignals() as stop:
-            training = compile_training(config, segments=segments, batch_size=seeds_at_once)
+            seeds = seeds_of(config)
+            training = compile_training(config, seeds, segments=segments, batch_size=seeds_at_once)
             stop.check()
             print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
             start = time.perf_counter()
@@ -107,14 +108,14 @@ def train(
                 CsvFile(folder / "timing.csv", ("env_step", "wall_seconds")) as timing_file,
                 Progress(config, quiet=quiet) as progress,
             ):
-                for state, rows in run_segments(training):
+                for state, rows in run_segments(training, seeds):
                     part = metrics_from_rows(rows, solved_at=solved_at)
                     parts.append(part)
                     metrics_file.write(csv_rows(part))
                     timing_file.write([(str(part.env_step[0, -1]), f"{time.perf_counter() - start:.3f}")])
                     progress.update(part)
                     stop.check()
-            outcome = finish_training(training, state)
+            outcome = finish_training(training, seeds, state)
             run_seconds = time.perf_counter() - start
     except Stopped as stopped:
         print(f"stopped by {stopped}; {folder} holds what there was", file=sys.stderr)

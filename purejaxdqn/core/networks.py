@@ -67,7 +67,7 @@ def make_network(
     )
 
     def init(key: Array, obs: Array, sigma: Any) -> Params:
-        return build(sigma=sigma).init(key, obs, None, _midpoints(atoms))
+        return build(sigma=sigma).init(key, obs, None, jnp.zeros(atoms))
 
     return QFunction(init, build().apply)
 
@@ -281,7 +281,3 @@ def _cos_pi(x: Array) -> Array:
     coefficients = ((-1) ** n * math.pi ** (2 * n) / math.factorial(2 * n) for n in reversed(range(7)))
     cosine = functools.reduce(lambda total, coefficient: total * square + coefficient, coefficients)
     return jnp.where(past, -cosine, cosine)
-
-
-def _midpoints(count: int) -> Array:
-    return (jnp.arange(count) + 0.5) / count

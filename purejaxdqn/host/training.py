@@ -1,4 +1,4 @@
-"""Training on the host: compile a program for all seeds once, then call its segments one after another."""
+"""Training on the host: compile a program for all runs once, then call its segments one after another."""
 
 import math
 import time
@@ -18,12 +18,19 @@ from purejaxdqn.host.faults import UserError
 DEFAULT_SEGMENTS = 20
 
 
+class Population(NamedTuple):
+    """The runs of a program: every leaf starts with an axis over runs [R]."""
+
+    hparams: HParams
+    seed: np.ndarray  # uint32
+    seed_index: np.ndarray  # uint32
+
+
 class Training(NamedTuple):
-    """A compiled run of all seeds of a config; the arrays of its functions have a leading axis [layout.size]."""
+    """A compiled program for R runs; the arrays of its functions have a leading axis [layout.size]."""
 
     layout: Layout
     segments: int
-    hparams: HParams
     init: Any  # hparams, (seed, seed index) -> state after the warm-up
     segment: Any  # hparams, state (donated) -> state, rows
     finish: Any  # hparams, state -> final returns
@@ -32,10 +39,10 @@ class Training(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a finished training leaves on the host; leaves start with an axis over seeds [S]."""
+    """What a finished training leaves on the host; leaves start with an axis over runs [R]."""
 
     params: Any
-    final_returns: np.ndarray  # [S, N]
+    final_returns: np.ndarray  # [R, N]
 
 
 def run_key(seed: Any, seed_index: Any) -> Array:
@@ -57,16 +64,29 @@ def choose_segments(epochs: int, asked: int | None) -> int:
     return nearest[0]
 
 
-def compile_training(config: Config, *, segments: int, batch_size: int | None = None) -> Training:
-    """Trace, lower and compile; the three parts compile side by side where there is more than one core."""
+def seeds_of(config: Config) -> Population:
+    """The runs of a config: its seeds, with the same hyper-parameters."""
+    seeds = np.arange(config.num_seeds, dtype=np.uint32)
+    hparams = jax.tree.map(lambda leaf: np.repeat(leaf, config.num_seeds), config.hparams())
+    return Population(hparams, np.full_like(seeds, config.seed), seeds)
+
+
+def compile_training(
+    config: Config, population: Population, *, segments: int, batch_size: int | None = None
+) -> Training:
+    """Trace, lower and compile; the three parts compile side by side where there is more than one core.
+
+    Args:
+      config: only its static part is used.
+      population: as many runs as each population will have that this program trains.
+      segments: calls of ``segment``; divides the epochs.
+      batch_size: see ``lay_out``.
+    """
     start = time.perf_counter()
     program = make_program(config)
-    layout = lay_out(config.num_seeds, batch_size=batch_size)
+    layout = lay_out(len(population.seed), batch_size=batch_size)
     epochs = program.plan.epochs // segments
-    hparams = jax.tree.map(lambda leaf: np.repeat(leaf, layout.size), config.hparams())
-    places = layout.fill(
-        (np.full(config.num_seeds, config.seed, np.uint32), np.arange(config.num_seeds, dtype=np.uint32))
-    )
+    hparams, *place = layout.fill(population)
 
     def init(hparams: HParams, place: Any) -> RunnerState:
         return program.init(hparams, run_key(*place))
@@ -76,12 +96,12 @@ def compile_training(config: Config, *, segments: int, batch_size: int | None = 
 
     with ThreadPoolExecutor() as pool:
         mapped_init = map_runs(init, layout)
-        state = jax.eval_shape(mapped_init, hparams, places)
+        state = jax.eval_shape(mapped_init, hparams, place)
         jobs = [
             pool.submit(mapped.lower(hparams, argument).compile)
             for mapped, argument in (
                 (map_runs(segment, layout, in_place=True), state),
-                (mapped_init, places),
+                (mapped_init, place),
                 (map_runs(program.finish, layout), state),
             )
         ]
@@ -89,8 +109,7 @@ def compile_training(config: Config, *, segments: int, batch_size: int | None = 
     return Training(
         layout=layout,
         segments=segments,
-        hparams=hparams,
-        init=lambda hparams: compiled_init(hparams, places),
+        init=compiled_init,
         segment=compiled_segment,
         finish=compiled_finish,
         policy=program.agent.policy,
@@ -98,15 +117,17 @@ def compile_training(config: Config, *, segments: int, batch_size: int | None = 
     )
 
 
-def run_segments(training: Training) -> Iterator[tuple[RunnerState, EpochRow]]:
-    """Run segment after segment: yields the state, which the next segment takes over, and the rows [S, epochs]."""
-    state = training.init(training.hparams)
+def run_segments(training: Training, population: Population) -> Iterator[tuple[RunnerState, EpochRow]]:
+    """Run segment after segment: yields the state, which the next segment takes over, and the rows [R, epochs]."""
+    hparams, *place = training.layout.fill(population)
+    state = training.init(hparams, place)
     for _ in range(training.segments):
-        state, rows = training.segment(training.hparams, state)
+        state, rows = training.segment(hparams, state)
         yield state, training.layout.take(jax.device_get(rows))
 
 
-def finish_training(training: Training, state: RunnerState) -> Outcome:
+def finish_training(training: Training, population: Population, state: RunnerState) -> Outcome:
     """Evaluate the final parameters and fetch them."""
-    final_returns = training.layout.take(jax.device_get(training.finish(training.hparams, state)))
+    hparams, *_ = training.layout.fill(population)
+    final_returns = training.layout.take(jax.device_get(training.finish(hparams, state)))
     return Outcome(training.layout.take(jax.device_get(training.policy(state.learner))), final_returns)
