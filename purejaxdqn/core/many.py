@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import Environment
 from purejaxdqn.core.loop import make_program
@@ -34,6 +35,11 @@ class Layout(NamedTuple):
     def size(self) -> int:
         """Places on all devices together."""
         return len(self.devices) * self.batches * self.batch_size
+
+    @property
+    def platform(self) -> str:
+        """``cpu``, ``gpu`` or ``tpu``."""
+        return self.devices[0].platform
 
     @property
     def sharding(self) -> NamedSharding:
@@ -124,21 +130,26 @@ def run_many(
     seeds = keys.shape[0]
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
     layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
-    train = _compiled_train(config.static(), layout, network, env)
+    arguments = layout.fill(hparams), layout.fill(jnp.tile(keys, points))
+    train = _compiled_train(config.static(), layout, arguments, network, env)
     # Waited for: what gathers the results from the devices gives up on one that is 40 seconds later than another.
-    result = jax.block_until_ready(train(layout.fill(hparams), layout.fill(jnp.tile(keys, points))))
+    result = jax.block_until_ready(train(*arguments))
     return jax.tree.map(lambda leaf: leaf.reshape(points, seeds, *leaf.shape[1:]), layout.take(result))
 
 
 _compiled: dict[tuple, tuple] = {}
 
 
-def _compiled_train(config: Config, layout: Layout, network: Network | None, env: Environment | None) -> Any:
-    """The jitted program of a layout, kept: networks and environments may be unhashable, so identity tells them."""
-    key = (config, layout, id(network), id(env))
+def _compiled_train(
+    config: Config, layout: Layout, arguments: Any, network: Network | None, env: Environment | None
+) -> Any:
+    """The compiled program of a layout, kept: networks and environments may be unhashable, so identity tells them."""
+    leaves, structure = jax.tree.flatten(arguments)
+    key = (config, layout, structure, *map(jax.typeof, leaves), id(network), id(env))
     if key not in _compiled:
+        program = make_program(config, network=network, env=env)
         # The objects are kept too, so that their ids stay theirs.
-        _compiled[key] = (map_runs(make_program(config, network=network, env=env).train, layout), network, env)
+        _compiled[key] = (compile_runs(map_runs(program.train, layout), layout.platform, *arguments), network, env)
         while len(_compiled) > _KEPT:
             del _compiled[next(iter(_compiled))]
     return _compiled[key][0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import platformdirs
 
+from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config
 
 LARGE_STEP_FLOPS = 3e7
@@ -40,18 +41,29 @@ def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> Non
 def configure_cpu_for(config: Config) -> None:
     """``configure_cpu`` as measured best for a run (``benchmarks/throughput.py``).
 
-    Several seeds, or a small network: a device for every core, one thread each. One seed of a large
-    network: one device with all threads.
+    A device for every core or seed, whichever are fewer; one thread each for a small network, a thread for every
+    core for a large one.
     """
-    if takes_default_pool(config):
-        configure_cpu(devices=1, threads=None)
-    else:
-        configure_cpu(devices=min(config.num_seeds, usable_cores()))
+    configure_cpu(devices=min(config.num_seeds, usable_cores()), threads=None if takes_default_pool(config) else 1)
 
 
 def takes_default_pool(config: Config) -> bool:
-    """Whether a run is faster on one device with all threads."""
-    return config.num_seeds == 1 and gradient_step_flops(config) >= LARGE_STEP_FLOPS
+    """Whether a run has work for several threads.
+
+    How XLA cuts large operations, and with that the last bits of their sums, hangs on the size of its pool. So the
+    pool of a large network is the same for one seed and for many; operations of a small one are never cut.
+    """
+    return gradient_step_flops(config) >= LARGE_STEP_FLOPS or largest_product(config) >= LARGE_PRODUCT
+
+
+def largest_product(config: Config) -> int:
+    """Elements of the largest matrix product of an update, for three actions, but for the input layer of an MLP."""
+    hidden, distribution, batch_size = config.network.hidden, config.distribution, config.replay.batch_size
+    fractions = distribution.kind in ("iqn", "fqf")
+    widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
+    images = 16 * 64 if config.network.torso == "minatar_cnn" else 1  # filters times places
+    rows = batch_size * distribution.atoms if fractions else batch_size
+    return max(rows * max(widths), batch_size * images, *(a * b for a, b in itertools.pairwise((images, *widths))))
 
 
 def gradient_step_flops(config: Config) -> float:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
@@ -98,7 +99,7 @@ def compile_training(
         mapped_init = map_runs(init, layout)
         state = jax.eval_shape(mapped_init, hparams, place)
         jobs = [
-            pool.submit(mapped.lower(hparams, argument).compile)
+            pool.submit(compile_runs, mapped, layout.platform, hparams, argument)
             for mapped, argument in (
                 (map_runs(segment, layout, in_place=True), state),
                 (mapped_init, place),

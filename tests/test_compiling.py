@@ -1,0 +1,101 @@
+"""What a CPU's large matrix products need: no YNN, and a pool of one size."""
+
+import ctypes
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from purejaxdqn import load_config
+from purejaxdqn.core.compiling import LARGE_PRODUCT, compile_runs, largest_product
+from purejaxdqn.core.many import lay_out, map_runs
+from purejaxdqn.host.runtime import takes_default_pool
+
+RUN = """
+import sys, threading, time, ctypes
+from purejaxdqn import configure_cpu, load_config, run_many
+
+class Heap(ctypes.Structure):  # mallinfo2 of malloc.h
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ord smb hblks hblkhd usm fsm used free keep".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Heap
+configure_cpu(devices=2)
+import jax
+
+config = load_config("cartpole_cleanrl", ["distribution.kind=iqn", "total_timesteps=20000", "evaluation.every=10000"])
+keys = jax.random.split(jax.random.key(0), 4)
+run_many(config, config.hparams(), keys)
+used = [libc.mallinfo2().used]
+done = threading.Event()
+
+def watch():
+    while not done.wait(0.1):
+        used.append(libc.mallinfo2().used)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+run_many(config, config.hparams(), keys)
+done.set()
+watcher.join()
+print(max(used) - used[0])
+"""
+
+
+def products(hparams, x):
+    """Products [n, n] in a loop."""
+    return jax.lax.scan(lambda y, _: (jnp.tanh(y @ x), None), x, None, length=2)[0]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(("size", "kept"), [(127, True), (128, False)])
+def test_large_products_do_without_ynn_on_any_number_of_devices(size, kept, devices):
+    layout = lay_out(2, devices=jax.devices()[:devices])
+    text = compile_runs(map_runs(products, layout), "cpu", jnp.zeros(2), jnp.ones((2, size, size))).as_text()
+    assert ("__ynn" in text) == kept
+
+
+def test_the_largest_product_is_found_inside_loops():
+    jaxpr = jax.make_jaxpr(lambda x: products(None, x))(jnp.ones((128, 128)))
+    assert largest_product(jaxpr.jaxpr) == 128 * 128 == LARGE_PRODUCT
+
+
+def test_a_release_of_xla_without_the_option_compiles_as_it_is():
+    def compile(compiler_options=None):
+        if compiler_options:
+            raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option: 'x'")
+        return "compiled"
+
+    jaxpr = jax.make_jaxpr(lambda x: products(None, x))(jnp.ones((128, 128)))
+    traced = SimpleNamespace(lower=lambda: SimpleNamespace(compile=compile), jaxpr=jaxpr)
+    assert compile_runs(SimpleNamespace(trace=lambda *_: traced), "cpu", None, None) == "compiled"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "large"),
+    [
+        ([], False),
+        (["distribution.kind=quantile"], True),
+        (["distribution.kind=quantile", "distribution.atoms=32"], False),
+        (["distribution.kind=iqn", "distribution.atoms=8", "network.hidden=[64,64]"], True),
+        (["replay.batch_size=256"], True),
+        (["network.hidden=[128,128]"], True),
+        (["network.hidden=[64,64]", "replay.batch_size=512"], True),
+        (["env.id=Breakout-MinAtar", "network.torso=minatar_cnn", "replay.batch_size=32"], True),
+    ],
+)
+@pytest.mark.parametrize("num_seeds", [1, 8])
+def test_the_pool_of_threads_is_a_matter_of_the_network_and_not_of_the_seeds(overrides, large, num_seeds):
+    config = load_config("cartpole_cleanrl", [*overrides, f"num_seeds={num_seeds}"])
+    assert takes_default_pool(config) == large
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the heap is measured by glibc's mallinfo2")
+def test_a_program_of_large_products_does_not_grow_while_it_runs():
+    """Four IQN runs on two devices; with YNN this is more than 100 MB (``python -m pytest -m slow``, two minutes)."""
+    run = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 30e6
