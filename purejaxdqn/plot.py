@@ -1,4 +1,4 @@
-"""``python -m purejaxdqn.plot DIR ...``: draw a run's pictures again from its files."""
+"""``python -m purejaxdqn.plot DIR ...``: draw the pictures of runs and sweeps again from their files."""
 
 import csv
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from purejaxdqn.host.faults import Parser, UserError, run_command
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    parser = Parser(prog="python -m purejaxdqn.plot", description="Draw the pictures of runs again.")
+    parser = Parser(prog="python -m purejaxdqn.plot", description="Draw the pictures of runs and sweeps again.")
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="DIR")
     folders = parser.parse_args(argv).run_dirs
 
@@ -18,7 +18,10 @@ def main(argv: Sequence[str]) -> int:
     from purejaxdqn.host.rundir import draw_run
 
     runs = []
+    sweeps = [folder for folder in folders if (folder / "sweep.yaml").is_file()]
     for folder in folders:
+        if folder in sweeps:
+            continue
         try:
             runs.append((folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")))
         except (OSError, ValueError, csv.Error) as error:
@@ -29,6 +32,10 @@ def main(argv: Sequence[str]) -> int:
         except OSError as error:
             raise UserError(f"{run[0]} cannot be written to: {error.strerror}") from error
         print(run[0] / "learning_curve.png", run[0] / "report.png", sep="\n")
+    for folder in sweeps:
+        from purejaxdqn.host.sweep_pictures import draw_directory
+
+        print(*draw_directory(folder), sep="\n")
     return 0
 
 

@@ -52,6 +52,10 @@ class Layout(NamedTuple):
         places = np.minimum(np.arange(self.size), self.num_runs - 1)
         return jax.tree.map(lambda leaf: leaf[places], tree)
 
+    def put(self, tree: Any) -> Any:
+        """``fill``, and lay the leaves over the devices; these may be some of many processes' devices."""
+        return jax.device_put(self.fill(tree), self.sharding)
+
     def take(self, tree: Any) -> Any:
         """Leaves [size, ...] -> [num_runs, ...]."""
         return jax.tree.map(lambda leaf: leaf[: self.num_runs], tree)
@@ -130,7 +134,7 @@ def run_many(
     seeds = keys.shape[0]
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
     layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
-    arguments = layout.fill(hparams), layout.fill(jnp.tile(keys, points))
+    arguments = layout.put(hparams), layout.put(jnp.tile(keys, points))
     train = _compiled_train(config.static(), layout, arguments, network, env)
     # Waited for: what gathers the results from the devices gives up on one that is 40 seconds later than another.
     result = jax.block_until_ready(train(*arguments))

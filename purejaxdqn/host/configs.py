@@ -74,7 +74,7 @@ def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
     sources = [source] if isinstance(source, str | Path) else list(source)
     tree: Tree = {}
     for one in sources:
-        tree = _merge(tree, _read_yaml(find_config(one)))
+        tree = _merge(tree, read_yaml(find_config(one)))
     tree, lines = _apply_overrides(tree, overrides)
     try:
         return Draft(Config.model_validate(tree), tuple(lines), ())
@@ -86,31 +86,32 @@ def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
     return Draft(Config.model_validate(tree), tuple(lines), tuple(reversed(once.values())))
 
 
-def shipped_configs() -> dict[str, Path]:
-    """The configs that come with the package: name without ``.yaml`` -> path."""
+def shipped_configs(kind: str = "--config") -> dict[str, Path]:
+    """The configs that come with the package, or the search spaces (``--space``): name without ``.yaml`` -> path."""
     package = Path(__file__).parents[1]
     inside = package / "configs"  # in a wheel; a checkout has them beside the package
     root = inside if inside.is_dir() else package.parent / "configs"
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+    return {name: path for name, path in found.items() if name.startswith("search/") == (kind == "--space")}
 
 
-def find_config(source: str | Path) -> Path:
-    """The file that ``source`` names: a path, or the name of a shipped config."""
+def find_config(source: str | Path, *, option: str = "--config") -> Path:
+    """The file that ``source`` names: a path, or the name of a shipped config (of a space, for ``--space``)."""
     path = Path(source)
     try:
         is_file, is_dir = path.is_file(), path.is_dir()
     except OSError as error:
-        raise ConfigError(f"--config: {source} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{option}: {source} cannot be read: {error.strerror}") from error
     if is_file:
         return path
     if is_dir:
-        raise ConfigError(f"--config: {source} is a directory; a run directory's config is {path / 'config.yaml'}")
-    shipped = shipped_configs()
+        raise ConfigError(f"{option}: {source} is a directory; a run directory's config is {path / 'config.yaml'}")
+    shipped = shipped_configs(option)
     name = str(source).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
     hint = did_you_mean(name, shipped) or f"; shipped are {', '.join(shipped)}"
-    raise ConfigError(f"--config: {source} is neither a file nor a shipped config{hint}")
+    raise ConfigError(f"{option}: {source} is neither a file nor a shipped one{hint}")
 
 
 def to_yaml(config: Config) -> str:
@@ -171,7 +172,12 @@ def _load_yaml(text: str, place: str) -> Any:
         raise ConfigError(f"{place}: not YAML: {str(error).splitlines()[0]}") from error
 
 
-def _read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> Tree:
+    """The mapping in a YAML file, with what people take for numbers as numbers.
+
+    Raises:
+      ConfigError: it cannot be read, or holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:

@@ -16,7 +16,7 @@ from purejaxdqn.host.metrics import Metrics
 from purejaxdqn.host.statistics import iqm, iqm_interval, trailing_mean
 
 EVALUATION, TRAINING, SOLVED = "#1f5fa8", "#d9822b", "#666666"
-_STYLE: Any = {
+STYLE: Any = {
     "figure.dpi": 130,
     "font.size": 9,
     "axes.spines.top": False,
@@ -29,11 +29,11 @@ _STYLE: Any = {
 
 def draw_learning_curve(path: Path, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
     """Evaluation and training return against environment steps, seeds thin, their IQM thick with its interval."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
         _draw_seeds(axes, metrics.env_step[0], metrics.episode_return, TRAINING, "training, epsilon-greedy")
         _draw_seeds(axes, metrics.env_step[0], metrics.eval_return, EVALUATION, "evaluation, greedy")
-        _draw_solved(axes, solved_at)
+        draw_solved(axes, solved_at)
         axes.set(xlabel="environment steps", ylabel="episode return", title=title)
         _finish(figure, [axes], path)
 
@@ -42,7 +42,7 @@ def draw_report(path: Path, metrics: Metrics, *, title: str, solved_at: float | 
     """The four panels of a DQN report: episode return, its moving average, loss, success rate."""
     steps = metrics.env_step[0]
     moving = np.array([trailing_mean(r, c) for r, c in zip(metrics.episode_return, metrics.episodes, strict=True)])
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, ((returns, average), (loss, success)) = plt.subplots(
             2, 2, figsize=(9.0, 6.0), sharex=True, layout="constrained"
         )
@@ -61,7 +61,7 @@ def draw_report(path: Path, metrics: Metrics, *, title: str, solved_at: float | 
             _draw_seeds(success, steps, 100 * metrics.success_rate, EVALUATION, "greedy")
         success.set(ylabel="episodes solved (%)", title="Success rate in evaluation", ylim=(-4, 104))
         for axes in (returns, average):
-            _draw_solved(axes, solved_at)
+            draw_solved(axes, solved_at)
         for axes in (loss, success):
             axes.set_xlabel("environment steps")
         figure.suptitle(title)
@@ -75,28 +75,36 @@ def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, l
     if seeds == 1:
         axes.plot(steps, values[0], color=color, lw=1.8, marker=".", ms=4, label=label)
         return
-    known = [column[~np.isnan(column)] for column in values.T]
     axes.plot(steps, values.T, color=color, lw=0.6, alpha=max(0.12, 0.5 / seeds**0.5))
-    axes.plot(
-        steps,
-        [iqm(column) if len(column) else np.nan for column in known],
-        color=color,
-        lw=2.2,
-        label=f"{label} (IQM of {seeds} seeds, 95% CI)",
-    )
+    draw_band(axes, steps, values, color=color, label=f"{label} (IQM of {seeds} seeds, 95% CI)")
+
+
+def draw_band(axes: Axes, steps: np.ndarray, values: np.ndarray, *, color: Any, label: str) -> None:
+    """IQM of values [S, T] at steps [T] with its interval; seeds without a value at a step are left out there."""
+    known = [column[~np.isnan(column)] for column in values.T]
+    centre = [iqm(column) if len(column) else np.nan for column in known]
+    axes.plot(steps, centre, color=color, lw=2.2, label=label)
     interval = np.array([iqm_interval(column) or (np.nan, np.nan) for column in known])
     axes.fill_between(steps, interval[:, 0], interval[:, 1], color=color, alpha=0.2, lw=0)
 
 
-def _draw_solved(axes: Axes, solved_at: float | None) -> None:
+def draw_solved(axes: Axes, solved_at: float | None) -> None:
+    """The line from which an environment counts as solved."""
     if solved_at is not None:
         axes.axhline(solved_at, color=SOLVED, lw=1, ls="--", label=f"solved ({solved_at:g})")
 
 
-def _finish(figure: Any, with_legend: list[Axes], path: Path) -> None:
-    for axes in figure.axes:
-        axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-    for axes in with_legend:
-        axes.legend(fontsize="small")
+def finish_figure(figure: Any, path: Path, *, steps_on_x: bool = False) -> Path:
+    """Save and close."""
+    if steps_on_x:
+        for axes in figure.axes:
+            axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
+    return path
+
+
+def _finish(figure: Any, with_legend: list[Axes], path: Path) -> None:
+    for axes in with_legend:
+        axes.legend(fontsize="small")
+    finish_figure(figure, path, steps_on_x=True)

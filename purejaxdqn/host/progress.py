@@ -20,15 +20,7 @@ class Progress:
         self._config, self._quiet = config, quiet
         self._total = config.total_timesteps
         self._start = time.perf_counter()
-        self._bar: Any = None
-        if sys.stderr.isatty() and not quiet:
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-                rich.progress.BarColumn(),
-                rich.progress.TextColumn("{task.fields[text]}"),
-                rich.progress.TimeRemainingColumn(),
-                console=rich.console.Console(stderr=True),
-            )
+        self._bar = _make_bar(quiet=quiet)
 
     def __enter__(self) -> "Progress":
         self._start = time.perf_counter()
@@ -57,6 +49,53 @@ class Progress:
         elif not self._quiet:
             left = elapsed * (self._total - env_step) / env_step
             print(f"{env_step:>10,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def _make_bar(*, quiet: bool) -> Any:
+    """A bar on standard error; None where there is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        return None
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+        rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.fields[text]}"),
+        rich.progress.TimeRemainingColumn(),
+        console=rich.console.Console(stderr=True),
+    )
+
+
+class SweepProgress:
+    """Context manager over the environment steps of many runs; ``update`` after every segment."""
+
+    def __init__(self, total: int, *, quiet: bool = False):
+        self._total, self._quiet = total, quiet
+        self._done, self._told = 0, 0.0
+        self._bar = _make_bar(quiet=quiet)
+
+    def __enter__(self) -> "SweepProgress":
+        self._start = time.perf_counter()
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total, text="compiling")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, runs: int, env_steps: int) -> None:
+        """``runs`` more runs have each taken ``env_steps`` more steps."""
+        self._done += runs * env_steps
+        elapsed = time.perf_counter() - self._start
+        text = f"{self._done / elapsed:,.0f}/s"
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, text=text)
+        elif not self._quiet and self._done - self._told >= 0.05 * self._total:
+            self._told = self._done
+            left = elapsed * (self._total - self._done) / self._done
+            print(f"{self._done:>12,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 def _mean(values: np.ndarray, digits: int = 1) -> str:

@@ -38,13 +38,19 @@ def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> Non
         jax.config.update("jax_num_cpu_devices", devices or usable_cores())
 
 
-def configure_cpu_for(config: Config) -> None:
-    """``configure_cpu`` as measured best for a run (``benchmarks/throughput.py``).
+def configure_cpu_for(*configs: Config, runs: int | None = None, devices: int | None = None) -> None:
+    """``configure_cpu`` as measured best for runs of these configs (``benchmarks/throughput.py``).
 
-    A device for every core or seed, whichever are fewer; one thread each for a small network, a thread for every
-    core for a large one.
+    A device for every core or run, whichever are fewer; one thread each for small networks, a thread for every
+    core where one is large.
+
+    Args:
+      configs: what is to be run.
+      runs: how many runs; the first config's seeds unless given.
+      devices: at most this many.
     """
-    configure_cpu(devices=min(config.num_seeds, usable_cores()), threads=None if takes_default_pool(config) else 1)
+    large = any(takes_default_pool(config) for config in configs)
+    configure_cpu(devices=min(runs or configs[0].num_seeds, devices or usable_cores()), threads=None if large else 1)
 
 
 def takes_default_pool(config: Config) -> bool:

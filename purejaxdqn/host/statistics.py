@@ -1,4 +1,6 @@
-"""Statistics over seeds: the interquartile mean and its bootstrap interval (Agarwal et al. 2021)."""
+"""Statistics over seeds, after Agarwal et al. (2021, "Deep Reinforcement Learning at the Edge of the Statistical
+Precipice"): interquartile mean, performance profile, probability of improvement, with bootstrap intervals.
+"""
 
 import numpy as np
 import scipy.stats
@@ -18,11 +20,52 @@ def iqm_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, flo
     """
     if len(values) < 2:
         return None
-    generator = np.random.default_rng(0)
-    resamples = generator.choice(values, (RESAMPLES, len(values)))
-    tail = 50.0 * (1.0 - level)
-    low, high = np.percentile(scipy.stats.trim_mean(resamples, 0.25, axis=1), [tail, 100.0 - tail])
+    resamples = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+    low, high = _percentiles(scipy.stats.trim_mean(resamples, 0.25, axis=1), level)
     return float(low), float(high)
+
+
+def performance_profile(
+    values: np.ndarray, thresholds: np.ndarray, *, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of runs that score above each threshold (Agarwal et al. 2021, equation 2, for one task).
+
+    Args:
+      values: [S] scores.
+      thresholds: [T].
+      level: of the pointwise bootstrap interval.
+
+    Returns:
+      The shares [T], and their interval [2, T].
+    """
+    resamples = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+    shares = np.stack([(resamples > threshold).mean(-1) for threshold in thresholds], -1)
+    return (values[:, None] > thresholds).mean(0), _percentiles(shares, level)
+
+
+def probability_of_improvement(
+    values: np.ndarray, others: np.ndarray, *, level: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """Chance that a run of the one scores higher than a run of the other, a tie counting half.
+
+    The Mann-Whitney statistic over S * S' pairs (Agarwal et al. 2021, section 4.3), with a bootstrap interval.
+    """
+
+    def share(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x[..., :, None] > y[..., None, :]).mean((-1, -2)) + 0.5 * (x[..., :, None] == y[..., None, :]).mean(
+            (-1, -2)
+        )
+
+    generator = np.random.default_rng(0)
+    pairs = [generator.choice(one, (RESAMPLES, len(one))) for one in (values, others)]
+    low, high = _percentiles(share(*pairs), level)
+    return float(share(values, others)), (float(low), float(high))
+
+
+def _percentiles(resampled: np.ndarray, level: float) -> np.ndarray:
+    """The ends [2, ...] of the percentile interval over the first axis."""
+    tail = 50.0 * (1.0 - level)
+    return np.percentile(resampled, [tail, 100.0 - tail], axis=0)
 
 
 def trailing_mean(means: np.ndarray, counts: np.ndarray, *, at_least: int = 100) -> np.ndarray:

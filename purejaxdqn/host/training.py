@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -73,7 +73,12 @@ def seeds_of(config: Config) -> Population:
 
 
 def compile_training(
-    config: Config, population: Population, *, segments: int, batch_size: int | None = None
+    config: Config,
+    population: Population,
+    *,
+    segments: int,
+    batch_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Training:
     """Trace, lower and compile; the three parts compile side by side where there is more than one core.
 
@@ -82,12 +87,13 @@ def compile_training(
       population: as many runs as each population will have that this program trains.
       segments: calls of ``segment``; divides the epochs.
       batch_size: see ``lay_out``.
+      devices: see ``lay_out``.
     """
     start = time.perf_counter()
     program = make_program(config)
-    layout = lay_out(len(population.seed), batch_size=batch_size)
+    layout = lay_out(len(population.seed), devices=devices, batch_size=batch_size)
     epochs = program.plan.epochs // segments
-    hparams, *place = layout.fill(population)
+    hparams, *place = layout.put(population)
 
     def init(hparams: HParams, place: Any) -> RunnerState:
         return program.init(hparams, run_key(*place))
@@ -120,7 +126,7 @@ def compile_training(
 
 def run_segments(training: Training, population: Population) -> Iterator[tuple[RunnerState, EpochRow]]:
     """Run segment after segment: yields the state, which the next segment takes over, and the rows [R, epochs]."""
-    hparams, *place = training.layout.fill(population)
+    hparams, *place = training.layout.put(population)
     state = training.init(hparams, place)
     for _ in range(training.segments):
         state, rows = training.segment(hparams, state)
@@ -129,6 +135,6 @@ def run_segments(training: Training, population: Population) -> Iterator[tuple[R
 
 def finish_training(training: Training, population: Population, state: RunnerState) -> Outcome:
     """Evaluate the final parameters and fetch them."""
-    hparams, *_ = training.layout.fill(population)
+    hparams, *_ = training.layout.put(population)
     final_returns = training.layout.take(jax.device_get(training.finish(hparams, state)))
     return Outcome(training.layout.take(jax.device_get(training.policy(state.learner))), final_returns)

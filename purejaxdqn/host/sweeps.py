@@ -1,0 +1,226 @@
+"""A sweep's directory and its work: pieces are trained and kept one by one, so that a killed sweep goes on."""
+
+import contextlib
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import yaml
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.environments import SOLVED_AT
+from purejaxdqn.core.plan import make_plan
+from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.metrics import Metrics, join_metrics, metrics_from_rows
+from purejaxdqn.host.pieces import Run, Work, population_of
+from purejaxdqn.host.points import Point
+from purejaxdqn.host.training import Outcome, choose_segments, compile_training, finish_training, run_segments
+
+SWEEP_FILE = "sweep.yaml"
+PIECES_FOLDER = "pieces"
+# libyaml's, where PyYAML was built with it: a sweep of a thousand points is sixty thousand lines.
+_FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FastDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class Trained(NamedTuple):
+    """Finished runs; arrays start with an axis over runs [R]."""
+
+    runs: tuple[Run, ...]
+    final_returns: np.ndarray  # [R, N] greedy returns of the final parameters
+    diverged: np.ndarray  # [R] bool
+    metrics: Metrics  # [R, T]
+
+
+def describe(points: Sequence[Point], num_seeds: int) -> dict[str, Any]:
+    """What makes a sweep the one it is, as plain values for ``sweep.yaml``."""
+    return {
+        "num_seeds": num_seeds,
+        "points": [
+            {"swept": _plain(point.swept), "config": point.config.model_copy(update={"num_seeds": 1}).model_dump()}
+            for point in points
+        ],
+    }
+
+
+def read_directory(folder: Path) -> tuple[list[Point], int]:
+    """The points of a sweep's directory, and its number of seeds.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        description = yaml.load((folder / SWEEP_FILE).read_text(encoding="utf-8"), _FastLoader)
+        points = [Point(Config.model_validate(one["config"]), one["swept"]) for one in description["points"]]
+        return points, description["num_seeds"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / SWEEP_FILE} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def check_directory(folder: Path, description: dict[str, Any], *, wait: bool = False) -> bool:
+    """Whether the directory of this very sweep is there.
+
+    Args:
+      folder: the directory.
+      description: the sweep's.
+      wait: another process makes it; a minute's patience.
+
+    Raises:
+      UserError: something else stands there, or another sweep, or it does not appear.
+    """
+    file = folder / SWEEP_FILE
+    try:
+        until = time.monotonic() + 60
+        while wait and not file.is_file():
+            if time.monotonic() > until:
+                raise UserError(f"--out: {folder} does not appear; it must be a directory that all processes see")
+            time.sleep(0.2)
+        if not folder.exists():
+            return False
+        if not file.is_file():
+            raise UserError(f"--out: {folder} exists and is no sweep; a sweep never overwrites anything")
+        found = yaml.load(file.read_text(encoding="utf-8"), _FastLoader)
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--out: {folder} cannot be used: {error}") from error
+    if found != yaml.load(_to_text(description), _FastLoader):
+        raise UserError(f"--out: {folder} belongs to another sweep: {_difference(found, description)}")
+    return True
+
+
+def create_directory(folder: Path, description: dict[str, Any]) -> None:
+    """Make a sweep's directory.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        (folder / PIECES_FOLDER).mkdir(parents=True)
+        write_atomically(folder / SWEEP_FILE, lambda path: path.write_text(_to_text(description), encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+
+
+def _to_text(description: dict[str, Any]) -> str:
+    return yaml.dump(description, Dumper=_FastDumper, sort_keys=False, default_flow_style=None)
+
+
+def _difference(found: Any, wanted: dict[str, Any]) -> str:
+    if not isinstance(found, dict) or not isinstance(found.get("points"), list):
+        return f"its {SWEEP_FILE} is damaged"
+    if found["num_seeds"] != wanted["num_seeds"]:
+        return f"it has {found['num_seeds']} seeds, not {wanted['num_seeds']}"
+    if len(found["points"]) != len(wanted["points"]):
+        return f"it has {len(found['points'])} points, not {len(wanted['points'])}"
+    return "its points have other configs"
+
+
+def all_runs(points: Sequence[Point], num_seeds: int) -> list[Run]:
+    """Every run of a sweep, point by point."""
+    return [Run(point, seed_index) for point in range(len(points)) for seed_index in range(num_seeds)]
+
+
+def train_work(
+    points: Sequence[Point], work: Work, *, check: Callable[[], None], report: Callable[[int, int], None]
+) -> Iterator[Trained]:
+    """Compile each group's program once and train its pieces one after another.
+
+    Args:
+      points: all points of the sweep.
+      work: what to train.
+      check: called between segments; may raise to stop.
+      report: called between segments with the runs under way and the environment steps each has taken since.
+    """
+    for group, size in zip(work.groups, work.sizes, strict=True):
+        pieces = [group.runs[first : first + size] for first in range(0, len(group.runs), size)]
+        segments = choose_segments(make_plan(group.config).epochs, None)
+        first = population_of(points, pieces[0], size)
+        training = compile_training(group.config, first, segments=segments, devices=work.devices)
+        for runs in pieces:
+            check()
+            population = population_of(points, runs, size)
+            parts = []
+            for state, rows in run_segments(training, population):
+                parts.append(metrics_from_rows(rows, solved_at=SOLVED_AT.get(group.config.env.id)))
+                report(len(runs), group.config.total_timesteps // segments)
+                check()
+            yield _trained(runs, join_metrics(parts), finish_training(training, population, state))
+
+
+def _trained(runs: tuple[Run, ...], metrics: Metrics, outcome: Outcome) -> Trained:
+    """What the places of ``runs`` hold; those after them repeat the last."""
+    count, size = len(runs), len(metrics.loss)
+    finite = [np.isfinite(leaf).reshape(size, -1).all(-1) for leaf in jax.tree.leaves(outcome.params)]
+    diverged = ~np.all(finite, axis=0) | ~np.isfinite(metrics.loss).all(-1)
+    return Trained(runs, outcome.final_returns[:count], diverged[:count], Metrics(*(one[:count] for one in metrics)))
+
+
+def save_piece(folder: Path, trained: Trained) -> None:
+    """Keep a piece: whole or not at all."""
+    first = trained.runs[0]
+    path = folder / PIECES_FOLDER / f"{first.point:06d}-{first.seed_index:06d}.npz"
+    arrays = {
+        "runs": np.array(trained.runs),
+        "final_returns": trained.final_returns,
+        "diverged": trained.diverged,
+        **trained.metrics._asdict(),
+    }
+    write_atomically(path, lambda part: _save_arrays(part, arrays))
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_pieces(folder: Path, warn: Callable[[str], None] = lambda line: None) -> list[Trained]:
+    """The pieces that are there; a damaged one is told of and counts as missing."""
+    found = []
+    for path in sorted((folder / PIECES_FOLDER).glob("*.npz")):
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                runs = tuple(Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"])
+                metrics = Metrics(*(arrays[name] for name in Metrics._fields))
+                found.append(Trained(runs, arrays["final_returns"], arrays["diverged"], metrics))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            warn(f"{path} is damaged and will be done again: {error}")
+    return found
+
+
+def done_runs(pieces: Iterable[Trained]) -> set[Run]:
+    """The runs in pieces."""
+    return {run for piece in pieces for run in piece.runs}
+
+
+def wait_for_runs(folder: Path, runs: Iterable[Run], *, check: Callable[[], None], pause: float = 1.0) -> None:
+    """Wait until other processes have left all these runs in the directory."""
+    missing, read = set(runs), set[Path]()
+    while missing:
+        check()
+        for path in set((folder / PIECES_FOLDER).glob("*.npz")) - read:
+            with np.load(path) as arrays:
+                missing -= {Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"]}
+            read.add(path)
+        if missing:
+            time.sleep(pause)
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """``write(temporary path)``, then put the file in its place: a reader sees the whole file or none."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _plain(swept: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in swept.items()}

@@ -1,0 +1,178 @@
+"""``python -m purejaxdqn.sweep --config CONFIG --seeds N key=v1,v2 ...``: many settings, many seeds, few programs."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from purejaxdqn.host.configs import Draft
+from purejaxdqn.host.distributed import add_device_options, join_processes
+from purejaxdqn.host.faults import Parser, UserError, run_command
+from purejaxdqn.host.points import (
+    Candidate,
+    Point,
+    check_points,
+    draw_shares,
+    drawn_candidates,
+    grid_candidates,
+    read_points,
+    read_space,
+)
+from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m purejaxdqn.sweep", description="Train many settings with many seeds.")
+    parser.add_argument("--config", action="append", metavar="CONFIG", help="path or shipped name; later ones win")
+    parser.add_argument("--configs", metavar="A,B", help="compare these, each laid over --config")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of every point (default: the config's num_seeds)")
+    parser.add_argument("--space", metavar="FILE", help="ranges to draw points from (--points)")
+    parser.add_argument("--points", type=int, metavar="N", help="how many points to draw")
+    parser.add_argument("--draw", choices=("sobol", "random"), default="sobol", help="how to draw them")
+    parser.add_argument("--draw-seed", type=int, default=0, metavar="N", help="seed of the draws")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="directory; one of a killed sweep is gone on with")
+    parser.add_argument("--memory", metavar="SIZE", help="most memory to use, as in 4GiB")
+    parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_device_options(parser)
+    parser.add_argument("overrides", nargs="*", metavar="key=v1,v2", help="dotted keys, YAML values, all combinations")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    arguments = parser().parse_intermixed_args(argv)
+    candidates = _candidates(arguments)
+    drafts = read_points(candidates)
+    seeds = arguments.seeds if arguments.seeds is not None else drafts[0].config.num_seeds
+    if seeds < 1:
+        raise UserError(f"--seeds: {seeds} must be at least 1")
+    if arguments.devices is not None and arguments.devices < 1:
+        raise UserError(f"--devices: {arguments.devices} must be at least 1")
+    from purejaxdqn.host.pieces import parse_memory
+
+    memory = parse_memory(arguments.memory) if arguments.memory else None
+    configure_cpu_for(*(draft.config for draft in drafts), runs=seeds * len(drafts), devices=arguments.devices)
+    process, processes = join_processes(arguments)  # after the devices are set, before JAX starts
+    points = _checked(candidates, drafts)
+    if not arguments.no_cache:
+        use_compilation_cache()
+    return sweep(
+        points,
+        seeds=seeds,
+        out=arguments.out,
+        names=[name for name in (*(arguments.config or ()), *(arguments.configs or "").split(",")) if name],
+        memory=memory,
+        share=(process, processes),
+        devices=arguments.devices,
+        quiet=arguments.quiet,
+    )
+
+
+def _candidates(arguments: object) -> list[Candidate]:
+    config, configs, space, count = (getattr(arguments, name) for name in ("config", "configs", "space", "points"))
+    overrides: list[str] = arguments.overrides  # type: ignore[attr-defined]
+    if not config and not configs:
+        raise UserError("--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones")
+    if (space is None) != (count is None):
+        raise UserError("--space and --points go together: a file of ranges, and how many points to draw from it")
+    if space is None:
+        return grid_candidates(config or [], overrides, [name for name in (configs or "").split(",") if name])
+    if configs:
+        raise UserError("--configs and --space exclude each other")
+    if count < 1:
+        raise UserError(f"--points: {count} must be at least 1")
+    ranges = read_space(space)
+    shares = draw_shares(count, len(ranges), method=arguments.draw, seed=arguments.draw_seed)  # type: ignore[attr-defined]
+    return drawn_candidates(config, overrides, ranges, shares)
+
+
+def _checked(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> list[Point]:
+    for candidate in candidates:
+        if {"num_seeds"} & {word.partition("=")[0] for word in candidate.overrides}:
+            raise UserError("num_seeds: a sweep takes its seeds from --seeds")
+    return check_points(candidates, drafts)
+
+
+def sweep(
+    points: Sequence[Point],
+    *,
+    seeds: int,
+    out: Path | None,
+    names: Sequence[str],
+    memory: int | None,
+    share: tuple[int, int],
+    devices: int | None,
+    quiet: bool,
+) -> int:
+    """Train what is missing of a sweep and write its directory; returns the exit code.
+
+    Args:
+      points: what to try.
+      seeds: of every point.
+      out: the directory.
+      names: of the configs, for the directory's default name.
+      memory: bytes to use at most.
+      share: the number of this process, and how many share the work.
+      devices: how many to use; all unless given.
+      quiet: say less.
+    """
+    from purejaxdqn.host import sweeps
+    from purejaxdqn.host.pieces import plan_work
+    from purejaxdqn.host.progress import SweepProgress
+    from purejaxdqn.host.rundir import default_directory
+    from purejaxdqn.host.signals import Stopped, StopSignals
+
+    process, processes = share
+    folder = out or default_directory(["sweep", *names])
+    runs = sweeps.all_runs(points, seeds)
+    description = sweeps.describe(points, seeds)
+    try:
+        with StopSignals() as stop:
+            found = sweeps.check_directory(folder, description, wait=process > 0)
+            done = sweeps.done_runs(sweeps.load_pieces(folder, _warn)) if found else set()
+            # Every process takes its part of all runs, done or not: so they need not agree on what is done.
+            mine = [run for place, run in enumerate(runs) if place * processes // len(runs) == process]
+            work = plan_work(points, [run for run in mine if run not in done], devices=devices, memory=memory)
+            already = f", {len(mine) - work.runs} already done" if len(mine) > work.runs else ""
+            print(work.in_words(f"{len(points)} points x {seeds} seeds{already}"), file=sys.stderr)
+            if not found:
+                sweeps.create_directory(folder, description)
+            start = time.perf_counter()
+            with SweepProgress(work.env_steps, quiet=quiet) as progress:
+                for piece in sweeps.train_work(points, work, check=stop.check, report=progress.update):
+                    sweeps.save_piece(folder, piece)
+            seconds = time.perf_counter() - start
+            print(
+                f"ran in {seconds:.1f} s, {work.env_steps / seconds:,.0f} environment steps a second", file=sys.stderr
+            )
+            if processes > 1 and process == 0:
+                sweeps.wait_for_runs(folder, runs, check=stop.check)
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
+        return stopped.exit_code
+    return _finish(folder, points) if process == 0 else 0
+
+
+def _finish(folder: Path, points: Sequence[Point]) -> int:
+    """Tables and pictures of a sweep whose pieces are all there; returns the exit code."""
+    from purejaxdqn.host.results import collect, summarise_points, table, write_results
+    from purejaxdqn.host.sweep_pictures import draw_sweep
+    from purejaxdqn.host.sweeps import load_pieces
+
+    results = collect(points, load_pieces(folder))
+    summaries = summarise_points(points, results)
+    write_results(folder, points, results)
+    draw_sweep(folder, points, results, summaries)
+    print(table(summaries))
+    print(folder)
+    return 3 if all(result.diverged for result in results) else 0
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,197 @@
+"""Points of a sweep: grids, ranges, draws, and what is wrong with them."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.points import (
+    Choices,
+    Range,
+    check_points,
+    draw_shares,
+    drawn_candidates,
+    grid_candidates,
+    read_points,
+    read_space,
+    split_values,
+)
+
+
+def points_of(candidates):
+    return check_points(candidates, read_points(candidates))
+
+
+def lines_of(call, *arguments, **options):
+    with pytest.raises(UserError) as caught:
+        call(*arguments, **options)
+    return list(caught.value.lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("gamma=0.9,0.99", ["0.9", "0.99"]),
+        ("network.hidden=[64,64],[120,84]", ["[64,64]", "[120,84]"]),
+        ("gamma=0.9", ["0.9"]),
+        ("env.kwargs={a: 1, b: 2}, {a: 2}", ["{a: 1, b: 2}", "{a: 2}"]),
+        ("env.id='a,b',c", ["'a,b'", "c"]),
+        ("reward.clip=null,1", ["null", "1"]),
+    ],
+)
+def test_commas_inside_brackets_and_quotes_separate_nothing(override, values):
+    assert split_values(override) == (override.partition("=")[0], values)
+
+
+def test_a_grid_is_all_combinations_and_the_first_key_is_the_slowest():
+    points = points_of(
+        grid_candidates(["cartpole"], ["gamma=0.9,0.8", "loss=huber", "optimizer.learning_rate=1e-3,1e-4"])
+    )
+    assert [tuple(point.swept.items()) for point in points] == [
+        (("gamma", gamma), ("optimizer.learning_rate", rate)) for gamma in (0.9, 0.8) for rate in (1e-3, 1e-4)
+    ]
+    assert {point.config.loss for point in points} == {"huber"}
+    assert points[0].name == "gamma=0.9 optimizer.learning_rate=0.001"
+
+
+def test_compared_configs_are_laid_over_the_first_one_by_one():
+    points = points_of(grid_candidates(["cartpole"], ["gamma=0.9,0.8"], ["dqn", "c51.yaml"]))
+    assert [tuple(point.swept.values()) for point in points] == [("dqn", 0.9), ("dqn", 0.8), ("c51", 0.9), ("c51", 0.8)]
+    assert [point.config.distribution.kind for point in points] == ["scalar", "scalar", "categorical", "categorical"]
+    assert points[0].config.total_timesteps == points_of(grid_candidates(["cartpole"], []))[0].config.total_timesteps
+
+
+def test_an_environments_parameter_can_be_swept():
+    points = points_of(grid_candidates(["cartpole"], ["env.params.gravity=9.8,20.0"]))
+    assert [point.swept for point in points] == [{"env.params.gravity": 9.8}, {"env.params.gravity": 20.0}]
+    assert points[0].config.static() == points[1].config.static()
+
+
+@pytest.mark.parametrize(
+    ("grid", "line"),
+    [
+        (["gama=0.9,0.8"], "gama: unknown key; did you mean 'gamma'?"),
+        (["gamma"], "'gamma' is not an override; write key=value, or key=value,value to sweep"),
+        (["gamma=0.9,,0.8"], "gamma: a value is missing between the commas of '0.9,,0.8'"),
+        (["gamma=0.9,0.9"], "gamma: a value stands twice in '0.9,0.9'"),
+        (["gamma=0.9,0.90"], "the points 'gamma=0.9' and 'gamma=0.9' are the same run"),
+        (["gamma=0.9", "gamma=0.8"], "gamma: given twice; write its values with commas between them"),
+        (["gamma=0.9,1.5"], "gamma: 1.5 must be less than or equal to 1 (point gamma=1.5)"),
+    ],
+)
+def test_a_bad_grid_is_refused_by_name(grid, line):
+    assert lines_of(lambda: points_of(grid_candidates(["cartpole"], grid))) == [line]
+
+
+def test_a_fault_of_many_points_is_told_once():
+    grid = ["gamma=0.9,0.8,0.7", "replay.batch_size=0"]
+    assert lines_of(lambda: points_of(grid_candidates(["cartpole"], grid))) == [
+        "replay.batch_size: 0 must be greater than or equal to 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "range"),
+    [
+        ("{low: 0.9, high: 0.999}", Range(0.9, 0.999)),
+        ("{low: 1e-5, high: 1e-2, log: true}", Range(1e-5, 1e-2, log=True)),
+        ("{low: 1, high: 5}", Range(1, 5, step=1)),
+        ("{low: 32, high: 256, step: 32}", Range(32, 256, step=32)),
+        ("[[64, 64], [120, 84]]", Choices(((64, 64), (120, 84)))),
+        ("{choices: [1, 2]}", Choices((1, 2))),
+    ],
+)
+def test_a_space_is_ranges_and_choices(tmp_path, text, range):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"gamma: {text}\n")
+    assert read_space(path) == {"gamma": range}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{low: 2, high: 1}", "the range is empty: low 2 is not below high 1"),
+        ("{low: 0.0, high: 1.0, log: true}", "a logarithmic range must start above 0, not at 0.0"),
+        ("{low: a, high: 1}", "low and high must be numbers"),
+        ("{low: 0.1, high: 1, step: 2}", "step, low and high must be whole numbers, and step at least 1"),
+        ("{low: 1, high: 64, log: true, step: 2}", "log and a step above 1 exclude each other"),
+        ("[]", "{'choices': []} must be a list of one choice or more, and nothing else"),
+        ("3", "3 must be a list of choices, or low and high with log or step"),
+        ("{from: 1, to: 2}", "{'from': 1, 'to': 2} must be a list of choices, or low and high with log or step"),
+        ("{low: 1, high: 2, log: 3}", "log: 3 must be true or false"),
+    ],
+)
+def test_a_bad_range_is_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"gamma: {text}\n")
+    assert lines_of(read_space, path) == [f"--space: gamma: {message}"]
+
+
+def test_an_empty_or_missing_space_is_refused(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("")
+    assert lines_of(read_space, path) == [f"--space: {path} names no key"]
+    (line,) = lines_of(read_space, "search/nothing.yaml")
+    assert line.startswith("--space: search/nothing.yaml is neither a file nor a shipped one")
+
+
+@pytest.mark.parametrize("method", ["random", "sobol"])
+@pytest.mark.parametrize(
+    ("range", "quantiles"),
+    [
+        (Range(0.5, 2.5), lambda x: (x - 0.5) / 2),
+        (Range(1e-4, 1e-1, log=True), lambda x: np.log10(x / 1e-4) / 3),
+    ],
+)
+def test_draws_fill_a_range_evenly_on_its_scale(method, range, quantiles):
+    values = np.array([range.at(share) for share in draw_shares(512, 1, method=method, seed=0)[:, 0]])
+    assert scipy.stats.kstest(quantiles(values), "uniform").pvalue > 0.01
+    assert range.low <= values.min() < values.max() <= range.high
+
+
+@pytest.mark.parametrize(
+    ("range", "chances"),
+    [
+        (Range(32, 128, step=32), {32: 0.25, 64: 0.25, 96: 0.25, 128: 0.25}),
+        (Range(1, 3, step=1), {1: 1 / 3, 2: 1 / 3, 3: 1 / 3}),
+        # Each whole number has the share of the logarithmic scale between its half-way neighbours.
+        (Range(1, 3, log=True, step=1), {k: np.log((k + 0.5) / (k - 0.5)) / np.log(7) for k in (1, 2, 3)}),
+        (Choices(("a", "b")), {"a": 0.5, "b": 0.5}),
+    ],
+)
+def test_every_whole_number_and_choice_has_its_chance(range, chances):
+    drawn = [range.at(share) for share in (np.arange(30_000) + 0.5) / 30_000]
+    assert {value: drawn.count(value) for value in chances} == {
+        value: pytest.approx(30_000 * chance, abs=2) for value, chance in chances.items()
+    }
+
+
+def test_sobol_draws_are_more_even_than_random_ones():
+    spread = {
+        method: scipy.stats.qmc.discrepancy(draw_shares(100, 3, method=method, seed=1))
+        for method in ("sobol", "random")
+    }
+    assert spread["sobol"] < spread["random"] / 4
+
+
+def test_draws_repeat_and_hang_on_their_seed():
+    for method in ("random", "sobol"):
+        one, again, other = (draw_shares(20, 2, method=method, seed=seed) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, again)
+        assert not np.allclose(one, other)
+
+
+def test_drawn_points_carry_their_values():
+    space = {"gamma": Range(0.9, 0.99), "network.hidden": Choices(((8, 8), (16,)))}
+    points = points_of(drawn_candidates(["cartpole"], [], space, [[0.0, 0.0], [0.5, 0.75]]))
+    assert [point.swept for point in points] == [
+        {"gamma": 0.9, "network.hidden": (8, 8)},
+        {"gamma": pytest.approx(0.945), "network.hidden": (16,)},
+    ]
+    assert points[1].config.network.hidden == (16,)
+
+
+def test_a_space_that_names_an_unknown_key_is_refused():
+    space = {"gama": Range(0.9, 0.99)}
+    (line,) = lines_of(lambda: points_of(drawn_candidates(["cartpole"], [], space, [[0.0]])))
+    assert line == "gama: unknown key; did you mean 'gamma'?"

@@ -1,0 +1,381 @@
+"""``python -m purejaxdqn.sweep``: the same numbers however the work is cut, stopped, or shared."""
+
+import csv
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import purejaxdqn.sweep
+from purejaxdqn import load_config, run_many
+from purejaxdqn.host import sweeps
+from purejaxdqn.host.faults import UserError, run_command
+from purejaxdqn.host.pieces import Group, Run, group_runs, parse_memory, piece_size, population_of, state_bytes
+from purejaxdqn.host.points import check_points, grid_candidates, read_points
+from purejaxdqn.host.results import collect, ranked, summarise_points
+from purejaxdqn.host.training import run_key
+from tests.conftest import TINY
+
+GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
+BASE = [one for one in TINY if not one.startswith("network.hidden")]
+ARGUMENTS = ["--config", "cartpole_cleanrl", "--seeds", "3", *BASE, *GRID]
+
+
+def command(*arguments, **options):
+    line = [sys.executable, "-m", "purejaxdqn.sweep", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture
+def sweep(monkeypatch, capsys):
+    """Call the command in this process: its exit code, lines on standard output and on standard error."""
+    monkeypatch.setattr("purejaxdqn.sweep.configure_cpu_for", lambda *_, **__: None)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as left:
+            run_command(purejaxdqn.sweep.main, list(map(str, arguments)))
+        captured = capsys.readouterr()
+        return left.value.code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished sweep: four points in two groups, three seeds."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    done = command(*ARGUMENTS, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def points():
+    candidates = grid_candidates(["cartpole_cleanrl"], [*BASE, *GRID])
+    return check_points(candidates, read_points(candidates))
+
+
+def rows_of(folder):
+    with (folder / "runs.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_leaves_a_row_a_run_its_curves_and_pictures(whole):
+    folder, done = whole
+    rows = rows_of(folder)
+    assert tuple(rows[0]) == (
+        *("point", "seed_index", "gamma", "network.hidden"),
+        *("final_eval_return", "auc", "first_solved_step", "diverged"),
+    )
+    assert [(row["point"], row["seed_index"]) for row in rows] == [(str(p), str(s)) for p in range(4) for s in range(3)]
+    assert [row["network.hidden"] for row in rows[::3]] == ["[16, 16]", "[8]"] * 2
+    with (folder / "curves.csv").open(encoding="utf-8") as file:
+        curves = list(csv.DictReader(file))
+    assert len(curves) == 4 * 3 * 13
+    assert [row["env_step"] for row in curves[:13]] == [str(step) for step in range(120, 601, 40)]
+    for row in rows:
+        mine = [
+            float(one["eval_return"])
+            for one in curves
+            if (one["point"], one["seed_index"]) == (row["point"], row["seed_index"])
+        ]
+        assert float(row["auc"]) == pytest.approx(np.mean(mine))
+    pictures = {path.name for path in folder.glob("*.png")}
+    assert pictures == {
+        "curves.png",
+        "ranking.png",
+        "against_gamma.png",
+        "performance_profile.png",
+        "probability_of_improvement.png",
+    }
+    for name in pictures:
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 200
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+    assert done.stdout.splitlines()[-1] == str(folder)
+    assert sum("gamma=" in line for line in done.stdout.splitlines()) == 4
+
+
+def test_what_it_will_take_is_said_before_compiling(whole):
+    first = whole[1].stderr.splitlines()[0]
+    assert first.startswith("2 programs, 12 runs (4 points x 3 seeds), 7,200 environment steps, about ")
+
+
+def test_its_runs_are_those_of_run_many(whole, points):
+    keys = jnp.stack([run_key(np.uint32(0), np.uint32(k)) for k in range(3)])
+    rows = rows_of(whole[0])
+    for point, config in ((1, points[1].config), (2, points[2].config)):
+        result = run_many(config, config.hparams(), keys)
+        mine = [float(row["final_eval_return"]) for row in rows if row["point"] == str(point)]
+        np.testing.assert_array_equal(mine, np.asarray(result.final_returns[0]).mean(-1, dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+    "options", [["--memory", "60kB"], ["--devices", "1"]], ids=["pieces of one or two runs", "one device"]
+)
+def test_results_do_not_hang_on_pieces_or_devices(sweep, whole, tmp_path, options):
+    code, *_ = sweep(*ARGUMENTS, "--out", tmp_path / "out", *options)
+    assert code == 0
+    for name in ("runs.csv", "curves.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes()
+
+
+def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
+    compiled = []
+
+    def counting(mapped, *arguments, compile_runs=sys.modules["purejaxdqn.core.compiling"].compile_runs):
+        compiled.append(mapped)
+        return compile_runs(mapped, *arguments)
+
+    monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
+    code, *_ = sweep(*ARGUMENTS, "--out", tmp_path / "out", "--memory", "60kB")
+    assert code == 0
+    assert len(list((tmp_path / "out" / "pieces").iterdir())) > 4
+    assert len(compiled) == 2 * 3  # warm-up, segment and final evaluation of two groups
+
+
+def test_a_sweep_stopped_between_pieces_does_only_what_is_missing(sweep, whole, tmp_path, monkeypatch):
+    out, kept = tmp_path / "out", []
+
+    def killed(folder, trained, save_piece=sweeps.save_piece):
+        if len(kept) == 2:
+            raise RuntimeError("killed")
+        kept.append(trained)
+        save_piece(folder, trained)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeps, "save_piece", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            purejaxdqn.sweep.main([*ARGUMENTS, "--out", str(out)])
+    done = sum(len(trained.runs) for trained in kept)
+    code, _, err = sweep(*ARGUMENTS, "--out", out)
+    assert code == 0
+    assert any(f" {12 - done} runs (4 points x 3 seeds, {done} already done)" in line for line in err)
+    assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+
+
+def test_a_finished_sweep_is_not_trained_again(sweep, whole, monkeypatch):
+    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    before = (whole[0] / "runs.csv").read_bytes()
+    code, _, err = sweep(*ARGUMENTS, "--out", whole[0])
+    assert code == 0
+    assert err[0].startswith("0 programs, 0 runs (4 points x 3 seeds, 12 already done)")
+    assert (whole[0] / "runs.csv").read_bytes() == before
+
+
+def test_a_damaged_piece_is_told_of_and_done_again(sweep, whole, tmp_path):
+    out = tmp_path / "out"
+    assert sweep(*ARGUMENTS, "--out", out)[0] == 0
+    piece = min((out / "pieces").iterdir())
+    piece.write_bytes(piece.read_bytes()[:-200])
+    code, _, err = sweep(*ARGUMENTS, "--out", out)
+    assert code == 0
+    assert any(line.startswith(f"warning: {piece} is damaged and will be done again") for line in err)
+    assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+
+
+def kill_and_go_on(out, delays):
+    """Start the sweep again and again, each time killed after a delay or when it ends; the times it was killed."""
+    killed = 0
+    for delay in delays:
+        line = [sys.executable, "-m", "purejaxdqn.sweep", *ARGUMENTS, "--out", str(out)]
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                process.wait(delay)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+    assert command(*ARGUMENTS, "--out", out).returncode == 0
+    return killed
+
+
+def test_a_sweep_that_was_killed_ends_with_the_same_table(whole, tmp_path):
+    kill_and_go_on(tmp_path / "out", [3.0])
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_times_change_nothing(whole, tmp_path):
+    delays = np.random.default_rng(time.time_ns()).uniform(1.0, 9.0, 10)
+    assert kill_and_go_on(tmp_path / "out", delays), delays
+    for name in ("runs.csv", "curves.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes(), delays
+
+
+def test_ctrl_c_ends_with_a_line_that_says_how_to_go_on(tmp_path):
+    line = [
+        sys.executable,
+        "-m",
+        "purejaxdqn.sweep",
+        *ARGUMENTS,
+        "total_timesteps=6000080",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    line.remove("total_timesteps=600")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline().startswith("2 programs")
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == f"stopped by SIGINT; the same command with --out {tmp_path / 'out'} goes on"
+
+
+def test_two_processes_share_a_sweep_and_leave_the_same_table(whole, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    lines = [
+        [sys.executable, "-m", "purejaxdqn.sweep", *ARGUMENTS, "--out", str(tmp_path / "out"), "--devices", "2", *who]
+        for who in (["--coordinator", address, "--processes", "2", "--process", str(k)] for k in range(2))
+    ]
+    processes = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for line in lines]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    for _, err in said:
+        assert any(" 6 runs " in line and "on 2 cpu devices" in line for line in err.splitlines())
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+
+
+def test_compared_configs_share_a_table(sweep, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = sweep(
+        *("--config", "cartpole_cleanrl", "--configs", "dqn,double_dqn.yaml", "--seeds", "2", *TINY, "--out", out)
+    )
+    assert code == 0
+    assert [(row["config"], row["seed_index"]) for row in rows_of(out)] == [
+        *(("dqn", "0"), ("dqn", "1"), ("double_dqn", "0"), ("double_dqn", "1"))
+    ]
+    assert {line.split()[0] for line in printed[1:3]} == {"dqn", "double_dqn"}
+
+
+def test_draws_from_a_space_are_swept(sweep, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("gamma: {low: 0.9, high: 0.99}\noptimizer.learning_rate: {low: 1e-4, high: 1e-2, log: true}\n")
+    out = tmp_path / "out"
+    code, *_ = sweep("--config", "cartpole_cleanrl", "--space", space, "--points", "5", *TINY[:-1], "--out", out)
+    assert code == 0
+    rows = rows_of(out)
+    assert len({row["gamma"] for row in rows}) == len({row["optimizer.learning_rate"] for row in rows}) == 5
+    assert all(0.9 <= float(row["gamma"]) <= 0.99 for row in rows)
+    assert (out / "heat_map.png").is_file()
+
+
+def test_the_pictures_can_be_drawn_again(whole, capsys):
+    import purejaxdqn.plot
+
+    (whole[0] / "curves.png").unlink()
+    assert purejaxdqn.plot.main([str(whole[0])]) == 0
+    assert (whole[0] / "curves.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones"),
+        (["--seeds", "0"], "--seeds: 0 must be at least 1"),
+        (["gama=0.9,0.8"], "gama: unknown key; did you mean 'gamma'?"),
+        (["num_seeds=3"], "num_seeds: a sweep takes its seeds from --seeds"),
+        (
+            ["--space", "x.yaml"],
+            "--space and --points go together: a file of ranges, and how many points to draw from it",
+        ),
+        (["--space", "x.yaml", "--points", "2"], "--space: x.yaml is neither a file nor a shipped one"),
+        (["--memory", "much"], "--memory: 'much' is not an amount of memory; write 4GiB or 800MB"),
+        (["--memory", "1kB"], "--memory: one run needs about"),
+        (["--devices", "0"], "--devices: 0 must be at least 1"),
+        (["--coordinator", "auto", "--out", "x"], "--coordinator: auto works under SLURM only"),
+        (["--process", "1"], "--coordinator, --processes and --process go together"),
+        (
+            ["--coordinator", "localhost:1", "--processes", "2", "--process", "2", "--out", "x"],
+            "--process: 2 must be from 0 to 1",
+        ),
+        (
+            ["--coordinator", "localhost:1", "--processes", "2", "--process", "0"],
+            "--out is missing: several processes need a directory that all of them see",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(sweep, tmp_path, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    config = ["--config", "cartpole_cleanrl"] if arguments else []
+    code, out, err = sweep(*config, *arguments)
+    assert (code, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].startswith(f"error: {line}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_something_else_is_never_touched(sweep, whole, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    code, _, err = sweep(*ARGUMENTS, "--out", tmp_path)
+    assert (code, err) == (2, [f"error: --out: {tmp_path} exists and is no sweep; a sweep never overwrites anything"])
+    before = {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()}
+    for change, difference in (
+        (["--seeds", "2"], "it has 3 seeds, not 2"),
+        (["loss=huber"], "its points have other configs"),
+        (["n_step=1,2"], "it has 4 points, not 8"),
+    ):
+        code, _, err = sweep(*ARGUMENTS, *change, "--out", whole[0])
+        assert (code, err) == (2, [f"error: --out: {whole[0]} belongs to another sweep: {difference}"])
+    assert {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()} == before
+
+
+def test_points_that_differ_in_traced_numbers_share_a_group(points):
+    groups = group_runs(points, sweeps.all_runs(points, 2))
+    assert [group.runs for group in groups] == [
+        (Run(0, 0), Run(0, 1), Run(2, 0), Run(2, 1)),
+        (Run(1, 0), Run(1, 1), Run(3, 0), Run(3, 1)),
+    ]
+    population = population_of(points, groups[0].runs[1:], 5)  # places that are left repeat the last run
+    np.testing.assert_allclose(population.hparams.gamma, [0.9, 0.99, 0.99, 0.99, 0.99])
+    np.testing.assert_array_equal(population.seed_index, [1, 0, 1, 1, 1])
+
+
+def test_the_state_of_a_run_is_counted_without_compiling(points):
+    config = load_config("cartpole_cleanrl", [*TINY, "replay.size=40000"])
+    buffer = 40_000 * (2 * 4 * 4 + 4 + 4 + 1 + 1)  # two observations, action, reward, two flags
+    assert buffer < state_bytes(config) < 1.1 * buffer
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 30, 31, 64, 1000])
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("room", [10**9, 20])
+def test_pieces_fit_in_memory_and_waste_little(points, runs, devices, room):
+    group = Group(points[0].config, tuple(Run(0, k) for k in range(runs)), run_bytes=100)
+    size = piece_size(group, jax.devices()[:1] * devices, memory=100 * room)
+    assert size <= room - devices
+    pieces = -(-runs // size)
+    assert pieces * size <= runs * 1.15 + devices
+    assert size <= max(devices, -(-runs // 16) + devices)
+
+
+def test_memory_is_read_as_people_write_it():
+    assert [parse_memory(text) for text in ("4GiB", "800MB", "1.5 gb", "1000", "2k")] == [
+        *(4 * 2**30, 800 * 10**6, 1_500_000_000, 1000, 2000)
+    ]
+
+
+def test_points_are_ranked_by_their_iqm_and_diverged_runs_are_counted(points):
+    metrics = sweeps.Metrics(*(np.ones((2, 3), np.float32) for _ in sweeps.Metrics._fields))
+    returns = {0: [1.0, 3.0], 1: [np.nan, np.nan], 2: [5.0, 5.0], 3: [2.0, 2.5]}
+    pieces = [
+        sweeps.Trained((Run(p, 0), Run(p, 1)), np.array(r)[:, None], np.isnan(r), metrics) for p, r in returns.items()
+    ]
+    summaries = summarise_points(points, collect(points, pieces))
+    assert [one.point for one in ranked(summaries)] == [2, 3, 0, 1]
+    assert [one.diverged for one in summaries] == [0, 2, 0, 0]
+
+
+def test_a_process_whose_directory_never_appears_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps.time, "monotonic", iter(range(0, 1000, 50)).__next__)
+    with pytest.raises(UserError, match="does not appear; it must be a directory that all processes see"):
+        sweeps.check_directory(tmp_path / "out", {}, wait=True)
