@@ -109,17 +109,23 @@ def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None =
     Raises:
       UserError: not even one run fits.
     """
+    most = most_at_once(group.run_bytes, devices, memory)
+    runs = len(group.runs)
+    wanted = -(-runs // PIECES) if devices[0].platform == "cpu" else MOST_RUNS * len(devices)
+    return _even(runs, min(most, max(wanted, len(devices))), len(devices))
+
+
+def most_at_once(run_bytes: int, devices: Sequence[jax.Device], memory: int | None = None) -> int:
+    """How many runs fit in memory; see ``piece_size``."""
     cpu = devices[0].platform == "cpu"
     # On a CPU the devices share the memory, and each works on a copy of the state of the run under way. Elsewhere the
     # runs are batched, and what an update computes is held for all of them at once.
-    room = (memory or _available_memory(devices)) // group.run_bytes
+    room = (memory or _available_memory(devices)) // run_bytes
     most = room - len(devices) if cpu else room // 2
     if most < 1:
-        needed = group.run_bytes * (1 + len(devices)) if cpu else 2 * group.run_bytes
+        needed = run_bytes * (1 + len(devices)) if cpu else 2 * run_bytes
         raise UserError(f"--memory: one run needs about {in_bytes(needed)}; make replay.size smaller")
-    runs = len(group.runs)
-    wanted = -(-runs // PIECES) if cpu else MOST_RUNS * len(devices)
-    return _even(runs, min(most, max(wanted, len(devices))), len(devices))
+    return int(most)
 
 
 def _even(runs: int, most: int, devices: int) -> int:

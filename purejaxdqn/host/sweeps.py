@@ -19,7 +19,7 @@ from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.metrics import Metrics, join_metrics, metrics_from_rows
 from purejaxdqn.host.pieces import Run, Work, population_of
 from purejaxdqn.host.points import Point
-from purejaxdqn.host.training import Outcome, choose_segments, compile_training, finish_training, run_segments
+from purejaxdqn.host.training import Outcome, Training, choose_segments, compile_training, finish_training, run_segments
 
 SWEEP_FILE = "sweep.yaml"
 PIECES_FOLDER = "pieces"
@@ -125,7 +125,12 @@ def all_runs(points: Sequence[Point], num_seeds: int) -> list[Run]:
 
 
 def train_work(
-    points: Sequence[Point], work: Work, *, check: Callable[[], None], report: Callable[[int, int], None]
+    points: Sequence[Point],
+    work: Work,
+    *,
+    check: Callable[[], None],
+    report: Callable[[int, int], None],
+    compiled: dict[Any, Training] | None = None,
 ) -> Iterator[Trained]:
     """Compile each group's program once and train its pieces one after another.
 
@@ -134,12 +139,17 @@ def train_work(
       work: what to train.
       check: called between segments; may raise to stop.
       report: called between segments with the runs under way and the environment steps each has taken since.
+      compiled: programs of earlier work, which are used again; this work's are added.
     """
+    compiled = {} if compiled is None else compiled
     for group, size in zip(work.groups, work.sizes, strict=True):
         pieces = [group.runs[first : first + size] for first in range(0, len(group.runs), size)]
         segments = choose_segments(make_plan(group.config).epochs, None)
         first = population_of(points, pieces[0], size)
-        training = compile_training(group.config, first, segments=segments, devices=work.devices)
+        program = group.config.static(), size, work.devices
+        if program not in compiled:
+            compiled[program] = compile_training(group.config, first, segments=segments, devices=work.devices)
+        training = compiled[program]
         for runs in pieces:
             check()
             population = population_of(points, runs, size)
