@@ -24,8 +24,10 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     kind = arguments.format
-    needs = {"stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime"), "safetensors": ()}[kind]
-    require(f"--format {kind}", *needs, extra=kind)
+    if kind == "onnx":
+        require("--format onnx", "onnx", "onnxruntime", install="purejaxdqn[onnx]")
+    if kind == "stablehlo":
+        require("--format stablehlo", "flatbuffers", install="flatbuffers")
     if arguments.out:
         _check_out(arguments.out)
 

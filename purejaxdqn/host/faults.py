@@ -31,11 +31,11 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def require(what: str, *modules: str, extra: str) -> None:
+def require(what: str, *modules: str, install: str) -> None:
     """Refuse ``what`` where a module that it needs is not installed, with the line that installs it."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"{what} needs {' and '.join(missing)}: pip install 'purejaxdqn[{extra}]'")
+        raise UserError(f"{what} needs {' and '.join(missing)}: pip install '{install}'")
 
 
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
