@@ -102,7 +102,7 @@ def write_folder(agent: Leaving, folder: Path, kind: str) -> None:
         raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
     try:
         flat = traverse_util.flatten_dict(agent.params, sep="/")
-        weights = save({name: np.ascontiguousarray(leaf) for name, leaf in flat.items()})
+        weights = save({name: np.asarray(leaf, order="C") for name, leaf in flat.items()})
         (draft / POLICY_FILE).write_bytes(weights)
         (draft / CONFIG_FILE).write_text(to_yaml(agent.config), encoding="utf-8")
         program = _write_program(agent, draft, kind)
@@ -204,9 +204,9 @@ def _write_program(agent: Leaving, folder: Path, kind: str) -> dict[str, Any] | 
         case "onnx":
             from purejaxdqn.host.onnx_graphs import OPSET
 
-            model, difference = to_checked_onnx(agent)
+            model, worst = to_checked_onnx(agent)
             (folder / "policy.onnx").write_bytes(model)
-            return {"file": "policy.onnx", "opset": OPSET, "largest_difference": difference, **tensors}
+            return {"file": "policy.onnx", "opset": OPSET, "largest_difference": worst, **tensors}
         case _:
             raise ValueError(f"no format is called {kind!r}")
 
@@ -237,16 +237,21 @@ def to_checked_onnx(agent: Leaving) -> tuple[bytes, float]:
     env = agent.env
     model = to_onnx(agent.q_values, obs_shape=env.obs_shape, obs_dtype=env.obs_dtype).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    worst = 0.0
-    for obs in (seen := sample_observations(agent))[:1], seen[:3], seen:
-        ours = np.asarray(agent.q_values(obs))
-        theirs, action = session.run(None, {"obs": obs})
-        worst = max(worst, float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(ours).max())))
+    obs = sample_observations(agent)
+    ours, worst = np.asarray(jax.jit(agent.q_values)(obs)), 0.0
+    for count in (1, 3, len(obs)):
+        theirs, action = session.run(None, {"obs": obs[:count]})
+        worst = max(worst, difference(theirs, ours[:count]))
         if not np.array_equal(theirs.argmax(-1), action):
             raise UserError("--format onnx: the model's actions are not the best by its own Q-values")
     if not worst <= TOLERANCE:
         raise UserError(f"--format onnx: the model is {worst:.1e} from our Q-values, more than {TOLERANCE:g}")
     return model, worst
+
+
+def difference(theirs: np.ndarray, ours: np.ndarray) -> float:
+    """The largest difference between Q-values, as a share of the largest of ours where that is above 1."""
+    return float(np.abs(theirs - ours).max()) / max(1.0, float(np.abs(ours).max()))
 
 
 def sample_observations(agent: Leaving, *, num_envs: int = 17, steps: int = 20) -> np.ndarray:

@@ -1,6 +1,9 @@
 """An episode as a moving picture, with return and step written over each frame."""
 
+import contextlib
+import itertools
 import math
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -59,12 +62,13 @@ def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int)
     moments = sorted({*range(0, steps + 1, stride), steps})
     drawing = choose_drawing(config, episode.obs)
     frames = _frames(episode, drawing, moments, title=f"{config.env.id}, agent {seed_index}")
+    write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
     try:
-        if path.suffix.lower() == ".gif":
-            _write_gif(path, frames, drawing.fps)
-        else:
-            _write_mp4(path, frames, drawing.fps)
-    except OSError as error:
+        write(path, frames, drawing.fps)
+    except BaseException as error:
+        path.unlink(missing_ok=True)  # half a film is of no use
+        if not isinstance(error, OSError):
+            raise
         raise UserError(f"--gif: {path} cannot be written: {error.strerror or error}") from error
     return Film(len(moments), stride)
 
@@ -97,15 +101,25 @@ def _write_gif(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
 
 
 def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
+    """Through a pipe into ffmpeg, which imageio-ffmpeg brings along.
+
+    Not by imageio-ffmpeg's own writer: it forks this process, in which JAX has threads.
+    """
     import imageio_ffmpeg
 
     first = next(frames)
-    writer = imageio_ffmpeg.write_frames(str(path), first.size, fps=fps, macro_block_size=2, ffmpeg_log_level="error")
-    writer.send(None)
-    last = first
-    writer.send(np.asarray(first).tobytes())
-    for last in frames:
-        writer.send(np.asarray(last).tobytes())
-    for _ in range(round(_LAST_SECONDS * fps) - 1):
-        writer.send(np.asarray(last).tobytes())
-    writer.close()
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
+        "-s", f"{first.width}x{first.height}", "-r", str(fps), "-i", "-",
+        "-vcodec", "libx264", "-pix_fmt", "yuv420p", str(path.absolute()),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # what went wrong, ffmpeg says itself
+            frame = first
+            for frame in itertools.chain([first], frames):
+                process.stdin.write(frame.tobytes())
+            process.stdin.write(frame.tobytes() * (round(_LAST_SECONDS * fps) - 1))
+        _, complaint = process.communicate()
+    if process.returncode:
+        raise OSError((complaint.decode(errors="replace").splitlines() or ["ffmpeg failed"])[-1])

@@ -153,7 +153,9 @@ def _translate(graph: _Graph, jaxpr: Any, consts: Sequence[Any], arguments: Sequ
 
 
 def _is_static(equation: Any) -> bool:
-    return all(isinstance(length, int) for atom in equation.outvars for length in atom.aval.shape)
+    """Whether an equation of known operands is known itself: nothing in it hangs on the batch."""
+    lengths = (length for atom in equation.outvars for length in atom.aval.shape)
+    return equation.primitive.name != "dim_as_value" and all(isinstance(length, int) for length in lengths)
 
 
 def _compute(equation: Any, operands: Sequence[Any]) -> list[np.ndarray]:

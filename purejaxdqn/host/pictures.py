@@ -1,7 +1,7 @@
 """Pictures of a run. Matplotlib without a display; imported by the commands that draw."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import matplotlib.ticker
@@ -27,7 +27,7 @@ _STYLE: Any = {
 }
 
 
-def draw_learning_curve(path: Path, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
+def draw_learning_curve(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
     """Evaluation and training return against environment steps, seeds thin, their IQM thick with its interval."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
@@ -38,7 +38,7 @@ def draw_learning_curve(path: Path, metrics: Metrics, *, title: str, solved_at: 
         _finish(figure, [axes], path)
 
 
-def draw_report(path: Path, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
+def draw_report(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
     """The four panels of a DQN report: episode return, its moving average, loss, success rate."""
     steps = metrics.env_step[0]
     moving = np.array([trailing_mean(r, c) for r, c in zip(metrics.episode_return, metrics.episodes, strict=True)])
@@ -93,7 +93,7 @@ def _draw_solved(axes: Axes, solved_at: float | None) -> None:
         axes.axhline(solved_at, color=SOLVED, lw=1, ls="--", label=f"solved ({solved_at:g})")
 
 
-def _finish(figure: Any, with_legend: list[Axes], path: Path) -> None:
+def _finish(figure: Any, with_legend: list[Axes], path: Path | BinaryIO) -> None:
     for axes in figure.axes:
         axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
     for axes in with_legend:
