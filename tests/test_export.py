@@ -169,6 +169,7 @@ def test_a_folder_says_what_is_in_it(folders, finished_run):
         assert described["network"]["parameter_count"] == 4 * 16 + 16 + 16 * 16 + 16 + 16 * 2 + 2
         card = (folder / "README.md").read_text()
         assert "load_policy" in card
+        assert (f"pip install 'jax>={jax.__version__}' flatbuffers" in card) == (kind == "stablehlo")
         named = set(re.findall(r"^- `([\w.]+\.\w+)`: ", card, re.MULTILINE))
         assert named | {"README.md"} == {path.name for path in folder.iterdir()}
         assert (f"policy.{kind}" in named) and (kind == "safetensors" or described["program"]["file"] in named)

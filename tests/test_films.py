@@ -8,15 +8,19 @@ from types import SimpleNamespace
 
 import gymnasium
 import imageio_ffmpeg
+import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
 from purejaxdqn import load_config
+from purejaxdqn.core.agent import make_agent
+from purejaxdqn.core.environments import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.host import films
+from purejaxdqn.host.configs import shipped_configs
 from purejaxdqn.host.drawings import CLASSIC, choose_drawing
-from purejaxdqn.host.episodes import Episode
+from purejaxdqn.host.episodes import Episode, record_episode
 from purejaxdqn.host.faults import UserError
 from tests.conftest import TINY
 
@@ -165,6 +169,26 @@ def test_a_grid_world_shows_its_agent_its_goal_and_its_walls(env_id, obs, state,
     assert corner == ((205, 208, 214) if env_id == "FrozenLake-misc" else (24, 27, 33))
 
 
+DISCRETE = [
+    path.stem if path.parent.name == "configs" else f"minatar/{path.stem}"
+    for path in shipped_configs().values()
+    if "env:" in path.read_text()
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISCRETE)
+def test_every_environment_with_a_config_can_be_drawn(name, tmp_path):
+    config = load_config(name, TINY)
+    agent = make_agent(config, make_environment(**config.env.making()))
+    params = agent.policy(agent.init(config.hparams(), jax.random.key(0)))
+    episode = record_episode(config, params, seed=0)
+    film = films.write_film(tmp_path / "out.gif", episode, config, seed_index=0)
+    pictures = pictures_of(tmp_path / "out.gif")
+    assert len(pictures) == film.frames <= films.MAX_FRAMES + 1
+    assert all(np.any(one != other) for one, other in itertools.pairwise(pictures))
+
+
 @pytest.mark.parametrize(
     ("env_id", "shape"), [("Catch-bsuite", (10, 5)), ("UmbrellaChain-bsuite", (3,)), ("BernoulliBandit-misc", (4,))]
 )
@@ -183,6 +207,18 @@ def test_numbers_that_never_change_can_be_drawn():
     config = load_config("cartpole_cleanrl", [*TINY, "env.id=SimpleBandit-bsuite"])
     for obs in (np.ones((2, 1, 1), bool), np.zeros((2, 5))):
         assert choose_drawing(config, obs).draw(obs[0], None).width > 10
+
+
+def test_of_a_long_vector_the_first_numbers_are_drawn_and_the_rest_counted():
+    config = load_config("cartpole_cleanrl", [*TINY, "env.id=UmbrellaChain-bsuite"])
+    sizes = [choose_drawing(config, np.ones((1, n))).draw(np.ones(n), None).height for n in (39, 40, 41, 1000)]
+    assert sizes == [16 * 39 + 8, 16 * 40 + 8, 16 * 41 + 8, 16 * 41 + 8]
+
+
+def test_pictures_that_are_colours_already_are_shown_as_they_are():
+    config = load_config("cartpole_cleanrl", [*TINY, "env.id=Pong-misc"])
+    obs = np.random.default_rng(0).integers(0, 256, (1, 20, 10, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(choose_drawing(config, obs).draw(obs[0], None))[::20, ::20], obs[0])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.addresses, self.tags, self.rows = [], [], [], []
+        self.open, self.addresses, self.tags, self.rows, self.pictures = [], [], [], [], []
         self.text = ""
         self.feed(text)
         self.close()
@@ -33,6 +33,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
+        self.pictures += [value for name, value in attributes if name == "alt"]
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -66,8 +67,8 @@ def sweep(tmp_path, finished_run):
     with (tmp_path / "runs.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["point", "seed_index", "optimizer.learning_rate", "note", "final_eval_return"])
-        table.writerows([n, 0, 1e-3, NASTY, 100.5 + n] for n in range(700))
-    Image.new("RGB", (40, 30), "white").save(tmp_path / "seeds <b>.png")
+        table.writerows([n, 0, 1e-3, NASTY, 100.1234567891 + n] for n in range(700))
+    Image.new("RGB", (40, 30), "white").save(tmp_path / 'seeds "<b>.png')
     (tmp_path / "best.yaml").write_text(f"note: '{NASTY}'\n")
     (tmp_path / "best_retest.json").write_text(json.dumps({"iqm": 12.5, "returns": [1, 2]}))
     (tmp_path / "below").mkdir()
@@ -146,12 +147,13 @@ def test_a_directory_report_shows_the_tables_and_pictures_it_finds(sweep, quietl
     text = (sweep / "report.html").read_text()
     page = Page(text)
     assert all(address.startswith("data:") for address in page.addresses)
+    assert ["7", "0", "0.001", NASTY, "107.123"] in page.rows
     assert sum(row[3:4] == [NASTY] for row in page.rows) == 500
     assert "The first 500 of 700 rows." in page.text
     assert ["699", "0"] not in [row[:2] for row in page.rows]
     assert {"iqm": "12.5", "returns": "[1, 2]"}.items() <= {row[0]: row[-1] for row in page.rows}.items()
     assert "below" in [row[0] for row in page.rows]
-    assert "seeds <b>.png" in page.text
+    assert page.pictures == ['seeds "<b>.png'] == re.findall('seeds "<b>.png', page.text)
     assert "script" not in page.tags
     assert html.escape(NASTY) in text
     assert NASTY not in text

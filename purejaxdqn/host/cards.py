@@ -93,10 +93,12 @@ weights = load_file("policy.safetensors")
 
 
 def _loading(description: dict[str, Any]) -> str:
-    needs = {"stablehlo": "jax flatbuffers", "onnx": "onnxruntime numpy"}.get(description["kind"])
-    if needs is None:
+    program = description["program"]
+    if program is None:
         return ""
-    tensors = {**description["program"]["inputs"], **description["program"]["outputs"]}
+    # JAX reads what older versions have exported, not what newer ones have.
+    needs = {"stablehlo": f"'jax>={program.get('jax')}' flatbuffers", "onnx": "onnxruntime numpy"}[description["kind"]]
+    tensors = {**program["inputs"], **program["outputs"]}
     lines = "\n".join(f"- `{name}` {_tensor(tensor)}" for name, tensor in tensors.items())
     return f"""Without purejaxdqn (`pip install {needs}`), `{SCRIPT_FILE}`:
 

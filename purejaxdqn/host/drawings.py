@@ -19,6 +19,7 @@ from purejaxdqn.host.faults import require
 
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
 _SIDE = 400  # pixels of the longer side of a picture, about
+_MAX_BARS = 40
 _DARK, _LIGHT, _PALE = (24, 27, 33), (240, 240, 236), (205, 208, 214)
 _AGENT, _GOAL, _HOLE = (31, 95, 168), (64, 156, 92), (90, 140, 190)
 _CHANNELS = (
@@ -57,7 +58,15 @@ def choose_drawing(config: Config, obs: np.ndarray) -> Drawing:
         return Drawing(_frozen_lake(config), fps=4)
     if env_id == "MetaMaze-misc" or (env_id == "FourRooms-misc" and shape == (4,)):
         return Drawing(_rooms(config), fps=8)
-    if len(shape) == 3 and min(shape) > 0:
+    return _by_shape(obs)
+
+
+def _by_shape(obs: np.ndarray) -> Drawing:
+    """A drawing of nothing but numbers in this shape."""
+    shape = obs.shape[1:]
+    if len(shape) == 3 and shape[-1] == 3 and obs.dtype == np.uint8:
+        return Drawing(lambda obs, state: _enlarged(obs), fps=12)
+    if len(shape) == 3:
         return Drawing(_image(shape), fps=12)
     if len(shape) == 2:
         return Drawing(_shades(obs), fps=6)
@@ -89,6 +98,12 @@ def _classic(config: Config) -> Draw:
         return Image.fromarray(np.asarray(env.render()))
 
     return draw
+
+
+def _enlarged(pixels: np.ndarray) -> Image.Image:
+    """Colours [H, W, 3] as squares."""
+    size = max(1, _SIDE // max(pixels.shape[:2]))
+    return Image.fromarray(np.repeat(np.repeat(pixels, size, 0), size, 1))
 
 
 def _cells(colours: np.ndarray) -> Image.Image:
@@ -167,19 +182,22 @@ def _shades(every: np.ndarray) -> Draw:
 def _bars(every: np.ndarray) -> Draw:
     """A bar for each number, over the range that all of them have in the episode."""
     flat = np.asarray(every, np.float64).reshape(len(every), -1)
+    shown, more = min(_MAX_BARS, flat.shape[1]), max(0, flat.shape[1] - _MAX_BARS)
     low, high = min(0.0, float(flat.min())), max(0.0, float(flat.max()))
-    height, left = max(14, min(40, _SIDE // flat.shape[1])), 150
+    height, left = max(16, min(40, _SIDE // shown)), 150
     scale = (_SIDE - 40) / max(high - low, 1e-9)
 
     def draw(obs: np.ndarray, state: Any) -> Image.Image:
-        picture = Image.new("RGB", (left + _SIDE, height * flat.shape[1] + 8), _LIGHT)
+        picture = Image.new("RGB", (left + _SIDE, height * (shown + bool(more)) + 8), _LIGHT)
         pen, zero = ImageDraw.Draw(picture), left + 20 - low * scale
-        for i, value in enumerate(np.asarray(obs, np.float64).ravel()):
+        for i, value in enumerate(np.asarray(obs, np.float64).ravel()[:shown]):
             top = 4 + i * height
             pen.text((8, top), f"{i}", fill=_DARK, font=font(12))
             pen.text((40, top), f"{value:.4g}", fill=_DARK, font=font(12))
             ends = sorted((zero, zero + value * scale))
             pen.rectangle([ends[0], top + 2, max(ends[1], ends[0] + 1), top + height - 4], fill=_AGENT)
+        if more:
+            pen.text((8, 4 + shown * height), f"and {more} more", fill=_DARK, font=font(12))
         pen.line([zero, 0, zero, picture.height], fill=_PALE)
         return picture
 

@@ -200,7 +200,7 @@ def _write_program(agent: Leaving, folder: Path, kind: str) -> dict[str, Any] | 
             return None
         case "stablehlo":
             (folder / "policy.stablehlo").write_bytes(to_stablehlo(agent))
-            return {"file": "policy.stablehlo", "platforms": list(PLATFORMS), **tensors}
+            return {"file": "policy.stablehlo", "platforms": list(PLATFORMS), "jax": jax.__version__, **tensors}
         case "onnx":
             from purejaxdqn.host.onnx_graphs import OPSET
 

@@ -213,8 +213,16 @@ def _csv_table(path: Path) -> Iterator[str]:
         return
     if len(rows) > MAX_ROWS:
         yield web.paragraph(f"The first {MAX_ROWS:,} of {len(rows):,} rows.")
-    even = [(row + [""] * len(heads))[: len(heads)] for row in rows[:MAX_ROWS]]
+    even = [[_short(text) for text in (row + [""] * len(heads))[: len(heads)]] for row in rows[:MAX_ROWS]]
     yield web.table(heads, even)
+
+
+def _short(text: str) -> str:
+    """A number with no more digits than people read; its file has the rest."""
+    try:
+        return f"{float(text):.6g}" if "." in text else text
+    except ValueError:
+        return text
 
 
 def _runs_table(folder: Path) -> Iterator[str]:
