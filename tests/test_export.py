@@ -113,8 +113,9 @@ def test_onnx_takes_what_the_batch_decides():
     np.testing.assert_array_equal(session.run(None, {"obs": obs})[0], function(obs))
 
 
-def test_an_onnx_model_that_is_off_is_refused(monkeypatch):
-    agent = agent_of("cartpole_cleanrl")
+@pytest.mark.parametrize("member", ["MLP", "FQF"])
+def test_an_onnx_model_that_is_off_is_refused(member, monkeypatch):
+    agent = agent_of(*FAMILY[member])
     right = to_onnx
     monkeypatch.setattr(
         "purejaxdqn.host.onnx_graphs.to_onnx",

@@ -26,6 +26,9 @@ from purejaxdqn.host.policies import CONFIG_FILE, DESCRIPTION_FILE, POLICY_FILE,
 FORMAT_VERSION = 1
 TOLERANCE = 1e-5
 """Furthest that an ONNX model may be from our Q-values, as a share of the largest of them where that is above 1."""
+FQF_TOLERANCE = 1e-4
+"""... of FQF, whose embedding multiplies the rounding of its proposed fractions by up to 63 pi: a trained agent's own
+Q-values were 1.8e-5 apart between a batch of one and of many, and the model's 2.5e-5 from them."""
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
@@ -228,7 +231,7 @@ def to_checked_onnx(agent: Leaving) -> tuple[bytes, float]:
     """The policy as an ONNX model, and how far it is from our Q-values over observations of random play.
 
     Raises:
-      UserError: the network cannot be translated, or the translation is further off than ``TOLERANCE``.
+      UserError: the network cannot be translated, or the translation is further off than it may be.
     """
     import onnxruntime
 
@@ -244,8 +247,9 @@ def to_checked_onnx(agent: Leaving) -> tuple[bytes, float]:
         worst = max(worst, difference(theirs, ours[:count]))
         if not np.array_equal(theirs.argmax(-1), action):
             raise UserError("--format onnx: the model's actions are not the best by its own Q-values")
-    if not worst <= TOLERANCE:
-        raise UserError(f"--format onnx: the model is {worst:.1e} from our Q-values, more than {TOLERANCE:g}")
+    allowed = FQF_TOLERANCE if agent.config.distribution.kind == "fqf" else TOLERANCE
+    if not worst <= allowed:
+        raise UserError(f"--format onnx: the model is {worst:.1e} from our Q-values, more than {allowed:g}")
     return model, worst
 
 
