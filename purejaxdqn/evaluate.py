@@ -1,10 +1,16 @@
 """``python -m purejaxdqn.evaluate RUN_DIR``: greedy episodes of a finished run's agents."""
 
 import json
+import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.host.faults import Parser, UserError, run_command
+
+if TYPE_CHECKING:
+    from purejaxdqn.core.config import Config
 
 MAX_EPISODES = 1_000_000
 """They are played side by side, so memory sets a limit."""
@@ -18,6 +24,7 @@ def parser() -> Parser:
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
     parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
     parser.add_argument("--seed", type=int, default=0, help="for the episodes")
+    parser.add_argument("--gif", type=Path, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -29,6 +36,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
     if not 0 <= arguments.seed < 2**32:
         raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
+    if arguments.gif:
+        if arguments.backend != "gymnax":
+            raise UserError("--gif: episodes are drawn as gymnax plays them; leave out --backend gymnasium")
+        from purejaxdqn.host.films import check_film
+
+        check_film(arguments.gif)
 
     from purejaxdqn.host import policies, runtime
     from purejaxdqn.host.statistics import iqm, iqm_interval
@@ -39,6 +52,10 @@ def main(argv: Sequence[str]) -> int:
     if arguments.seed_index is not None:
         policies.check_seed_index(config, arguments.seed_index)
         params = policies.one_agent(params, arguments.seed_index)
+    if arguments.gif:
+        from purejaxdqn.host.drawings import check_drawable
+
+        check_drawable(config)
     play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
     returns = play(config, params, episodes=arguments.episodes, seed=arguments.seed)
     score = iqm(returns.mean(-1))
@@ -54,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
                 }
             )
         )
+        _draw(arguments, config, params)
         return 0
     first = 0 if arguments.seed_index is None else arguments.seed_index
     for k, mine in enumerate(returns, first):
@@ -62,7 +80,28 @@ def main(argv: Sequence[str]) -> int:
     spread = f" (95% CI {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread}"
     print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
+    _draw(arguments, config, params)
     return 0
+
+
+def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
+    """Draw an episode of the first agent in ``params``, if asked to, and say what was drawn on standard error."""
+    if not arguments.gif:
+        return
+    import jax
+
+    from purejaxdqn.host.episodes import record_episode
+    from purejaxdqn.host.films import write_film
+
+    seed_index = arguments.seed_index or 0
+    episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=arguments.seed)
+    film = write_film(arguments.gif, episode, config, seed_index=seed_index)
+    skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
+    print(
+        f"{arguments.gif}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
+        f"{episode.ending}; {film.frames} frames{skipped}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

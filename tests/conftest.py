@@ -18,6 +18,7 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.core.loop import make_program
+from purejaxdqn.host.faults import run_command
 
 TINY = [
     "total_timesteps=600",
@@ -52,3 +53,30 @@ def program(config):
 def compiled_train(config, program):
     """``train`` of one run, compiled: the reference that all other ways to run are held against."""
     return jax.jit(program.train).lower(config.hparams(), jax.random.key(0)).compile()
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """The directory of a tiny finished run of three seeds. Read it; a test that writes takes a copy."""
+    from purejaxdqn.train import main
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
+        assert main(["--config", "cartpole_cleanrl", "--out", str(folder), "--quiet", "num_seeds=3", *TINY]) == 0
+    return folder
+
+
+@pytest.fixture
+def quietly(monkeypatch, capsys):
+    """Call a command in this process: its exit code, lines on standard output and on standard error."""
+    monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
+    monkeypatch.setattr("purejaxdqn.host.runtime.configure_cpu", lambda: None)
+
+    def call(main, *arguments):
+        with pytest.raises(SystemExit) as left:
+            run_command(main, list(map(str, arguments)))
+        captured = capsys.readouterr()
+        return left.value.code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call

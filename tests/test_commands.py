@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.host.configs import shipped_configs
-from purejaxdqn.host.faults import run_command
 from purejaxdqn.host.metrics import COLUMNS, read_metrics
 from purejaxdqn.host.training import run_key
 from purejaxdqn.plot import main as plot
@@ -51,21 +50,6 @@ def run(folder):
     assert done.returncode == 0, done.stderr
     (path,) = (folder / "runs" / "cartpole_cleanrl").iterdir()
     return path, done
-
-
-@pytest.fixture
-def quietly(monkeypatch, capsys):
-    """Call a command in this process: its exit code, lines on standard output and on standard error."""
-    monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
-    monkeypatch.setattr("purejaxdqn.host.runtime.configure_cpu", lambda: None)
-
-    def call(main, *arguments):
-        with pytest.raises(SystemExit) as left:
-            run_command(main, list(map(str, arguments)))
-        captured = capsys.readouterr()
-        return left.value.code, captured.out.splitlines(), captured.err.splitlines()
-
-    return call
 
 
 def test_a_run_leaves_all_its_files(run):

@@ -105,24 +105,32 @@ def make_environment(
       EnvironmentRefusedError: there is no such environment, the arguments do not fit, the actions are not discrete,
         the user's own lacks a part of gymnax's interface, or ``one_hot`` does not suit the observations.
     """
-    kwargs = dict(kwargs or {})
-    if env_id in environment_ids():
-        env = _construct(lambda **kwargs: _gymnax().make(env_id, **kwargs)[0], env_id, kwargs)
-    elif ":" in env_id:
-        env = _construct(_find_class(env_id), env_id, kwargs)
-        _check_interface(env, env_id)
-    else:
-        close = difflib.get_close_matches(env_id, environment_ids(), n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment gymnax has{hint}")
     return from_gymnax(
-        env,
+        underlying_environment(env_id, kwargs),
         env_id=env_id,
         binary=env_id in _BINARY,
         sticky_actions=sticky_actions,
         one_hot=one_hot,
         flatten=flatten,
     )
+
+
+def underlying_environment(env_id: str, kwargs: Mapping[str, Any] | None = None) -> Any:
+    """What ``make_environment`` wraps: the object with gymnax's interface, for its spaces and its map.
+
+    Raises:
+      EnvironmentRefusedError: as ``make_environment``.
+    """
+    kwargs = dict(kwargs or {})
+    if env_id in environment_ids():
+        return _construct(lambda **kwargs: _gymnax().make(env_id, **kwargs)[0], env_id, kwargs)
+    if ":" in env_id:
+        env = _construct(_find_class(env_id), env_id, kwargs)
+        _check_interface(env, env_id)
+        return env
+    close = difflib.get_close_matches(env_id, environment_ids(), n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment gymnax has{hint}")
 
 
 def from_gymnax(
@@ -184,10 +192,6 @@ def from_gymnax(
         )
         return reset_obs.astype(obs_dtype), _strengthen(state), happened
 
-    def features(obs: Array) -> Array:
-        seen = jax.nn.one_hot(obs, depth, dtype=bool) if depth else obs
-        return seen.reshape(seen.shape[0], -1) if flatten else seen
-
     wrapped = Environment(
         env_id=env_id,
         obs_shape=observation.shape,
@@ -197,9 +201,15 @@ def from_gymnax(
         with_params=with_params,
         reset=reset,
         step=step,
-        features=features,
+        features=functools.partial(observation_features, depth=depth, flatten=flatten),
     )
     return _with_sticky_actions(wrapped, sticky_actions) if sticky_actions else wrapped
+
+
+def observation_features(obs: Array, *, depth: int, flatten: bool) -> Array:
+    """What a network sees of observations [B, O]: one-hot of this depth unless it is 0, in one axis if ``flatten``."""
+    seen = jax.nn.one_hot(obs, depth, dtype=bool) if depth else obs
+    return seen.reshape(seen.shape[0], -1) if flatten else seen
 
 
 class _StickyState(NamedTuple):

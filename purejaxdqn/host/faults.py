@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,13 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or nothing."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def require(what: str, *modules: str, install: str) -> None:
+    """Refuse ``what`` where a module that it needs is not installed, with the line that installs it."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{what} needs {' and '.join(missing)}: pip install '{install}'")
 
 
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:

@@ -1,7 +1,7 @@
 """Pictures of a run. Matplotlib without a display; imported by the commands that draw."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import matplotlib.ticker
@@ -27,7 +27,7 @@ STYLE: Any = {
 }
 
 
-def draw_learning_curve(path: Path, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
+def draw_learning_curve(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
     """Evaluation and training return against environment steps, seeds thin, their IQM thick with its interval."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
@@ -38,7 +38,7 @@ def draw_learning_curve(path: Path, metrics: Metrics, *, title: str, solved_at: 
         _finish(figure, [axes], path)
 
 
-def draw_report(path: Path, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
+def draw_report(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
     """The four panels of a DQN report: episode return, its moving average, loss, success rate."""
     steps = metrics.env_step[0]
     moving = np.array([trailing_mean(r, c) for r, c in zip(metrics.episode_return, metrics.episodes, strict=True)])
@@ -94,17 +94,16 @@ def draw_solved(axes: Axes, solved_at: float | None) -> None:
         axes.axhline(solved_at, color=SOLVED, lw=1, ls="--", label=f"solved ({solved_at:g})")
 
 
-def finish_figure(figure: Any, path: Path, *, steps_on_x: bool = False) -> Path:
+def finish_figure(figure: Any, path: Path | BinaryIO, *, steps_on_x: bool = False) -> None:
     """Save and close."""
     if steps_on_x:
         for axes in figure.axes:
             axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
-    return path
 
 
-def _finish(figure: Any, with_legend: list[Axes], path: Path) -> None:
+def _finish(figure: Any, with_legend: list[Axes], path: Path | BinaryIO) -> None:
     for axes in with_legend:
         axes.legend(fontsize="small")
     finish_figure(figure, path, steps_on_x=True)

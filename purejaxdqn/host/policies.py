@@ -13,14 +13,17 @@ from safetensors.numpy import load_file, save_file
 
 from purejaxdqn.core.agent import make_agent
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.environments import make_environment
+from purejaxdqn.core.environments import Environment, make_environment, observation_features
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.many import lay_out, map_runs
-from purejaxdqn.host.configs import load_config
+from purejaxdqn.host.cards import read_description
+from purejaxdqn.host.configs import load_config, read_config
 from purejaxdqn.host.faults import UserError
 
 POLICY_FILE = "policy.safetensors"
 CONFIG_FILE = "config.yaml"
+DESCRIPTION_FILE = "policy.json"
+"""Stands in an exported folder and not in a run directory."""
 
 
 def save_policy(folder: Path, params: Any) -> None:
@@ -45,10 +48,7 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
         if not found:
             raise UserError(f"{folder} is not a finished run: it has no {name}")
     config = load_config(folder / CONFIG_FILE)
-    try:
-        flat = load_file(folder / POLICY_FILE)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
+    flat = _read_weights(folder)
     params = traverse_util.unflatten_dict(flat, sep="/")
     agent = make_agent(config, make_environment(**config.env.making()))
     wanted = jax.eval_shape(lambda: agent.policy(agent.init(config.hparams(), jax.random.key(0))))
@@ -64,16 +64,25 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
     """The greedy policy of one agent: ``act(obs)`` takes one observation [O] or a batch [B, O].
 
     Args:
-      folder: a run directory.
-      seed_index: which of its agents.
+      folder: a run directory, or what ``purejaxdqn.export`` has written, in any format; the latter is built from its
+        own description, without the environment.
+      seed_index: which of a run's agents; an exported folder has one, 0.
 
     Raises:
       UserError: the folder holds no policy, or not that many agents.
     """
-    config, params = load_params(folder)
-    check_seed_index(config, seed_index)
-    q_values = functools.partial(jitted_q_values(config), jax.tree.map(lambda leaf: leaf[seed_index], params))
-    single = len(make_environment(**config.env.making()).obs_shape)
+    folder = Path(folder)
+    if (folder / DESCRIPTION_FILE).is_file():
+        if seed_index:
+            raise UserError(f"{folder} is an exported policy: it has no agent {seed_index}, but 0 alone")
+        env, config, mine = load_exported(folder)
+    else:
+        config, params = load_params(folder)
+        check_seed_index(config, seed_index)
+        env = make_environment(**config.env.making())
+        mine = jax.tree.map(lambda leaf: leaf[seed_index], params)
+    q_values = jax.jit(functools.partial(make_agent(config, env).q_values, config.hparams(), mine))
+    single = len(env.obs_shape)
 
     def act(obs: Any) -> np.ndarray:
         obs = np.asarray(obs)
@@ -81,6 +90,66 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
         return actions[0] if obs.ndim == single else actions
 
     return act
+
+
+def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
+    """What acting needs of an exported folder: the shapes of its environment, its config, its parameters.
+
+    Nothing of the environment is imported, so that a folder from elsewhere runs no code of its own.
+
+    Raises:
+      UserError: something is missing, damaged, or does not fit.
+    """
+    try:
+        description = read_description((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        env = _described_environment(description)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {error}") from error
+    config = _read_config_alone(folder / CONFIG_FILE)
+    flat = _read_weights(folder)
+    agent = make_agent(config, env)
+    wanted = jax.eval_shape(lambda: agent.policy(agent.init(config.hparams(), jax.random.key(0))))
+    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(wanted, sep="/").items()}
+    if shapes != {path: leaf.shape for path, leaf in flat.items()}:
+        raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
+    return env, config, traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _described_environment(description: dict[str, Any]) -> Environment:
+    """An environment that has shapes and features, and cannot be played."""
+
+    def unplayable(*arguments: Any) -> Any:
+        raise NotImplementedError("an exported policy knows its environment by description only")
+
+    observation, features = description["observation"], description["features"]
+    return Environment(
+        env_id=description["env_id"],
+        obs_shape=tuple(map(int, observation["shape"])),
+        obs_dtype=np.dtype(observation["dtype"]),
+        num_actions=int(description["action"]["n"]),
+        default_params=None,
+        with_params=unplayable,
+        reset=unplayable,
+        step=unplayable,
+        features=functools.partial(
+            observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])
+        ),
+    )
+
+
+def _read_config_alone(path: Path) -> Config:
+    """A config whose environment is not asked whether it agrees."""
+    draft = read_config(path)
+    if draft.lines or draft.faults:
+        raise UserError(f"{path} is damaged", *draft.lines, *(f"{one.key}: {one.message}" for one in draft.faults))
+    return draft.config
+
+
+def _read_weights(folder: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(folder / POLICY_FILE)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
 
 
 def jitted_q_values(config: Config) -> Callable[[Any, Any], jax.Array]:

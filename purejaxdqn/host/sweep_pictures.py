@@ -78,7 +78,8 @@ def draw_curves(
         title += f"; grey: the other {others} points" if others > 0 else ""
         axes.set(xlabel="environment steps", ylabel="greedy return of an episode", title=title)
         _legend_below(figure, axes, reverse=True)
-        return finish_figure(figure, path, steps_on_x=True)
+        finish_figure(figure, path, steps_on_x=True)
+    return path
 
 
 def draw_ranking(path: Path, summaries: Sequence[PointResult], *, solved_at: float | None) -> Path:
@@ -97,7 +98,8 @@ def draw_ranking(path: Path, summaries: Sequence[PointResult], *, solved_at: flo
         axes.set_ylim(len(order) - 0.4, -0.6)
         more = f"; the best {len(order)} of {len(summaries)}" if len(order) < len(summaries) else ""
         axes.set(xlabel=RETURN, title=f"Dots: seeds; line: IQM; bar: its 95% CI{more}")
-        return finish_figure(figure, path)
+        finish_figure(figure, path)
+    return path
 
 
 def draw_heat_map(path: Path, points: Sequence[Point], summaries: Sequence[PointResult], *, x: str, y: str) -> Path:
@@ -136,7 +138,8 @@ def draw_heat_map(path: Path, points: Sequence[Point], summaries: Sequence[Point
         figure.colorbar(shown, label="IQM of the greedy return")
         rest = f"; best over {', '.join(others)}" if others else ""
         axes.set(xlabel=x, ylabel=y, title=f"IQM of {len(summaries[0].scores)} seeds{rest}")
-        return finish_figure(figure, path)
+        finish_figure(figure, path)
+    return path
 
 
 def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointResult], *, x: str) -> Path:
@@ -150,7 +153,8 @@ def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointR
         axes.plot(values, [one.iqm for one in summaries], "o", color=EVALUATION, ms=4)
         axes.set_xscale(_scale(values))
         axes.set(xlabel=x, ylabel="greedy return", title="A dot a point: IQM of its seeds, with the 95% CI")
-        return finish_figure(figure, path)
+        finish_figure(figure, path)
+    return path
 
 
 def draw_profile(path: Path, summaries: Sequence[PointResult]) -> Path:
@@ -165,7 +169,8 @@ def draw_profile(path: Path, summaries: Sequence[PointResult]) -> Path:
             axes.fill_between(thresholds, 100 * low, 100 * high, color=_color(place), alpha=0.15, lw=0)
         axes.set(xlabel=RETURN, ylabel="runs above it (%)", title="Performance profile, 95% CI", ylim=(-3, 103))
         _legend_below(figure, axes)
-        return finish_figure(figure, path)
+        finish_figure(figure, path)
+    return path
 
 
 def draw_improvement(path: Path, summaries: Sequence[PointResult]) -> Path:
@@ -189,7 +194,8 @@ def draw_improvement(path: Path, summaries: Sequence[PointResult]) -> Path:
         axes.set(
             title="Chance that a run of the row beats one of the column, 95% CI", xlabel="against", ylabel="run of"
         )
-        return finish_figure(figure, path)
+        finish_figure(figure, path)
+    return path
 
 
 def _legend_below(figure: Any, axes: Any, *, reverse: bool = False) -> None:

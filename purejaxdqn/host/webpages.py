@@ -1,0 +1,137 @@
+"""HTML in one file: everything is inside, nothing is fetched, and what is not markup is escaped."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #5c6570; --line: #d9dde2; --panel: #f4f6f8;
+  --accent: #1f5fa8; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8ec; --paper: #15181d; --soft: #9aa3ad; --line: #343a42; --panel: #1e2329; --accent: #7fb2ea;
+    --bad: #ff8a80; }
+  img.drawn { filter: invert(0.91) hue-rotate(180deg); }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 0.2rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 0.6rem; }
+p { margin: 0.3rem 0; }
+.soft { color: var(--soft); overflow-wrap: anywhere; }
+.bad { color: var(--bad); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 0.6rem; margin: 1.2rem 0; }
+.cards div { background: var(--panel); border-radius: 0.5rem; padding: 0.6rem 0.8rem; }
+.cards b { display: block; font-size: 1.3rem; color: var(--accent); }
+.cards span { color: var(--soft); font-size: 0.85rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th { color: var(--soft); font-weight: 600; }
+td.number, th.number { text-align: right; }
+figure { margin: 1rem 0; }
+figcaption { color: var(--soft); font-size: 0.9rem; }
+img, video { max-width: 100%; height: auto; border-radius: 0.4rem; }
+pre { background: var(--panel); border-radius: 0.4rem; padding: 0.7rem; overflow-x: auto; font-size: 0.85rem; }
+"""
+# Forbids by name what the page does not do anyway: fetch, or run, anything.
+_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+
+
+def page(title: str, subtitle: str, body: Iterable[str]) -> str:
+    """A whole document."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+<p class="soft">{escape(subtitle)}</p>
+{"".join(body)}
+</body>
+</html>
+"""
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what belongs under it; nothing where that is nothing."""
+    inside = "".join(parts)
+    return f"<section>\n<h2>{escape(title)}</h2>\n{inside}</section>\n" if inside else ""
+
+
+def paragraph(text: str, *, bad: bool = False) -> str:
+    """A line of text."""
+    return f'<p class="{"bad" if bad else "soft"}">{escape(text)}</p>\n'
+
+
+def cards(items: Sequence[tuple[str, str]]) -> str:
+    """A few numbers in large type: (what it is, the number)."""
+    inside = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in items)
+    return f'<div class="cards">{inside}</div>\n'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, bad_rows: Sequence[int] = ()) -> str:
+    """A table; a column in which every cell is a number or empty stands to the right."""
+    texts = [[show(cell) for cell in row] for row in rows]
+    numeric = [all(_is_number(row[i]) or not row[i] for row in texts) for i in range(len(heads))]
+
+    def cell(tag: str, i: int, text: str) -> str:
+        look = ' class="number"' if numeric[i] else ""
+        return f"<{tag}{look}>{escape(text)}</{tag}>"
+
+    def line(n: int, row: Sequence[str]) -> str:
+        look = ' class="bad"' if n in bad_rows else ""
+        return f"<tr{look}>{''.join(cell('td', i, text) for i, text in enumerate(row))}</tr>"
+
+    head = "".join(cell("th", i, text) for i, text in enumerate(heads))
+    body = "\n".join(line(n, row) for n, row in enumerate(texts))
+    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
+
+
+def show(value: Any) -> str:
+    """A value as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show, value))
+    return str(value)
+
+
+def preformatted(text: str) -> str:
+    """Text as it stands in a file."""
+    return f"<pre>{escape(text)}</pre>\n"
+
+
+def picture(data: bytes, kind: str, caption: str, *, drawn: bool = False) -> str:
+    """An image inside the page; ``drawn`` figures on white are turned dark where the page is."""
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    look = ' class="drawn"' if drawn else ""
+    image = f'<img{look} src="{source}" alt="{escape(caption)}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>\n"
+
+
+def film(data: bytes, caption: str) -> str:
+    """An MP4 inside the page."""
+    source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
+    video = f'<video controls loop muted playsinline src="{source}"></video>'
+    return f"<figure>{video}<figcaption>{escape(caption)}</figcaption></figure>\n"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,332 @@
+"""Policies that leave: weights, StableHLO and ONNX, held against the Q-values of the agent itself."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+from jax import export as jax_export
+from safetensors.numpy import load_file, save_file
+
+from purejaxdqn import load_config, load_policy
+from purejaxdqn.core.agent import make_agent
+from purejaxdqn.core.environments import make_environment
+from purejaxdqn.export import FORMATS, main
+from purejaxdqn.host import exports
+from purejaxdqn.host.exports import TOLERANCE, Leaving, difference, sample_observations, to_checked_onnx, to_stablehlo
+from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.onnx_graphs import to_onnx
+from tests.conftest import TINY
+
+FAMILY = {
+    "MLP": ["cartpole_cleanrl"],
+    "LayerNorm": ["cartpole_cleanrl", "network.layer_norm=true"],
+    "dueling": ["cartpole_cleanrl", "network.dueling=true"],
+    "noisy": ["cartpole_cleanrl", "network.noisy=true"],
+    "C51": ["cartpole_cleanrl", "distribution={kind: categorical, atoms: 21, v_min: -5, v_max: 10}"],
+    "QR-DQN": ["cartpole_cleanrl", "distribution={kind: quantile, atoms: 11}"],
+    "IQN": ["cartpole_cleanrl", "distribution={kind: iqn, atoms: 8}"],
+    "IQN averse to risk": ["cartpole_cleanrl", "distribution={kind: iqn, atoms: 8, risk: wang}"],
+    "FQF": ["cartpole_cleanrl", "distribution={kind: fqf, atoms: 8}"],
+    "MinAtar": ["minatar/breakout"],
+    "normalised": ["cartpole_cleanrl", "env.normalize=true"],
+    "one-hot of one number": ["frozen_lake"],
+    "one-hot of four numbers": ["four_rooms", "env.flatten=true"],
+    "tanh": ["cartpole_cleanrl", "network.activation=tanh"],
+    "gelu": ["cartpole_cleanrl", "network.activation=gelu"],
+    "silu": ["cartpole_cleanrl", "network.activation=silu"],
+    "elu": ["cartpole_cleanrl", "network.activation=elu"],
+    "much at once": [
+        "cartpole_cleanrl", "env.normalize=true", "distribution={kind: fqf, atoms: 8}",
+        "network={dueling: true, noisy: true, layer_norm: true, activation: elu}",
+    ],
+}  # fmt: skip
+
+
+def agent_of(name, *overrides):
+    """An agent whose every weight has been moved from where it starts, among them zeros and running statistics."""
+    config = load_config(name, [*TINY, *overrides])
+    env = make_environment(**config.env.making())
+    agent = make_agent(config, env)
+    generator = np.random.default_rng(0)
+    start = jax.jit(lambda key: agent.policy(agent.init(config.hparams(), key)))(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + generator.uniform(0.0, 0.3, leaf.shape).astype(np.float32), start)
+
+    def q_values(obs):
+        return agent.q_values(config.hparams(), params, obs)
+
+    return Leaving(config, {}, 0, params, env, q_values)
+
+
+@pytest.mark.parametrize("member", FAMILY.values(), ids=FAMILY)
+def test_every_member_of_the_family_leaves_as_onnx(member):
+    agent = agent_of(*member)
+    obs = sample_observations(agent, steps=1)
+    ours = np.asarray(jax.jit(agent.q_values)(obs))
+    assert len(np.unique(ours)) > 3
+    model = to_onnx(agent.q_values, obs_shape=agent.env.obs_shape, obs_dtype=agent.env.obs_dtype)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (1, 3, 17):
+        theirs, action = session.run(["q_values", "action"], {"obs": obs[:count]})
+        assert theirs.shape == (count, agent.env.num_actions)
+        assert difference(theirs, ours[:count]) <= TOLERANCE
+        np.testing.assert_array_equal(action, theirs.argmax(-1))
+
+
+@pytest.mark.parametrize("member", ["C51", "MinAtar", "one-hot of four numbers", "much at once"])
+def test_networks_of_every_kind_leave_as_stablehlo(member):
+    agent = agent_of(*FAMILY[member])
+    obs = sample_observations(agent, steps=1)
+    ours = np.asarray(jax.jit(agent.q_values)(obs))
+    q_values, action = jax_export.deserialize(to_stablehlo(agent)).call(obs)
+    np.testing.assert_allclose(q_values, ours, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(action, np.asarray(q_values).argmax(-1))
+
+
+def test_what_onnx_has_no_translation_for_is_refused_by_name():
+    for function, name in (
+        (lambda obs: jnp.sort(obs, axis=-1), "primitive 'sort'"),
+        (lambda obs: jnp.einsum("bi,bi->b", obs, obs)[:, None], "a product over the axes"),
+        (lambda obs: obs.at[:, 0].set(1.0), "primitive 'scatter'"),
+        (lambda obs: obs + obs.shape[0], "primitive 'dim_as_value'"),
+    ):
+        with pytest.raises(UserError, match=f"no translation: {re.escape(name)}"):
+            to_onnx(function, obs_shape=(4,), obs_dtype=np.float32)
+
+
+def test_onnx_takes_what_the_batch_decides():
+    """Lengths that hang on the batch, in places where no network of the family has them."""
+
+    def function(obs):
+        ones = jnp.broadcast_to(jnp.arange(3.0), (obs.shape[0], 3))
+        return jnp.concatenate([ones, obs[:, 1:3].reshape(-1, 1).reshape(-1, 2)], axis=1)
+
+    obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(to_onnx(function, obs_shape=(4,), obs_dtype=np.float32).SerializeToString())
+    np.testing.assert_array_equal(session.run(None, {"obs": obs})[0], function(obs))
+
+
+@pytest.mark.parametrize("member", ["MLP", "FQF"])
+def test_an_onnx_model_that_is_off_is_refused(member, monkeypatch):
+    agent = agent_of(*FAMILY[member])
+    right = to_onnx
+    monkeypatch.setattr(
+        "purejaxdqn.host.onnx_graphs.to_onnx",
+        lambda function, **kinds: right(lambda obs: function(obs) * 1.001, **kinds),
+    )
+    with pytest.raises(UserError, match=r"the model is .* from our Q-values"):
+        to_checked_onnx(agent)
+
+
+@pytest.fixture(scope="module")
+def folders(finished_run, tmp_path_factory):
+    """Agent 1 of the run, in every format."""
+    place = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("purejaxdqn.host.runtime.configure_cpu", lambda: None)
+        for kind in FORMATS:
+            arguments = [str(finished_run), "--format", kind, "--seed-index", "1", "--out", str(place / kind)]
+            assert main(arguments) == 0
+    return {kind: place / kind for kind in FORMATS}
+
+
+OBS = np.random.default_rng(0).normal(size=(17, 4)).astype(np.float32)
+
+
+def our_q_values(run, seed_index, obs):
+    config = load_config(run / "config.yaml")
+    agent = make_agent(config, make_environment(**config.env.making()))
+    flat = {name: leaf[seed_index] for name, leaf in load_file(run / "policy.safetensors").items()}
+    layers = {name.split("/")[1]: {} for name in flat}
+    for name, leaf in flat.items():
+        layers[name.split("/")[1]][name.split("/")[2]] = leaf
+    return np.asarray(jax.jit(agent.q_values)(config.hparams(), {"params": layers}, obs))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_exported_weights_are_the_agents_bit_for_bit(kind, folders, finished_run):
+    whole, mine = load_file(finished_run / "policy.safetensors"), load_file(folders[kind] / "policy.safetensors")
+    assert set(mine) == set(whole)
+    for name, leaf in mine.items():
+        np.testing.assert_array_equal(leaf, whole[name][1])
+    assert (folders[kind] / "config.yaml").read_bytes() == (finished_run / "config.yaml").read_bytes()
+
+
+def test_a_folder_says_what_is_in_it(folders, finished_run):
+    summary = json.loads((finished_run / "summary.json").read_text())
+    for kind, folder in folders.items():
+        described = json.loads((folder / "policy.json").read_text())
+        assert described["observation"]["shape"] == [4]
+        assert described["observation"]["dtype"] == "float32"
+        assert described["action"] == {"kind": "discrete", "n": 2}
+        assert described["evaluation"]["mean_return"] == summary["final_eval_return"][1]
+        assert described["network"]["parameter_count"] == 4 * 16 + 16 + 16 * 16 + 16 + 16 * 2 + 2
+        card = (folder / "README.md").read_text()
+        assert "load_policy" in card
+        assert (f"pip install 'jax>={jax.__version__}' flatbuffers" in card) == (kind == "stablehlo")
+        named = set(re.findall(r"^- `([\w.]+\.\w+)`: ", card, re.MULTILINE))
+        assert named | {"README.md"} == {path.name for path in folder.iterdir()}
+        assert (f"policy.{kind}" in named) and (kind == "safetensors" or described["program"]["file"] in named)
+
+
+@pytest.mark.parametrize("kind", ["stablehlo", "onnx"])
+def test_the_script_in_the_folder_runs_where_this_package_cannot_be_imported(kind, folders, finished_run, tmp_path):
+    script = folders[kind] / "run_policy.py"
+    assert f"```python\n{script.read_text()}```" in (folders[kind] / "README.md").read_text()
+    assert len(script.read_text().splitlines()) == 10
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in ("purejaxdqn", "flax", "gymnax", "flashbax", "optax", *(["jax"] if kind == "onnx" else [])):
+        (blocked / f"{name}.py").write_text("raise ImportError('blocked')\n")
+    moved = shutil.copytree(folders[kind], tmp_path / "elsewhere")
+    env = {**os.environ, "PYTHONPATH": str(blocked)}
+
+    def python(*arguments):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+
+    assert "blocked" in python("-c", "import purejaxdqn").stderr
+    for count in (1, 3, 17):
+        np.save(tmp_path / "obs.npy", OBS[:count])
+        done = python(moved / "run_policy.py", tmp_path / "obs.npy")
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        ours = our_q_values(finished_run, 1, OBS[:count])
+        np.testing.assert_allclose(answer["q_values"], ours, rtol=1e-5, atol=1e-6)
+        assert answer["action"] == ours.argmax(-1).tolist()
+    assert len(json.loads(python(moved / "run_policy.py").stdout)["action"]) == 3  # without a file, an example
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_exported_folder_loads_as_the_run_does_without_its_environment(kind, folders, finished_run, monkeypatch):
+    whole = load_policy(finished_run, seed_index=1)(OBS)
+    monkeypatch.setattr("purejaxdqn.host.policies.make_environment", lambda *_, **__: pytest.fail("it was made"))
+    monkeypatch.setattr("purejaxdqn.core.environments._gymnax", lambda: pytest.fail("gymnax was imported"))
+    act = load_policy(folders[kind])
+    np.testing.assert_array_equal(act(OBS), whole)
+    assert [act(one) for one in OBS] == whole.tolist()
+
+
+@pytest.mark.parametrize("member", ["one-hot of one number", "one-hot of four numbers", "normalised", "MinAtar"])
+def test_what_happens_to_an_observation_comes_along(member, tmp_path):
+    agent = agent_of(*FAMILY[member])
+    agent = agent._replace(summary={"final_eval_return": [1.0]})
+    exports.write_folder(agent, tmp_path / "policy", "safetensors")
+    obs = sample_observations(agent, steps=1)
+    act = load_policy(tmp_path / "policy")
+    np.testing.assert_array_equal(act(obs), np.asarray(jax.jit(agent.q_values)(obs)).argmax(-1))
+    assert act(obs[0]) == act(obs)[0]
+
+
+def test_the_best_agent_is_the_one_with_the_highest_return_that_is_finite(finished_run, quietly, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+
+    def export_best(scores):
+        (run / "summary.json").write_text(json.dumps({**summary, "final_eval_return": scores}))
+        return quietly(main, run, "--format", "safetensors", "--best")
+
+    for scores, best in (([3.0, 9.0, 9.0], 1), ([None, -5.0, -4.0], 2)):
+        code, out, _ = export_best(scores)
+        assert (code, out) == (0, [str(run / "exports" / f"safetensors-{best}")])
+        leaf = load_file(run / "exports" / f"safetensors-{best}" / "policy.safetensors")["params/Dense_2/kernel"]
+        np.testing.assert_array_equal(leaf, load_file(run / "policy.safetensors")["params/Dense_2/kernel"][best])
+    code, _, err = export_best([None, None, None])
+    assert (code, err) == (2, ["error: --best: no agent of this run has a finite return"])
+
+
+def everything_below(folder):
+    return sorted(folder.rglob("*"))
+
+
+@pytest.fixture
+def runs(finished_run, tmp_path, monkeypatch):
+    """A working directory with a good run and several that are not."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "unfinished", "unsummed", "garbled", "diverged"):
+        shutil.copytree(finished_run, name)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "unfinished" / "policy.safetensors").unlink()
+    (tmp_path / "unsummed" / "summary.json").unlink()
+    (tmp_path / "garbled" / "summary.json").write_text("{")
+    weights = load_file("diverged/policy.safetensors")
+    weights["params/Dense_0/bias"][0, 3] = np.nan
+    save_file(weights, "diverged/policy.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--format", "onnx"], "not a finished run: it has no config.yaml"),
+        (["unfinished", "--format", "onnx"], "not a finished run: it has no policy.safetensors"),
+        (["unsummed", "--format", "onnx"], "not a finished run: it has no summary.json"),
+        (["garbled", "--format", "onnx"], "summary.json cannot be read"),
+        (["run"], "--format"),
+        (["run", "--format", "pickle"], "invalid choice: 'pickle'"),
+        (["run", "--format", "onnx", "--seed-index", "3"], "3 is not an agent of this run, which has 0 to 2"),
+        (["run", "--format", "onnx", "--seed-index", "-1"], "-1 is not an agent"),
+        (["run", "--format", "onnx", "--seed-index", "1", "--best"], "not allowed with"),
+        (["run", "--format", "onnx", "--out", "taken"], "--out: taken exists"),
+        (["run", "--format", "onnx", "--out", "run/config.yaml/x"], "cannot be made"),
+        (["run", "--format", "onnx", "--out", "a" * 300], "cannot be made"),
+        (["diverged", "--format", "onnx"], "agent 0 diverged: its weights are not finite"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_and_nothing_written(arguments, message, runs, quietly):
+    before = everything_below(runs)
+    code, out, err = quietly(main, *arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("error: ")
+    assert message in err[0]
+    assert everything_below(runs) == before
+
+
+def test_a_missing_extra_is_refused_with_the_line_that_installs_it(finished_run, quietly, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = quietly(main, finished_run, "--format", "onnx", "--out", tmp_path / "out")
+    assert code == 2
+    assert err == ["error: --format onnx needs onnx and onnxruntime: pip install 'purejaxdqn[onnx]'"]
+    assert everything_below(tmp_path) == []
+
+
+def test_an_export_that_fails_half_way_leaves_nothing(finished_run, tmp_path, monkeypatch):
+    agent = exports.choose_agent(finished_run, seed_index=0, best=False)
+    monkeypatch.setattr("purejaxdqn.host.cards.card", lambda description: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        exports.write_folder(agent, tmp_path / "new" / "deep" / "policy", "stablehlo")
+    assert everything_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("policy.json", lambda text: "{", "cannot be used"),
+        ("policy.json", lambda text: text.replace("purejaxdqn policy", "a policy"), "does not describe a policy"),
+        ("policy.json", lambda text: text.replace('"format_version": 1', '"format_version": 2'), "reads 1"),
+        ("policy.json", lambda text: text.replace('"n": 2', '"n": 3'), "does not fit"),
+        ("config.yaml", lambda text: text.replace("[16, 16]", "[16, 8]"), "does not fit"),
+        ("config.yaml", lambda text: text + "colour: red\n", "colour: unknown key"),
+        ("policy.safetensors", None, "is damaged"),
+    ],
+)
+def test_a_damaged_folder_is_refused(name, change, message, folders, tmp_path):
+    folder = shutil.copytree(folders["safetensors"], tmp_path / "policy")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:50] if change is None else change(content.decode()).encode())
+    with pytest.raises(UserError, match=message):
+        load_policy(folder)
+
+
+def test_an_exported_folder_has_one_agent(folders):
+    with pytest.raises(UserError, match="it has no agent 1"):
+        load_policy(folders["safetensors"], seed_index=1)
