@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from purejaxdqn.host.faults import UserError, did_you_mean, run_command
 
-COMMANDS = ("train", "sweep", "evaluate", "plot", "report", "export", "envs")
+COMMANDS = ("train", "sweep", "search", "evaluate", "plot", "report", "export", "envs")
 
 
 def main() -> NoReturn:

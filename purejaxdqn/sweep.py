@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from purejaxdqn.host.configs import Draft
-from purejaxdqn.host.distributed import add_device_options, join_processes
+from purejaxdqn.host.distributed import add_devices_option, add_process_options, join_processes
 from purejaxdqn.host.faults import Parser, UserError, run_command
 from purejaxdqn.host.points import (
     Candidate,
@@ -35,7 +35,8 @@ def parser() -> Parser:
     parser.add_argument("--memory", metavar="SIZE", help="most memory to use, as in 4GiB")
     parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    add_device_options(parser)
+    add_devices_option(parser)
+    add_process_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=v1,v2", help="dotted keys, YAML values, all combinations")
     return parser
 

@@ -6,9 +6,13 @@ import os
 from purejaxdqn.host.faults import UserError
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """``--devices``, and what says who the other processes are."""
+def add_devices_option(parser: argparse.ArgumentParser) -> None:
+    """``--devices``."""
     parser.add_argument("--devices", type=int, metavar="N", help="devices to use: cores, or accelerators (default all)")
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """What says who the other processes are."""
     parser.add_argument(
         "--processes", type=int, metavar="N", help="processes that share the work, all with the same --out"
     )
@@ -17,7 +21,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Join the processes that the options (``add_device_options``) name; call it before JAX starts.
+    """Join the processes that the options (``add_process_options``) name; call it before JAX starts.
 
     Returns:
       The number of this process and how many there are: (0, 1) without the options.

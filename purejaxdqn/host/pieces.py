@@ -64,7 +64,12 @@ class Work(NamedTuple):
 
 
 def plan_work(
-    points: Sequence[Point], runs: Iterable[Run], *, devices: int | None = None, memory: int | None = None
+    points: Sequence[Point],
+    runs: Iterable[Run],
+    *,
+    devices: int | None = None,
+    memory: int | None = None,
+    together: tuple[int, int] | None = None,
 ) -> Work:
     """Group runs and cut the groups into pieces; nothing is compiled.
 
@@ -73,10 +78,16 @@ def plan_work(
       runs: those to do.
       devices: how many of this process's to use; all unless given.
       memory: see ``piece_size``.
+      together: runs in a piece on a CPU and on an accelerator, whatever there is to do, where that must stay the same
+        from one work to the next; rounded up to fill the devices, and less where memory asks for it.
     """
     groups = group_runs(points, runs)
     used = tuple(jax.local_devices()[:devices])
-    return Work(groups, [piece_size(group, used, memory) for group in groups], used)
+    if together is None:
+        return Work(groups, [piece_size(group, used, memory) for group in groups], used)
+    wanted = together[0 if used[0].platform == "cpu" else 1]
+    wanted = -(-wanted // len(used)) * len(used)
+    return Work(groups, [min(wanted, most_at_once(group.run_bytes, used, memory)) for group in groups], used)
 
 
 def group_runs(points: Sequence[Point], runs: Iterable[Run]) -> list[Group]:

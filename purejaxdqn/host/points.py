@@ -202,18 +202,31 @@ def drawn_candidates(
     sources: Sequence[str], overrides: Sequence[str], space: Mapping[str, Range | Choices], shares: Iterable[Any]
 ) -> list[Candidate]:
     """Points of ``space`` at ``shares`` [P, keys] in [0, 1)."""
-    keys = tuple(space)
     return [
-        Candidate(
-            tuple(sources),
-            (
-                *overrides,
-                *(f"{key}={as_text(space[key].at(float(share)))}" for key, share in zip(keys, row, strict=True)),
-            ),
-            keys,
+        candidate_of(
+            sources, overrides, {key: space[key].at(float(share)) for key, share in zip(space, row, strict=True)}
         )
         for row in shares
     ]
+
+
+def candidate_of(sources: Sequence[str], overrides: Sequence[str], values: Mapping[str, Any]) -> Candidate:
+    """The point with these values of the searched keys."""
+    swept = tuple(f"{key}={as_text(value)}" for key, value in values.items())
+    return Candidate(tuple(sources), (*overrides, *swept), tuple(values))
+
+
+def corner(space: Mapping[str, Range | Choices]) -> dict[str, Any]:
+    """The first value of every key."""
+    return {key: values.at(0.0) for key, values in space.items()}
+
+
+def plain_space(space: Mapping[str, Range | Choices]) -> dict[str, Any]:
+    """A space as plain values."""
+    return {
+        key: [as_text(value) for value in values.values] if isinstance(values, Choices) else values._asdict()
+        for key, values in space.items()
+    }
 
 
 def draw_shares(count: int, dimensions: int, *, method: str, seed: int) -> np.ndarray:

@@ -91,25 +91,29 @@ def ranked(summaries: Sequence[PointResult]) -> list[PointResult]:
 def write_results(folder: Path, points: Sequence[Point], results: Sequence[RunResult]) -> None:
     """Write ``runs.csv``, a row a run, and ``curves.csv``, a row a run and epoch."""
     keys = list(points[0].swept)
-    header = ["point", "seed_index", *keys, "final_eval_return", "auc", "first_solved_step", "diverged"]
     runs = [
         [
-            *map(str, result.run),
-            *(_cell(points[result.run.point].swept[key]) for key in keys),
-            _cell(result.final_eval_return),
-            _cell(result.auc),
-            _cell(result.first_solved_step),
-            str(result.diverged).lower(),
+            *result.run,
+            *(points[result.run.point].swept[key] for key in keys),
+            *(result.final_eval_return, result.auc, result.first_solved_step, result.diverged),
         ]
         for result in results
     ]
-    _write_csv(folder / "runs.csv", [header, *runs])
+    header = ["point", "seed_index", *keys, "final_eval_return", "auc", "first_solved_step", "diverged"]
+    write_csv(folder / "runs.csv", header, runs)
     curves = [
-        [*map(str, result.run), *map(_cell, row)]
+        [*result.run, *row]
         for result in results
         for row in zip(result.env_step, result.eval_return, result.episode_return, strict=True)
     ]
-    _write_csv(folder / "curves.csv", [["point", "seed_index", "env_step", "eval_return", "episode_return"], *curves])
+    write_csv(folder / "curves.csv", ["point", "seed_index", "env_step", "eval_return", "episode_return"], curves)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table, whole or not at all; what is missing or not a number is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
+    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def table(summaries: Sequence[PointResult], *, rows: int = 12) -> str:
@@ -124,12 +128,6 @@ def table(summaries: Sequence[PointResult], *, rows: int = 12) -> str:
     if len(summaries) > rows:
         lines.append(f"... and {len(summaries) - rows} more")
     return "\n".join(lines)
-
-
-def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def _cell(value: Any) -> str:

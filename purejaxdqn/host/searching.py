@@ -1,0 +1,290 @@
+"""A Bayesian search's study: what Optuna is asked and told, kept so that a killed search goes on."""
+
+import contextlib
+import fcntl
+import json
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.host.faults import UserError, require
+from purejaxdqn.host.points import Choices, Range, as_text
+from purejaxdqn.host.results import RunResult, write_csv
+from purejaxdqn.host.statistics import iqm, iqm_interval
+from purejaxdqn.host.sweeps import write_atomically
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+SEARCH_FILE = "search.json"
+RETEST_FILE = "best_retest.json"
+Space = Mapping[str, Range | Choices]
+_DEFINITION, _WORKER, _AGAIN, _REASON, _RUNS = "definition", "worker", "again", "reason", "runs"
+
+
+class Score(NamedTuple):
+    """What a trial's seeds say: its value, or why it failed."""
+
+    value: float | None
+    reason: str | None
+
+
+def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.Study:
+    """Open a study, or make it.
+
+    Args:
+      storage: an Optuna URL, or the path of a journal file.
+      name: of the study.
+      definition: what makes the search the one it is, as plain values.
+
+    Raises:
+      UserError: the storage cannot be opened, or holds another search under this name.
+    """
+    try:
+        if "://" in storage:
+            opened: Any = optuna.storages.RDBStorage(storage)
+        else:
+            Path(storage).parent.mkdir(parents=True, exist_ok=True)
+            opened = optuna.storages.JournalStorage(JournalFileBackend(storage))
+        if name in optuna.get_all_study_names(opened):
+            study = optuna.load_study(storage=opened, study_name=name)
+        else:
+            study = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=True)
+    except Exception as error:  # each driver of a database has errors of its own
+        raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
+    text = json.dumps(definition, sort_keys=True)
+    found = study.user_attrs.get(_DEFINITION)
+    if found is None:
+        study.set_user_attr(_DEFINITION, text)
+    elif found != text:
+        there = json.loads(found)
+        different = [key for key in definition if definition[key] != there.get(key)]
+        raise UserError(f"--storage: the study {name!r} in {storage} is another search: {', '.join(different)} differ")
+    return study
+
+
+def make_sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
+    """``tpe`` (Bergstra et al. 2011; multivariate: Falkner et al. 2018), ``gp`` or ``random``.
+
+    Raises:
+      UserError: the Gaussian process lacks its library.
+    """
+    match kind:
+        case "tpe":
+            return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+        case "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        case _:
+            require("--sampler gp", "torch", install="purejaxdqn[gp]")
+            return optuna.samplers.GPSampler(seed=seed)
+
+
+def requeue_killed(study: optuna.Study, worker: str) -> int:
+    """Queue this worker's trials again that a kill left running; returns how many.
+
+    Queued first and failed then: a kill in between neither loses a trial nor queues it twice.
+    """
+    queued = {trial.user_attrs.get(_AGAIN) for trial in study.trials if trial.state == TrialState.WAITING}
+    alone = all(trial.user_attrs.get(_WORKER, worker) == worker for trial in study.trials)
+    left = [
+        trial
+        for trial in study.get_trials(states=(TrialState.RUNNING,))
+        # A kill between asking and signing leaves a trial of nobody: ours, if nobody else was ever here.
+        if trial.user_attrs.get(_WORKER, worker if alone else None) == worker
+    ]
+    for trial in left:
+        if trial.number not in queued:
+            study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number, _WORKER: worker})
+        study.tell(trial.number, state=TrialState.FAIL)
+    return len(left)
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count: told, and not killed and queued again."""
+    done = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    killed = {trial.user_attrs.get(_AGAIN) for trial in study.trials}
+    return [trial for trial in study.get_trials(states=done) if trial.number not in killed]
+
+
+def counted(study: optuna.Study, worker: str) -> int:
+    """Trials that are done, or under way in other workers."""
+    running = study.get_trials(states=(TrialState.RUNNING,))
+    return len(finished(study)) + sum(trial.user_attrs.get(_WORKER, worker) != worker for trial in running)
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The trial of the highest score; of several the one of the largest area under the curve, then the first."""
+    scored = [trial for trial in finished(study) if trial.value is not None]
+
+    def rank(trial: FrozenTrial) -> tuple[float, float, int]:
+        areas = np.array([run[2] for run in runs_of(trial) if run[2] is not None])
+        return trial.value or 0.0, iqm(areas) if len(areas) else -np.inf, -trial.number
+
+    return max(scored, key=rank, default=None)
+
+
+@contextlib.contextmanager
+def directory(folder: Path, definition: dict[str, Any]) -> Iterator[str]:
+    """Make a search's directory, or find it there, and keep others out of it; gives the name of its worker.
+
+    Raises:
+      UserError: something else stands there, another search, or one that is still running; or it cannot be made.
+    """
+    file = folder / SEARCH_FILE
+    try:
+        if folder.exists() and not file.is_file():
+            raise UserError(f"--out: {folder} exists and is no search; a search never overwrites anything")
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            write_text(file, json.dumps({"worker": uuid.uuid4().hex, "definition": definition}, indent=1) + "\n")
+        found = json.loads(file.read_text(encoding="utf-8"))
+        different = [key for key in definition if definition[key] != found["definition"].get(key)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"--out: {folder} cannot be used: {error}") from error
+    if different:
+        raise UserError(f"--out: {folder} belongs to another search: {', '.join(different)} differ")
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, however the process ends
+        except OSError as error:
+            raise UserError(f"--out: a search is running in {folder}") from error
+        yield found["worker"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file: whole or not at all."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
+    """Write ``trials.csv``, a row a trial that counts, and ``runs.csv``, a row a run of those that have a score."""
+    keys = list(space)
+    trials = finished(study)
+    rows = [
+        [
+            trial.number,
+            trial.state.name.lower(),
+            trial.value,
+            *(trial.params.get(key) for key in keys),
+            reason_of(trial),
+        ]
+        for trial in trials
+    ]
+    write_csv(folder / "trials.csv", ["trial", "state", "value", *keys, "reason"], rows)
+    runs = [
+        [trial.number, seed_index, *(trial.params.get(key) for key in keys), *numbers]
+        for trial in trials
+        for seed_index, *numbers in runs_of(trial)
+    ]
+    header = ["point", "seed_index", *keys, "final_eval_return", "auc", "first_solved_step", "diverged"]
+    write_csv(folder / "runs.csv", header, runs)
+
+
+def table(study: optuna.Study, *, rows: int = 10) -> str:
+    """The best trials as a table for the terminal."""
+    scored = sorted((t for t in finished(study) if t.value is not None), key=lambda t: (-(t.value or 0.0), t.number))
+    lines = [f"{'trial':>5}  {'score':>8}  parameters"]
+    for trial in scored[:rows]:
+        words = [f"{key}={f'{v:.4g}' if isinstance(v, float) else v}" for key, v in trial.params.items()]
+        lines.append(f"{trial.number:>5}  {trial.value:8.4g}  {' '.join(words)}")
+    return "\n".join(lines)
+
+
+def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequence[RunResult]) -> dict[str, Any]:
+    """Write ``best_retest.json``: the best trial on fresh seeds."""
+    finals = np.array([result.final_eval_return for result in results])
+    areas = np.array([result.auc for result in results])
+    retest = {
+        "trial": trial.number,
+        "value": trial.value,
+        "params": trial.params,
+        "config": config.model_dump(mode="json"),
+        "final_eval_return": [_number(value) for value in finals],
+        "iqm": _number(iqm(finals)),
+        "iqm_ci95": list(iqm_interval(finals) or ()) or None,
+        "auc": [_number(value) for value in areas],
+        "auc_iqm": _number(iqm(areas)),
+        "auc_iqm_ci95": list(iqm_interval(areas) or ()) or None,
+        "first_solved_step": [result.first_solved_step for result in results],
+        "diverged": [result.diverged for result in results],
+    }
+    write_text(folder / RETEST_FILE, json.dumps(retest, indent=2, allow_nan=False) + "\n")
+    return retest
+
+
+def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
+    """The re-test of this very config, if it was made before."""
+    try:
+        found = json.loads((folder / RETEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if found.get("config") == config.model_dump(mode="json") else None
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def waiting(study: optuna.Study, worker: str) -> int:
+    """How many trials of this worker are queued."""
+    return sum(trial.user_attrs.get(_WORKER) == worker for trial in study.get_trials(states=(TrialState.WAITING,)))
+
+
+def ask(study: optuna.Study, space: Space, count: int, *, worker: str) -> list[optuna.Trial]:
+    """The next trials, queued ones first."""
+    trials = []
+    for _ in range(count):
+        trial = study.ask()
+        trial.set_user_attr(_WORKER, worker)
+        for key, values in space.items():
+            match values:
+                case Choices(choices):
+                    trial.suggest_categorical(key, [as_text(choice) for choice in choices])
+                case Range(low, high, log, None):
+                    trial.suggest_float(key, low, high, log=log)
+                case Range(low, high, log, step):
+                    trial.suggest_int(key, int(low), int(high), log=log, step=step or 1)
+        trials.append(trial)
+    return trials
+
+
+def score(results: Sequence[RunResult], objective: str) -> Score:
+    """The objective of a trial: the IQM over its seeds of the final greedy return, or of the area under the curve."""
+    if all(result.diverged for result in results):
+        return Score(None, "every seed diverged")
+    values = [result.final_eval_return if objective == "final" else result.auc for result in results]
+    value = iqm(np.array(values))
+    return Score(value, None) if np.isfinite(value) else Score(None, "its score is not a finite number")
+
+
+def tell(study: optuna.Study, trial: optuna.Trial, result: Score, runs: Sequence[RunResult] = ()) -> None:
+    """Hand in a trial, with its runs beside it."""
+    rows = [[run.run.seed_index, run.final_eval_return, run.auc, run.first_solved_step, run.diverged] for run in runs]
+    trial.set_user_attr(_RUNS, [[None if _is_nan(cell) else cell for cell in row] for row in rows])
+    if result.value is None:
+        trial.set_user_attr(_REASON, result.reason)
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, result.value)
+
+
+def runs_of(trial: FrozenTrial) -> list[list[Any]]:
+    """A trial's runs: seed index, final greedy return, area under the curve, first solved step, diverged."""
+    return trial.user_attrs.get(_RUNS, [])
+
+
+def reason_of(trial: FrozenTrial) -> str | None:
+    """Why a trial failed."""
+    return trial.user_attrs.get(_REASON)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not np.isfinite(value)

@@ -1,0 +1,262 @@
+"""``python -m purejaxdqn.search --config CONFIG --space FILE --trials N``: Bayesian search, a batch at a time."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.host.configs import read_config, to_yaml
+from purejaxdqn.host.distributed import add_devices_option
+from purejaxdqn.host.faults import Parser, UserError, run_command
+from purejaxdqn.host.points import (
+    Choices,
+    Point,
+    Space,
+    candidate_of,
+    check_points,
+    corner,
+    plain_space,
+    read_points,
+    read_space,
+)
+from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
+
+
+class Options(NamedTuple):
+    """A search, as asked for."""
+
+    sources: tuple[str, ...]
+    overrides: tuple[str, ...]
+    space: Space
+    trials: int
+    seeds: int
+    batch: int
+    sampler: str
+    objective: str
+    retest: int
+    storage: str | None
+    study: str
+    out: Path | None
+    memory: int | None
+    devices: int | None
+    quiet: bool
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m purejaxdqn.search", description="Search for hyper-parameters with Optuna.")
+    parser.add_argument("--config", action="append", metavar="CONFIG", help="path or shipped name; later ones win")
+    parser.add_argument("--space", metavar="FILE", help="ranges to search: a path or a shipped name (search/dqn.yaml)")
+    parser.add_argument("--trials", type=int, default=64, metavar="N", help="trials of the study in all (default 64)")
+    parser.add_argument("--seeds", type=int, default=4, metavar="N", help="seeds of every trial (default 4)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="trials at a time (default 16)")
+    parser.add_argument("--sampler", choices=("tpe", "gp", "random"), default="tpe")
+    parser.add_argument("--objective", choices=("final", "auc"), default="final", help="what the IQM is taken of")
+    parser.add_argument(
+        "--retest", type=int, default=30, metavar="N", help="fresh seeds for the best point (default 30)"
+    )
+    parser.add_argument("--storage", metavar="URL", help="Optuna's storage, to share a study (default DIR/study.log)")
+    parser.add_argument("--study", default="purejaxdqn", metavar="NAME", help="the study's name in the storage")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="directory; one of a killed search is gone on with")
+    parser.add_argument("--memory", metavar="SIZE", help="most memory to use, as in 4GiB")
+    parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_devices_option(parser)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, YAML values, for every trial")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    arguments = parser().parse_intermixed_args(argv)
+    if not arguments.config:
+        raise UserError("--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones")
+    if not arguments.space:
+        raise UserError("--space is missing: a YAML of ranges, as the shipped search/dqn.yaml")
+    for name in ("trials", "seeds", "batch", "retest", "devices"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}: {value} must be at least 1")
+    from purejaxdqn.host.pieces import parse_memory
+
+    options = Options(
+        sources=tuple(arguments.config),
+        overrides=tuple(arguments.overrides),
+        space=read_space(arguments.space),
+        trials=arguments.trials,
+        seeds=arguments.seeds,
+        batch=arguments.batch,
+        sampler=arguments.sampler,
+        objective=arguments.objective,
+        retest=arguments.retest,
+        storage=arguments.storage,
+        study=arguments.study,
+        out=arguments.out,
+        memory=parse_memory(arguments.memory) if arguments.memory else None,
+        devices=arguments.devices,
+        quiet=arguments.quiet,
+    )
+    base = _check(options)
+    if not arguments.no_cache:
+        use_compilation_cache()
+    return search(options, base)
+
+
+def _check(options: Options) -> Config:
+    """Refuse what no trial could mend; returns the config that the space is laid over, as it stands."""
+    both = {word.partition("=")[0] for word in options.overrides} & options.space.keys()
+    if both:
+        raise UserError(*(f"{key}: set on the command line and searched" for key in sorted(both)))
+    first = corner(options.space)
+    edges = [
+        {**first, key: value}
+        for key, values in options.space.items()
+        for value in (values.values if isinstance(values, Choices) else (values.low, values.high))
+    ]
+    candidates = [candidate_of(options.sources, options.overrides, values) for values in [first, *edges]]
+    drafts = read_points(candidates)
+    # A value that is wrong by itself is a fault of the space; one that does not go with others fails its trial only.
+    faults = [f"{fault.key}: {fault.message}" for draft in drafts for fault in draft.faults]
+    if faults:
+        raise UserError(*dict.fromkeys(faults))
+    runs = options.seeds * options.batch
+    configure_cpu_for(*(draft.config for draft in drafts), runs=runs, devices=options.devices)
+    refused: list[UserError] = []
+    for candidate, draft in zip(candidates, drafts, strict=True):
+        try:
+            check_points([candidate], [draft])
+        except UserError as error:
+            refused.append(error)
+    if len(refused) == len(candidates):
+        raise refused[0]
+    return read_config(list(options.sources), options.overrides).config
+
+
+def search(options: Options, base: Config) -> int:
+    """Ask, train and tell until the study has its trials; then test the best one again. Returns the exit code."""
+    from purejaxdqn.host import searching
+    from purejaxdqn.host.rundir import default_directory
+    from purejaxdqn.host.signals import Stopped, StopSignals
+
+    folder = options.out or default_directory(["search", *options.sources])
+    definition = {
+        "config": base.model_dump(mode="json"),
+        "space": plain_space(options.space),
+        "seeds": options.seeds,
+        "objective": options.objective,
+    }
+    searching.make_sampler(options.sampler, 0)  # refuses what is not installed
+    try:
+        # A storage of the user's is tried before a directory is made for it.
+        shared = searching.open_study(options.storage, options.study, definition) if options.storage else None
+        with StopSignals() as stop, searching.directory(folder, definition) as worker:
+            study = shared or searching.open_study(str(folder / "study.log"), options.study, definition)
+            again = searching.requeue_killed(study, worker)
+            done = len(searching.finished(study))
+            print(
+                f"{options.trials} trials x {options.seeds} seeds x {base.total_timesteps:,} environment steps; "
+                f"{done} trials done{f', {again} run again' if again else ''}",
+                file=sys.stderr,
+            )
+            compiled: dict[Any, Any] = {}
+            while (left := options.trials - searching.counted(study, worker)) > 0:
+                count = searching.waiting(study, worker) or min(options.batch, left)
+                # Seeded by what is known, so that a search that was killed asks for what it would have asked for.
+                study.sampler = searching.make_sampler(options.sampler, base.seed + len(searching.finished(study)))
+                trials = searching.ask(study, options.space, count, worker=worker)
+                _train(study, trials, options, compiled, stop)
+                _tell_of_progress(study, options)
+                if searching.best_trial(study) is None:
+                    break  # a whole batch, and none has a score: more of the same would be a waste
+            best = searching.best_trial(study)
+            if best is None:
+                reasons = Counter(filter(None, map(searching.reason_of, searching.finished(study))))
+                reason = reasons.most_common(1)[0][0] if reasons else "no trial was finished"
+                print(f"every trial failed; most often: {reason}", file=sys.stderr)
+                searching.write_tables(folder, study, options.space)
+                return 3
+            searching.write_tables(folder, study, options.space)
+            config = _best_config(options, best)
+            searching.write_text(folder / "best.yaml", to_yaml(config))
+            retest = searching.read_retest(folder, config)
+            if retest is None:
+                print(f"testing trial {best.number} again on {options.retest} fresh seeds", file=sys.stderr)
+                ((_, results),) = _results([Point(config, {})], options, options.retest, compiled, stop)
+                retest = searching.write_retest(folder, config, best, results)
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
+        return stopped.exit_code
+
+    from purejaxdqn.host.search_pictures import draw_search
+
+    draw_search(folder, study, options.space, objective=options.objective)
+    print(searching.table(study))
+    interval = retest["iqm_ci95"]
+    spread = f", 95% CI {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
+    print(f"trial {best.number} on {options.retest} fresh seeds: greedy return {retest['iqm']:.4g}{spread}")
+    print(folder)
+    return 0
+
+
+def _train(study: Any, trials: list[Any], options: Options, compiled: dict[Any, Any], stop: Any) -> None:
+    """Train a batch, its trials' seeds beside each other, and hand in each trial when its group is done."""
+    from purejaxdqn.host import searching
+
+    points: list[Point] = []
+    asked: list[Any] = []
+    for trial in trials:
+        candidate = candidate_of(options.sources, options.overrides, trial.params)
+        try:
+            points += check_points([candidate], read_points([candidate]))
+            asked.append(trial)
+        except UserError as error:
+            searching.tell(study, trial, searching.Score(None, "; ".join(error.lines)))
+    for place, results in _results(points, options, options.seeds, compiled, stop):
+        searching.tell(study, asked[place], searching.score(results, options.objective), results)
+
+
+def _results(
+    points: Sequence[Point], options: Options, seeds: int, compiled: dict[Any, Any], stop: Any
+) -> Iterator[tuple[int, list[Any]]]:
+    """Train points: yields the place of each and the results of its seeds as soon as they are there."""
+    from purejaxdqn.host.pieces import plan_work
+    from purejaxdqn.host.progress import SweepProgress
+    from purejaxdqn.host.results import collect
+    from purejaxdqn.host.sweeps import all_runs, train_work
+
+    runs = all_runs(points, seeds)
+    # Pieces of one size, however many trials share a program: it is compiled once for all batches.
+    together = (options.seeds, options.seeds * options.batch)
+    work = plan_work(points, runs, devices=options.devices, memory=options.memory, together=together)
+    found: list[Any] = []
+    with SweepProgress(work.env_steps, quiet=options.quiet) as progress:
+        for piece in train_work(points, work, check=stop.check, report=progress.update, compiled=compiled):
+            found += collect(points, [piece])
+            for place in sorted({result.run.point for result in found}):
+                mine = [result for result in found if result.run.point == place]
+                if len(mine) == seeds:
+                    found = [result for result in found if result.run.point != place]
+                    yield place, mine
+
+
+def _best_config(options: Options, best: Any) -> Config:
+    """The best trial's config with fresh seeds: what ``train`` makes of it is the re-test, bit for bit."""
+    candidate = candidate_of(options.sources, options.overrides, best.params)
+    (point,) = check_points([candidate], read_points([candidate]))
+    fresh = (point.config.seed + 1) % 2**32
+    return point.config.model_copy(update={"seed": fresh, "num_seeds": options.retest})
+
+
+def _tell_of_progress(study: Any, options: Options) -> None:
+    from purejaxdqn.host import searching
+
+    best, done = searching.best_trial(study), searching.finished(study)
+    failed = sum(searching.reason_of(trial) is not None for trial in done)
+    score = f"best {best.value:.4g} (trial {best.number})" if best else "none has a score"
+    print(f"{len(done)}/{options.trials} trials: {score}{f', {failed} failed' if failed else ''}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_command(main)

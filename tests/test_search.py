@@ -1,0 +1,368 @@
+"""``python -m purejaxdqn.search``: no trial lost, none counted twice, and a best point that ``train`` repeats."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import optuna
+import pytest
+import yaml
+from PIL import Image
+
+import purejaxdqn.search
+from purejaxdqn import load_config, run_many
+from purejaxdqn.core import compiling
+from purejaxdqn.host import searching
+from purejaxdqn.host.configs import shipped_configs
+from purejaxdqn.host.faults import run_command
+from purejaxdqn.host.pieces import Run
+from purejaxdqn.host.points import Choices, Range, read_space
+from purejaxdqn.host.results import RunResult
+from purejaxdqn.host.search_pictures import share
+from purejaxdqn.host.training import run_key
+from tests.conftest import TINY
+
+BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
+SPACE = """
+optimizer.learning_rate: {low: 1e-4, high: 1e-1, log: true}
+gamma: {low: 0.9, high: 0.99}
+network.hidden: [[16, 16], [8]]
+"""
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("space") / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def line(space):
+    """The command's arguments, without the directory."""
+    return [
+        *("--config", "cartpole_cleanrl", "--space", str(space), "--trials", "10", "--seeds", "2", "--batch", "4"),
+        *("--retest", "3", *BASE),
+    ]
+
+
+@pytest.fixture
+def search(monkeypatch, capsys):
+    """Call the command in this process: its exit code, lines on standard output and on standard error."""
+    monkeypatch.setattr("purejaxdqn.search.configure_cpu_for", lambda *_, **__: None)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as left:
+            run_command(purejaxdqn.search.main, list(map(str, arguments)))
+        captured = capsys.readouterr()
+        return left.value.code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def whole(line, tmp_path_factory):
+    """A finished search."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    command = [sys.executable, "-m", "purejaxdqn.search", *line, "--out", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def table(folder, name="trials"):
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def without_numbers(folder):
+    """Trials but for their numbers, which a kill moves."""
+    return [{key: value for key, value in row.items() if key != "trial"} for row in table(folder)]
+
+
+def test_a_search_leaves_its_tables_and_pictures(whole):
+    folder, done = whole
+    trials, runs = table(folder), table(folder, "runs")
+    assert [row["trial"] for row in trials] == [str(number) for number in range(10)]
+    assert {row["state"] for row in trials} == {"complete"}
+    assert len(runs) == 20
+    for row in trials:  # the IQM of two is their mean
+        mine = [float(run["final_eval_return"]) for run in runs if run["point"] == row["trial"]]
+        assert float(row["value"]) == pytest.approx(np.mean(mine))
+        assert 1e-4 <= float(row["optimizer.learning_rate"]) <= 1e-1
+    pictures = {path.name for path in folder.glob("*.png")}
+    assert pictures >= {"history.png", "slices.png", "parallel_coordinates.png", "scores.png", "radar.png"}
+    for name in pictures:
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 200
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+    assert done.stdout.splitlines()[-1] == str(folder)
+    assert "fresh seeds: greedy return" in done.stdout.splitlines()[-2]
+
+
+def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
+    folder, _ = whole
+    config = load_config(folder / "best.yaml")
+    assert (config.seed, config.num_seeds) == (1, 3)  # the search's runs have the keys of seed 0
+    retest = json.loads((folder / "best_retest.json").read_text())
+    best = max(table(folder), key=lambda row: float(row["value"]))
+    assert retest["value"] == float(best["value"])
+    assert config.optimizer.learning_rate == float(best["optimizer.learning_rate"])
+    keys = jnp.stack([run_key(np.uint32(1), np.uint32(k)) for k in range(3)])
+    result = run_many(config, config.hparams(), keys)
+    np.testing.assert_array_equal(
+        retest["final_eval_return"], np.asarray(result.final_returns[0]).mean(-1, dtype=np.float64)
+    )
+    assert retest["iqm_ci95"][0] <= retest["iqm"] <= retest["iqm_ci95"][1]
+
+
+def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monkeypatch):
+    compiled = []
+
+    def counting(mapped, *arguments, compile_runs=compiling.compile_runs):
+        compiled.append(mapped)
+        return compile_runs(mapped, *arguments)
+
+    monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
+    code, _, err = search(*line, "--out", tmp_path / "out")
+    assert code == 0
+    assert sum("/10 trials: best" in one for one in err) == 3  # batches of 4, 4 and 2
+    assert len(compiled) == 2 * 3  # warm-up, segment and final evaluation of two networks; the re-test has none
+
+
+@pytest.mark.parametrize("told", [0, 1, 5])
+def test_a_search_stopped_in_a_batch_goes_on_as_if_it_had_not_been(search, line, whole, tmp_path, told):
+    out, count = tmp_path / "out", []
+
+    def killed(*arguments, tell=searching.tell):
+        if len(count) == told:
+            raise RuntimeError("killed")
+        count.append(1)
+        tell(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "tell", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            purejaxdqn.search.main([*line, "--out", str(out)])
+    code, _, err = search(*line, "--out", out)
+    assert code == 0
+    assert any(f"{told} trials done, {4 - told % 4} run again" in one for one in err)
+    one, other = without_numbers(out), without_numbers(whole[0])
+    assert len(one) == 10
+    assert len({row["gamma"] for row in one}) == 10
+    if told % 4 == 0:  # whole batches: Optuna was asked for, and told, the same
+        assert sorted(map(str, one)) == sorted(map(str, other))
+
+
+def test_a_kill_while_a_trial_is_queued_again_does_not_queue_it_twice(tmp_path):
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    space = {"gamma": Range(0.9, 0.99)}
+    (trial,) = searching.ask(study, space, 1, worker="me")
+    study.enqueue_trial(trial.params, user_attrs={"again": trial.number, "worker": "me"})  # and killed before telling
+    assert searching.requeue_killed(study, "me") == 1
+    assert searching.waiting(study, "me") == 1
+    assert searching.finished(study) == []
+    (again,) = searching.ask(study, space, 1, worker="me")
+    assert again.params == trial.params
+    searching.tell(study, again, searching.Score(1.0, None))
+    assert [one.value for one in searching.finished(study)] == [1.0]
+
+
+def test_trials_of_other_workers_are_left_to_them(tmp_path):
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    searching.ask(study, {"gamma": Range(0.9, 0.99)}, 2, worker="other")
+    assert searching.requeue_killed(study, "me") == 0
+    assert searching.counted(study, "me") == 2  # so that together no more are run than were asked for
+    assert searching.counted(study, "other") == 0
+
+
+def kill_and_go_on(line, out, delays):
+    """Start the search again and again, each time killed after a delay, and at last to its end."""
+    command = [sys.executable, "-m", "purejaxdqn.search", *line, "--out", str(out)]
+    for delay in delays:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                process.wait(delay)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_path):
+    delays = np.random.default_rng(time.time_ns()).uniform(2.0, 9.0, 10)
+    kill_and_go_on(line, tmp_path / "out", delays)
+    rows = table(tmp_path / "out")
+    assert len(rows) == 10, delays
+    assert len({row["gamma"] for row in rows}) == 10, delays
+
+
+def test_a_finished_search_is_not_trained_again_and_can_be_made_longer(search, line, whole, tmp_path, monkeypatch):
+    before = (whole[0] / "trials.csv").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("purejaxdqn.host.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+        code, *_ = search(*line, "--out", whole[0])
+    assert code == 0
+    assert (whole[0] / "trials.csv").read_bytes() == before
+    out = tmp_path / "out"
+    assert search(*line, "--trials", "2", "--out", out)[0] == 0
+    assert search(*line, "--trials", "3", "--out", out)[0] == 0
+    assert len(table(out)) == 3
+
+
+def test_a_study_in_a_database_is_shared_and_its_best_point_found_by_all(search, line, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    for name, trials in (("one", 2), ("two", 4)):
+        shared = ("--trials", trials, "--batch", "2", "--storage", storage, "--study", "ours")
+        assert search(*line, *shared, "--out", tmp_path / name)[0] == 0
+    assert [len(table(tmp_path / name)) for name in ("one", "two")] == [2, 4]
+    assert table(tmp_path / "two")[:2] == table(tmp_path / "one")
+    assert len(optuna.load_study(study_name="ours", storage=storage).trials) == 4  # any tool of Optuna's can open it
+
+
+def test_a_trial_that_cannot_be_is_recorded_and_the_search_goes_on(search, line, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE + "replay.batch_size: [8, 500]\n")  # more than the buffer holds
+    options = ("--space", space, "--trials", "6", "--batch", "6", "--sampler", "random")
+    code, _, err = search(*[one for one in line if one != "replay.batch_size=8"], *options, "--out", tmp_path / "out")
+    assert code == 0
+    rows = table(tmp_path / "out")
+    failed = [row for row in rows if row["state"] == "fail"]
+    assert 0 < len(failed) < len(rows) == 6
+    assert {row["replay.batch_size"] for row in failed} == {"500"}
+    assert all("replay.size: 300 is below" in row["reason"] and row["value"] == "" for row in failed)
+    assert any(f"{len(failed)} failed" in one for one in err)
+
+
+def test_a_search_in_which_everything_fails_stops_with_the_reason(search, line, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("optimizer.learning_rate: {low: 1e37, high: 1e38}\n")
+    options = ("--space", space, "--trials", "8", "--batch", "4")
+    code, out, err = search(*line, *options, "--out", tmp_path / "out")
+    assert (code, out) == (3, [])
+    assert err[-1] == "every trial failed; most often: every seed diverged"
+    assert len(table(tmp_path / "out")) == 4  # the second batch is not tried
+    assert not (tmp_path / "out" / "best.yaml").exists()
+
+
+def result(value, *, auc=0.0, diverged=False):
+    nothing = np.zeros(1)
+    return RunResult(Run(0, 0), value, auc, None, diverged, nothing, nothing, nothing)
+
+
+@pytest.mark.parametrize(
+    ("runs", "objective", "score"),
+    [
+        ([result(1.0), result(3.0)], "final", (2.0, None)),
+        ([result(1.0, auc=5.0), result(3.0, auc=6.0)], "auc", (5.5, None)),
+        ([result(v) for v in (0.0, 4.0, 5.0, 100.0)], "final", (4.5, None)),
+        ([result(1.0), result(0.0, diverged=True)], "final", (0.5, None)),
+        ([result(1.0, diverged=True)] * 2, "final", (None, "every seed diverged")),
+        ([result(np.nan)], "final", (None, "its score is not a finite number")),
+    ],
+)
+def test_a_trials_score_is_the_iqm_over_its_seeds(runs, objective, score):
+    assert searching.score(runs, objective) == score
+
+
+def test_of_equal_scores_the_faster_learner_is_best(tmp_path):
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    for value, auc in ((500.0, 300.0), (500.0, 400.0), (499.0, 499.0)):
+        (trial,) = searching.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="me")
+        searching.tell(study, trial, searching.Score(value, None), [result(value, auc=auc)])
+    assert searching.best_trial(study).number == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "place"),
+    [
+        (Range(0.0, 4.0), 1.0, 0.25),
+        (Range(1e-4, 1e-2, log=True), 1e-3, 0.5),
+        (Choices(((64, 64), (120, 84), (8,))), "[120, 84]", 0.5),
+        (Choices(("a",)), "a", 0.0),
+    ],
+)
+def test_pictures_lay_values_between_the_ends_of_their_range(values, value, place):
+    assert share(values, value) == pytest.approx(place)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--space", "search/dqn"], "--config is missing"),
+        (["--config", "cartpole"], "--space is missing: a YAML of ranges"),
+        (
+            ["--config", "cartpole", "--space", "nothing.yaml"],
+            "--space: nothing.yaml is neither a file nor a shipped one",
+        ),
+        (["--config", "cartpole", "--space", "search/dqn", "--trials", "0"], "--trials: 0 must be at least 1"),
+        (["--config", "cartpole", "--space", "search/dqn", "gamma=0.9"], "gamma: set on the command line and searched"),
+        (["--config", "cartpole", "--space", "search/dqn", "env.id=Chess"], "env.id: 'Chess'"),
+        (["--config", "cartpole", "--space", "SPACE gama: [1, 2]"], "gama: unknown key; did you mean 'gamma'?"),
+        (["--config", "cartpole", "--space", "SPACE gamma: {low: 0.5, high: 1.5}"], "gamma: 1.5 must be"),
+        (["--config", "cartpole", "--space", "SPACE gamma: {low: 1, high: 0.5}"], "--space: gamma: the range is empty"),
+        (["--config", "cartpole", "--space", "search/dqn", "--sampler", "gp"], "--sampler gp needs torch"),
+        (
+            ["--config", "cartpole", "--space", "search/dqn", "--storage", "sqlite:////nowhere/x.db"],
+            "--storage: sqlite:////nowhere/x.db cannot be opened",
+        ),
+        (
+            ["--config", "cartpole", "--space", "search/dqn", "--storage", "nonsense://x"],
+            "--storage: nonsense://x cannot be opened",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(search, tmp_path, monkeypatch, arguments, message):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("purejaxdqn.host.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    if arguments[-1].startswith("SPACE "):
+        (tmp_path / "space.yaml").write_text(arguments[-1].removeprefix("SPACE ") + "\n")
+        arguments = [*arguments[:-1], str(tmp_path / "space.yaml")]
+    code, out, err = search(*arguments)
+    assert (code, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].startswith(f"error: {message}")
+    assert not list(here.iterdir())
+
+
+def test_directories_and_studies_of_others_are_never_touched(search, line, whole, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    code, _, err = search(*line, "--out", tmp_path)
+    assert (code, err) == (2, [f"error: --out: {tmp_path} exists and is no search; a search never overwrites anything"])
+    before = {path: path.read_bytes() for path in whole[0].iterdir()}
+    code, _, err = search(*line, "--seeds", "3", "loss=huber", "--out", whole[0])
+    assert (code, err) == (2, [f"error: --out: {whole[0]} belongs to another search: config, seeds differ"])
+    storage = whole[0] / "study.log"
+    code, _, err = search(*line, "--seeds", "3", "--storage", storage, "--out", tmp_path / "new")
+    assert code == 2
+    assert err == [f"error: --storage: the study 'purejaxdqn' in {storage} is another search: seeds differ"]
+    assert {path: path.read_bytes() for path in whole[0].iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_searches_do_not_run_in_one_directory(search, line, whole):
+    definition = json.loads((whole[0] / "search.json").read_text())["definition"]
+    with searching.directory(whole[0], definition):
+        code, _, err = search(*line, "--out", whole[0])
+    assert (code, err) == (2, [f"error: --out: a search is running in {whole[0]}"])
+
+
+def test_every_shipped_space_names_keys_that_exist_and_few_programs():
+    found = shipped_configs("--space")
+    assert "search/dqn" in found
+    assert not [name for name in shipped_configs() if name.startswith("search/")]
+    for name, path in found.items():
+        space = read_space(name)
+        static = [values for values in space.values() if isinstance(values, Choices)]
+        assert np.prod([len(values.values) for values in static]) <= 4
+        text = yaml.safe_load(path.read_text())
+        assert set(text) == set(space)
