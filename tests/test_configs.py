@@ -205,7 +205,7 @@ def test_a_malformed_file_is_refused_with_its_place(tmp_path, text, part):
 
 def test_a_missing_config_names_the_nearest():
     (line,) = faults(source="cartpole_cleanrll.yaml")
-    assert line.endswith("is neither a file nor a shipped config; did you mean 'cartpole_cleanrl'?")
+    assert line.endswith("is neither a file nor a shipped one; did you mean 'cartpole_cleanrl'?")
 
 
 def test_a_run_directory_is_not_a_config(tmp_path):
