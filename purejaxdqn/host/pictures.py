@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from purejaxdqn.host.files import replacing
 from purejaxdqn.host.metrics import Metrics
 from purejaxdqn.host.statistics import iqm, iqm_interval, trailing_mean
 
@@ -98,5 +99,6 @@ def _finish(figure: Any, with_legend: list[Axes], path: Path) -> None:
         axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
     for axes in with_legend:
         axes.legend(fontsize="small")
-    figure.savefig(path, metadata={"Software": None})
+    with replacing(path) as part:
+        figure.savefig(part, format=path.suffix[1:], metadata={"Software": None})
     plt.close(figure)
