@@ -8,7 +8,7 @@ changed bits, files of another checkpoint, another type.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,16 +81,12 @@ class Checkpoints:
         Raises:
           DamagedError: it is not what was saved.
         """
-        import orbax.checkpoint as ocp
-
         place = self.folder.absolute() / str(step)
         try:
             record = json.loads((place / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))["custom_metadata"]
             digest = record.pop("digest")
             kinds = {name: kind for name, kind, _, _ in record["places"].values()}
-            wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in kinds}
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                packed = checkpointer.restore(place / "default", args=ocp.args.PyTreeRestore(restore_args=wanted))
+            packed = _restore(place / "default", kinds)
             if {name: str(array.dtype) for name, array in packed.items()} != kinds:
                 raise DamagedError("its arrays are not of the types that were saved")
             if record["format"] != FORMAT or record["step"] != step:
@@ -133,6 +129,19 @@ def _unpack(packed: Mapping[str, np.ndarray], places: Mapping[str, Any]) -> dict
         name: packed[home][offset : offset + int(np.prod(shape))].reshape(shape)
         for name, (home, _, offset, shape) in places.items()
     }
+
+
+def _restore(place: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """One by one: when one cannot be read, the reading of others under way would complain on standard error."""
+    import orbax.checkpoint as ocp
+
+    packed = {}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        for name in names:
+            wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
+            args = ocp.args.PyTreeRestore(item={name: 0}, restore_args=wanted, partial_restore=True)
+            packed |= checkpointer.restore(place, args=args)
+    return packed
 
 
 def _digest(record: Mapping[str, Any], packed: Mapping[str, np.ndarray]) -> str:
