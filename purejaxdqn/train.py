@@ -105,6 +105,7 @@ def train(config: Config, options: Options) -> int:
     import jax
 
     from purejaxdqn.host import rundir
+    from purejaxdqn.host.debugging import FoundNan
     from purejaxdqn.host.files import StorageError
     from purejaxdqn.host.loggers import check_loggers
     from purejaxdqn.host.runner import open_run, run
@@ -128,6 +129,9 @@ def train(config: Config, options: Options) -> int:
     except Stopped as stopped:
         print(f"stopped by {stopped}; {again} goes on", file=sys.stderr)
         return stopped.exit_code
+    except FoundNan as found:
+        print(found, file=sys.stderr)
+        return 1
     except StorageError as error:
         print(f"error: {error}; when there is room, {again} goes on", file=sys.stderr)
         return 1

@@ -135,7 +135,7 @@ def _restore(place: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """One by one: when one cannot be read, the reading of others under way would complain on standard error."""
     import orbax.checkpoint as ocp
 
-    packed = {}
+    packed: dict[str, np.ndarray] = {}
     with ocp.PyTreeCheckpointer() as checkpointer:
         for name in names:
             wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray)}

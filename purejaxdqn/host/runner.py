@@ -11,6 +11,7 @@ from purejaxdqn.core.environments import SOLVED_AT
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.host import rundir
 from purejaxdqn.host.checkpoints import Checkpoints
+from purejaxdqn.host.debugging import Debugger, FoundNan
 from purejaxdqn.host.divergence import Watch
 from purejaxdqn.host.files import in_use, storage_faults
 from purejaxdqn.host.journal import Journal
@@ -72,6 +73,7 @@ def run(
     Raises:
       Stopped: a signal came; what can be gone on from has been saved.
       StorageError: the disk is full.
+      FoundNan: asked to debug NaNs, it found one.
     """
     config, snapshot, solved_at = start.config, start.snapshot, SOLVED_AT.get(start.config.env.id)
     seeds = seeds_of(config)
@@ -84,13 +86,20 @@ def run(
     if snapshot:
         state = place_state(snapshot.state, training)
         watch.look(snapshot.metrics, training.fetch_policy(state))
+    debugger = Debugger(config, training, seeds, segment_epochs=start.segment_epochs) if debug_nans else None
+    if debugger and snapshot:
+        debugger.keep(state)
     done = training.segments if watch.all_diverged else snapshot.epochs // start.segment_epochs if snapshot else 0
     coming = run_segments(training, seeds, state=state, start=done)
     with Journal(start.folder, config, goes_on=start.resume, snapshot=snapshot, quiet=quiet) as journal:
         for state, rows in coming:
             part = metrics_from_rows(rows, solved_at=solved_at)
             journal.write(part)
-            watch.look(part, training.fetch_policy(state))
+            diverged = watch.look(part, training.fetch_policy(state))
+            if debugger:
+                if diverged:
+                    raise FoundNan(debugger.find(diverged[0]))
+                debugger.keep(state)
             if _is_due(config, int(part.env_step[0, -1])) or stop.asked or watch.all_diverged:
                 held = fetch_state(state, training.layout)
                 save_snapshot(

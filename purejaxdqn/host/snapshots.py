@@ -93,6 +93,16 @@ def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerStat
     return jax.tree.map_with_path(place, training.state)
 
 
+def state_of_run(arrays: dict[str, np.ndarray], run: int, training: Training) -> RunnerState:
+    """The state of one run out of ``fetch_state``'s arrays, without the axis over runs."""
+
+    def pick(path: Any, like: Any) -> Any:
+        leaf = arrays[jax.tree_util.keystr(path)][run]
+        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if _is_key(like) else leaf
+
+    return jax.tree.map_with_path(pick, training.state)
+
+
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
