@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     overrides = [*arguments.overrides, *logs]
     if arguments.resume:
         draft = read_run(arguments.resume, overrides)
-        if is_finished(arguments.resume, draft.config):
+        if not (draft.lines or draft.faults) and is_finished(arguments.resume, draft.config):
             print(f"{arguments.resume} is finished; total_timesteps=... extends it", file=sys.stderr)
             return 0
     else:

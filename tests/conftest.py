@@ -1,11 +1,13 @@
 """Shared by all tests: the runtime as the commands set it up, a compilation cache, programs compiled once."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Before anything imports JAX: two host devices, one thread each, and programs kept between test runs.
-CACHE = Path(__file__).parents[1] / ".jax_cache"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+ROOT = Path(__file__).parents[1]
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -18,6 +20,7 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.core.loop import make_program
+from purejaxdqn.host.faults import run_command
 
 TINY = [
     "total_timesteps=600",
@@ -52,3 +55,30 @@ def program(config):
 def compiled_train(config, program):
     """``train`` of one run, compiled: the reference that all other ways to run are held against."""
     return jax.jit(program.train).lower(config.hparams(), jax.random.key(0)).compile()
+
+
+def command(name, *arguments, cwd, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def quietly(monkeypatch, capsys):
+    """Call a command in this process: its exit code, lines on standard output and on standard error."""
+    monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
+    monkeypatch.setattr("purejaxdqn.host.runtime.configure_cpu", lambda: None)
+
+    def call(main, *arguments):
+        with pytest.raises(SystemExit) as left:
+            run_command(main, list(map(str, arguments)))
+        captured = capsys.readouterr()
+        return left.value.code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call

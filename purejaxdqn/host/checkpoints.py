@@ -2,21 +2,29 @@
 
 Nothing in here knows what the arrays mean. orbax writes a folder under another name and renames it, keeps the last
 few, and is imported when it is needed. What it does not notice, a digest over the record and all arrays does:
-changed bits, files of another checkpoint, another type.
+changed bits, files of another checkpoint, another type. A list of the files says which.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
+import logging
+import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from purejaxdqn.host.files import StorageError
+from purejaxdqn.host.files import StorageError, write_text
 
 FORMAT = 1
+LISTING = "files.json"
 SMALL = 1 << 20
 """Bytes; smaller arrays of a type are saved as one, as orbax takes a millisecond an array."""
 
@@ -47,7 +55,7 @@ class Checkpoints:
             import orbax.checkpoint as ocp
 
             for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(part, ignore_errors=True)
+                _clear(part)
             options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
             self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
@@ -70,9 +78,12 @@ class Checkpoints:
         record["digest"] = _digest(record, packed)
         try:
             self.open()
-            self._manager.save(step, args=ocp.args.PyTreeSave(packed), custom_metadata=record, force=True)
+            _check_room(self.folder, sum(array.nbytes for array in packed.values()))
+            with _without_complaints():
+                self._manager.save(step, args=ocp.args.PyTreeSave(packed), custom_metadata=record, force=True)
+            _write_listing(self.folder / str(step))
         except Exception as error:  # orbax and tensorstore have no common kind
-            shutil.rmtree(self.folder / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
+            _clear(self.folder / f"{step}.orbax-checkpoint-tmp")
             raise StorageError(f"checkpoint {step} could not be written: {_reason(error)}") from error
 
     def load(self, step: int) -> Checkpoint:
@@ -83,6 +94,7 @@ class Checkpoints:
         """
         place = self.folder.absolute() / str(step)
         try:
+            _check_listing(place)
             record = json.loads((place / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))["custom_metadata"]
             digest = record.pop("digest")
             kinds = {name: kind for name, kind, _, _ in record["places"].values()}
@@ -151,7 +163,67 @@ def _digest(record: Mapping[str, Any], packed: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def _write_listing(place: Path) -> None:
+    """Size and digest of each file: orbax leaves some that it does not read, and their damage is damage too.
+
+    Written after the checkpoint is complete; a kill in between leaves it sound by the digest of its arrays.
+    """
+    write_text(place / LISTING, json.dumps(_listing(place)))
+
+
+def _listing(place: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(place.rglob("*")):
+        if path.is_file() and path.name not in (LISTING, f".{LISTING}.part"):
+            with path.open("rb") as file:
+                found[path.relative_to(place).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _check_listing(place: Path) -> None:
+    """Raise ``DamagedError`` if files are not as they were written."""
+    if not (place / LISTING).exists():
+        return
+    written, found = json.loads((place / LISTING).read_text(encoding="utf-8")), _listing(place)
+    for name in sorted({*written, *found}):
+        if written.get(name) != found.get(name):
+            what = "is missing" if name not in found else "is not as it was written"
+            raise DamagedError(f"its file {name} {what}")
+
+
+def _clear(part: Path) -> None:
+    """Remove what is half-written; orbax's threads may still be at it for a moment after an error."""
+    for _ in range(20):
+        shutil.rmtree(part, ignore_errors=True)
+        if not part.exists():
+            return
+        time.sleep(0.05)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Raise ``OSError`` where there is no room: without trying, which would waste time and leave files behind."""
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def _without_complaints() -> Iterator[None]:
+    """Silence what orbax's threads print beside the exception that says the same; after one they go on for a while."""
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = lambda _: None
+    yield
+    logger.setLevel(level)
+    sys.unraisablehook = hook
+
+
 def _reason(error: BaseException) -> str:
     """The line of an error that says the most."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    system = re.search(r"([A-Z][A-Za-z ]+) \[os_error_code=", str(error))
+    if system:
+        return system[1]
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return text if len(text) <= 300 else f"{text[:300]} ..."
