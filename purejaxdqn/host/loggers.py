@@ -4,6 +4,7 @@ A logger that fails says so once and is left out from then on: no log is worth a
 """
 
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -85,19 +86,31 @@ class Guarded:
 
 
 class TensorBoard:
-    """Events in ``tensorboard/``; those of a resumed run hide what was written after its checkpoint."""
+    """Events in ``tensorboard/``; those of a resumed run hide what was written after its checkpoint.
+
+    Written here and now: tensorboardX's own writer has a thread, and blocks for ever when that has failed.
+    """
 
     def __init__(self, folder: Path, *, done: int | None):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        purge = None if done is None else done + 1
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge, flush_secs=2**30)
+        place = folder / "tensorboard"
+        place.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(place / "events"))
+        self._event = Event
+        if done is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=done + 1, session_log=start))
+            self._writer.flush()
 
     def write(self, part: Metrics) -> None:
         """Write and flush."""
         for step, values in points(part):
+            event = self._event(wall_time=time.time(), step=step)
             for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+                event.summary.value.add(tag=tag, simple_value=value)
+            self._writer.write_event(event)
         self._writer.flush()
 
     def close(self) -> None:
