@@ -115,8 +115,8 @@ def check(whole: Path, cut: Path, name: str) -> None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """A summary without its times."""
-    times = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second")
+    """A summary without its times, and without the commit, which someone may make meanwhile."""
+    times = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second", "git_commit")
     read = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return {key: value for key, value in read.items() if key not in times}
 

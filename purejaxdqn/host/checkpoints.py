@@ -6,11 +6,9 @@ changed bits, files of another checkpoint, another type. A list of the files say
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import sys
@@ -78,7 +76,6 @@ class Checkpoints:
         record["digest"] = _digest(record, packed)
         try:
             self.open()
-            _check_room(self.folder, sum(array.nbytes for array in packed.values()))
             with _without_complaints():
                 self._manager.save(step, args=ocp.args.PyTreeSave(packed), custom_metadata=record, force=True)
             _write_listing(self.folder / str(step))
@@ -200,12 +197,6 @@ def _clear(part: Path) -> None:
         time.sleep(0.05)
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    """Raise ``OSError`` where there is no room: without trying, which would waste time and leave files behind."""
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 @contextlib.contextmanager
 def _without_complaints() -> Iterator[None]:
     """Silence what orbax's threads print beside the exception that says the same; after one they go on for a while."""
@@ -222,7 +213,7 @@ def _reason(error: BaseException) -> str:
     """The line of an error that says the most."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    system = re.search(r"([A-Z][A-Za-z ]+) \[os_error_code=", str(error))
+    system = re.search(r"(No space left on device|[A-Z][A-Za-z ]+(?= \[os_error_code=))", str(error))
     if system:
         return system[1]
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
