@@ -87,6 +87,7 @@ def torment(name: str, place: Path, kills: int, chance: random.Random) -> dict[s
     if start(arguments).wait():
         raise SystemExit(f"{name}: it could not be resumed")
     check(whole, cut, name)
+    print(f"{name}: {done} kills survived", file=sys.stderr, flush=True)
     return {
         "run": name,
         "kills": done,
