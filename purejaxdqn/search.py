@@ -137,6 +137,7 @@ def _check(options: Options) -> Config:
 def search(options: Options, base: Config) -> int:
     """Ask, train and tell until the study has its trials; then test the best one again. Returns the exit code."""
     from purejaxdqn.host import searching
+    from purejaxdqn.host.files import write_text
     from purejaxdqn.host.rundir import default_directory
     from purejaxdqn.host.signals import Stopped, StopSignals
 
@@ -179,7 +180,7 @@ def search(options: Options, base: Config) -> int:
                 return 3
             searching.write_tables(folder, study, options.space)
             config = _best_config(options, best)
-            searching.write_text(folder / "best.yaml", to_yaml(config))
+            write_text(folder / "best.yaml", to_yaml(config))
             retest = searching.read_retest(folder, config)
             if retest is None:
                 print(f"testing trial {best.number} again on {options.retest} fresh seeds", file=sys.stderr)

@@ -4,17 +4,19 @@ import time
 
 _START = time.perf_counter()
 
+import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any, NamedTuple
 
 import purejaxdqn
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import find_warnings
 from purejaxdqn.host.configs import read_config, shipped_configs, to_yaml
 from purejaxdqn.host.faults import Parser, UserError, run_command
+from purejaxdqn.host.resuming import is_finished, read_run
 from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
 
 
@@ -23,8 +25,11 @@ def parser() -> Parser:
     parser = Parser(prog="python -m purejaxdqn.train", description="Train DQN agents in one XLA program.")
     parser.add_argument("--config", action="append", metavar="CONFIG", help="path or shipped name; later ones win")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default runs/<config>/<timestamp>)")
+    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="go on; total_timesteps=... may extend the run")
+    parser.add_argument("--log", action="append", metavar="NAME", help="tensorboard or wandb, beside metrics.csv")
     parser.add_argument("--segments", type=int, metavar="N", help="calls of the compiled program (default about 20)")
     parser.add_argument("--seeds-at-once", type=int, metavar="N", help="seeds vmapped together on a device")
+    parser.add_argument("--debug-nans", action="store_true", help="say which operation gave the first NaN, and stop")
     parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and stop")
@@ -34,19 +39,35 @@ def parser() -> Parser:
     return parser
 
 
+class Options(NamedTuple):
+    """What the command line says beside the config."""
+
+    folder: Path | None  # the run directory; None takes one by the time
+    names: list[str]  # of the configs
+    resume: bool
+    segments: int | None
+    seeds_at_once: int | None
+    debug_nans: bool
+    cache: bool
+    quiet: bool
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_intermixed_args(argv)
     if arguments.list_configs:
         print("\n".join(shipped_configs()))
         return 0
-    if not arguments.config:
-        raise UserError("--config is missing; --list-configs shows the shipped ones")
-    for option in ("segments", "seeds_at_once"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise UserError(f"--{option.replace('_', '-')}: {value} must be at least 1")
-    draft = read_config(arguments.config, arguments.overrides)
+    _check(arguments)
+    logs = [f"log=[{','.join(['csv', *arguments.log])}]"] if arguments.log else []
+    overrides = [*arguments.overrides, *logs]
+    if arguments.resume:
+        draft = read_run(arguments.resume, overrides)
+        if not (draft.lines or draft.faults) and is_finished(arguments.resume, draft.config):
+            print(f"{arguments.resume} is finished; total_timesteps=... extends it", file=sys.stderr)
+            return 0
+    else:
+        draft = read_config(arguments.config, overrides)
     configure_cpu_for(draft.config)
     config = draft.checked()
     for warning in find_warnings(config):
@@ -54,97 +75,84 @@ def main(argv: Sequence[str]) -> int:
     if arguments.print_config:
         print(to_yaml(config), end="")
         return 0
-    return train(
-        config,
-        out=arguments.out,
-        names=arguments.config,
+    options = Options(
+        folder=arguments.resume or arguments.out,
+        names=arguments.config or [],
+        resume=bool(arguments.resume),
         segments=arguments.segments,
         seeds_at_once=arguments.seeds_at_once,
+        debug_nans=arguments.debug_nans,
         cache=not arguments.no_cache,
         quiet=arguments.quiet,
     )
+    return train(config, options)
 
 
-def train(
-    config: Config,
-    *,
-    out: Path | None,
-    names: Sequence[str],
-    segments: int | None,
-    seeds_at_once: int | None,
-    cache: bool,
-    quiet: bool,
-) -> int:
-    """Compile, run, and write the run directory; returns the exit code."""
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what the parser lets through."""
+    if not arguments.config and not arguments.resume:
+        raise UserError("--config is missing; --list-configs shows the shipped ones")
+    if arguments.resume and (arguments.config or arguments.out):
+        raise UserError("--resume: a run goes on with its own config in its own directory, without --config and --out")
+    for option in ("segments", "seeds_at_once"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option.replace('_', '-')}: {value} must be at least 1")
+
+
+def train(config: Config, options: Options) -> int:
+    """Compile, run, and fill the run directory; returns the exit code."""
     import jax
 
-    from purejaxdqn.core.environments import SOLVED_AT
-    from purejaxdqn.core.plan import make_plan
     from purejaxdqn.host import rundir
-    from purejaxdqn.host.metrics import COLUMNS, CsvFile, csv_rows, join_metrics, metrics_from_rows
-    from purejaxdqn.host.policies import save_policy
-    from purejaxdqn.host.progress import Progress
+    from purejaxdqn.host.debugging import FoundNan
+    from purejaxdqn.host.files import StorageError
+    from purejaxdqn.host.loggers import check_loggers
+    from purejaxdqn.host.runner import open_run, run
     from purejaxdqn.host.signals import Stopped, StopSignals
-    from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
 
-    folder = out or rundir.default_directory(list(names))
-    rundir.check_directory(folder)
-    segments = choose_segments(make_plan(config).epochs, segments)
-    if cache:
+    folder = options.folder or rundir.default_directory(options.names)
+    check_loggers(config)
+    if options.cache:
         use_compilation_cache()
-    import_seconds = time.perf_counter() - _START
-    rundir.create_directory(folder, config)
-    solved_at = SOLVED_AT.get(config.env.id)
-    parts = []
+    again = f"python -m purejaxdqn.train --resume {shlex.quote(str(folder))}"
     try:
-        with StopSignals() as stop:
-            seeds = seeds_of(config)
-            training = compile_training(config, seeds, segments=segments, batch_size=seeds_at_once)
-            stop.check()
-            print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
-            start = time.perf_counter()
-            with (
-                CsvFile(folder / "metrics.csv", COLUMNS) as metrics_file,
-                CsvFile(folder / "timing.csv", ("env_step", "wall_seconds")) as timing_file,
-                Progress(config, quiet=quiet) as progress,
-            ):
-                for state, rows in run_segments(training, seeds):
-                    part = metrics_from_rows(rows, solved_at=solved_at)
-                    parts.append(part)
-                    metrics_file.write(csv_rows(part))
-                    timing_file.write([(str(part.env_step[0, -1]), f"{time.perf_counter() - start:.3f}")])
-                    progress.update(part)
-                    stop.check()
-            outcome = finish_training(training, seeds, state)
-            run_seconds = time.perf_counter() - start
+        with open_run(folder, config, resume=options.resume, segments=options.segments) as start, StopSignals() as stop:
+            finished = run(
+                start,
+                stop,
+                batch_size=options.seeds_at_once,
+                debug_nans=options.debug_nans,
+                quiet=options.quiet,
+                import_seconds=time.perf_counter() - _START,
+            )
     except Stopped as stopped:
-        print(f"stopped by {stopped}; {folder} holds what there was", file=sys.stderr)
+        print(f"stopped by {stopped}; {again} goes on", file=sys.stderr)
         return stopped.exit_code
+    except FoundNan as found:
+        print(found, file=sys.stderr)
+        return 1
+    except StorageError as error:
+        print(f"error: {error}; when there is room, {again} goes on", file=sys.stderr)
+        return 1
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(f"out of device memory: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
-
-    metrics = join_metrics(parts)
-    summary = rundir.summarise(
-        config, metrics, outcome, training, import_seconds=import_seconds, run_seconds=run_seconds
-    )
-    save_policy(folder, outcome.params)
-    rundir.write_summary(folder, summary)
-    rundir.draw_run(folder, metrics, config)
-    _report(config, summary, folder)
-    return 3 if all(summary["diverged"]) else 0
+    _report(config, finished, folder)
+    return 3 if all(finished["diverged"]) else 0
 
 
-def _report(config: Config, summary: dict, folder: Path) -> None:
+def _report(config: Config, summary: dict[str, Any], folder: Path) -> None:
     interval = summary["iqm_ci95"]
     spread = f", 95% CI {interval[0]:.1f} to {interval[1]:.1f}, IQM of {config.num_seeds} seeds" if interval else ""
     score = "not finite" if summary["iqm"] is None else f"{summary['iqm']:.1f}{spread}"
     print(f"ran in {summary['run_seconds']:.1f} s, {summary['env_steps_per_second']:,} environment steps a second")
     print(f"greedy return over {config.evaluation.final_episodes} episodes: {score}")
-    for seed_index in np.flatnonzero(summary["diverged"]):
-        print(f"seed {seed_index} diverged", file=sys.stderr)
+    for seed_index, step in enumerate(summary["diverged_step"]):
+        if step is not None:
+            print(f"seed {seed_index} diverged, seen at step {step}", file=sys.stderr)
     print(folder)
 
 

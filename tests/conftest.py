@@ -1,11 +1,13 @@
 """Shared by all tests: the runtime as the commands set it up, a compilation cache, programs compiled once."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Before anything imports JAX: two host devices, one thread each, and programs kept between test runs.
-CACHE = Path(__file__).parents[1] / ".jax_cache"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+ROOT = Path(__file__).parents[1]
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -65,6 +67,18 @@ def finished_run(tmp_path_factory):
         patch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
         assert main(["--config", "cartpole_cleanrl", "--out", str(folder), "--quiet", "num_seeds=3", *TINY]) == 0
     return folder
+
+
+def command(name, *arguments, cwd, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @pytest.fixture

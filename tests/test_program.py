@@ -128,7 +128,9 @@ def test_hyper_parameters_can_be_mapped_and_each_of_them_matters(name):
 
 
 def test_programs_are_built_from_static_values_alone():
-    numbers = [f"{key}={-0.3 if key == 'bootstrap.clip' else 0.3}" for key in TRACED] + ["seed=5", "num_seeds=7"]
+    numbers = [f"{key}={-0.3 if key == 'bootstrap.clip' else 0.3}" for key in TRACED] + [
+        "seed=5", "num_seeds=7", "schedule.horizon=900", "checkpoint={every: 120, keep: 3}", "log=[tensorboard]",
+    ]  # fmt: skip
     one, other = load_config("cartpole_cleanrl", TINY), load_config("cartpole_cleanrl", [*TINY, *numbers])
     assert one.static() == other.static()
     assert hash(one.static()) == hash(other.static())

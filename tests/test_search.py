@@ -353,7 +353,7 @@ def test_two_searches_do_not_run_in_one_directory(search, line, whole):
     definition = json.loads((whole[0] / "search.json").read_text())["definition"]
     with searching.directory(whole[0], definition):
         code, _, err = search(*line, "--out", whole[0])
-    assert (code, err) == (2, [f"error: --out: a search is running in {whole[0]}"])
+    assert (code, err) == (2, [f"error: --out: another process is at work in {whole[0]}"])
 
 
 def test_every_shipped_space_names_keys_that_exist_and_few_programs():

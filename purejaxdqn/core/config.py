@@ -203,14 +203,29 @@ class ExplorationConfig(Section):
     fraction: Share = 0.5
 
 
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(dict.fromkeys(value)) if isinstance(value, list) else value
+
+
+LogNames = Annotated[
+    tuple[Literal["csv", "tensorboard", "wandb"], ...], BeforeValidator(_as_tuple), PlainSerializer(list)
+]
+
+
 class ScheduleConfig(Section):
-    """When things happen, in environment steps over all environments (``gradient_steps``: per train)."""
+    """When things happen, in environment steps over all environments (``gradient_steps``: per train).
+
+    ``horizon`` is the run that shares of a run are shares of; null takes ``total_timesteps``.
+    """
 
     warmup: Count = 10_000
     train_every: Count = 10
     gradient_steps: Count = 1
     target_every: Count = 500
     tau: Annotated[float, Field(gt=0, le=1)] = 1.0
+    horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
 
 class EvaluationConfig(Section):
@@ -219,6 +234,13 @@ class EvaluationConfig(Section):
     every: Count | None = None
     episodes: Count = 10
     final_episodes: Count = 100
+
+
+class CheckpointConfig(Section):
+    """Checkpoints, in environment steps from the end of the warm-up; ``every`` null saves the end alone."""
+
+    every: Count | None = None
+    keep: Count = 2
 
 
 class Config(Section):
@@ -241,23 +263,26 @@ class Config(Section):
     exploration: ExplorationConfig = ExplorationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogNames = ("csv",)
 
     def hparams(self) -> HParams:
         """The numbers of this config, as NumPy scalars; a limit that is ``null`` becomes an infinite one."""
         numbers = {field: value_at(self, key) for key, field in TRACED.items()}
         return HParams(
             **{field: np.float32(math.inf if value is None else value) for field, value in numbers.items()},
-            horizon=np.float32(self.total_timesteps),
+            horizon=np.float32(self.schedule.horizon or self.total_timesteps),
             env_params={name: np.asarray(value) for name, value in self.env.params},
         )
 
     def static(self) -> "Config":
         """What a program is built from: equal for two configs just when one program serves both.
 
-        Every traced number stands at its default, so nothing built from it can depend on one.
+        Every traced number and all that is the host's alone stand at their defaults, so nothing built from it can
+        depend on them.
         """
         values = self.model_dump()
-        for key in (*TRACED, "seed", "num_seeds"):
+        for key in (*TRACED, *_OUTSIDE):
             *sections, name = key.split(".")
             parent = values[sections[0]] if sections else values
             parent[name] = _PLACEHOLDERS.get(key, value_at(Config(), key))
@@ -265,6 +290,9 @@ class Config(Section):
         values["env"]["params"] = dict.fromkeys(values["env"]["params"], 0)
         return Config.model_validate(values)
 
+
+_OUTSIDE = ("seed", "num_seeds", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
+"""Keys that neither structure nor numbers of a program hang on, beside the traced ones; ``horizon`` is traced too."""
 
 _PLACEHOLDERS = {"distribution.v_min": 0.0, "distribution.v_max": 1.0}
 """Stand in for numbers that have no default."""

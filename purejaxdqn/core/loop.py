@@ -163,11 +163,16 @@ def make_program(config: Config, *, network: Network | None = None, env: Environ
 
 def _row(actors: ActorState, stats: UpdateStats, eval_returns: Array, epsilon: Array) -> EpochRow:
     finished = jnp.sum(actors.episodes.finished)
+
+    def mean(total: Array) -> Array:
+        # Not 0 / 0, which is NaN too: who looks for the first NaN of a run should not find this one.
+        return jnp.where(finished > 0, total / jnp.maximum(finished, 1), jnp.nan)
+
     return EpochRow(
         env_step=actors.env_step,
         episodes=finished,
-        episode_return=jnp.sum(actors.episodes.return_sum) / finished,  # 0 / 0 is NaN: none finished
-        episode_length=jnp.sum(actors.episodes.length_sum) / finished,
+        episode_return=mean(jnp.sum(actors.episodes.return_sum)),
+        episode_length=mean(jnp.sum(actors.episodes.length_sum)),
         eval_returns=eval_returns,
         loss=stats.loss,
         q_value=stats.q_value,

@@ -125,6 +125,17 @@ def find_faults(config: Config) -> Iterator[Fault]:
             f"total_timesteps less schedule.warmup ({learning}){near}",
             ("schedule.target_every", "total_timesteps", "schedule.warmup"),
         )
+    else:
+        yield from _find_checkpoint_faults(config, learning // make_plan(config).epochs)
+
+
+def _find_checkpoint_faults(config: Config, epoch: int) -> Iterator[Fault]:
+    """Checkpoints fall between epochs of ``epoch`` environment steps."""
+    every = config.checkpoint.every
+    if every and every % epoch:
+        near = _nearest(every, epoch, lambda n: True)
+        message = f"{every} is not a multiple of evaluation.every ({epoch}){near}"
+        yield Fault("checkpoint.every", message, ("evaluation.every", "total_timesteps", "schedule.warmup"))
 
 
 def find_family_faults(config: Config) -> Iterator[Fault]:

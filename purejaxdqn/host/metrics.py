@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from purejaxdqn.core.types import EpochRow
+from purejaxdqn.host.files import replacing
 
 COLUMNS = (
     "seed_index",
@@ -52,12 +53,12 @@ def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
 
 
 class CsvFile:
-    """A CSV file that did not exist, grows by rows, and keeps what was written; a context manager."""
+    """A CSV file that begins anew with ``rows``, grows, and keeps what was written; a context manager."""
 
-    def __init__(self, path: Path, columns: Iterable[str]):
-        self._file = path.open("x", newline="", encoding="utf-8")
+    def __init__(self, path: Path, columns: Iterable[str], rows: Iterable[Iterable[str]] = ()):
+        write_csv(path, columns, rows)
+        self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self.write([columns])
 
     def write(self, rows: Iterable[Iterable[str]]) -> None:
         """Add rows and flush."""
@@ -71,6 +72,12 @@ class CsvFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Write or replace a CSV file as a whole."""
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 
 def read_metrics(path: Path) -> Metrics:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from purejaxdqn.host.files import replacing
 from purejaxdqn.host.metrics import Metrics
 from purejaxdqn.host.statistics import iqm, iqm_interval, trailing_mean
 
@@ -99,7 +100,11 @@ def finish_figure(figure: Any, path: Path | BinaryIO, *, steps_on_x: bool = Fals
     if steps_on_x:
         for axes in figure.axes:
             axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-    figure.savefig(path, metadata={"Software": None})
+    if isinstance(path, Path):
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix[1:], metadata={"Software": None})
+    else:
+        figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
 
 

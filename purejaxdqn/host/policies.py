@@ -19,6 +19,7 @@ from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.host.cards import read_description
 from purejaxdqn.host.configs import load_config, read_config
 from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.files import replacing
 
 POLICY_FILE = "policy.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -30,7 +31,8 @@ def save_policy(folder: Path, params: Any) -> None:
     """Write the online parameters, leaves [S, ...], to ``policy.safetensors`` under their paths."""
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
     # No metadata: safetensors writes it in no fixed order, and equal runs leave equal files.
-    save_file(flat, folder / POLICY_FILE)
+    with replacing(folder / POLICY_FILE) as part:
+        save_file(flat, part)
 
 
 def load_params(folder: str | Path) -> tuple[Config, Any]:

@@ -16,8 +16,8 @@ from purejaxdqn.host.metrics import Metrics
 class Progress:
     """Context manager; ``update`` after every segment."""
 
-    def __init__(self, config: Config, *, quiet: bool = False):
-        self._config, self._quiet = config, quiet
+    def __init__(self, config: Config, *, done: int = 0, quiet: bool = False):
+        self._config, self._done, self._quiet = config, done, quiet
         self._total = config.total_timesteps
         self._start = time.perf_counter()
         self._bar = _make_bar(quiet=quiet)
@@ -26,7 +26,7 @@ class Progress:
         self._start = time.perf_counter()
         if self._bar:
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, text="warm-up")
+            self._task = self._bar.add_task("", total=self._total, completed=self._done, text="warm-up")
         return self
 
     def __exit__(
@@ -39,7 +39,7 @@ class Progress:
         """Show the last epoch of ``metrics``: means over the seeds."""
         env_step = int(metrics.env_step[0, -1])
         elapsed = time.perf_counter() - self._start
-        steps_per_second = env_step * self._config.num_seeds / elapsed
+        steps_per_second = (env_step - self._done) * self._config.num_seeds / elapsed
         text = (
             f"train {_mean(metrics.episode_return[:, -1])} eval {_mean(metrics.eval_return[:, -1])} "
             f"loss {_mean(metrics.loss[:, -1], 4)} eps {metrics.epsilon[0, -1]:.2f} {steps_per_second:,.0f}/s"
@@ -47,7 +47,7 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, completed=env_step, text=text)
         elif not self._quiet:
-            left = elapsed * (self._total - env_step) / env_step
+            left = elapsed * (self._total - env_step) / (env_step - self._done)
             print(f"{env_step:>10,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
 
 

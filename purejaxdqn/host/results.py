@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxdqn.core.environments import SOLVED_AT
+from purejaxdqn.host.files import write_text
 from purejaxdqn.host.metrics import first_solved_steps
 from purejaxdqn.host.pieces import Run
 from purejaxdqn.host.points import Point, as_text
 from purejaxdqn.host.statistics import iqm, iqm_interval
-from purejaxdqn.host.sweeps import Trained, write_atomically
+from purejaxdqn.host.sweeps import Trained
 
 
 class RunResult(NamedTuple):
@@ -113,7 +114,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) 
     """Write a table, whole or not at all; what is missing or not a number is empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
-    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
+    write_text(path, text.getvalue())
 
 
 def table(summaries: Sequence[PointResult], *, rows: int = 12) -> str:

@@ -4,20 +4,22 @@ import contextlib
 import json
 import math
 import platform
+import shutil
 import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import purejaxdqn
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import SOLVED_AT
 from purejaxdqn.host.configs import to_yaml
+from purejaxdqn.host.divergence import diverged_at
 from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.files import write_text
 from purejaxdqn.host.metrics import Metrics, first_solved_steps
 from purejaxdqn.host.policies import CONFIG_FILE
 from purejaxdqn.host.training import Outcome, Training
@@ -44,18 +46,27 @@ def check_directory(folder: Path) -> None:
 
 
 def create_directory(folder: Path, config: Config) -> None:
-    """Make the directory, with ``config.yaml`` in it."""
+    """Make the directory with ``config.yaml`` in it; at no moment is it there without."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    part = folder.with_name(f".{folder.name}.part")
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise UserError(f"--out: {folder} exists; a run never overwrites one") from error
-    except OSError as error:
+        check_directory(folder)
+        part.mkdir(parents=True, exist_ok=True)
+        write_config(part, config)
+        part.rename(folder)
+    except (OSError, UserError) as error:
+        shutil.rmtree(part, ignore_errors=True)
         for one in missing:  # leave nothing behind
             with contextlib.suppress(OSError):
                 one.rmdir()
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
-    (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write or replace ``config.yaml``."""
+    write_text(folder / CONFIG_FILE, to_yaml(config))
 
 
 def summarise(
@@ -72,9 +83,8 @@ def summarise(
 
     final = outcome.final_returns.mean(-1, dtype=np.float64)
     training_returns = [trailing_mean(*both)[-1] for both in zip(metrics.episode_return, metrics.episodes, strict=True)]
-    finite = [np.isfinite(leaf).reshape(config.num_seeds, -1).all(-1) for leaf in jax.tree.leaves(outcome.params)]
-    diverged = ~np.all(finite, axis=0) | ~np.isfinite(metrics.loss).all(-1)
-    env_steps = config.num_seeds * config.total_timesteps
+    diverged = diverged_at(metrics, outcome.params)
+    env_steps = int(metrics.env_step[:, -1].sum())
     return {
         "env_id": config.env.id,
         "num_seeds": config.num_seeds,
@@ -89,7 +99,8 @@ def summarise(
         "training_return": [_or_none(value) for value in training_returns],
         "solved_at": SOLVED_AT.get(config.env.id),
         "first_solved_step": first_solved_steps(metrics, SOLVED_AT.get(config.env.id)),
-        "diverged": [bool(value) for value in diverged],
+        "diverged": [step is not None for step in diverged],
+        "diverged_step": diverged,
         "device": _device(training),
         "versions": _versions(),
         "git_commit": _git_commit(),
@@ -98,8 +109,7 @@ def summarise(
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write ``summary.json``."""
-    text = json.dumps(summary, indent=2, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def draw_run(folder: Path, metrics: Metrics, config: Config) -> None:

@@ -1,7 +1,6 @@
 """A Bayesian search's study: what Optuna is asked and told, kept so that a killed search goes on."""
 
 import contextlib
-import fcntl
 import json
 import uuid
 import warnings
@@ -16,10 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.host.faults import UserError, require
+from purejaxdqn.host.files import in_use, write_text
 from purejaxdqn.host.points import Choices, Range, as_text
 from purejaxdqn.host.results import RunResult, write_csv
 from purejaxdqn.host.statistics import iqm, iqm_interval
-from purejaxdqn.host.sweeps import write_atomically
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -151,17 +150,8 @@ def directory(folder: Path, definition: dict[str, Any]) -> Iterator[str]:
         raise UserError(f"--out: {folder} cannot be used: {error}") from error
     if different:
         raise UserError(f"--out: {folder} belongs to another search: {', '.join(different)} differ")
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system, however the process ends
-        except OSError as error:
-            raise UserError(f"--out: a search is running in {folder}") from error
+    with in_use(folder, option="--out"):
         yield found["worker"]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file: whole or not at all."""
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:

@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM: taken note of at once, obeyed between segments."""
 
+import contextlib
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -29,6 +31,11 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self._received is not None
+
     def check(self) -> None:
         """Raise ``Stopped`` if a signal came."""
         if self._received is not None:
@@ -36,4 +43,7 @@ class StopSignals:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._received = signum
-        signal.signal(signum, signal.SIG_DFL)
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # not by print: the signal may have come in the middle of one
+            os.write(2, f"{signal.Signals(signum).name}: stopping after this segment; again, and at once\n".encode())

@@ -1,7 +1,5 @@
 """A sweep's directory and its work: pieces are trained and kept one by one, so that a killed sweep goes on."""
 
-import contextlib
-import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +14,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import SOLVED_AT
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.files import replacing, write_text
 from purejaxdqn.host.metrics import Metrics, join_metrics, metrics_from_rows
 from purejaxdqn.host.pieces import Run, Work, population_of
 from purejaxdqn.host.points import Point
@@ -100,7 +99,7 @@ def create_directory(folder: Path, description: dict[str, Any]) -> None:
     """
     try:
         (folder / PIECES_FOLDER).mkdir(parents=True)
-        write_atomically(folder / SWEEP_FILE, lambda path: path.write_text(_to_text(description), encoding="utf-8"))
+        write_text(folder / SWEEP_FILE, _to_text(description))
     except OSError as error:
         raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
 
@@ -179,11 +178,7 @@ def save_piece(folder: Path, trained: Trained) -> None:
         "diverged": trained.diverged,
         **trained.metrics._asdict(),
     }
-    write_atomically(path, lambda part: _save_arrays(part, arrays))
-
-
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -217,19 +212,6 @@ def wait_for_runs(folder: Path, runs: Iterable[Run], *, check: Callable[[], None
             read.add(path)
         if missing:
             time.sleep(pause)
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write(temporary path)``, then put the file in its place: a reader sees the whole file or none."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _plain(swept: dict[str, Any]) -> dict[str, Any]:

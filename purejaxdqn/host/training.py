@@ -17,6 +17,8 @@ from purejaxdqn.core.types import Array, EpochRow, HParams, RunnerState
 from purejaxdqn.host.faults import UserError
 
 DEFAULT_SEGMENTS = 20
+KEY_KIND = "threefry2x32"
+"""Of random keys: what they give does not depend on the runs beside."""
 
 
 class Population(NamedTuple):
@@ -37,6 +39,11 @@ class Training(NamedTuple):
     finish: Any  # hparams, state -> final returns
     policy: Any  # learner -> what acting needs
     compile_seconds: float
+    state: Any = None  # shapes and types of the state
+
+    def fetch_policy(self, state: RunnerState) -> Any:
+        """What acting needs, on the host; leaves [R, ...]. It may share the state's memory."""
+        return self.layout.take(jax.device_get(self.policy(state.learner)))
 
 
 class Outcome(NamedTuple):
@@ -48,20 +55,28 @@ class Outcome(NamedTuple):
 
 def run_key(seed: Any, seed_index: Any) -> Array:
     """The key of one run: it depends on the seed and its index, never on how many seeds there are."""
-    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), seed_index)
+    return jax.random.fold_in(jax.random.key(seed, impl=KEY_KIND), seed_index)
 
 
-def choose_segments(epochs: int, asked: int | None) -> int:
-    """How many times a segment is called: what was asked for, or the divisor of ``epochs`` nearest to 20.
+def choose_segments(epochs: int, asked: int | None, *, stops: Sequence[int] = ()) -> int:
+    """How many segments a run has: what was asked for, or the fitting number nearest to 20.
+
+    Args:
+      epochs: of the run; the segments divide them evenly.
+      asked: None leaves it open.
+      stops: epochs between which and the start there is a whole number of segments too.
 
     Raises:
-      UserError: what was asked for does not divide the epochs.
+      UserError: what was asked for does not fit.
     """
-    divisors = [n for n in range(1, epochs + 1) if epochs % n == 0]
-    nearest = sorted(divisors, key=lambda n: abs(math.log(n / (asked or DEFAULT_SEGMENTS))))
-    if asked is not None and asked not in divisors:
+    common = math.gcd(epochs, *stops)
+    fitting = [epochs // length for length in range(1, common + 1) if common % length == 0]
+    nearest = sorted(fitting, key=lambda n: abs(math.log(n / (asked or DEFAULT_SEGMENTS))))
+    if asked is not None and asked not in fitting:
         near = " or ".join(map(str, sorted(nearest[:2])))
-        raise UserError(f"--segments: {asked} does not divide the {epochs} epochs; the nearest are {near}")
+        are = "is" if len(fitting) == 1 else "are"
+        wanted = f"{epochs} epochs" if epochs % asked else f"{epochs} epochs so that checkpoints fall between segments"
+        raise UserError(f"--segments: {asked} does not divide the {wanted}; the nearest {are} {near}")
     return nearest[0]
 
 
@@ -121,14 +136,25 @@ def compile_training(
         finish=compiled_finish,
         policy=program.agent.policy,
         compile_seconds=time.perf_counter() - start,
+        state=state,
     )
 
 
-def run_segments(training: Training, population: Population) -> Iterator[tuple[RunnerState, EpochRow]]:
-    """Run segment after segment: yields the state, which the next segment takes over, and the rows [R, epochs]."""
+def run_segments(
+    training: Training, population: Population, *, state: RunnerState | None = None, start: int = 0
+) -> Iterator[tuple[RunnerState, EpochRow]]:
+    """Run segment after segment: yields the state, which the next segment takes over, and the rows [R, epochs].
+
+    Args:
+      training: the program.
+      population: its runs.
+      state: to go on from; None begins with the warm-up.
+      start: segments that ``state`` has behind it.
+    """
     hparams, *place = training.layout.put(population)
-    state = training.init(hparams, place)
-    for _ in range(training.segments):
+    if state is None:
+        state = training.init(hparams, place)
+    for _ in range(start, training.segments):
         state, rows = training.segment(hparams, state)
         yield state, training.layout.take(jax.device_get(rows))
 
@@ -137,4 +163,4 @@ def finish_training(training: Training, population: Population, state: RunnerSta
     """Evaluate the final parameters and fetch them."""
     hparams, *_ = training.layout.put(population)
     final_returns = training.layout.take(jax.device_get(training.finish(hparams, state)))
-    return Outcome(training.layout.take(jax.device_get(training.policy(state.learner))), final_returns)
+    return Outcome(training.fetch_policy(state), final_returns)

@@ -1,0 +1,93 @@
+"""What survival costs: checkpoints every 10% of a run, and live logs, with and without in turn.
+
+`cartpole_cleanrl.yaml` with one seed and with eight, as the command runs it, without drawing its pictures: from the
+first segment to the last checkpoint. Every run saves its end; "with" saves ten times on the way, or adds TensorBoard.
+
+    python -m benchmarks.checkpoint            about 10 minutes on two cores
+    python -m benchmarks.checkpoint --quick    a minute: half of the steps, one round
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+
+EVERY = 49_000  # a tenth of what follows the warm-up
+CHOICES: dict[str, tuple[str, ...]] = {
+    "neither": ("log=[]",),
+    "csv": (),
+    "checkpoints": (f"checkpoint.every={EVERY}",),
+    "csv and tensorboard": ("log=[csv,tensorboard]",),
+}
+COMPARED = {
+    "checkpoints every 10%": ("csv", "checkpoints"),
+    "metrics.csv": ("neither", "csv"),
+    "metrics.csv and TensorBoard": ("neither", "csv and tensorboard"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short runs, one round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(measure(**arguments.worker)))
+        return
+    rounds = 1 if arguments.quick else arguments.rounds
+    print(f"{harness.machine()}; medians of {rounds}; seconds\n")
+    rows = [row for seeds in (1, 8) for row in compare(seeds, rounds, quick=arguments.quick)]
+    print(harness.table(rows))
+    if not arguments.quick:
+        print(harness.write("checkpoint", rows))
+
+
+def compare(seeds: int, rounds: int, *, quick: bool) -> list[dict[str, Any]]:
+    """Run all choices in turn; a row for each pair of interest."""
+    seconds: dict[str, list[float]] = {name: [] for name in CHOICES}
+    shorter = ["total_timesteps=255000"] if quick else []
+    for _ in range(rounds):
+        for name, choice in CHOICES.items():
+            overrides = [f"num_seeds={seeds}", "evaluation.every=24500", *shorter, *choice]
+            if quick:
+                overrides = [one.replace(str(EVERY), str(EVERY // 2)) for one in overrides]
+            reply = harness.answer(harness.start(__spec__.name, {"overrides": overrides}))
+            seconds[name].append(reply["seconds"])
+    rows = []
+    for what, (without, with_it) in COMPARED.items():
+        ratios = [a / b for a, b in zip(seconds[with_it], seconds[without], strict=True)]
+        rows.append(
+            {
+                "what": what,
+                "seeds": seeds,
+                "without (s)": statistics.median(seconds[without]),
+                "with (s)": statistics.median(seconds[with_it]),
+                "cost (%)": 100 * (statistics.median(ratios) - 1),
+                "lowest (%)": 100 * (min(ratios) - 1),
+                "highest (%)": 100 * (max(ratios) - 1),
+            }
+        )
+    return rows
+
+
+def measure(*, overrides: list[str]) -> dict[str, float]:
+    """Seconds of one run by the command's own summary: compiling apart, everything else in."""
+    from purejaxdqn.train import main as train
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        code = train(["--config", "cartpole_cleanrl", "--out", str(folder), "--quiet", *overrides])
+        if code:
+            raise SystemExit(f"the run ended with exit code {code}")
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {"seconds": summary["run_seconds"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""A hundred SIGKILLs at random moments: does every run end as if there had been none?
+
+Four runs (plain; prioritised replay with n steps; Rainbow; eight seeds) are killed 25 times each, anywhere between the
+start of the process and the end of the run, and resumed after each. Then their metrics, policy, pictures and summary
+(times aside) are held against those of a run that nobody killed.
+
+    python -m benchmarks.kills            about 10 minutes on two cores
+    python -m benchmarks.kills --quick    three kills each
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+
+SMALL = (
+    "network.hidden=[32,32]", "replay.size=2000", "replay.batch_size=32", "schedule.warmup=1000",
+    "schedule.target_every=100", "evaluation={every: 500, episodes: 3, final_episodes: 10}", "checkpoint.every=1000",
+)  # fmt: skip
+RUNS: dict[str, tuple[str, ...]] = {
+    "plain": ("total_timesteps=301000",),
+    "PER and n steps": ("total_timesteps=201000", "replay.kind=prioritised", "n_step=3"),
+    "Rainbow": ("--config", "rainbow", "total_timesteps=101000", "distribution.atoms=21"),
+    "eight seeds": ("total_timesteps=101000", "num_seeds=8"),
+}
+NAMES = ("config.yaml", "metrics.csv", "policy.safetensors", "learning_curve.png", "report.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three kills a run")
+    parser.add_argument("--kills", type=int, default=25, help="for each run")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    arguments = parser.parse_args()
+    chance = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as place:
+        rows = [
+            torment(name, Path(place) / str(number), 3 if arguments.quick else arguments.kills, chance)
+            for number, name in enumerate(RUNS)
+        ]
+    print(harness.table(rows))
+    if not arguments.quick:
+        print(harness.write("kills", rows))
+    if any(row["equal at the end"] != "yes" for row in rows):
+        raise SystemExit("a run did not survive")
+
+
+def torment(name: str, place: Path, kills: int, chance: random.Random) -> dict[str, Any]:
+    """Kill and resume; one row."""
+    begin = ["--config", "cartpole_cleanrl", *SMALL, *RUNS[name]]
+    whole, cut = place / "whole", place / "cut"
+    start([*begin, "--out", str(whole)]).wait()  # compiles, so that the moments below are not all spent on that
+    before = time.perf_counter()
+    start([*begin, "--out", str(place / "timed")]).wait()
+    seconds = time.perf_counter() - before
+    arguments, done, ended, resumed = [*begin, "--out", str(cut)], 0, 0, 0
+    moments = []
+    while done < kills:
+        process = start(arguments)
+        moment = chance.uniform(0.0, seconds if ended else 0.6 * seconds)
+        try:
+            code = process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        if code == -signal.SIGKILL:
+            done += 1
+            moments.append(moment)
+        elif code:
+            raise SystemExit(f"{name}: exit code {code} after {done} kills")
+        else:  # it came to its end: once more from the start
+            check(whole, cut, name)
+            ended += 1
+            cut = place / f"cut{ended}"
+        there = (cut / "config.yaml").exists()
+        resumed += there and code == -signal.SIGKILL
+        arguments = ["--resume", str(cut)] if there else [*begin, "--out", str(cut)]
+    if start(arguments).wait():
+        raise SystemExit(f"{name}: it could not be resumed")
+    check(whole, cut, name)
+    print(f"{name}: {done} kills survived", file=sys.stderr, flush=True)
+    return {
+        "run": name,
+        "kills": done,
+        "resumed": resumed,
+        "killed before there was a run": done - resumed,
+        "runs ended": ended + 1,
+        "equal at the end": "yes",
+        "earliest kill (s)": min(moments),
+        "latest kill (s)": max(moments),
+    }
+
+
+def start(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """Start the command, silent but for its errors."""
+    command = [sys.executable, "-m", "purejaxdqn.train", "--quiet", *arguments]
+    return subprocess.Popen(command, cwd=harness.ROOT, env=dict(os.environ), stdout=subprocess.DEVNULL)
+
+
+def check(whole: Path, cut: Path, name: str) -> None:
+    """Leave with a message unless both runs left the same."""
+    differing = [one for one in NAMES if (whole / one).read_bytes() != (cut / one).read_bytes()]
+    if summary(whole) != summary(cut):
+        differing.append("summary.json")
+    if differing:
+        raise SystemExit(f"{name}: {', '.join(differing)} of {cut} and {whole} differ")
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """A summary without its times, and without the commit, which someone may make meanwhile."""
+    times = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second", "git_commit")
+    read = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in read.items() if key not in times}
+
+
+if __name__ == "__main__":
+    main()

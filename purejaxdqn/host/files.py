@@ -1,0 +1,71 @@
+"""Files that a kill or a full disk cannot leave half-written, and folders that one process at a time works in."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from purejaxdqn.host.faults import UserError
+
+
+class StorageError(Exception):
+    """Something could not be written; says what and why in a line."""
+
+
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+@contextlib.contextmanager
+def storage_faults(folder: Path) -> Iterator[None]:
+    """Turn what a full or failing disk raises into a ``StorageError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        raise StorageError(f"{error.filename or folder} could not be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write in place of ``path``, which it becomes when the block ends well; else ``path`` stays."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write or replace a text file as a whole."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def in_use(folder: Path, *, option: str = "--resume") -> Iterator[None]:
+    """Keep other processes out of a directory; the system lets go of it when this one ends, however it ends.
+
+    Raises:
+      UserError: another process is at work in it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with _refusing_second(folder, option):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _refusing_second(folder: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"{option}: another process is at work in {folder}") from error
+    except OSError:
+        pass  # a file system without locks

@@ -1,0 +1,141 @@
+"""Live logs: what TensorBoard and Weights & Biases are told, and that neither can stop a run."""
+
+import struct
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from purejaxdqn import load_config
+from purejaxdqn.core.types import EpochRow
+from purejaxdqn.host import loggers
+from purejaxdqn.host.loggers import points
+from purejaxdqn.host.metrics import metrics_from_rows, read_metrics
+from purejaxdqn.train import main as train
+from tests.conftest import TINY
+
+RUN = ["--config", "cartpole_cleanrl", "--quiet", *TINY, "num_seeds=2", "checkpoint={every: 120, keep: 9}"]
+
+
+def part(episode_return):
+    """Two seeds, one epoch."""
+    column = np.array(episode_return, np.float32)[:, None]
+    values = dict.fromkeys(EpochRow._fields, column)
+    rows = EpochRow(**{**values, "env_step": np.full((2, 1), 40), "eval_returns": column[..., None]})
+    return metrics_from_rows(rows, solved_at=None)
+
+
+def events(folder):
+    """(tag, step) -> value in all event files, the later ones over the earlier, and the steps purged from."""
+    found, purged = {}, []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+            if event.session_log.status == event.session_log.START:
+                purged.append(event.step)
+                found = {key: value for key, value in found.items() if key[1] < event.step}
+            for value in event.summary.value:
+                found[value.tag, event.step] = value.simple_value
+    return found, purged
+
+
+def test_points_are_per_seed_and_the_mean_over_what_is_known():
+    (step, values), *rest = points(part([1.0, 4.0]))
+    assert (step, rest) == (40, [])
+    assert {name: values[f"episode_return/{name}"] for name in ("seed_0", "seed_1", "mean")} == {
+        "seed_0": 1.0, "seed_1": 4.0, "mean": 2.5,
+    }  # fmt: skip
+    assert not [name for name in values if name.startswith(("env_step", "success_rate"))]
+    ((_, values),) = points(part([np.nan, 4.0]))
+    assert "episode_return/seed_0" not in values
+    assert values["episode_return/mean"] == 4.0
+    assert not list(next(points(part([np.nan, np.nan])))[1])
+
+
+def test_tensorboard_holds_the_metrics_also_of_a_resumed_run(quietly, tmp_path):
+    path = tmp_path / "run"
+    assert quietly(train, *RUN, "--out", path, "--log", "tensorboard")[0] == 0
+    metrics = read_metrics(path / "metrics.csv")
+
+    def check():
+        found, purged = events(path)
+        for name in ("eval_return", "loss"):
+            for seed, column in enumerate(getattr(metrics, name)):
+                logged = [found[f"{name}/seed_{seed}", step] for step in metrics.env_step[0]]
+                np.testing.assert_allclose(logged, column, rtol=1e-6)
+            means = [found[f"{name}/mean", step] for step in metrics.env_step[0]]
+            np.testing.assert_allclose(means, getattr(metrics, name).mean(0), rtol=1e-6)
+        return purged
+
+    check()
+    for name in ("440", "560", "600"):
+        (path / "checkpoints" / name).rename(tmp_path / name)
+    (path / "summary.json").unlink()
+    assert quietly(train, "--resume", path, "--quiet")[0] == 0
+    assert 321 in check()
+
+
+def test_wandb_offline_takes_the_run(quietly, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="Weights & Biases is an extra; CI has it")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    path = tmp_path / "run"
+    code, _, err = quietly(train, *RUN, "--out", path, "--log", "wandb")
+    assert (code, [line for line in err if "warning" in line]) == (0, [])
+    (record,) = (path / "wandb").glob("offline-run-*/*.wandb")
+    data = record.read_bytes()
+    assert (path / "wandb" / "run_id").read_text().encode() in data
+    assert data.count(b"eval_return/seed_1") >= 13
+    assert b"eval_return/mean" in data
+
+
+class Failing:
+    """A logger that fails from its second part on."""
+
+    def __init__(self, *_, **__):
+        self.parts = 0
+
+    def write(self, part):
+        self.parts += 1
+        if self.parts > 1:
+            raise ConnectionError("no route to host")
+
+    def close(self):
+        raise AssertionError("it was left out")
+
+
+def test_a_failing_logger_warns_once_and_the_run_goes_on(quietly, tmp_path, monkeypatch):
+    monkeypatch.setattr(loggers, "WeightsAndBiases", Failing)
+    code, _, err = quietly(train, *RUN, "--out", tmp_path / "run", "log=[csv,wandb]")
+    warning = "warning: log: wandb failed and is left out from now on: no route to host"
+    assert (code, [line for line in err if "compiled" not in line]) == (0, [warning])
+    assert read_metrics(tmp_path / "run" / "metrics.csv").loss.shape == (2, 13)
+
+
+def test_a_logger_that_cannot_be_opened_is_left_out_too(quietly, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(loggers, "TensorBoard", failing)
+    code, _, err = quietly(train, *RUN, "--out", tmp_path / "run", "log=tensorboard")
+    assert code == 0
+    assert "warning: log: tensorboard failed and is left out from now on: not here" in err
+    assert read_metrics(tmp_path / "run" / "metrics.csv").loss.shape == (2, 13)  # written at the end
+
+
+def test_a_missing_extra_is_refused_with_the_line_that_installs_it(quietly, tmp_path, monkeypatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    code, out, err = quietly(train, *RUN, "--out", tmp_path / "run", "--log", "wandb", "--log", "tensorboard")
+    assert (code, out) == (2, [])
+    assert err == [
+        "error: log: wandb needs wandb: pip install 'purejaxdqn[wandb]'",
+        "error: log: tensorboard needs tensorboardX: pip install 'purejaxdqn[tensorboard]'",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logs_are_names_once_each():
+    assert load_config("cartpole_cleanrl").log == ("csv",)
+    assert load_config("cartpole_cleanrl", ["log=tensorboard"]).log == ("tensorboard",)
+    assert load_config("cartpole_cleanrl", ["log=[csv,wandb,csv]"]).log == ("csv", "wandb")
