@@ -155,8 +155,7 @@ def test_a_search_stopped_in_a_batch_goes_on_as_if_it_had_not_been(search, line,
     one, other = without_numbers(out), without_numbers(whole[0])
     assert len(one) == 10
     assert len({row["gamma"] for row in one}) == 10
-    if told % 4 == 0:  # whole batches: Optuna was asked for, and told, the same
-        assert sorted(map(str, one)) == sorted(map(str, other))
+    assert sorted(map(str, one)) == sorted(map(str, other))  # what was asked for does not hang on the kill
 
 
 def test_a_kill_while_a_trial_is_queued_again_does_not_queue_it_twice(tmp_path):

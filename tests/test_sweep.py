@@ -256,6 +256,15 @@ def test_compared_configs_share_a_table(sweep, tmp_path):
     assert {line.split()[0] for line in printed[1:3]} == {"dqn", "double_dqn"}
 
 
+def test_a_sweep_in_which_every_run_diverges_says_so(sweep, tmp_path):
+    code, out, _ = sweep(
+        "--config", "cartpole_cleanrl", *TINY[:-1], "optimizer.learning_rate=1e38", "--out", tmp_path / "out"
+    )
+    assert code == 3
+    assert out[1].endswith("1 diverged")
+    assert [row["diverged"] for row in rows_of(tmp_path / "out")] == ["true"]
+
+
 def test_draws_from_a_space_are_swept(sweep, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("gamma: {low: 0.9, high: 0.99}\noptimizer.learning_rate: {low: 1e-4, high: 1e-2, log: true}\n")
@@ -365,10 +374,13 @@ def test_memory_is_read_as_people_write_it():
 
 
 def test_points_are_ranked_by_their_iqm_and_diverged_runs_are_counted(points):
-    metrics = sweeps.Metrics(*(np.ones((2, 3), np.float32) for _ in sweeps.Metrics._fields))
+    def metrics(area):
+        return sweeps.Metrics(*(np.full((2, 3), area, np.float32) for _ in sweeps.Metrics._fields))
+
     returns = {0: [1.0, 3.0], 1: [np.nan, np.nan], 2: [5.0, 5.0], 3: [2.0, 2.5]}
     pieces = [
-        sweeps.Trained((Run(p, 0), Run(p, 1)), np.array(r)[:, None], np.isnan(r), metrics) for p, r in returns.items()
+        sweeps.Trained((Run(p, 0), Run(p, 1)), np.array(r)[:, None], np.isnan(r), metrics(10.0 - np.nansum(r)))
+        for p, r in returns.items()
     ]
     summaries = summarise_points(points, collect(points, pieces))
     assert [one.point for one in ranked(summaries)] == [2, 3, 0, 1]
