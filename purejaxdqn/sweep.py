@@ -1,9 +1,11 @@
 """``python -m purejaxdqn.sweep --config CONFIG --seeds N key=v1,v2 ...``: many settings, many seeds, few programs."""
 
+import functools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.host.configs import Draft
 from purejaxdqn.host.distributed import add_devices_option, add_process_options, join_processes
@@ -19,6 +21,9 @@ from purejaxdqn.host.points import (
     read_space,
 )
 from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
+
+if TYPE_CHECKING:
+    from purejaxdqn.host.pieces import Work
 
 
 def parser() -> Parser:
@@ -122,7 +127,7 @@ def sweep(
     from purejaxdqn.host import sweeps
     from purejaxdqn.host.pieces import plan_work
     from purejaxdqn.host.progress import SweepProgress
-    from purejaxdqn.host.rundir import default_directory
+    from purejaxdqn.host.rundir import default_directory, provenance, write_summary
     from purejaxdqn.host.signals import Stopped, StopSignals
 
     process, processes = share
@@ -140,20 +145,38 @@ def sweep(
             print(work.in_words(f"{len(points)} points x {seeds} seeds{already}"), file=sys.stderr)
             if not found:
                 sweeps.create_directory(folder, description)
-            start = time.perf_counter()
+            start, compiled = time.perf_counter(), dict[Any, Any]()
             with SweepProgress(work.env_steps, quiet=quiet) as progress:
-                for piece in sweeps.train_work(points, work, check=stop.check, report=progress.update):
+                train = functools.partial(sweeps.train_work, points, work, check=stop.check, report=progress.update)
+                for piece in train(compiled=compiled):
                     sweeps.save_piece(folder, piece)
-            seconds = time.perf_counter() - start
-            print(
-                f"ran in {seconds:.1f} s, {work.env_steps / seconds:,.0f} environment steps a second", file=sys.stderr
-            )
+            compiling = sum(training.compile_seconds for training in compiled.values())
+            took = _times(work, compiling, time.perf_counter() - start - compiling)
+            if process == 0 and work.runs:
+                write_summary(folder, {"points": len(points), "seeds": seeds, **took, **provenance(work.devices)})
             if processes > 1 and process == 0:
                 sweeps.wait_for_runs(folder, runs, check=stop.check)
     except Stopped as stopped:
         print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
         return stopped.exit_code
     return _finish(folder, points) if process == 0 else 0
+
+
+def _times(work: Work, compile_seconds: float, run_seconds: float) -> dict[str, Any]:
+    """What the work of this call took, said and as plain values."""
+    rate = work.env_steps / run_seconds if work.runs else 0.0
+    print(
+        f"compiled in {compile_seconds:.1f} s, ran in {run_seconds:.1f} s, {rate:,.0f} environment steps a second",
+        file=sys.stderr,
+    )
+    return {
+        "programs": len(work.groups),
+        "runs": work.runs,
+        "env_steps": work.env_steps,
+        "compile_seconds": round(compile_seconds, 3),
+        "run_seconds": round(run_seconds, 3),
+        "env_steps_per_second": round(rate),
+    }
 
 
 def _finish(folder: Path, points: Sequence[Point]) -> int:

@@ -1,6 +1,7 @@
 """``python -m purejaxdqn.sweep``: the same numbers however the work is cut, stopped, or shared."""
 
 import csv
+import json
 import signal
 import socket
 import subprocess
@@ -99,6 +100,12 @@ def test_a_sweep_leaves_a_row_a_run_its_curves_and_pictures(whole):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 200
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {key: summary[key] for key in ("points", "seeds", "programs", "runs", "env_steps")} == {
+        **{"points": 4, "seeds": 3, "programs": 2, "runs": 12},
+        "env_steps": 7200,
+    }
+    assert summary["env_steps_per_second"] == pytest.approx(7200 / summary["run_seconds"], rel=0.01)
     assert done.stdout.splitlines()[-1] == str(folder)
     assert sum("gamma=" in line for line in done.stdout.splitlines()) == 4
 

@@ -7,10 +7,12 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 import purejaxdqn
@@ -101,10 +103,14 @@ def summarise(
         "first_solved_step": first_solved_steps(metrics, SOLVED_AT.get(config.env.id)),
         "diverged": [step is not None for step in diverged],
         "diverged_step": diverged,
-        "device": _device(training),
-        "versions": _versions(),
-        "git_commit": _git_commit(),
+        **provenance(training.layout.devices),
     }
+
+
+def provenance(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """What numbers were made with: ``device``, ``versions`` and ``git_commit``."""
+    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {platform.machine()}"
+    return {"device": device, "versions": _versions(), "git_commit": _git_commit()}
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
@@ -124,11 +130,6 @@ def draw_run(folder: Path, metrics: Metrics, config: Config) -> None:
 
 def _or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _device(training: Training) -> str:
-    devices = training.layout.devices
-    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {platform.machine()}"
 
 
 def _versions() -> dict[str, str]:

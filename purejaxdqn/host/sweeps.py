@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import yaml
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import SOLVED_AT
 from purejaxdqn.core.plan import make_plan
+from purejaxdqn.host.divergence import diverged_at
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import replacing, write_text
 from purejaxdqn.host.metrics import Metrics, join_metrics, metrics_from_rows
@@ -162,9 +162,8 @@ def train_work(
 
 def _trained(runs: tuple[Run, ...], metrics: Metrics, outcome: Outcome) -> Trained:
     """What the places of ``runs`` hold; those after them repeat the last."""
-    count, size = len(runs), len(metrics.loss)
-    finite = [np.isfinite(leaf).reshape(size, -1).all(-1) for leaf in jax.tree.leaves(outcome.params)]
-    diverged = ~np.all(finite, axis=0) | ~np.isfinite(metrics.loss).all(-1)
+    count = len(runs)
+    diverged = np.array([step is not None for step in diverged_at(metrics, outcome.params)])
     return Trained(runs, outcome.final_returns[:count], diverged[:count], Metrics(*(one[:count] for one in metrics)))
 
 
