@@ -162,7 +162,7 @@ def sweep(
     return _finish(folder, points) if process == 0 else 0
 
 
-def _times(work: Work, compile_seconds: float, run_seconds: float) -> dict[str, Any]:
+def _times(work: "Work", compile_seconds: float, run_seconds: float) -> dict[str, Any]:
     """What the work of this call took, said and as plain values."""
     rate = work.env_steps / run_seconds if work.runs else 0.0
     print(
