@@ -28,6 +28,7 @@ from flax import linen as nn
 from benchmarks import harness
 from purejaxdqn import configure_cpu
 from purejaxdqn.core.agent import make_agent, make_optimizer
+from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import Environment, make_environment
 from purejaxdqn.core.networks import Convolution, make_network, noise_size
@@ -217,7 +218,7 @@ def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batc
 
         return jax.lax.scan(body, learner, (batches, keys))
 
-    compiled = run.lower(*arguments).compile()
+    compiled = compile_runs(run, "cpu", *arguments)  # as runs are compiled
     jax.block_until_ready(compiled(*arguments))
 
     def seconds(*, at_least: float = 0.05) -> float:

@@ -181,13 +181,14 @@ def _times(work: "Work", compile_seconds: float, run_seconds: float) -> dict[str
 
 def _finish(folder: Path, points: Sequence[Point]) -> int:
     """Tables and pictures of a sweep whose pieces are all there; returns the exit code."""
-    from purejaxdqn.host.results import collect, summarise_points, table, write_results
+    from purejaxdqn.host.results import collect, summarise_points, table, write_points, write_results
     from purejaxdqn.host.sweep_pictures import draw_sweep
     from purejaxdqn.host.sweeps import load_pieces
 
     results = collect(points, load_pieces(folder))
     summaries = summarise_points(points, results)
     write_results(folder, points, results)
+    write_points(folder, points, summaries)
     draw_sweep(folder, points, results, summaries)
     print(table(summaries))
     print(folder)

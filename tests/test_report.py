@@ -120,6 +120,7 @@ def test_a_report_of_a_run_in_which_a_seed_diverged_marks_it(run_with_report, tm
 
 def test_an_unfinished_run_can_be_reported_on_and_says_so(finished_run, tmp_path, quietly):
     run = shutil.copytree(finished_run, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
     for path in run.iterdir():
         if path.name not in ("config.yaml", "metrics.csv"):
             path.unlink()
@@ -132,10 +133,10 @@ def test_an_unfinished_run_can_be_reported_on_and_says_so(finished_run, tmp_path
 
 def test_a_report_changes_nothing_else_and_is_written_again(run_with_report, tmp_path, quietly):
     run = shutil.copytree(run_with_report, tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     (run / "report.html").write_text("old")
     assert quietly(main, run)[0] == 0
-    after = {path.name: path.read_bytes() for path in run.iterdir()}
+    after = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     there = str(run_with_report), str(run)
     assert after.pop("report.html").decode().replace(*reversed(there)) == before.pop("report.html").decode()
     assert after == before

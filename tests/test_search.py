@@ -180,6 +180,14 @@ def test_trials_of_other_workers_are_left_to_them(tmp_path):
     assert searching.counted(study, "other") == 0
 
 
+def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(search, line, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".search.json.part").write_text("half")
+    assert search(*line, "--trials", "1", "--out", out)[0] == 0
+    assert len(table(out)) == 1
+
+
 def kill_and_go_on(line, out, delays):
     """Start the search again and again, each time killed after a delay, and at last to its end."""
     command = [sys.executable, "-m", "purejaxdqn.search", *line, "--out", str(out)]

@@ -88,6 +88,14 @@ def test_a_sweep_leaves_a_row_a_run_its_curves_and_pictures(whole):
             if (one["point"], one["seed_index"]) == (row["point"], row["seed_index"])
         ]
         assert float(row["auc"]) == pytest.approx(np.mean(mine))
+    with (folder / "points.csv").open(encoding="utf-8") as file:
+        points = list(csv.DictReader(file))
+    assert [float(row["iqm"]) for row in points] == sorted((float(row["iqm"]) for row in points), reverse=True)
+    for row in points:  # of three values SciPy's interquartile mean is the mean
+        mine = [float(run["final_eval_return"]) for run in rows if run["point"] == row["point"]]
+        assert float(row["iqm"]) == pytest.approx(np.mean(mine))
+        assert float(row["iqm_low"]) <= float(row["iqm"]) <= float(row["iqm_high"])
+        assert (row["seeds"], row["diverged"]) == ("3", "0")
     pictures = {path.name for path in folder.glob("*.png")}
     assert pictures == {
         "curves.png",
@@ -186,6 +194,14 @@ def test_a_damaged_piece_is_told_of_and_done_again(sweep, whole, tmp_path):
     assert code == 0
     assert any(line.startswith(f"warning: {piece} is damaged and will be done again") for line in err)
     assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+
+
+def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(sweep, tmp_path):
+    out = tmp_path / "out"
+    (out / "pieces").mkdir(parents=True)
+    (out / ".sweep.yaml.part").write_text("half")
+    assert sweep("--config", "cartpole_cleanrl", *TINY, "--out", out)[0] == 0
+    assert len(rows_of(out)) == 1
 
 
 def kill_and_go_on(out, delays):

@@ -6,23 +6,21 @@ from typing import Any
 import jax
 from jax.extend.core import jaxprs_in_params
 
-from purejaxdqn.core.types import HParams
-
 LARGE_PRODUCT = 2**14
 """Elements of a matrix product from which on XLA may cut it into tasks for several threads.
 
 Seen with jaxlib 0.10.2: products of 30,720 elements and more are cut, none of 15,360 by a pool of up to 64 threads."""
 
 
-def compile_runs(mapped: Any, platform: str, hparams: HParams, x: Any) -> Any:
-    """Trace, lower and compile what ``map_runs`` gave, for arguments of these shapes.
+def compile_runs(jitted: Any, platform: str, *arguments: Any) -> Any:
+    """Trace, lower and compile what ``map_runs`` gave, or another jitted function, for arguments of these shapes.
 
     On a CPU, a program with large matrix products does without YNN, XLA's library for them. YNN cuts them into
     tasks that stay in memory until a thread of the pool is free to look at them, and with a run on every thread none
     is before the program ends: tens of megabytes a second. It is left out on a single device too, since its sums
     round differently and results must not hang on the number of devices.
     """
-    traced = mapped.trace(hparams, x)
+    traced = jitted.trace(*arguments)
     lowered = traced.lower()
     if platform != "cpu" or largest_product(traced.jaxpr.jaxpr) < LARGE_PRODUCT:
         return lowered.compile()

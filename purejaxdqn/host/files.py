@@ -45,6 +45,11 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def is_bare(folder: Path) -> bool:
+    """Whether there is nothing in a directory, or only what a kill leaves of making it: hidden files, empty folders."""
+    return all(path.name.startswith(".") or (path.is_dir() and not any(path.iterdir())) for path in folder.iterdir())
+
+
 @contextlib.contextmanager
 def in_use(folder: Path, *, option: str = "--resume") -> Iterator[None]:
     """Keep other processes out of a directory; the system lets go of it when this one ends, however it ends.

@@ -23,6 +23,7 @@ MAX_ROWS = 500
 """Of a table; what is more is counted and left in its file."""
 MAX_MEDIA = 20_000_000
 """Bytes of a picture or film that a page still takes in."""
+_FIRST = ("curves", "history", "points", "ranking", "summary", "trials")
 _IMAGES = {".png": "png", ".gif": "gif", ".jpg": "jpeg", ".svg": "svg+xml"}
 
 
@@ -74,8 +75,9 @@ def run_report(folder: Path) -> str:
 def directory_report(folder: Path) -> str:
     """The page of a sweep, a search or anything else: its pictures, tables and settings, as they are found."""
     body = [
+        *(web.section(path.name, *_csv_table(path)) for path in _files(folder, ".csv") if path.stem in _FIRST[1:]),
         web.section("Pictures", *_media(folder, drawn=True, suffixes=(*_IMAGES, ".mp4"))),
-        *(web.section(path.name, *_csv_table(path)) for path in _files(folder, ".csv")),
+        *(web.section(path.name, *_csv_table(path)) for path in _files(folder, ".csv") if path.stem not in _FIRST[1:]),
         web.section("Runs", *_runs_table(folder)),
         *(web.section(path.name, _json_table(path)) for path in _files(folder, ".json")),
         *(
@@ -188,8 +190,9 @@ def _files_table(folder: Path) -> str:
 
 
 def _files(folder: Path, *suffixes: str) -> list[Path]:
-    """The files in a directory, by name; hidden ones aside."""
-    every = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    """The files in a directory: what says most first, the others by name; hidden ones aside."""
+    every = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    every.sort(key=lambda path: (path.stem not in _FIRST, path.name))
     return [path for path in every if not suffixes or path.suffix.lower() in suffixes]
 
 

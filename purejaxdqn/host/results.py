@@ -110,6 +110,20 @@ def write_results(folder: Path, points: Sequence[Point], results: Sequence[RunRe
     write_csv(folder / "curves.csv", ["point", "seed_index", "env_step", "eval_return", "episode_return"], curves)
 
 
+def write_points(folder: Path, points: Sequence[Point], summaries: Sequence[PointResult]) -> None:
+    """Write ``points.csv``, a row a point, best first."""
+    header = ["point", *points[0].swept, "iqm", "iqm_low", "iqm_high", "auc", "seeds", "solved", "diverged"]
+    rows = [
+        [
+            *(one.point, *points[one.point].swept.values()),
+            *(one.iqm, *(one.interval or (None, None)), one.auc),
+            *(len(one.scores), one.solved, one.diverged),
+        ]
+        for one in ranked(summaries)
+    ]
+    write_csv(folder / "points.csv", header, rows)
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table, whole or not at all; what is missing or not a number is empty."""
     text = io.StringIO()

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.host.faults import UserError, require
-from purejaxdqn.host.files import in_use, write_text
+from purejaxdqn.host.files import in_use, is_bare, write_text
 from purejaxdqn.host.points import Choices, Range, as_text
 from purejaxdqn.host.results import RunResult, write_csv
 from purejaxdqn.host.statistics import iqm, iqm_interval
@@ -139,10 +139,11 @@ def directory(folder: Path, definition: dict[str, Any]) -> Iterator[str]:
     """
     file = folder / SEARCH_FILE
     try:
-        if folder.exists() and not file.is_file():
+        new = not folder.exists() or (folder.is_dir() and is_bare(folder))
+        if not new and not file.is_file():
             raise UserError(f"--out: {folder} exists and is no search; a search never overwrites anything")
-        if not folder.exists():
-            folder.mkdir(parents=True)
+        if new:
+            folder.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps({"worker": uuid.uuid4().hex, "definition": definition}, indent=1) + "\n")
         found = json.loads(file.read_text(encoding="utf-8"))
         different = [key for key in definition if definition[key] != found["definition"].get(key)]

@@ -14,7 +14,7 @@ from purejaxdqn.core.environments import SOLVED_AT
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.host.divergence import diverged_at
 from purejaxdqn.host.faults import UserError
-from purejaxdqn.host.files import replacing, write_text
+from purejaxdqn.host.files import is_bare, replacing, write_text
 from purejaxdqn.host.metrics import Metrics, join_metrics, metrics_from_rows
 from purejaxdqn.host.pieces import Run, Work, population_of
 from purejaxdqn.host.points import Point
@@ -79,7 +79,7 @@ def check_directory(folder: Path, description: dict[str, Any], *, wait: bool = F
             if time.monotonic() > until:
                 raise UserError(f"--out: {folder} does not appear; it must be a directory that all processes see")
             time.sleep(0.2)
-        if not folder.exists():
+        if not folder.exists() or (folder.is_dir() and is_bare(folder)):
             return False
         if not file.is_file():
             raise UserError(f"--out: {folder} exists and is no sweep; a sweep never overwrites anything")
@@ -98,7 +98,7 @@ def create_directory(folder: Path, description: dict[str, Any]) -> None:
       UserError: it cannot be made.
     """
     try:
-        (folder / PIECES_FOLDER).mkdir(parents=True)
+        (folder / PIECES_FOLDER).mkdir(parents=True, exist_ok=True)
         write_text(folder / SWEEP_FILE, _to_text(description))
     except OSError as error:
         raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
