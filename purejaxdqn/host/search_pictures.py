@@ -1,5 +1,6 @@
 """Pictures of a search: history, score against each parameter, importances, parallel coordinates, scores, radar."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ def find_importances(study: optuna.Study) -> dict[str, float]:
 
     Empty where there are too few trials, or all score the same.
     """
-    try:
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (RuntimeError, ValueError):
-        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # where there are too few, they are all said to be equal
+        try:
+            return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        except (RuntimeError, ValueError, UserWarning):
+            return {}
 
 
 def share(values: Range | Choices, value: Any) -> float:
