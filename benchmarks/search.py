@@ -1,0 +1,100 @@
+"""Does a Bayesian search find more than a random one, and how near to the shipped settings does it come?
+
+Searches of 64 trials with four seeds and 20,000 steps each over `configs/search/dqn.yaml` (four programs), by TPE and
+at random, in turn. Each search's best point is tested again on 30 fresh seeds, the same for both; so is `cartpole.yaml`,
+cut to the same steps. What is compared is the area under the curve of greedy evaluations (its mean over the run).
+
+    python -m benchmarks.search              about 35 minutes on two cores
+    python -m benchmarks.search --quick      a minute: small searches, one repetition
+    python -m benchmarks.search --out DIR    keeps the searches, and goes on with what is there
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import harness
+from purejaxdqn.host.statistics import iqm
+
+SAMPLERS = ("tpe", "random")
+FIRST_SEED = 7000
+"""Of the first repetition. Each takes one for its trials and the next for the test; no shipped config was chosen by them."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small searches, one repetition")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the searches here")
+    arguments = parser.parse_args()
+    small = arguments.quick
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.out or Path(scratch)
+        rows = [
+            row(
+                repetition,
+                folder,
+                trials=8 if small else 64,
+                retest=4 if small else 30,
+                steps=8_000 if small else 20_000,
+            )
+            for repetition in range(1 if small else arguments.repetitions)
+        ]
+    print(harness.table(rows))
+    better = sum(one["TPE"] > one["random"] for one in rows)
+    near = min(one["TPE"] / one["cartpole.yaml"] for one in rows)
+    print(f"TPE is better than random in {better} of {len(rows)}, and has at least {near:.0%} of cartpole.yaml's area")
+    if not small:
+        print(harness.write("search", rows))
+
+
+def row(repetition: int, folder: Path, *, trials: int, retest: int, steps: int) -> dict[str, Any]:
+    """One repetition: both searches and the shipped config, on the same fresh seeds."""
+    seed = FIRST_SEED + 2 * repetition
+    common = ("--config", "cartpole", f"total_timesteps={steps}")
+    searched = ("--space", "search/dqn", "--trials", str(trials), "--seeds", "4", "--batch", "8", "--objective", "auc")
+    areas, seconds = {}, {}
+    for sampler in SAMPLERS:
+        out = folder / f"{repetition}-{sampler}"
+        options = (*searched, "--sampler", sampler, "--retest", str(retest), f"seed={seed}")
+        seconds[sampler] = run("search", out, (*common, *options))
+        areas[sampler] = json.loads((out / "best_retest.json").read_text())["auc_iqm"]
+    out = folder / f"{repetition}-shipped"
+    run("sweep", out, (*common, "--seeds", str(retest), f"seed={seed + 1}"))
+    with (out / "runs.csv").open(encoding="utf-8") as file:
+        shipped = iqm(np.array([float(one["auc"]) for one in csv.DictReader(file)]))
+    return {
+        "repetition": repetition,
+        "TPE": areas["tpe"],
+        "random": areas["random"],
+        "cartpole.yaml": shipped,
+        "TPE / random": areas["tpe"] / areas["random"],
+        "TPE / cartpole.yaml": areas["tpe"] / shipped,
+        "TPE takes (s)": seconds["tpe"],
+        "random takes (s)": seconds["random"],
+    }
+
+
+def run(command: str, out: Path, options: Sequence[str]) -> float:
+    """Run a command unless it was run before; returns the seconds that it took as a whole process."""
+    kept = out.with_suffix(".json")
+    if not kept.exists():
+        line = [sys.executable, "-m", f"purejaxdqn.{command}", *options, "--out", str(out), "--quiet", "--no-cache"]
+        start = time.perf_counter()
+        subprocess.run(line, cwd=harness.ROOT, check=True, stdout=subprocess.DEVNULL)
+        kept.write_text(json.dumps(time.perf_counter() - start))
+        print(f"{out.name}: {json.loads(kept.read_text()):.0f} s", file=sys.stderr, flush=True)
+    return json.loads(kept.read_text())
+
+
+if __name__ == "__main__":
+    main()
