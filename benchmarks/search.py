@@ -1,8 +1,9 @@
 """Does a Bayesian search find more than a random one, and how near to the shipped settings does it come?
 
 Searches of 64 trials with four seeds and 20,000 steps each over `configs/search/dqn.yaml` (four programs), by TPE and
-at random, in turn. Each search's best point is tested again on 30 fresh seeds, the same for both; so is `cartpole.yaml`,
-cut to the same steps. What is compared is the area under the curve of greedy evaluations (its mean over the run).
+at random, in turn. Each search's best point is tested again on 30 fresh seeds, the same for both; so is
+`cartpole.yaml`, cut to the same steps. What is compared is the area under the curve of greedy evaluations, divided by
+its length.
 
     python -m benchmarks.search              about 35 minutes on two cores
     python -m benchmarks.search --quick      a minute: small searches, one repetition
@@ -27,7 +28,7 @@ from purejaxdqn.host.statistics import iqm
 
 SAMPLERS = ("tpe", "random")
 FIRST_SEED = 7000
-"""Of the first repetition. Each takes one for its trials and the next for the test; no shipped config was chosen by them."""
+"""Of the first repetition. Each takes one for its trials and the next for the test; no config was chosen by them."""
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ class Options(NamedTuple):
     trials: int
     seeds: int
     batch: int
+    halving: tuple[int, int] | None  # factor, rungs
     sampler: str
     objective: str
     retest: int
@@ -52,6 +53,12 @@ def parser() -> Parser:
     parser.add_argument("--trials", type=int, default=64, metavar="N", help="trials of the study in all (default 64)")
     parser.add_argument("--seeds", type=int, default=4, metavar="N", help="seeds of every trial (default 4)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="trials at a time (default 16)")
+    parser.add_argument(
+        "--halving", type=int, metavar="FACTOR", help="successive halving: one trial in FACTOR goes on at each rung"
+    )
+    parser.add_argument(
+        "--rungs", type=int, metavar="N", help="rungs of --halving (default 3: at 1/8, 1/4 and 1/2 of a run for 2)"
+    )
     parser.add_argument("--sampler", choices=("tpe", "gp", "random"), default="tpe")
     parser.add_argument("--objective", choices=("final", "auc"), default="final", help="what the IQM is taken of")
     parser.add_argument(
@@ -79,6 +86,12 @@ def main(argv: Sequence[str]) -> int:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name}: {value} must be at least 1")
+    if arguments.halving is None and arguments.rungs is not None:
+        raise UserError("--rungs: they are those of --halving, which is missing")
+    for name, least in (("halving", 2), ("rungs", 1)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name}: {value} must be at least {least}")
     from purejaxdqn.host.pieces import parse_memory
 
     options = Options(
@@ -88,6 +101,7 @@ def main(argv: Sequence[str]) -> int:
         trials=arguments.trials,
         seeds=arguments.seeds,
         batch=arguments.batch,
+        halving=(arguments.halving, arguments.rungs or 3) if arguments.halving else None,
         sampler=arguments.sampler,
         objective=arguments.objective,
         retest=arguments.retest,
@@ -124,13 +138,22 @@ def _check(options: Options) -> Config:
     runs = options.seeds * options.batch
     configure_cpu_for(*(draft.config for draft in drafts), runs=runs, devices=options.devices)
     refused: list[UserError] = []
+    points: list[Point] = []
     for candidate, draft in zip(candidates, drafts, strict=True):
         try:
-            check_points([candidate], [draft])
+            points += check_points([candidate], [draft])
         except UserError as error:
             refused.append(error)
     if len(refused) == len(candidates):
         raise refused[0]
+    if options.halving:
+        from purejaxdqn.host.halving import Halving, check_room, check_rungs
+
+        for point in points:
+            check_rungs(Halving(*options.halving), point.config)
+        configs = [point.config for point in points]
+        trials = min(options.batch, options.trials)
+        check_room(configs, trials=trials, seeds=options.seeds, memory=options.memory)
     return read_config(list(options.sources), options.overrides).config
 
 
@@ -138,8 +161,10 @@ def search(options: Options, base: Config) -> int:
     """Ask, train and tell until the study has its trials; then test the best one again. Returns the exit code."""
     from purejaxdqn.host import searching
     from purejaxdqn.host.files import write_text
+    from purejaxdqn.host.halving import Halving
     from purejaxdqn.host.rundir import default_directory
     from purejaxdqn.host.signals import Stopped, StopSignals
+    from purejaxdqn.host.trials import Setting, train_points
 
     folder = options.out or default_directory(["search", *options.sources])
     definition = {
@@ -147,27 +172,33 @@ def search(options: Options, base: Config) -> int:
         "space": plain_space(options.space),
         "seeds": options.seeds,
         "objective": options.objective,
+        "halving": list(options.halving) if options.halving else None,
     }
     searching.make_sampler(options.sampler, 0)  # refuses what is not installed
     try:
         # A storage of the user's is tried before a directory is made for it.
         shared = searching.open_study(options.storage, options.study, definition) if options.storage else None
         with StopSignals() as stop, searching.directory(folder, definition) as worker:
+            setting = Setting(
+                seeds=options.seeds,
+                batch=options.batch,
+                objective=options.objective,
+                halving=Halving(*options.halving) if options.halving else None,
+                devices=options.devices,
+                memory=options.memory,
+                quiet=options.quiet,
+                check=stop.check,
+                compiled={},
+            )
             study = shared or searching.open_study(str(folder / "study.log"), options.study, definition)
             again = searching.requeue_killed(study, worker)
-            done = len(searching.finished(study))
-            print(
-                f"{options.trials} trials x {options.seeds} seeds x {base.total_timesteps:,} environment steps; "
-                f"{done} trials done{f', {again} run again' if again else ''}",
-                file=sys.stderr,
-            )
-            compiled: dict[Any, Any] = {}
+            _tell_of_start(study, options, base, again)
             while (left := options.trials - searching.counted(study, worker)) > 0:
                 count = searching.waiting(study, worker) or min(options.batch, left)
                 # Seeded by what is known, so that a search that was killed asks for what it would have asked for.
                 study.sampler = searching.make_sampler(options.sampler, base.seed + len(searching.finished(study)))
                 trials = searching.ask(study, options.space, count, worker=worker)
-                _train(study, trials, options, compiled, stop)
+                _train(study, trials, options, setting)
                 _tell_of_progress(study, options)
                 if searching.best_trial(study) is None:
                     break  # a whole batch, and none has a score: more of the same would be a waste
@@ -184,8 +215,8 @@ def search(options: Options, base: Config) -> int:
             retest = searching.read_retest(folder, config)
             if retest is None:
                 print(f"testing trial {best.number} again on {options.retest} fresh seeds", file=sys.stderr)
-                ((_, results),) = _results([Point(config, {})], options, options.retest, compiled, stop)
-                retest = searching.write_retest(folder, config, best, results)
+                (ended,) = train_points([Point(config, {})], options.retest, setting)
+                retest = searching.write_retest(folder, config, best, ended.results)
     except Stopped as stopped:
         print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
         return stopped.exit_code
@@ -201,45 +232,34 @@ def search(options: Options, base: Config) -> int:
     return 0
 
 
-def _train(study: Any, trials: list[Any], options: Options, compiled: dict[Any, Any], stop: Any) -> None:
-    """Train a batch, its trials' seeds beside each other, and hand in each trial when its group is done."""
+def _train(study: Any, trials: list[Any], options: Options, setting: Any) -> None:
+    """Train a batch and hand it in: each trial when it is done, or all together where they were compared."""
     from purejaxdqn.host import searching
+    from purejaxdqn.host.halving import check_rungs
+    from purejaxdqn.host.trials import halve_points, train_points
 
     points: list[Point] = []
     asked: list[Any] = []
     for trial in trials:
         candidate = candidate_of(options.sources, options.overrides, trial.params)
         try:
-            points += check_points([candidate], read_points([candidate]))
+            (point,) = check_points([candidate], read_points([candidate]))
+            if setting.halving:
+                check_rungs(setting.halving, point.config)
+            points.append(point)
             asked.append(trial)
         except UserError as error:
             searching.tell(study, trial, searching.Score(None, "; ".join(error.lines)))
-    for place, results in _results(points, options, options.seeds, compiled, stop):
-        searching.tell(study, asked[place], searching.score(results, options.objective), results)
-
-
-def _results(
-    points: Sequence[Point], options: Options, seeds: int, compiled: dict[Any, Any], stop: Any
-) -> Iterator[tuple[int, list[Any]]]:
-    """Train points: yields the place of each and the results of its seeds as soon as they are there."""
-    from purejaxdqn.host.pieces import plan_work
-    from purejaxdqn.host.progress import SweepProgress
-    from purejaxdqn.host.results import collect
-    from purejaxdqn.host.sweeps import all_runs, train_work
-
-    runs = all_runs(points, seeds)
-    # Pieces of one size, however many trials share a program: it is compiled once for all batches.
-    together = (options.seeds, options.seeds * options.batch)
-    work = plan_work(points, runs, devices=options.devices, memory=options.memory, together=together)
-    found: list[Any] = []
-    with SweepProgress(work.env_steps, quiet=options.quiet) as progress:
-        for piece in train_work(points, work, check=stop.check, report=progress.update, compiled=compiled):
-            found += collect(points, [piece])
-            for place in sorted({result.run.point for result in found}):
-                mine = [result for result in found if result.run.point == place]
-                if len(mine) == seeds:
-                    found = [result for result in found if result.run.point != place]
-                    yield place, mine
+    if setting.halving:
+        ended = halve_points(points, setting)
+        scored = [(one, searching.score(one.results, options.objective)) for one in ended]
+        searching.tell_batch(
+            study,
+            [searching.Told(asked[one.point], score, one.results, one.marks, one.stopped) for one, score in scored],
+        )
+    else:
+        for one in train_points(points, options.seeds, setting):
+            searching.tell(study, asked[one.point], searching.score(one.results, options.objective), one.results)
 
 
 def _best_config(options: Options, best: Any) -> Config:
@@ -250,13 +270,30 @@ def _best_config(options: Options, best: Any) -> Config:
     return point.config.model_copy(update={"seed": fresh, "num_seeds": options.retest})
 
 
+def _tell_of_start(study: Any, options: Options, base: Config, again: int) -> None:
+    from purejaxdqn.host import searching
+
+    halving = ""
+    if options.halving:
+        factor, rungs = options.halving
+        places = ", ".join(f"1/{factor ** (rungs - rung)}" for rung in range(rungs))
+        halving = f" (one trial in {factor} goes on at {places} of a run)"
+    print(
+        f"{options.trials} trials x {options.seeds} seeds x {base.total_timesteps:,} environment steps{halving}; "
+        f"{len(searching.finished(study))} trials done{f', {again} run again' if again else ''}",
+        file=sys.stderr,
+    )
+
+
 def _tell_of_progress(study: Any, options: Options) -> None:
     from purejaxdqn.host import searching
 
     best, done = searching.best_trial(study), searching.finished(study)
     failed = sum(searching.reason_of(trial) is not None for trial in done)
+    stopped = sum(searching.is_stopped(trial) for trial in done)
     score = f"best {best.value:.4g} (trial {best.number})" if best else "none has a score"
-    print(f"{len(done)}/{options.trials} trials: {score}{f', {failed} failed' if failed else ''}", file=sys.stderr)
+    counts = [f", {count} {what}" for count, what in ((stopped, "stopped early"), (failed, "failed")) if count]
+    print(f"{len(done)}/{options.trials} trials: {score}{''.join(counts)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ from optuna.trial import FrozenTrial
 
 from purejaxdqn.host.pictures import EVALUATION, STYLE, TRAINING, finish_figure
 from purejaxdqn.host.points import Choices, Range, as_text
-from purejaxdqn.host.searching import Space, best_trial, finished
+from purejaxdqn.host.searching import Space, best_trial, completed, finished, is_stopped
 
 
 def draw_search(folder: Path, study: optuna.Study, space: Space, *, objective: str) -> list[Path]:
     """Draw all pictures of a search with a scored trial; returns the files."""
-    trials = [trial for trial in finished(study) if trial.value is not None]
+    trials = completed(study)
     best = best_trial(study)
     label = {"final": "IQM of the greedy return", "auc": "IQM of the area under the curve (a return)"}[objective]
     assert best is not None
     drawn = [
-        _draw_history(folder / "history.png", trials, label),
+        _draw_history(folder / "history.png", trials, list(filter(is_stopped, finished(study))), label),
         _draw_slices(folder / "slices.png", trials, best, space, label),
         _draw_parallel(folder / "parallel_coordinates.png", trials, space, label),
         _draw_scores(folder / "scores.png", trials, label),
@@ -56,11 +56,22 @@ def share(values: Range | Choices, value: Any) -> float:
     return float((value - low) / (high - low))
 
 
-def _draw_history(path: Path, trials: list[FrozenTrial], label: str) -> Path:
+def _draw_history(path: Path, trials: list[FrozenTrial], stopped: list[FrozenTrial], label: str) -> Path:
     values = np.array([trial.value for trial in trials])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
         axes.plot([trial.number for trial in trials], values, "o", color=EVALUATION, ms=4, alpha=0.6, label="a trial")
+        if stopped:
+            scores = np.array([trial.value for trial in stopped])
+            axes.plot(
+                [trial.number for trial in stopped],
+                scores,
+                "x",
+                color="grey",
+                ms=4,
+                alpha=0.7,
+                label="stopped early, at its rung",
+            )
         best = np.maximum.accumulate(values)
         axes.step([t.number for t in trials], best, where="post", color=TRAINING, lw=1.8, label="best so far")
         axes.set(xlabel="trial", ylabel=label, title="Optimisation history")

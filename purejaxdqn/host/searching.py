@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 SEARCH_FILE = "search.json"
 RETEST_FILE = "best_retest.json"
 Space = Mapping[str, Range | Choices]
-_DEFINITION, _WORKER, _AGAIN, _REASON, _RUNS = "definition", "worker", "again", "reason", "runs"
+_DEFINITION, _WORKER, _AGAIN, _REASON, _RUNS, _OUTCOME = "definition", "worker", "again", "reason", "runs", "outcome"
 
 
 class Score(NamedTuple):
@@ -34,6 +34,16 @@ class Score(NamedTuple):
 
     value: float | None
     reason: str | None
+
+
+class Told(NamedTuple):
+    """How a trial of a batch ended in which trials were compared."""
+
+    trial: optuna.Trial
+    score: Score
+    runs: Sequence[RunResult]
+    marks: Sequence[tuple[int, float]]  # environment step and score at each rung
+    stopped: bool  # at a rung
 
 
 def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.Study:
@@ -65,7 +75,7 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
         study.set_user_attr(_DEFINITION, text)
     elif found != text:
         there = json.loads(found)
-        different = [key for key in definition if definition[key] != there.get(key)]
+        different = [key for key in definition if definition[key] != there.get(key)] or ["its parts"]
         raise UserError(f"--storage: the study {name!r} in {storage} is another search: {', '.join(different)} differ")
     return study
 
@@ -89,7 +99,8 @@ def make_sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
 def requeue_killed(study: optuna.Study, worker: str) -> int:
     """Queue this worker's trials again that a kill left running; returns how many.
 
-    Queued first and failed then: a kill in between neither loses a trial nor queues it twice.
+    Queued first and failed then: a kill in between neither loses a trial nor queues it twice. A batch whose outcome was
+    written down whole is told as it is instead.
     """
     queued = {trial.user_attrs.get(_AGAIN) for trial in study.trials if trial.state == TrialState.WAITING}
     alone = all(trial.user_attrs.get(_WORKER, worker) == worker for trial in study.trials)
@@ -99,6 +110,10 @@ def requeue_killed(study: optuna.Study, worker: str) -> int:
         # A kill between asking and signing leaves a trial of nobody: ours, if nobody else was ever here.
         if trial.user_attrs.get(_WORKER, worker if alone else None) == worker
     ]
+    if left and all(_OUTCOME in trial.user_attrs for trial in left):
+        for trial in left:
+            _conclude(study, trial.number, trial.user_attrs[_OUTCOME])
+        return 0
     for trial in left:
         if trial.number not in queued:
             study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number, _WORKER: worker})
@@ -113,6 +128,16 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(states=done) if trial.number not in killed]
 
 
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that came to their end and have a score."""
+    return [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
+
+
+def is_stopped(trial: FrozenTrial) -> bool:
+    """Whether the trial was stopped at a rung; its value is its score there."""
+    return trial.state == TrialState.PRUNED
+
+
 def counted(study: optuna.Study, worker: str) -> int:
     """Trials that are done, or under way in other workers."""
     running = study.get_trials(states=(TrialState.RUNNING,))
@@ -120,8 +145,11 @@ def counted(study: optuna.Study, worker: str) -> int:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The trial of the highest score; of several the one of the largest area under the curve, then the first."""
-    scored = [trial for trial in finished(study) if trial.value is not None]
+    """The trial of the highest score; of several the one of the largest area under the curve, then the first.
+
+    Trials that were stopped early are out of the running: their score is of a shorter run.
+    """
+    scored = completed(study)
 
     def rank(trial: FrozenTrial) -> tuple[float, float, int]:
         areas = np.array([run[2] for run in runs_of(trial) if run[2] is not None])
@@ -165,11 +193,12 @@ def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
             trial.state.name.lower(),
             trial.value,
             *(trial.params.get(key) for key in keys),
+            trial.last_step if is_stopped(trial) else None,
             reason_of(trial),
         ]
         for trial in trials
     ]
-    write_csv(folder / "trials.csv", ["trial", "state", "value", *keys, "reason"], rows)
+    write_csv(folder / "trials.csv", ["trial", "state", "value", *keys, "stopped_at", "reason"], rows)
     runs = [
         [trial.number, seed_index, *(trial.params.get(key) for key in keys), *numbers]
         for trial in trials
@@ -181,7 +210,7 @@ def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
 
 def table(study: optuna.Study, *, rows: int = 10) -> str:
     """The best trials as a table for the terminal."""
-    scored = sorted((t for t in finished(study) if t.value is not None), key=lambda t: (-(t.value or 0.0), t.number))
+    scored = sorted(completed(study), key=lambda trial: (-(trial.value or 0.0), trial.number))
     lines = [f"{'trial':>5}  {'score':>8}  parameters"]
     for trial in scored[:rows]:
         words = [f"{key}={f'{v:.4g}' if isinstance(v, float) else v}" for key, v in trial.params.items()]
@@ -258,13 +287,46 @@ def score(results: Sequence[RunResult], objective: str) -> Score:
 
 def tell(study: optuna.Study, trial: optuna.Trial, result: Score, runs: Sequence[RunResult] = ()) -> None:
     """Hand in a trial, with its runs beside it."""
-    rows = [[run.run.seed_index, run.final_eval_return, run.auc, run.first_solved_step, run.diverged] for run in runs]
-    trial.set_user_attr(_RUNS, [[None if _is_nan(cell) else cell for cell in row] for row in rows])
+    _keep_runs(trial, runs)
     if result.value is None:
         trial.set_user_attr(_REASON, result.reason)
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, result.value)
+
+
+def tell_batch(study: optuna.Study, batch: Sequence[Told]) -> None:
+    """Hand in trials that were compared with each other.
+
+    What became of each is written down before the first is told: a batch of which only a part was told would be
+    compared otherwise when it runs again.
+    """
+    for told in batch:
+        _keep_runs(told.trial, told.runs)
+        for env_step, value in told.marks:
+            if np.isfinite(value):
+                told.trial.report(value, env_step)
+        if told.score.reason:
+            told.trial.set_user_attr(_REASON, told.score.reason)
+    outcomes = {told.trial.number: {"value": told.score.value, "stopped": told.stopped} for told in batch}
+    for told in batch:
+        told.trial.set_user_attr(_OUTCOME, outcomes[told.trial.number])
+    for number, outcome in outcomes.items():
+        _conclude(study, number, outcome)
+
+
+def _conclude(study: optuna.Study, number: int, outcome: Mapping[str, Any]) -> None:
+    if outcome["value"] is None:
+        study.tell(number, state=TrialState.FAIL)
+    elif outcome["stopped"]:
+        study.tell(number, state=TrialState.PRUNED)  # Optuna takes the last mark for its value
+    else:
+        study.tell(number, outcome["value"])
+
+
+def _keep_runs(trial: optuna.Trial, runs: Sequence[RunResult]) -> None:
+    rows = [[run.run.seed_index, run.final_eval_return, run.auc, run.first_solved_step, run.diverged] for run in runs]
+    trial.set_user_attr(_RUNS, [[None if _is_nan(cell) else cell for cell in row] for row in rows])
 
 
 def runs_of(trial: FrozenTrial) -> list[list[Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import yaml
 
@@ -16,7 +17,7 @@ from purejaxdqn.host.divergence import diverged_at
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import is_bare, replacing, write_text
 from purejaxdqn.host.metrics import Metrics, join_metrics, metrics_from_rows
-from purejaxdqn.host.pieces import Run, Work, population_of
+from purejaxdqn.host.pieces import Group, Run, Work, population_of
 from purejaxdqn.host.points import Point
 from purejaxdqn.host.training import Outcome, Training, choose_segments, compile_training, finish_training, run_segments
 
@@ -142,14 +143,9 @@ def train_work(
     """
     compiled = {} if compiled is None else compiled
     for group, size in zip(work.groups, work.sizes, strict=True):
-        pieces = [group.runs[first : first + size] for first in range(0, len(group.runs), size)]
         segments = choose_segments(make_plan(group.config).epochs, None)
-        first = population_of(points, pieces[0], size)
-        program = group.config.static(), size, work.devices
-        if program not in compiled:
-            compiled[program] = compile_training(group.config, first, segments=segments, devices=work.devices)
-        training = compiled[program]
-        for runs in pieces:
+        training = program_of(points, group, size, segments=segments, devices=work.devices, compiled=compiled)
+        for runs in cut(group.runs, size):
             check()
             population = population_of(points, runs, size)
             parts = []
@@ -157,10 +153,32 @@ def train_work(
                 parts.append(metrics_from_rows(rows, solved_at=SOLVED_AT.get(group.config.env.id)))
                 report(len(runs), group.config.total_timesteps // segments)
                 check()
-            yield _trained(runs, join_metrics(parts), finish_training(training, population, state))
+            yield trained_runs(runs, join_metrics(parts), finish_training(training, population, state))
 
 
-def _trained(runs: tuple[Run, ...], metrics: Metrics, outcome: Outcome) -> Trained:
+def program_of(
+    points: Sequence[Point],
+    group: Group,
+    size: int,
+    *,
+    segments: int,
+    devices: tuple[jax.Device, ...],
+    compiled: dict[Any, Training],
+) -> Training:
+    """The program of a group for ``size`` runs at a time: out of ``compiled``, or compiled and put there."""
+    name = group.config.static(), size, segments, devices
+    if name not in compiled:
+        first = population_of(points, group.runs[:size], size)
+        compiled[name] = compile_training(group.config, first, segments=segments, devices=devices)
+    return compiled[name]
+
+
+def cut(runs: Sequence[Run], size: int) -> list[tuple[Run, ...]]:
+    """Pieces of ``size`` runs; the last may have fewer."""
+    return [tuple(runs[first : first + size]) for first in range(0, len(runs), size)]
+
+
+def trained_runs(runs: tuple[Run, ...], metrics: Metrics, outcome: Outcome) -> Trained:
     """What the places of ``runs`` hold; those after them repeat the last."""
     count = len(runs)
     diverged = np.array([step is not None for step in diverged_at(metrics, outcome.params)])

@@ -141,7 +141,12 @@ def compile_training(
 
 
 def run_segments(
-    training: Training, population: Population, *, state: RunnerState | None = None, start: int = 0
+    training: Training,
+    population: Population,
+    *,
+    state: RunnerState | None = None,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[tuple[RunnerState, EpochRow]]:
     """Run segment after segment: yields the state, which the next segment takes over, and the rows [R, epochs].
 
@@ -150,11 +155,12 @@ def run_segments(
       population: its runs.
       state: to go on from; None begins with the warm-up.
       start: segments that ``state`` has behind it.
+      stop: segments after which to leave off; all of them unless given.
     """
     hparams, *place = training.layout.put(population)
     if state is None:
         state = training.init(hparams, place)
-    for _ in range(start, training.segments):
+    for _ in range(start, training.segments if stop is None else stop):
         state, rows = training.segment(hparams, state)
         yield state, training.layout.take(jax.device_get(rows))
 
