@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -16,16 +16,24 @@ from purejaxdqn.host.points import Choices, Range, as_text
 from purejaxdqn.host.searching import Space, best_trial, completed, finished, is_stopped
 
 
+class _Shown(NamedTuple):
+    """Trials in a picture."""
+
+    trials: list[FrozenTrial]  # that came to their end
+    stopped: list[FrozenTrial]
+    best: FrozenTrial
+
+
 def draw_search(folder: Path, study: optuna.Study, space: Space, *, objective: str) -> list[Path]:
     """Draw all pictures of a search with a scored trial; returns the files."""
-    trials = completed(study)
+    trials, stopped = completed(study), [trial for trial in finished(study) if is_stopped(trial)]
     best = best_trial(study)
     label = {"final": "IQM of the greedy return", "auc": "IQM of the area under the curve (a return)"}[objective]
     assert best is not None
     drawn = [
-        _draw_history(folder / "history.png", trials, list(filter(is_stopped, finished(study))), label),
-        _draw_slices(folder / "slices.png", trials, best, space, label),
-        _draw_parallel(folder / "parallel_coordinates.png", trials, space, label),
+        _draw_history(folder / "history.png", trials, stopped, label),
+        _draw_slices(folder / "slices.png", _Shown(trials, stopped, best), space, label),
+        _draw_parallel(folder / "parallel_coordinates.png", trials, stopped, space, label),
         _draw_scores(folder / "scores.png", trials, label),
         _draw_radar(folder / "radar.png", best, space),
     ]
@@ -80,7 +88,8 @@ def _draw_history(path: Path, trials: list[FrozenTrial], stopped: list[FrozenTri
     return path
 
 
-def _draw_slices(path: Path, trials: list[FrozenTrial], best: FrozenTrial, space: Space, label: str) -> Path:
+def _draw_slices(path: Path, shown: _Shown, space: Space, label: str) -> Path:
+    trials, stopped, best = shown
     columns = min(3, len(space))
     rows = -(-len(space) // columns)
     with plt.rc_context(STYLE):
@@ -90,34 +99,47 @@ def _draw_slices(path: Path, trials: list[FrozenTrial], best: FrozenTrial, space
         for axes in grid.flat[len(space) :]:
             axes.axis("off")
         for axes, (key, values) in zip(grid.flat, space.items(), strict=False):
-            place = [trial.params[key] for trial in trials]
             if isinstance(values, Choices):
                 names = [as_text(choice) for choice in values.values]
-                jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(trials))
                 axes.set_xticks(range(len(names)), names)
                 axes.set_xlim(-0.5, len(names) - 0.5)
-                places = [names.index(value) + j for value, j in zip(place, jitter, strict=True)]
                 at_best: Any = names.index(best.params[key])
             else:
-                places, at_best = place, best.params[key]
+                at_best = best.params[key]
                 axes.set_xscale("log" if values.log else "linear")
                 axes.xaxis.set_minor_formatter(NullFormatter())  # names of powers alone: others overlap
-            shown = axes.scatter(places, [t.value for t in trials], c=[t.number for t in trials], cmap="viridis", s=14)
+            axes.plot(_places(stopped, key, values), [t.value for t in stopped], "x", color="grey", ms=3.5, alpha=0.5)
+            places = _places(trials, key, values)
+            dots = axes.scatter(places, [t.value for t in trials], c=[t.number for t in trials], cmap="viridis", s=14)
             axes.plot(at_best, best.value, "*", color="red", ms=11, mec="white", mew=0.6)
             axes.set_xlabel(key)
         for axes in grid[:, 0]:
             axes.set_ylabel(label, fontsize="small")
-        figure.colorbar(shown, ax=grid, label="trial", shrink=0.7)
-        figure.suptitle("Score against each parameter; star: the best trial")
+        figure.colorbar(dots, ax=grid, label="trial", shrink=0.7)
+        crosses = "; crosses: stopped early, at their rung" if stopped else ""
+        figure.suptitle(f"Score against each parameter; star: the best trial{crosses}")
         finish_figure(figure, path)
     return path
 
 
-def _draw_parallel(path: Path, trials: list[FrozenTrial], space: Space, label: str) -> Path:
+def _places(trials: list[FrozenTrial], key: str, values: Range | Choices) -> list[Any]:
+    """Where trials stand along the axis of a parameter; choices beside their name, so that none hides another."""
+    if isinstance(values, Range):
+        return [trial.params[key] for trial in trials]
+    names = [as_text(choice) for choice in values.values]
+    jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(trials))
+    return [names.index(trial.params[key]) + aside for trial, aside in zip(trials, jitter, strict=True)]
+
+
+def _draw_parallel(path: Path, trials: list[FrozenTrial], stopped: list[FrozenTrial], space: Space, label: str) -> Path:
     values = np.array([trial.value for trial in trials])
     low, high = values.min(), values.max()
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = plt.subplots(figsize=(max(6.4, 1.5 * len(space) + 1.5), 4.2), layout="constrained")
+        for trial in stopped:
+            axes.plot(
+                range(len(space)), [share(space[key], trial.params[key]) for key in space], color="lightgrey", lw=0.8
+            )
         for trial in sorted(trials, key=lambda trial: trial.value or 0.0):
             good = ((trial.value or 0.0) - low) / (high - low) if high > low else 1.0
             shares = [share(space[key], trial.params[key]) for key in space]
@@ -135,7 +157,7 @@ def _draw_parallel(path: Path, trials: list[FrozenTrial], space: Space, label: s
         axes.spines[["left", "bottom"]].set_visible(False)
         scale = plt.Normalize(low, high if high > low else low + 1.0)
         figure.colorbar(plt.cm.ScalarMappable(scale, "viridis"), ax=axes, label=label)
-        axes.set_title("A line a trial, over its parameters")
+        axes.set_title(f"A line a trial, over its parameters{'; grey: stopped early' if stopped else ''}")
         finish_figure(figure, path)
     return path
 

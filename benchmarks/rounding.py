@@ -1,0 +1,65 @@
+"""How far do scores move when runs are batched, and products round otherwise?
+
+On an accelerator the runs of a program are batched by `vmap`, and what a matrix product rounds to may hang on how many
+there are. The random numbers are the same. This trains the same 30 seeds of `cartpole.yaml` one after another and
+batched, and says how far each seed's score moves and how far their interquartile mean does.
+
+    python -m benchmarks.rounding            about 5 minutes on two cores
+    python -m benchmarks.rounding --quick    a minute: four seeds, short runs
+"""
+
+import argparse
+
+import jax
+import numpy as np
+
+from benchmarks import harness
+from purejaxdqn import configure_cpu, load_config, run_many
+from purejaxdqn.host.statistics import iqm, iqm_interval
+from purejaxdqn.host.training import run_key
+
+SEED = 8100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="four seeds, short runs")
+    arguments = parser.parse_args()
+    configure_cpu()
+    steps, seeds = (10_000, 4) if arguments.quick else (50_000, 30)
+    rows = [row(name, overrides, seeds) for name, overrides in programs(steps).items()]
+    print(harness.table(rows))
+    if not arguments.quick:
+        print(harness.write("rounding", rows))
+
+
+def programs(steps: int) -> dict[str, tuple[str, list[str]]]:
+    """What is trained: a config and its overrides."""
+    return {
+        "cartpole": ("cartpole", [f"total_timesteps={steps}"]),
+        "MinAtar Breakout": ("minatar/breakout", [f"total_timesteps={steps}", "schedule.warmup=5000"]),
+    }
+
+
+def row(name: str, source: tuple[str, list[str]], seeds: int) -> dict[str, object]:
+    """Scores of the same runs, one after another and batched."""
+    config = load_config(*source)
+    keys = jax.numpy.stack([run_key(np.uint32(SEED), np.uint32(index)) for index in range(seeds)])
+    alone, batched = (
+        np.asarray(run_many(config, config.hparams(), keys, batch_size=size).final_returns[0]).mean(-1)
+        for size in (1, seeds)
+    )
+    low, high = iqm_interval(alone) or (float("nan"), float("nan"))
+    return {
+        "runs": f"{name}, {seeds} seeds, {config.total_timesteps:,} steps",
+        "device": jax.devices()[0].device_kind,
+        "equal bit for bit": int((alone == batched).sum()),
+        "a score moves by (median)": float(np.median(np.abs(alone - batched))),
+        "IQM one after another": float(iqm(alone)),
+        "its 95% CI": f"{low:.4g} to {high:.4g}",
+        "IQM batched": float(iqm(batched)),
+    }
+
+
+if __name__ == "__main__":
+    main()
