@@ -1,8 +1,8 @@
 """How far do scores move when runs are batched, and products round otherwise?
 
 On an accelerator the runs of a program are batched by `vmap`, and what a matrix product rounds to may hang on how many
-there are. The random numbers are the same. This trains the same seeds of `cartpole.yaml` (30) and
-`minatar/breakout.yaml` (10) one after another and batched, and says how far each seed's score moves and how far their interquartile mean does.
+there are. The random numbers are the same. This trains the same seeds of `cartpole.yaml` (30) and of Breakout (10) one
+after another and batched, and says how far each seed's score moves and how far their interquartile mean does.
 
     python -m benchmarks.rounding            about 5 minutes on two cores
     python -m benchmarks.rounding --quick    a minute: four seeds, short runs
