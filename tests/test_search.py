@@ -202,9 +202,10 @@ def kill_and_go_on(line, out, delays):
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_path):
+@pytest.mark.parametrize("options", [[], ["--halving", "2"]], ids=["whole", "halving"])
+def test_ten_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_path, options):
     delays = np.random.default_rng(time.time_ns()).uniform(2.0, 9.0, 10)
-    kill_and_go_on(line, tmp_path / "out", delays)
+    kill_and_go_on([*line, *options], tmp_path / "out", delays)
     rows = table(tmp_path / "out")
     assert len(rows) == 10, delays
     assert len({row["gamma"] for row in rows}) == 10, delays

@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import rich.console
@@ -13,20 +13,19 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.host.metrics import Metrics
 
 
-class Progress:
-    """Context manager; ``update`` after every segment."""
+class _Display:
+    """Context manager over environment steps: a bar where there is a terminal; its time begins when it is entered."""
 
-    def __init__(self, config: Config, *, done: int = 0, quiet: bool = False):
-        self._config, self._done, self._quiet = config, done, quiet
-        self._total = config.total_timesteps
+    def __init__(self, total: int, *, done: int, first: str, quiet: bool):
+        self._total, self._done, self._first, self._quiet = total, done, first, quiet
         self._start = time.perf_counter()
         self._bar = _make_bar(quiet=quiet)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         self._start = time.perf_counter()
         if self._bar:
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, completed=self._done, text="warm-up")
+            self._task = self._bar.add_task("", total=self._total, completed=self._done, text=self._first)
         return self
 
     def __exit__(
@@ -35,11 +34,19 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
+
+class Progress(_Display):
+    """Of one training, all seeds beside each other; ``update`` after every segment."""
+
+    def __init__(self, config: Config, *, done: int = 0, quiet: bool = False):
+        super().__init__(config.total_timesteps, done=done, first="warm-up", quiet=quiet)
+        self._num_seeds = config.num_seeds
+
     def update(self, metrics: Metrics) -> None:
         """Show the last epoch of ``metrics``: means over the seeds."""
         env_step = int(metrics.env_step[0, -1])
         elapsed = time.perf_counter() - self._start
-        steps_per_second = (env_step - self._done) * self._config.num_seeds / elapsed
+        steps_per_second = (env_step - self._done) * self._num_seeds / elapsed
         text = (
             f"train {_mean(metrics.episode_return[:, -1])} eval {_mean(metrics.eval_return[:, -1])} "
             f"loss {_mean(metrics.loss[:, -1], 4)} eps {metrics.epsilon[0, -1]:.2f} {steps_per_second:,.0f}/s"
@@ -64,26 +71,12 @@ def _make_bar(*, quiet: bool) -> Any:
     )
 
 
-class SweepProgress:
-    """Context manager over the environment steps of many runs; ``update`` after every segment."""
+class SweepProgress(_Display):
+    """Of many runs, over the environment steps of all together; ``update`` after every segment."""
 
     def __init__(self, total: int, *, quiet: bool = False):
-        self._total, self._quiet = total, quiet
-        self._done, self._told = 0, 0.0
-        self._bar = _make_bar(quiet=quiet)
-
-    def __enter__(self) -> "SweepProgress":
-        self._start = time.perf_counter()
-        if self._bar:
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, text="compiling")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
+        super().__init__(total, done=0, first="compiling", quiet=quiet)
+        self._told = 0.0
 
     def update(self, runs: int, env_steps: int) -> None:
         """``runs`` more runs have each taken ``env_steps`` more steps."""
