@@ -69,9 +69,13 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit of this checkout, with ``-dirty`` where it was changed."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    """The commit of this checkout, with ``-dirty`` where anything but results was changed."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("diff", "--name-only", "HEAD", "--", ".", f":!{RESULTS.relative_to(ROOT)}")
+    return git("describe", "--always", "--exclude=*") + ("-dirty" if changed else "")
 
 
 def _text(value: Any) -> str:
