@@ -17,11 +17,13 @@ ROOT = Path(__file__).parents[1]
 _UNSET = ("NPROC", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS")
 
 
-def start(module: str, task: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    module: str, task: Mapping[str, Any], *, env: Mapping[str, str] | None = None, python: str = sys.executable
+) -> subprocess.Popen[str]:
     """Start ``python -m module --worker TASK`` in a process of its own."""
     clean = {name: value for name, value in os.environ.items() if name not in _UNSET}
     return subprocess.Popen(
-        [sys.executable, "-m", module, "--worker", json.dumps(task)],
+        [python, "-m", module, "--worker", json.dumps(task)],
         cwd=ROOT,
         env={**clean, **(env or {})},
         stdout=subprocess.PIPE,

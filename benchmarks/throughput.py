@@ -147,8 +147,8 @@ def floor(
     return {"rate": train_every * repeats / statistics.median(seconds(repeats) for _ in range(11))}
 
 
-def ours(*, overrides: list[str], threads: str = "chosen") -> dict[str, Any]:
-    """The rate of a run set up as the command does it, or with the threads asked for."""
+def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) -> dict[str, Any]:
+    """The rate of a run set up as the command does it, or with the threads asked for; ``cached``: programs on disk."""
     from purejaxdqn.host import runtime
     from purejaxdqn.host.configs import read_config
     from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
@@ -164,18 +164,25 @@ def ours(*, overrides: list[str], threads: str = "chosen") -> dict[str, Any]:
         case _:
             runtime.configure_cpu_for(draft.config)
     config = draft.checked()
-    runtime.use_compilation_cache()
+    if cached:
+        runtime.use_compilation_cache()
     from purejaxdqn.core.plan import make_plan
 
     seeds = seeds_of(config)
     training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
     start = time.perf_counter()
-    for state, _ in run_segments(training, seeds):
+    for state, rows in run_segments(training, seeds):
         pass
     finish_training(training, seeds, state)
     seconds = time.perf_counter() - start
     chosen = "default pool" if runtime.takes_default_pool(config) else "a thread a device"
-    return {"rate": config.num_seeds * config.total_timesteps / seconds, "flops": flops, "chosen": chosen}
+    return {
+        "rate": config.num_seeds * config.total_timesteps / seconds,
+        "compile_seconds": training.compile_seconds,
+        "flops": flops,
+        "chosen": chosen,
+        "last_return": [round(float(value), 1) for value in rows.episode_return[:, -1]],
+    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,212 @@
+"""How fast is a run beside the same agent written otherwise?
+
+CartPole in CleanRL's setting (warm-up cut to 1,000 steps, so that slow contenders need not run long), each contender
+in a process of its own, in turn:
+
+- PyTorch: a plain DQN in a Python loop over Gymnasium's vectorised environments (`baselines/torch_dqn.py`);
+- Stable-Baselines3's DQN, told to do the same work (`baselines/sb3_dqn.py`);
+- JAX loop: the same Python loop with a jitted update (`baselines/jax_dqn.py`);
+- scan and cond: the plain pure-JAX DQN of the usual kind, seeds vmapped, XLA's own threads (`baselines/scan_dqn.py`);
+- purejaxdqn: this project as its command runs it, evaluation included, which none of the others makes.
+
+Compiling stands apart. Of many seeds, those of a Python loop run one process a core, one thread each. PyTorch and
+Stable-Baselines3 have a virtual environment of their own, which the script makes.
+
+    python -m benchmarks.peers            about 20 minutes on two cores
+    python -m benchmarks.peers --quick    two minutes: short runs, one round
+    python -m benchmarks.peers --check    do the contenders learn? the last twentieth's mean return after 200,000 steps
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.baselines.setting import Setting
+
+SEEDS = (1, 8)
+WARMUP = 1_000
+PYTHON_LOOPS = ("PyTorch", "Stable-Baselines3", "JAX loop")
+STEPS = {
+    "PyTorch": 31_000,
+    "Stable-Baselines3": 21_000,
+    "JAX loop": 31_000,
+    "scan and cond": 101_000,
+    "purejaxdqn": 251_000,
+}
+"""Of a run of one seed."""
+ASKED = {
+    "PyTorch": {1: 7.0, 8: 7.0},
+    "Stable-Baselines3": {1: 15.0, 8: 15.0},
+    "scan and cond": {1: 1.8, 8: 3.0},
+}
+"""How many times faster this project means to be, by the number of seeds."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short runs, one round")
+    parser.add_argument("--check", action="store_true", help="train each of them for longer and say what it reached")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--venv", type=Path, metavar="DIR", help="of PyTorch's virtual environment; made if missing")
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(measure(**arguments.worker)))
+        return
+    torch = make_venv(arguments.venv)
+    if arguments.check:
+        rows = [{"contender": name, "last returns": run(name, 1, 200_000, torch)["last_return"]} for name in STEPS]
+        print(harness.table(rows))
+        return
+    rounds = 1 if arguments.quick else arguments.rounds
+    rows = [row for seeds in SEEDS for row in compare(seeds, rounds, torch, shorter=4 if arguments.quick else 1)]
+    print(harness.table(rows))
+    if not arguments.quick:
+        print(harness.write("peers", rows))
+
+
+def make_venv(folder: Path | None) -> Path:
+    """The interpreter of a virtual environment with PyTorch and Stable-Baselines3."""
+    import platformdirs
+
+    folder = folder or platformdirs.user_cache_path("purejaxdqn") / "benchmarks" / "torch"
+    python = folder / "bin" / "python"
+    pins = Path(__file__).parent / "baselines" / "torch.txt"
+    if not python.exists():
+        print(f"making {folder}", file=sys.stderr)
+        venv.create(folder, with_pip=True)
+    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pins)]
+    subprocess.run(install, check=True)
+    return python
+
+
+def compare(seeds: int, rounds: int, torch: Path, *, shorter: int) -> list[dict[str, Any]]:
+    """All contenders in turn, a row each."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in STEPS}
+    for _ in range(rounds):
+        for name, replies in found.items():
+            fewer = shorter * (2 if seeds > 1 and name not in PYTHON_LOOPS else 1)
+            steps = WARMUP + (STEPS[name] - WARMUP) // fewer // 500 * 500
+            replies.append(run(name, seeds, steps, torch))
+            print(f"{name}, {seeds} seeds: {replies[-1]['rate']:,.0f}", file=sys.stderr, flush=True)
+    mine = [reply["rate"] for reply in found["purejaxdqn"]]
+    rows = []
+    for name, replies in found.items():
+        rates = [reply["rate"] for reply in replies]
+        ratios = [one / other for one, other in zip(mine, rates, strict=True)]
+        rows.append(
+            {
+                "contender": name,
+                "seeds": seeds,
+                "steps a second": statistics.median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
+                "purejaxdqn is faster by": statistics.median(ratios),
+                "at least by": min(ratios),
+                "asked": ASKED.get(name, {}).get(seeds, ""),
+            }
+        )
+    return rows
+
+
+def run(name: str, seeds: int, steps: int, torch: Path) -> dict[str, Any]:
+    """One contender; seeds of a Python loop keep all cores busy, a process each, and their rates add up."""
+    python = str(torch) if name in ("PyTorch", "Stable-Baselines3") else sys.executable
+    together = min(seeds, len(os.sched_getaffinity(0))) if name in PYTHON_LOOPS else 1
+    env = {"NPROC": "1"} if name == "JAX loop" else {}
+    tasks = [
+        {"name": name, "seeds": 1 if name in PYTHON_LOOPS else seeds, "steps": steps, "seed": seed}
+        for seed in range(together)
+    ]
+    processes = [harness.start(__spec__.name, task, env=env, python=python) for task in tasks]
+    replies = [harness.answer(process) for process in processes]
+    return {**replies[0], "rate": sum(reply["rate"] for reply in replies)}
+
+
+def measure(*, name: str, seeds: int, steps: int, seed: int) -> dict[str, Any]:
+    """Rate over all seeds of this process, warm-up inside and compiling apart."""
+    setting = Setting(total_timesteps=steps, warmup=WARMUP)
+    match name:
+        case "purejaxdqn":
+            from benchmarks.throughput import ours
+
+            overrides = [f"num_seeds={seeds}", f"total_timesteps={steps}", f"schedule.warmup={WARMUP}"]
+            return ours(overrides=overrides, cached=False)
+        case "scan and cond":
+            return measure_scan(setting, seeds)
+        case "Stable-Baselines3":
+            from benchmarks.baselines.sb3_dqn import run
+
+            return report(setting, run(setting, seed), 0.0)
+        case _:
+            return measure_loop(name, setting, seed)
+
+
+def measure_loop(name: str, setting: Setting, seed: int) -> dict[str, Any]:
+    """A Python loop; what compiles is called once before."""
+    import numpy as np
+
+    from benchmarks.baselines import python_loop
+
+    agent: python_loop.Agent
+    if name == "PyTorch":
+        from benchmarks.baselines.torch_dqn import TorchAgent
+
+        agent = TorchAgent(setting, seed)
+    else:
+        from benchmarks.baselines.jax_dqn import JaxAgent
+
+        agent = JaxAgent(setting, seed)
+    before = time.perf_counter()
+    obs, ones = np.zeros((setting.batch_size, 4), np.float32), np.zeros(setting.batch_size, np.float32)
+    agent.act(obs[: setting.num_envs])
+    agent.learn(python_loop.Batch(obs, ones.astype(np.int64), ones, obs, ones))
+    return report(setting, python_loop.run(agent, setting, seed), time.perf_counter() - before)
+
+
+def report(setting: Setting, loop: Any, seconds: float) -> dict[str, Any]:
+    """What a Python loop reached; ``seconds`` since before its first call, so that what is over is compiling."""
+    last = loop.returns[-max(1, len(loop.returns) // 20) :]
+    return {
+        "rate": setting.total_timesteps / loop.seconds,
+        "compile_seconds": max(0.0, seconds - loop.seconds),
+        "last_return": [round(statistics.mean(last), 1)],
+    }
+
+
+def measure_scan(setting: Setting, seeds: int) -> dict[str, Any]:
+    """The scan; many seeds are a vmap over keys."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.baselines.scan_dqn import make_train
+
+    train = make_train(setting)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    argument, function = (keys[0], train) if seeds == 1 else (keys, jax.vmap(train))
+    before = time.perf_counter()
+    compiled = jax.jit(function).lower(argument).compile()
+    compile_seconds = time.perf_counter() - before
+    before = time.perf_counter()
+    _, finished = jax.block_until_ready(compiled(argument))
+    seconds = time.perf_counter() - before
+    finished = finished.reshape(seeds, -1)
+    last = finished[:, -finished.shape[1] // 20 :]
+    return {
+        "rate": seeds * setting.total_timesteps / seconds,
+        "compile_seconds": compile_seconds,
+        "last_return": [round(float(value), 1) for value in jnp.nanmean(last, axis=1)],
+    }
+
+
+if __name__ == "__main__":
+    main()
