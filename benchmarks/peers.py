@@ -12,8 +12,8 @@ in a process of its own, in turn:
 Compiling stands apart. Of many seeds, those of a Python loop run one process a core, one thread each. PyTorch and
 Stable-Baselines3 have a virtual environment of their own, which the script makes.
 
-    python -m benchmarks.peers            about 20 minutes on two cores
-    python -m benchmarks.peers --quick    two minutes: short runs, one round
+    python -m benchmarks.peers            about 8 minutes on two cores
+    python -m benchmarks.peers --quick    a minute: short runs, one round
     python -m benchmarks.peers --check    do the contenders learn? the last twentieth's mean return after 200,000 steps
 """
 
