@@ -1,0 +1,181 @@
+"""The best possible return and a random policy's, without training.
+
+Small environments are written down as tables and solved backwards from their time limit, undiscounted. A random policy
+is simulated. Both give the learning table its thresholds.
+
+    python -m benchmarks.optimal
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Mdp(NamedTuple):
+    """A tabular decision process with an end."""
+
+    transition: np.ndarray  # [S, A, S]; rows sum to 1, or to less where an episode may end
+    reward: np.ndarray  # [S, A] expected
+    start: np.ndarray  # [S] probabilities
+    horizon: int  # steps
+
+
+def best_return(mdp: Mdp) -> float:
+    """Expected return of the best policy within the horizon (backward induction: Puterman 1994, section 4.5)."""
+    value = np.zeros(len(mdp.start))
+    for _ in range(mdp.horizon):
+        value = (mdp.reward + mdp.transition @ value).max(-1)
+    return float(mdp.start @ value)
+
+
+def frozen_lake(env: Any, params: Any) -> Mdp:
+    """The map with its slips: a direction to either side of the one meant, each half of what success leaves."""
+    from gymnax.environments.misc.frozen_lake import GOAL, HOLE, START
+
+    tiles = np.asarray(env.desc)
+    slips = {0: env.success_rate, 1: (1 - env.success_rate) / 2, -1: (1 - env.success_rate) / 2}
+    transition, reward = np.zeros((tiles.size, 4, tiles.size)), np.zeros((tiles.size, 4))
+    for place, action, offset in np.ndindex(tiles.size, 4, 3):
+        chance = slips[offset - 1] if env.is_slippery else float(offset == 1)
+        move = ((0, -1), (1, 0), (0, 1), (-1, 0))[(action + offset - 1) % 4]
+        row, column = np.clip(np.array(divmod(place, tiles.shape[1])) + move, 0, np.array(tiles.shape) - 1)
+        tile = tiles[row, column]
+        reward[place, action] += chance * (tile == GOAL)
+        if tile not in (HOLE, GOAL):
+            transition[place, action, row * tiles.shape[1] + column] += chance
+    return Mdp(transition, reward, (tiles.ravel() == START).astype(float), params.max_steps_in_episode)
+
+
+def four_rooms(env: Any, params: Any) -> Mdp:
+    """The fixed start and goal; gymnax moves at random with 4/3 of ``fail_prob``, the chosen action among the four."""
+    free, goal = np.asarray(env.env_map), tuple(np.asarray(env.goal_fixed))
+    moves = np.asarray(env.directions)
+    random = float(params.fail_prob) * 4 / 3
+    transition, reward = np.zeros((free.size, 4, free.size)), np.zeros((free.size, 4))
+    for y, x in np.argwhere(free):
+        for action, moved in np.ndindex(4, 4):
+            chance = random / 4 + (1 - random) * (action == moved)
+            to = tuple(np.array((y, x)) + moves[moved])
+            to = to if free[to] else (y, x)
+            place = np.ravel_multi_index((y, x), free.shape)
+            if to == goal:
+                reward[place, action] += chance
+            else:
+                transition[place, action, np.ravel_multi_index(to, free.shape)] += chance
+    start = np.zeros(free.shape)
+    start[tuple(np.asarray(env.pos_fixed))] = 1.0
+    return Mdp(transition, reward, start.ravel(), params.max_steps_in_episode)
+
+
+def deep_sea(env: Any, params: Any) -> Mdp:
+    """A column a state: every step goes one row down, so that the horizon is the row. Deterministic ones only."""
+    size, last = env.size, env.size - 1
+    transition, reward = np.zeros((size, 2, size)), np.zeros((size, 2))
+    for column in range(size):
+        transition[column, 0, max(column - 1, 0)] = 1.0
+        transition[column, 1, min(column + 1, last)] = 1.0
+        reward[column, 1] = (column == last) - params.unscaled_move_cost / size
+    return Mdp(transition, reward, np.eye(size)[0], size)
+
+
+def catch(env: Any, params: Any) -> Mdp:
+    """A state is how far the paddle is from the ball's column, for each row of the ball."""
+    rows, columns = env.rows, env.columns
+    shape = (rows, columns, columns)  # the ball's row and column, the paddle's column
+    count = int(np.prod(shape))
+    transition, reward = np.zeros((count, 3, count)), np.zeros((count, 3))
+    for y, ball, paddle, action in np.ndindex(rows - 1, columns, columns, 3):
+        here = np.ravel_multi_index((y, ball, paddle), shape)
+        moved = int(np.clip(paddle + action - 1, 0, columns - 1))
+        if y + 1 == rows - 1:
+            reward[here, action] = 1.0 if moved == ball else -1.0
+        else:
+            transition[here, action, np.ravel_multi_index((y + 1, ball, moved), shape)] = 1.0
+    start = np.zeros(shape)
+    start[0, :, columns // 2] = 1 / columns
+    return Mdp(transition, reward, start.ravel(), params.max_steps_in_episode)
+
+
+def discounting_chain(env: Any, params: Any) -> Mdp:
+    """One choice: what each first action pays, if its time comes before the limit."""
+    pays = np.where(np.arange(env.n_actions) == env.mapping_seed, params.optimal_return, 1.0)
+    pays = pays * (np.asarray(params.reward_timestep) <= params.max_steps_in_episode)
+    return Mdp(np.zeros((1, env.n_actions, 1)), pays[None], np.ones(1), 1)
+
+
+def umbrella_chain(env: Any, params: Any) -> Mdp:
+    """One choice, under either need; the coin tosses on the way are worth 0 on average."""
+    return Mdp(np.zeros((2, 2, 2)), np.where(np.eye(2), 1.0, -1.0), np.full(2, 0.5), 1)
+
+
+TABLES: dict[str, Callable[[Any, Any], Mdp]] = {
+    "Catch-bsuite": catch,
+    "DeepSea-bsuite": deep_sea,
+    "DiscountingChain-bsuite": discounting_chain,
+    "FourRooms-misc": four_rooms,
+    "FrozenLake-misc": frozen_lake,
+    "UmbrellaChain-bsuite": umbrella_chain,
+}
+"""Environments whose best return is computed. The others' is not known, or (MetaMaze) asks for memory."""
+
+
+def best_return_of(env_id: str, **kwargs: Any) -> float | None:
+    """The best possible expected return with gymnax's default parameters; None where it is not computed."""
+    from purejaxdqn.core.environments import underlying_environment
+
+    if env_id not in TABLES:
+        return None
+    env = underlying_environment(env_id, kwargs)
+    return best_return(TABLES[env_id](env, env.default_params))
+
+
+def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) -> np.ndarray:
+    """Undiscounted returns [episodes] of uniformly random actions, an environment for each episode."""
+    import jax
+    import jax.numpy as jnp
+
+    from purejaxdqn.core.environments import underlying_environment
+
+    env = underlying_environment(env_id, kwargs)
+    params = env.default_params
+
+    def episode(key: jax.Array) -> jax.Array:
+        reset_key, run_key = jax.random.split(key)
+        _, state = env.reset(reset_key, params)
+
+        def going(carry: tuple[Any, ...]) -> jax.Array:
+            return ~carry[2]
+
+        def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            key, state, _, total = carry
+            key, action_key, step_key = jax.random.split(key, 3)
+            action = jax.random.randint(action_key, (), 0, env.num_actions)
+            _, state, reward, terminated, truncated, _ = env.step(step_key, state, action, params)
+            return key, state, jnp.asarray(terminated | truncated), total + jnp.asarray(reward, jnp.float32)
+
+        # The first step outside the loop settles the types of the state, which a reset leaves weak.
+        first = step((run_key, state, jnp.asarray(False), jnp.float32(0)))
+        return jax.lax.while_loop(going, step, first)[3]
+
+    return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(seed), episodes)))
+
+
+def mean_and_error(returns: np.ndarray) -> tuple[float, float]:
+    """Mean of returns [N] and its standard error."""
+    return float(returns.mean(dtype=np.float64)), float(returns.std(ddof=1) / np.sqrt(len(returns)))
+
+
+def main() -> None:
+    from benchmarks import harness
+
+    rows = []
+    for env_id in (*TABLES, "MetaMaze-misc", "Pong-misc"):
+        mean, error = mean_and_error(random_returns(env_id, episodes=1_000))
+        best = best_return_of(env_id)
+        rows.append({"environment": env_id, "best": "" if best is None else best, "random": mean, "its error": error})
+    print(harness.table(rows))
+
+
+if __name__ == "__main__":
+    main()
