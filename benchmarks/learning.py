@@ -1,0 +1,332 @@
+"""What do the shipped configs learn, on seeds that no search has seen?
+
+A row is a config, its length and its number of seeds, trained by the command (`purejaxdqn.train`). Scores are greedy
+returns of the final parameters over 100 episodes or more; no seed is left out and no checkpoint is picked. What a row
+asks for is the lower end of the 95% interval of the interquartile mean over its seeds, or how many seeds reach a line.
+
+    python -m benchmarks.learning --list            the rows, and what they ask
+    python -m benchmarks.learning --row catch/dqn   one row (or several); replaces its lines in results/learning.csv
+    python -m benchmarks.learning --all             all rows for a CPU, those first that are not there: hours
+    python -m benchmarks.learning --table           the table and the pictures from results/learning.csv, no training
+    python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
+
+Which seeds a search has used stands in its config's header, ``# search: ... seed=N``: it trains with N and tests again
+with N + 1. A row that would use either is refused.
+"""
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.optimal import best_return_of, mean_and_error, random_returns
+from purejaxdqn.host.statistics import iqm, iqm_interval
+
+SEED = 2026
+"""Of all rows; each row's seeds are its indices."""
+COLUMNS = (
+    "row",
+    "environment",
+    "preset",
+    "seed",
+    "env_steps",
+    "final_eval_return",
+    "training_return",
+    "auc",
+    "first_solved_step",
+)
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    configs: tuple[str, ...]  # later ones are laid over the first
+    steps: int
+    asked: float | str | None = None  # a number, "best" (90% of the best possible return), "random", or None
+    on_seeds: int | None = None  # this many seeds must reach ``asked``, not the interval's lower end
+    column: str = "final_eval_return"
+    seeds: int = 30
+    overrides: tuple[str, ...] = ()
+    gpu: bool = False  # too long for a CPU: not among --all
+    note: str = ""
+
+    @property
+    def preset(self) -> str:
+        """What is laid over the environment's config."""
+        return "+".join(self.configs[1:]) or "dqn"
+
+
+_MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+_PPO = {"asterix": 15.0, "breakout": 28.0, "freeway": 58.0, "space_invaders": 131.0}  # the gymnax README
+_PUBLISHED = {"asterix": 16.7, "breakout": 10.1, "freeway": 50.2, "space_invaders": 43.7}  # Young and Tian 2019
+
+
+def _published_setting(game: str) -> tuple[str, ...]:
+    sticky = ("env.sticky_actions=0.1", "env.kwargs.use_minimal_action_set=false")
+    # Nothing but its cap ends an episode of Freeway; elsewhere the cap is raised out of the way.
+    return sticky if game == "freeway" else (*sticky, "env.params.max_steps_in_episode=10_000")
+
+
+ROWS: dict[str, Row] = {
+    "cartpole/cleanrl": Row(("cartpole_cleanrl",), 500_000, 498.4, column="training_return"),
+    "cartpole/dqn": Row(("cartpole",), 200_000, 500.0, on_seeds=29),
+    "cartpole/100k": Row(("cartpole",), 100_000, 500.0, on_seeds=29),
+    "acrobot/dqn": Row(("acrobot",), 100_000, -80.0),
+    "mountaincar/dqn": Row(("mountaincar",), 120_000, -110.0),
+    "catch/dqn": Row(("catch",), 100_000, 0.95),
+    "discounting_chain/dqn": Row(("discounting_chain",), 100_000, "best"),
+    "umbrella_chain/dqn": Row(
+        ("umbrella_chain",), 100_000, "best", overrides=("evaluation.final_episodes=10_000",), note="10,000 episodes"
+    ),
+    "memory_chain/dqn": Row(("memory_chain",), 100_000, note="needs memory, which this family has not: chance"),
+    "deepsea/8": Row(("deepsea",), 80_000, 0.9, on_seeds=24, note="10,000 episodes of training"),
+    "deepsea/10": Row(
+        ("deepsea",), 100_000, 0.9, on_seeds=24, overrides=("env.kwargs.size=10",), note="10,000 episodes of training"
+    ),
+    "frozen_lake/dqn": Row(
+        ("frozen_lake",), 200_000, 0.70, overrides=("evaluation.final_episodes=1_000",), note="1,000 episodes"
+    ),
+    "four_rooms/dqn": Row(("four_rooms",), 1_000_000, "random"),
+    "meta_maze/dqn": Row(("meta_maze",), 1_000_000, "random"),
+    "pong/dqn": Row(("pong",), 1_000_000, "random"),
+    **{
+        f"{game}/1m": Row((f"minatar/{game}",), 1_000_000, asked, seeds=5)
+        for game, asked in (("breakout", 8.0), ("freeway", 35.0), ("space_invaders", 30.0))
+    },
+    **{
+        f"{game}/10m": Row((f"minatar/{game}",), 10_000_000, _PPO.get(game), gpu=True, note="for a GPU")
+        for game in _MINATAR
+    },
+    **{
+        f"{game}/published": Row(
+            (f"minatar/{game}",),
+            5_000_000,
+            _PUBLISHED.get(game),
+            overrides=_published_setting(game),
+            gpu=True,
+            note="sticky actions, six actions; for a GPU",
+        )
+        for game in _MINATAR
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--row", nargs="+", metavar="NAME")
+    which.add_argument("--all", action="store_true", help="all rows for a CPU")
+    which.add_argument("--gpu", action="store_true", help="the rows of 5 and 10 million steps")
+    which.add_argument("--table", action="store_true")
+    which.add_argument("--list", action="store_true")
+    which.add_argument("--quick", action="store_true")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the test (default {SEED})")
+    parser.add_argument("--rehearse", action="store_true", help="20,000 steps and two seeds of each row, nothing kept")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(harness.table([describe(name, row) for name, row in ROWS.items()]))
+        return
+    if arguments.table:
+        print(harness.table(summarise(read())))
+        draw(read())
+        return
+    names = arguments.row or [name for name, row in ROWS.items() if row.gpu == arguments.gpu]
+    if arguments.quick:
+        names = ["catch/dqn"]
+    if unknown := [name for name in names if name not in ROWS]:
+        parser.error(f"no row is called {unknown[0]!r}; --list has them")
+    for name in names:
+        if overlap := find_overlap(ROWS[name].configs, arguments.seed):
+            parser.error(overlap)
+    if arguments.all:
+        there = {one["row"] for one in read()}
+        names.sort(key=lambda name: name in there)
+    short = arguments.quick or arguments.rehearse
+    for name in names:
+        row = ROWS[name]._replace(steps=21_000, seeds=2) if short else ROWS[name]
+        with tempfile.TemporaryDirectory() as scratch:
+            lines = train(name, row, (arguments.out or Path(scratch)) / name.replace("/", "-"), arguments.seed)
+        if not short:
+            harness.write("learning", [*(one for one in read() if one["row"] != name), *lines])
+        print(harness.table(summarise(lines)), flush=True)
+
+
+def describe(name: str, row: Row) -> dict[str, Any]:
+    """A row of ``--list``."""
+    line = f"{row.on_seeds} of {row.seeds} seeds" if row.on_seeds else f"IQM over {row.seeds} seeds, lower end"
+    return {
+        "row": name,
+        "configs": " ".join((*row.configs, *row.overrides)),
+        "steps": f"{row.steps:,}",
+        "asked": "-" if row.asked is None else row.asked,
+        "of": f"{row.column}, {line}",
+        "note": row.note,
+    }
+
+
+def train(name: str, row: Row, folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Train all seeds of a row with the command -> lines of ``learning.csv``."""
+    from purejaxdqn.host.metrics import read_metrics
+
+    if not (folder / "summary.json").exists():
+        options = [option for config in row.configs for option in ("--config", config)]
+        numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
+        line = [sys.executable, "-m", "purejaxdqn.train", *options, *row.overrides, *numbers]
+        print(f"{name}: {' '.join(line[3:])}", file=sys.stderr, flush=True)
+        subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=harness.ROOT, check=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    areas = read_metrics(folder / "metrics.csv").eval_return.mean(1, dtype=np.float64)
+    return [
+        {
+            "row": name,
+            "environment": summary["env_id"],
+            "preset": row.preset,
+            "seed": k,
+            "env_steps": summary["total_timesteps"],
+            "final_eval_return": summary["final_eval_return"][k],
+            "training_return": summary["training_return"][k],
+            "auc": float(areas[k]),
+            "first_solved_step": summary["first_solved_step"][k],
+        }
+        for k in range(row.seeds)
+    ]
+
+
+def steps_of(row: Row) -> int:
+    """The row's steps, or the most below them that make whole periods of the target network."""
+    from purejaxdqn.host.configs import read_config
+
+    schedule = read_config(row.configs, row.overrides).config.schedule
+    return schedule.warmup + (row.steps - schedule.warmup) // schedule.target_every * schedule.target_every
+
+
+def find_overlap(configs: Sequence[str], seed: int) -> str:
+    """What is wrong with testing these configs by ``seed``, or nothing."""
+    for config in configs:
+        path = harness.ROOT / "configs" / f"{config}.yaml"
+        for found in searched_seeds(path.read_text(encoding="utf-8")):
+            if seed in (found, found + 1):
+                return f"seed {seed} is among those of the search behind {config}.yaml ({found} and {found + 1})"
+    return ""
+
+
+def searched_seeds(text: str) -> list[int]:
+    """The seeds of searches that a config's header names."""
+    lines = re.findall(r"^# search: .*$", text, re.MULTILINE)
+    seeds = [re.search(r"\bseed=(\d+)", line) for line in lines]
+    if None in seeds:
+        raise SystemExit(f"a header names a search without its seed: {lines}")
+    return [int(found[1]) for found in seeds if found]
+
+
+def read() -> list[dict[str, Any]]:
+    """The lines of ``results/learning.csv``."""
+    path = harness.RESULTS / "learning.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summarise(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row of the table for each row of the benchmark."""
+    lines = list(lines)
+    names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
+    return [summarise_row(name, [one for one in lines if one["row"] == name]) for name in names]
+
+
+def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Scores beside what was asked, what is possible and what chance gets."""
+    row = ROWS[name]
+    scores = np.array([float(one[row.column]) for one in lines])
+    interval = iqm_interval(scores) or (np.nan, np.nan)
+    asked = wanted(row, lines[0]["environment"])
+    best = best_return_of(lines[0]["environment"], **kwargs_of(row))
+    if row.on_seeds:
+        reached = int((scores >= row.asked).sum())
+        met, found = reached >= row.on_seeds, f"{reached} of {len(scores)} at {row.asked:g}"
+        wish = f"{row.on_seeds} at {row.asked:g}"
+    else:
+        met, found = asked is not None and interval[0] >= asked, ""
+        wish = "-" if asked is None else f"{asked:.4g}"
+    solved = sorted(int(one["first_solved_step"]) for one in lines if one["first_solved_step"] not in ("", None))
+    return {
+        "row": name,
+        "steps": f"{int(lines[0]['env_steps']):,}",
+        "seeds": len(scores),
+        "IQM": f"{iqm(scores):.4g}",
+        "95% CI": f"{interval[0]:.4g} to {interval[1]:.4g}",
+        "lowest seed": f"{scores.min():.4g}",
+        "seeds that reach it": found,
+        "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",
+        "best possible": "-" if best is None else f"{best:.4g}",
+        "asked": wish,
+        "reached": "-" if asked is None else "yes" if met else "no",
+        "note": " ".join(filter(None, ("training return;" if row.column != "final_eval_return" else "", row.note))),
+    }
+
+
+def wanted(row: Row, env_id: str) -> float | None:
+    """The number that a row asks for."""
+    match row.asked:
+        case "best":
+            best = best_return_of(env_id, **kwargs_of(row))
+            assert best is not None
+            return 0.9 * best
+        case "random":
+            mean, error = mean_and_error(random_returns(env_id, episodes=1_000, **kwargs_of(row)))
+            return mean + 10 * error
+        case str():
+            raise ValueError(f"no row can ask for {row.asked!r}")
+        case _:
+            return row.asked
+
+
+def kwargs_of(row: Row) -> dict[str, Any]:
+    """How the row's environment is made."""
+    from purejaxdqn.host.configs import read_config
+
+    return dict(read_config(row.configs, row.overrides).config.env.kwargs)
+
+
+def draw(lines: Sequence[dict[str, Any]]) -> None:
+    """Every seed of every row, with the interval of the IQM and what was asked: ``results/learning.png``."""
+    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
+
+    names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
+    columns = 4
+    with plt.rc_context(STYLE):
+        shape = (-(-len(names) // columns), columns)
+        figure, grid = plt.subplots(*shape, figsize=(10.0, 1.7 * shape[0]), layout="constrained", squeeze=False)
+        for axes in grid.flat[len(names) :]:
+            axes.axis("off")
+        for axes, name in zip(grid.flat, names, strict=False):
+            mine = [one for one in lines if one["row"] == name]
+            scores = np.array([float(one[ROWS[name].column]) for one in mine])
+            low, high = iqm_interval(scores) or (np.nan, np.nan)
+            spread = np.linspace(-0.3, 0.3, len(scores))
+            axes.plot(scores, spread, "o", color=EVALUATION, alpha=0.45, markersize=3)
+            axes.plot([low, high], [0, 0], color=TRAINING, linewidth=3)
+            asked = wanted(ROWS[name], mine[0]["environment"])
+            if asked is not None:
+                axes.axvline(asked, color=SOLVED, linestyle="--", linewidth=1)
+            axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
+        figure.suptitle("Return of every seed (dots), 95% interval of their IQM (bar), what was asked (dashed)")
+        path = harness.RESULTS / "learning.png"
+        figure.savefig(path)
+        plt.close(figure)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

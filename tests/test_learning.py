@@ -1,0 +1,59 @@
+"""The learning benchmark: its rows can run, its table counts rightly, and it refuses seeds that a search has seen."""
+
+import pytest
+
+from benchmarks import harness, learning
+from purejaxdqn.host.configs import load_config
+
+
+@pytest.mark.parametrize("name", learning.ROWS)
+def test_every_row_is_a_config_that_can_run_for_the_steps_it_names(name):
+    row = learning.ROWS[name]
+    steps = learning.steps_of(row)
+    assert row.steps - 1_000 < steps <= row.steps
+    config = load_config(row.configs, (*row.overrides, f"total_timesteps={steps}", f"num_seeds={row.seeds}"))
+    assert config.evaluation.final_episodes >= 100
+
+
+def test_no_row_is_tested_on_seeds_that_found_its_config():
+    assert [name for name, row in learning.ROWS.items() if learning.find_overlap(row.configs, learning.SEED)] == []
+
+
+def test_the_seeds_of_a_search_and_of_its_second_test_are_refused(capsys, monkeypatch):
+    (searched,) = learning.searched_seeds((harness.ROOT / "configs" / "mountaincar.yaml").read_text())
+    for seed, refused in ((searched - 1, False), (searched, True), (searched + 1, True), (searched + 2, False)):
+        assert bool(learning.find_overlap(("catch", "mountaincar"), seed)) is refused
+    monkeypatch.setattr("sys.argv", ["learning", "--row", "catch/dqn", "mountaincar/dqn", "--seed", str(searched)])
+    with pytest.raises(SystemExit, match="2"):
+        learning.main()
+    assert f"seed {searched} is among those of the search behind mountaincar.yaml" in capsys.readouterr().err
+
+
+def test_a_header_with_a_search_and_no_seed_is_no_licence():
+    assert learning.searched_seeds("# text\n# search: trials=3 seed=5 seeds=4\n# search: seed=9\n") == [5, 9]
+    with pytest.raises(SystemExit, match="without its seed"):
+        learning.searched_seeds("# search: seeds=4 trials=3\n")
+
+
+def lines_of(name: str, environment: str, scores: list[float]) -> list[dict]:
+    common = {"row": name, "environment": environment, "env_steps": "100000", "training_return": "0"}
+    return [{**common, "final_eval_return": str(score), "first_solved_step": ""} for score in scores]
+
+
+def test_a_row_is_reached_by_the_lower_end_of_the_interval_and_not_by_the_mean():
+    near = [0.9, 0.92, 0.94, 0.96, 0.98, 1.0, 1.0, 1.0]
+    assert learning.summarise_row("catch/dqn", lines_of("catch/dqn", "Catch-bsuite", near))["reached"] == "no"
+    clear = [0.94, *[0.99] * 7]
+    assert learning.summarise_row("catch/dqn", lines_of("catch/dqn", "Catch-bsuite", clear))["reached"] == "yes"
+
+
+@pytest.mark.parametrize(("good", "reached"), [(28, "no"), (29, "yes")])
+def test_a_row_may_ask_for_a_number_of_seeds(good, reached):
+    lines = lines_of("cartpole/100k", "CartPole-v1", [500.0] * good + [499.99] * (30 - good))
+    row = learning.summarise_row("cartpole/100k", lines)
+    assert (row["reached"], row["seeds that reach it"]) == (reached, f"{good} of 30 at 500")
+
+
+def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
+    row = learning.ROWS["discounting_chain/dqn"]
+    assert learning.wanted(row, "DiscountingChain-bsuite") == pytest.approx(0.9 * 1.1)
