@@ -1,0 +1,201 @@
+"""What does each addition to DQN give by itself, and what does Rainbow lose without it?
+
+CartPole, Acrobot and Catch for 50,000 steps, ten seeds: DQN, DQN with one addition, Rainbow, and Rainbow less one of
+its six parts. Nothing else differs: no variant has a learning rate of its own. An addition is held against DQN, and
+what is less than Rainbow against Rainbow, by the probability that a run of the one scores higher than a run of the
+other (Agarwal et al. 2021, section 4.3).
+
+    python -m benchmarks.ablation              an hour on two cores
+    python -m benchmarks.ablation --quick      under a minute: two variants of Catch, short, nothing kept
+    python -m benchmarks.ablation --minatar    the five MinAtar games for 1,000,000 steps, five seeds: for a GPU
+    python -m benchmarks.ablation --table      the table and the picture from results/ablation.csv, no training
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import harness
+from purejaxdqn.host.statistics import iqm, iqm_interval, probability_of_improvement
+
+SEED = 2026
+ADDITIONS = (
+    "double_dqn",
+    "dueling",
+    "n_step",
+    "per",
+    "noisy",
+    "c51",
+    "qr_dqn",
+    "iqn",
+    "fqf",
+    "munchausen",
+)
+
+
+class Setting(NamedTuple):
+    """Plain DQN on an environment."""
+
+    config: str
+    overrides: tuple[str, ...]  # a reward scale keeps values within the support of C51, -10 to 10
+    exploration: tuple[float, float]  # start and end, which Rainbow less its noise takes back
+
+
+SETTINGS: dict[str, Setting] = {
+    "CartPole": Setting("cartpole_cleanrl", ("schedule.warmup=1_000", "reward.scale=0.1"), (1.0, 0.05)),
+    "Acrobot": Setting("acrobot", ("reward.scale=0.1",), (1.0, 0.1)),
+    "Catch": Setting("catch", (), (1.0, 0.05)),
+}
+MINATAR: dict[str, Setting] = {
+    name.title().replace("_", ""): Setting(f"minatar/{name}", ("reward.scale=0.1",), (1.0, 0.1))
+    for name in ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+}
+
+
+class Variant(NamedTuple):
+    """What is laid over a setting."""
+
+    presets: tuple[str, ...]
+    overrides: tuple[str, ...]
+    against: str | None  # the variant that it is held against
+
+
+def variants(setting: Setting) -> dict[str, Variant]:
+    """DQN, its single additions, Rainbow, and Rainbow less each of its parts."""
+    start, end = setting.exploration
+    less = {
+        "double": ("bootstrap.kind=greedy",),
+        "dueling": ("network.dueling=false",),
+        "n steps": ("n_step=1",),
+        "PER": ("replay.kind=uniform",),
+        "noise": ("network.noisy=false", f"exploration.start={start}", f"exploration.end={end}"),
+        "C51": ("distribution.kind=scalar",),
+    }
+    return {
+        "DQN": Variant((), (), None),
+        **{f"+ {name}": Variant((name,), (), "DQN") for name in ADDITIONS},
+        "Rainbow": Variant(("rainbow",), (), "DQN"),
+        **{f"Rainbow - {name}": Variant(("rainbow",), undo, "Rainbow") for name, undo in less.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--minatar", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    arguments = parser.parse_args()
+    name = "ablation_minatar" if arguments.minatar else "ablation"
+    if arguments.table:
+        with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            show(name, list(csv.DictReader(file)), keep=True)
+        return
+    settings = MINATAR if arguments.minatar else SETTINGS
+    steps, seeds = (1_000_000, 5) if arguments.minatar else (50_000, 10)
+    if arguments.quick:
+        settings, steps, seeds = {"Catch": SETTINGS["Catch"]}, 6_000, 2
+    lines: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.out or Path(scratch)
+        for environment, setting in settings.items():
+            chosen = list(variants(setting).items())[: 2 if arguments.quick else None]
+            for variant, what in chosen:
+                done = train(setting, what, folder / f"{environment}-{variant}".replace(" ", ""), steps, seeds)
+                lines += [{"environment": environment, "variant": variant, **line} for line in done]
+    if not arguments.quick:
+        harness.write(name, lines)
+    show(name, lines, keep=not arguments.quick)
+
+
+def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: int) -> list[dict[str, Any]]:
+    """Train all seeds with the command -> a line each."""
+    from purejaxdqn.host.metrics import read_metrics
+
+    if not (folder / "summary.json").exists():
+        configs = [option for config in (setting.config, *variant.presets) for option in ("--config", config)]
+        overrides = (*setting.overrides, *variant.overrides, f"total_timesteps={steps}")
+        line = [sys.executable, "-m", "purejaxdqn.train", *configs, *overrides, f"seed={SEED}", f"num_seeds={seeds}"]
+        print(" ".join(line[3:]), file=sys.stderr, flush=True)
+        subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=harness.ROOT, check=True)
+    final = json.loads((folder / "summary.json").read_text())["final_eval_return"]
+    areas = read_metrics(folder / "metrics.csv").eval_return.mean(1, dtype=np.float64)
+    return [{"seed": k, "final_eval_return": final[k], "auc": float(areas[k])} for k in range(seeds)]
+
+
+def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each environment and variant."""
+    scores: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for key in dict.fromkeys((one["environment"], one["variant"]) for one in lines):
+        mine = [one for one in lines if (one["environment"], one["variant"]) == key]
+        scores[key] = {name: np.array([float(one[name]) for one in mine]) for name in ("final_eval_return", "auc")}
+    rows = []
+    for (environment, variant), mine in scores.items():
+        against = variants({**SETTINGS, **MINATAR}[environment])[variant].against
+        final, interval = mine["final_eval_return"], iqm_interval(mine["final_eval_return"])
+        better = {"final_eval_return": "", "auc": ""}
+        if against and (environment, against) in scores:
+            for name, values in mine.items():
+                chance, (low, high) = probability_of_improvement(values, scores[environment, against][name])
+                better[name] = f"{chance:.2f} ({low:.2f} to {high:.2f})"
+        rows.append(
+            {
+                "environment": environment,
+                "variant": variant,
+                "final return, IQM": f"{iqm(final):.4g}",
+                "95% CI": "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}",
+                "area under the curve, IQM": f"{iqm(mine['auc']):.4g}",
+                "better than": against or "",
+                "at the end": better["final_eval_return"],
+                "by area": better["auc"],
+            }
+        )
+    return rows
+
+
+def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
+    """Print the table, and draw the picture if it is to be kept."""
+    print(harness.table(summarise(lines)))
+    if keep:
+        draw(harness.RESULTS / f"{name}.png", lines)
+
+
+def draw(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Areas under the curve by variant: every seed, and the interval of their IQM."""
+    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
+
+    environments = list(dict.fromkeys(one["environment"] for one in lines))
+    names = list(dict.fromkeys(one["variant"] for one in lines))
+    with plt.rc_context(STYLE):
+        size = (1.6 + 2.8 * len(environments), 0.6 + 0.25 * len(names))
+        figure, grid = plt.subplots(
+            1, len(environments), figsize=size, layout="constrained", sharey=True, squeeze=False
+        )
+        for axes, environment in zip(grid.flat, environments, strict=True):
+            for place, variant in enumerate(names):
+                areas = [
+                    float(one["auc"]) for one in lines if (one["environment"], one["variant"]) == (environment, variant)
+                ]
+                interval = iqm_interval(np.array(areas))
+                axes.plot(areas, [place] * len(areas), "o", color=EVALUATION, alpha=0.35, markersize=3)
+                if interval:
+                    axes.plot(interval, [place, place], color=TRAINING, linewidth=3)
+                if variant in ("DQN", "Rainbow"):
+                    axes.axvline(iqm(np.array(areas)), color=SOLVED, linestyle="--", linewidth=0.8)
+            axes.set(title=environment, xlabel="area under the curve", yticks=range(len(names)), yticklabels=names)
+        grid[0, 0].invert_yaxis()
+        figure.savefig(path)
+        plt.close(figure)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The ablation: its variants run, each differs from what it is held against in what it names, the table is right."""
+
+import pytest
+
+from benchmarks import ablation
+from purejaxdqn.host.configs import load_config
+
+
+def config_of(setting, variant, steps):
+    overrides = (*setting.overrides, *variant.overrides, f"total_timesteps={steps}")
+    return load_config((setting.config, *variant.presets), overrides).model_dump()
+
+
+@pytest.mark.parametrize("environment", [*ablation.SETTINGS, *ablation.MINATAR])
+def test_every_variant_is_a_config_that_can_run_and_differs_from_what_it_is_held_against(environment):
+    setting = {**ablation.SETTINGS, **ablation.MINATAR}[environment]
+    steps = 1_000_000 if environment in ablation.MINATAR else 50_000
+    variants = ablation.variants(setting)
+    configs = {name: config_of(setting, variant, steps) for name, variant in variants.items()}
+    assert len(configs) == 1 + len(ablation.ADDITIONS) + 1 + 6
+    for name, variant in variants.items():
+        if variant.against:
+            assert configs[name] != configs[variant.against], name
+    assert configs["DQN"]["exploration"] == configs["Rainbow - noise"]["exploration"]
+
+
+def changed(one, other):
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_rainbow_less_a_part_changes_nothing_but_that_part():
+    setting = ablation.SETTINGS["Catch"]
+    variants = ablation.variants(setting)
+    configs = {name: config_of(setting, variant, 50_000) for name, variant in variants.items()}
+    parts = {
+        "double": {"bootstrap"},
+        "dueling": {"network"},
+        "n steps": {"n_step"},
+        "PER": {"replay"},
+        "noise": {"network", "exploration"},
+        "C51": {"distribution"},
+    }
+    for name, keys in parts.items():
+        assert changed(configs["Rainbow"], configs[f"Rainbow - {name}"]) == keys
+
+
+def test_probabilities_are_those_of_pairs_and_the_comparison_is_the_one_named():
+    def lines(variant, scores):
+        return [{"environment": "Catch", "variant": variant, "final_eval_return": x, "auc": -x} for x in scores]
+
+    rows = ablation.summarise(
+        [*lines("DQN", [0, 1]), *lines("+ per", [0, 3]), *lines("Rainbow", [5, 6]), *lines("Rainbow - PER", [1, 2])]
+    )
+    found = {row["variant"]: (row["better than"], row["at the end"][:4], row["by area"][:4]) for row in rows}
+    # per: 0 beats none and ties once, 3 beats both: (0.5 + 2) / 4.
+    assert found == {
+        "DQN": ("", "", ""),
+        "+ per": ("DQN", "0.62", "0.38"),
+        "Rainbow": ("DQN", "1.00", "0.00"),
+        "Rainbow - PER": ("Rainbow", "0.00", "1.00"),
+    }
