@@ -135,8 +135,8 @@ def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each environment and variant."""
     scores: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for key in dict.fromkeys((one["environment"], one["variant"]) for one in lines):
-        mine = [one for one in lines if (one["environment"], one["variant"]) == key]
-        scores[key] = {name: np.array([float(one[name]) for one in mine]) for name in ("final_eval_return", "auc")}
+        runs = [one for one in lines if (one["environment"], one["variant"]) == key]
+        scores[key] = {name: np.array([float(one[name]) for one in runs]) for name in ("final_eval_return", "auc")}
     rows = []
     for (environment, variant), mine in scores.items():
         against = variants({**SETTINGS, **MINATAR}[environment])[variant].against
