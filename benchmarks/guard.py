@@ -1,0 +1,109 @@
+"""Has the compiled program grown? Figures that do not depend on how fast the machine is.
+
+For every preset on CartPole: the instructions, fusions and loops of the compiled segment (all that a run repeats:
+acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step as it is handed to
+the compiler. `tests/test_guard.py` holds them against `results/guard.csv`, where they are stored with the version of
+jaxlib that compiled them.
+
+    python -m benchmarks.guard            beside what is stored: a minute
+    python -m benchmarks.guard --store    stores them
+    python -m benchmarks.guard --quick    plain DQN only
+"""
+
+import argparse
+import csv
+import os
+import re
+from typing import Any
+
+from benchmarks import harness
+
+PRESETS = (
+    "dqn",
+    "double_dqn",
+    "dueling",
+    "n_step",
+    "per",
+    "noisy",
+    "c51",
+    "qr_dqn",
+    "iqn",
+    "fqf",
+    "munchausen",
+    "rainbow",
+)
+COUNTED = ("instructions", "fusions", "loops", "update flops")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    os.environ.setdefault("NPROC", "1")
+    rows = [measure(preset) for preset in PRESETS[: 1 if arguments.quick else None]]
+    if arguments.store:
+        print(harness.table(rows))
+        print(harness.write("guard", rows))
+        return
+    before = stored()
+    print(harness.table([{**row, "grown by": grown(row, before.get(row["preset"]))} for row in rows]))
+
+
+def measure(preset: str) -> dict[str, Any]:
+    """Count what the compiler makes of a preset on CartPole."""
+    import jax
+    import jaxlib
+
+    from purejaxdqn import load_config
+    from purejaxdqn.core.compiling import compile_runs
+    from purejaxdqn.core.loop import make_program
+
+    config = load_config(("cartpole_cleanrl", preset), ("total_timesteps=20_000",))
+    program, hparams = make_program(config), config.hparams()
+    state = jax.eval_shape(program.init, hparams, jax.random.key(0))
+    segment = jax.jit(lambda hparams, state: program.segment(hparams, state, 2))
+    text = compile_runs(segment, "cpu", hparams, state).as_text()
+    return {
+        "preset": preset,
+        "jaxlib": jaxlib.__version__,
+        "instructions": len(re.findall(r"^\s+(?:ROOT )?%?[\w.-]+ = ", text, re.MULTILINE)),
+        "fusions": len(re.findall(r" fusion\(", text)),
+        "loops": len(re.findall(r" while\(", text)),
+        "update flops": update_flops(config),
+    }
+
+
+def update_flops(config: Any) -> float:
+    """FLOPs of ``Agent.update`` before the compiler changes it: the same on every machine."""
+    import jax
+    import jax.numpy as jnp
+
+    from purejaxdqn.core.agent import make_agent
+    from purejaxdqn.core.environments import make_environment
+    from purejaxdqn.core.types import Batch, Transition
+
+    env = make_environment(**config.env.making())
+    agent, hparams, size = make_agent(config, env), config.hparams(), config.replay.batch_size
+    obs, ones = jnp.zeros((size, *env.obs_shape), env.obs_dtype), jnp.ones(size)
+    batch = Batch(Transition(obs, jnp.zeros(size, jnp.int32), ones, ones, obs), ones, jnp.zeros(size, jnp.int32))
+    learner = jax.eval_shape(agent.init, hparams, jax.random.key(0))
+    lowered = jax.jit(agent.update).lower(hparams, learner, batch, jax.random.key(0), jnp.int32(0))
+    return float((lowered.cost_analysis() or {})["flops"])
+
+
+def stored() -> dict[str, dict[str, Any]]:
+    """The stored figures by preset."""
+    with (harness.RESULTS / "guard.csv").open(encoding="utf-8", newline="") as file:
+        return {row["preset"]: row for row in csv.DictReader(file)}
+
+
+def grown(row: dict[str, Any], before: dict[str, Any] | None) -> str:
+    """By how much each figure is above the stored one, in per cent."""
+    if before is None or before["jaxlib"] != row["jaxlib"]:
+        return "not stored for this jaxlib"
+    return ", ".join(f"{100 * (row[name] / float(before[name]) - 1):+.1f}%" for name in COUNTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""The compiled programs stay as small as they were stored, whatever the machine."""
+
+import jaxlib
+import pytest
+
+from benchmarks import guard
+
+ROOM = 0.03
+"""A compiler for another processor may fuse a little otherwise."""
+
+
+@pytest.mark.parametrize("preset", guard.PRESETS)
+def test_the_compiled_segment_and_the_gradient_step_have_not_grown(preset):
+    before = guard.stored()[preset]
+    if before["jaxlib"] != jaxlib.__version__:
+        pytest.skip(f"figures are of jaxlib {before['jaxlib']}, another release compiles otherwise")
+    now = guard.measure(preset)
+    for name in guard.COUNTED:
+        assert now[name] == pytest.approx(float(before[name]), rel=ROOM), f"{name}: python -m benchmarks.guard --store"
