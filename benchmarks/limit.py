@@ -1,0 +1,298 @@
+"""How near is a gradient step to what this machine can do, and where does a run's time go?
+
+One thread, CartPole in CleanRL's setting. First table: FLOPs and bytes of a gradient step by the compiler's count, and
+the time of its matrix products alone, by NumPy and by XLA, beside the whole step. Second: the rates of products of
+these very sizes and of large ones. Third: microseconds of an iteration (10 environment steps, one update) by part, each
+part scanned by itself; what is left of the whole is evaluation and the seams.
+
+    python -m benchmarks.limit            a minute on two cores, one busy
+    python -m benchmarks.limit --quick    one round
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import harness
+
+SIZES = (4, 120, 84, 2)
+BATCH = 128
+LARGE = 2048
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(measure(**arguments.worker)))
+        return
+    rounds = 1 if arguments.quick else arguments.rounds
+    env = {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1"}
+    found = harness.answer(harness.start(__spec__.name, {"rounds": rounds}, env=env))
+    print(f"{harness.machine()}, one thread; medians of {rounds} rounds in turn\n")
+    for name, rows in found.items():
+        print(harness.table(rows), "", sep="\n")
+        if not arguments.quick:
+            print(harness.write(f"limit_{name}", rows), "", sep="\n")
+
+
+def measure(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """All three tables; every figure is the median of rounds in which everything was timed in turn."""
+    import numpy as np
+
+    runs: dict[str, Callable[[], float]] = {}
+    generator = np.random.default_rng(0)
+    products = {f"{m} x {k} x {n}": (m, k, n) for m, k, n in (*shapes(), (LARGE, LARGE, LARGE))}
+    for name, (m, k, n) in products.items():
+        a, b = (generator.normal(size=size).astype(np.float32) for size in ((m, k), (k, n)))
+        runs[f"NumPy {name}"] = numpy_product(a, b)
+        runs[f"XLA {name}"] = xla_product(a, b)
+    parts, flops, moved = parts_of_an_iteration()
+    runs |= parts
+    runs["XLA's products"] = xla_products()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(run())
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+
+    numpys = sum(seconds[f"NumPy {m} x {k} x {n}"] for m, k, n in shapes())
+    operations = sum(2.0 * m * k * n for m, k, n in shapes())
+    whole = seconds["whole iteration"]
+    step: list[dict[str, Any]] = [
+        {
+            "what": name,
+            "microseconds": 1e6 * value,
+            "GFLOP/s of the products": operations / value / 1e9,
+            "environment steps/s": 10 / value,
+        }
+        for name, value in (
+            ("products alone, NumPy", numpys),
+            ("products alone, XLA", seconds["XLA's products"]),
+            ("a gradient step", seconds["update"]),
+            ("a whole iteration", whole),
+        )
+    ]
+    for row in step:
+        counts = (flops / 1e6, moved / 1e6) if row["what"] == "a gradient step" else ("", "")
+        row["MFLOP counted"], row["MB counted"] = counts
+    rates: list[dict[str, Any]] = [
+        {"product": name, **{by: 2.0 * m * k * n / seconds[f"{by} {name}"] / 1e9 for by in ("NumPy", "XLA")}}
+        for name, (m, k, n) in products.items()
+    ]
+    for row in rates:
+        row["XLA / NumPy"] = row["XLA"] / row["NumPy"]
+    by_part = [
+        {"part": name, "microseconds": 1e6 * seconds[name], "share": seconds[name] / whole}
+        for name in parts
+        if name != "whole iteration"
+    ]
+    rest = whole - sum(seconds[name] for name in parts if name != "whole iteration")
+    by_part += [
+        {"part": "evaluation and seams", "microseconds": 1e6 * rest, "share": rest / whole},
+        {"part": "whole iteration", "microseconds": 1e6 * whole, "share": 1.0},
+    ]
+    return {"step": step, "products": rates, "parts": by_part}
+
+
+def shapes() -> list[tuple[int, int, int]]:
+    """The matrix products of an update, (m, k, n): two forward passes, weights' gradients, inputs' but the first's."""
+    layers = list(itertools.pairwise(SIZES))
+    forward = [(BATCH, a, b) for a, b in layers]
+    return [*forward, *forward, *((a, BATCH, b) for a, b in layers), *((BATCH, b, a) for a, b in layers[1:])]
+
+
+def numpy_product(a: Any, b: Any) -> Callable[[], float]:
+    """Seconds of one product."""
+    repeats = max(2, int(1e9 / (2.0 * a.shape[0] * a.shape[1] * b.shape[1])))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            a @ b
+        return (time.perf_counter() - start) / repeats
+
+    return seconds
+
+
+def xla_product(a: Any, b: Any) -> Callable[[], float]:
+    """Seconds of one product inside a scan; each waits for the one before."""
+    import jax.numpy as jnp
+
+    repeats = max(2, int(1e9 / (2.0 * a.shape[0] * a.shape[1] * b.shape[1])))
+
+    def body(arrays: Any, _: None) -> tuple[Any, None]:
+        return chained(lambda a, b: (a @ b,), arrays), None
+
+    return scanned(body, (jnp.asarray(a), jnp.asarray(b)), repeats)
+
+
+def xla_products() -> Callable[[], float]:
+    """Seconds of an update's products alone, one after another as they depend on each other."""
+    import jax
+    import jax.numpy as jnp
+
+    keys = jax.random.split(jax.random.key(0), 2 * len(SIZES))
+    weights = [jax.random.normal(key, pair) for key, pair in zip(keys, itertools.pairwise(SIZES), strict=False)]
+    targets = [weight + 0.1 for weight in weights]
+
+    def products(x: Any, *weights: Any) -> tuple[Any, ...]:
+        online, target = weights[: len(SIZES) - 1], weights[len(SIZES) - 1 :]
+        out = x
+        for weight in target:
+            out = out @ weight
+        inputs, error = [], x
+        for weight in online:
+            inputs.append(error)
+            error = error @ weight
+        error = error + out
+        grads = []
+        for layer in reversed(range(len(online))):
+            grads.append(inputs[layer].T @ error)
+            if layer:
+                error = error @ online[layer].T
+        return tuple(grads)
+
+    arrays = (jax.random.normal(keys[-1], (BATCH, SIZES[0])), *weights, *targets)
+    return scanned(lambda arrays, _: (chained(products, arrays), None), jax.tree.map(jnp.asarray, arrays), 1_000)
+
+
+def chained(function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arrays, a trifle further for what the function gave: or the compiler would leave out what nobody reads."""
+    import jax.numpy as jnp
+
+    read = sum(jnp.sum(one) for one in function(*arrays))
+    return tuple(array + 1e-30 * read for array in arrays[:1]) + arrays[1:]
+
+
+def scanned(body: Callable[[Any, Any], Any], carry: Any, length: int, xs: Any = None) -> Callable[[], float]:
+    """Compile a scan -> a function that runs it and returns seconds an iteration."""
+    import jax
+
+    from purejaxdqn.core.compiling import compile_runs
+
+    jitted = jax.jit(lambda carry, xs: jax.lax.scan(body, carry, xs, length=length), donate_argnums=0)
+    compiled = compile_runs(jitted, "cpu", carry, xs)
+    state = [jax.block_until_ready(compiled(jax.tree.map(lambda leaf: leaf.copy(), carry), xs))[0]]
+
+    def timed() -> float:
+        start = time.perf_counter()
+        state[0] = jax.block_until_ready(compiled(state[0], xs))[0]
+        return (time.perf_counter() - start) / length
+
+    return timed
+
+
+def parts_of_an_iteration() -> tuple[dict[str, Callable[[], float]], float, float]:
+    """Seconds an iteration by part, and the FLOPs and bytes of an update by the compiler's count."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.family import counted, make_batches
+    from purejaxdqn import load_config
+    from purejaxdqn.core.draws import draw
+    from purejaxdqn.core.exploration import epsilon, epsilon_greedy
+    from purejaxdqn.core.loop import make_program
+    from purejaxdqn.core.replay import make_replay
+
+    config = load_config("cartpole_cleanrl", ("total_timesteps=260_000",))
+    hparams, num_envs, warmup = config.hparams(), config.env.num_envs, config.schedule.warmup
+    program = make_program(config)
+    env, agent, plan = program.env, program.agent, program.plan
+    assert (env.obs_shape[0], *config.network.hidden, env.num_actions) == SIZES
+    assert config.replay.batch_size == BATCH
+    replay = make_replay(kind="uniform", size=config.replay.size, n_step=1, num_envs=num_envs, warmup=warmup)
+    env_params = env.with_params({})
+    state = jax.jit(program.init)(hparams, jax.random.key(0))
+    length = 1_000
+    key = jax.random.key(1)
+
+    def draws_for(key: Any, length: int) -> Any:
+        size = config.replay.batch_size
+        return draw(
+            key,
+            length,
+            rollout=plan.rollout,
+            num_envs=num_envs,
+            num_actions=env.num_actions,
+            gradient_steps=plan.gradient_steps,
+            batch_size=size,
+        )
+
+    acting, learning = draws_for(key, length)
+    acting = jax.tree.map(lambda leaf: leaf[:, 0], acting)
+    learner, actors = state.learner, state.actors
+    batches = make_batches(config, env, steps=length)
+
+    def act(obs: Any, draws: Any) -> Any:
+        q_values = agent.q_values(hparams, agent.policy(learner), obs, draws.noise_key)
+        action = epsilon_greedy(q_values, epsilon(hparams, jnp.int32(30_000), warmup=warmup), draws)
+        return obs + 1e-6 * action[:, None], None
+
+    def environment(carry: Any, draws: Any) -> Any:
+        obs, env_state, _ = carry
+        obs, env_state, step = env.step(env_params, draws.step_keys, env_state, obs, draws.random_action)
+        return (obs, env_state, step), None
+
+    first = env.step(env_params, acting.step_keys[0], actors.env_state, actors.obs, acting.random_action[0])
+
+    def add(buffer: Any, _: None) -> Any:
+        return replay.add(hparams, buffer, jax.tree.map(lambda leaf: leaf[None], first[2])), None
+
+    def sample(carry: Any, draws: Any) -> Any:
+        buffer, _ = carry
+        return (buffer, replay.sample(hparams, buffer, draws.sample[0], jnp.int32(30_000))), None
+
+    drawn = jax.eval_shape(lambda: replay.sample(hparams, state.replay, learning.sample[0, 0], jnp.int32(0)))
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), drawn)
+
+    def update(learner: Any, xs: Any) -> Any:
+        batch, key = xs
+        return agent.update(hparams, learner, batch, key, jnp.int32(30_000))[0], None
+
+    def drawing(carry: Any, _: None) -> Any:
+        key, read = carry
+        key, now = jax.random.split(key)
+        acting, learning = draws_for(now, plan.iterations)
+        words = [jax.random.key_data(keys).astype(jnp.float32) for keys in (acting.step_keys, learning.key)]
+        numbers = [acting.explore, acting.random_action, learning.sample, *words]
+        return (key, read + sum(jnp.sum(one) for one in numbers)), None
+
+    def periodic(body: Any, carry: Any, times: int) -> Callable[[], float]:
+        run = scanned(body, carry, times)
+        return lambda: run() / plan.iterations
+
+    segment = jax.jit(lambda state: program.segment(hparams, state, plan.epochs), donate_argnums=0)
+    compiled = segment.lower(state).compile()
+
+    def whole() -> float:
+        copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(copy))
+        return (time.perf_counter() - start) / (plan.epochs * plan.periods * plan.iterations)
+
+    runs = {
+        "random numbers": periodic(drawing, (key, jnp.float32(0)), 50),
+        "act": scanned(act, actors.obs, length, acting),
+        "environment": scanned(environment, first, length, acting),
+        "add": scanned(add, state.replay, length),
+        "sample": scanned(sample, (state.replay, blank), length, learning),
+        "update": scanned(update, learner, length, (batches, jax.random.split(key, length))),
+        "sync": periodic(lambda learner, _: (agent.sync(hparams, learner), None), learner, length),
+        "whole iteration": whole,
+    }
+    count = counted(agent.update, hparams, learner, batches)
+    return runs, count["flops"], count["bytes"]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("NPROC", "1")
+    main()
