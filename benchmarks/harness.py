@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.pictures import PICTURES, RESULTS, draw
+
 ROOT = Path(__file__).parents[1]
 
 # So that a setting in the caller's shell does not decide a comparison.
@@ -47,7 +48,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write rows to ``results/<name>.csv`` and the machine, versions and commit beside them."""
+    """Write rows to ``results/<name>.csv``, the machine, versions and commit beside them, and the picture."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -56,6 +57,8 @@ def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         writer.writerows(rows)
     about = {"machine": machine(), "python": platform.python_version(), "commit": commit()}
     (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    if name in PICTURES:
+        draw(name, rows)
     return path
 
 

@@ -5,14 +5,16 @@ the time of its matrix products alone, by NumPy and by XLA, beside the whole ste
 these very sizes and of large ones. Third: microseconds of an iteration (10 environment steps, one update) by part, each
 part scanned by itself; what is left of the whole is evaluation and the seams.
 
+On an accelerator all of it is vmapped over many seeds, times are those of all seeds together, and NumPy stays out.
+
     python -m benchmarks.limit            a minute on two cores, one busy
     python -m benchmarks.limit --quick    one round
+    python -m benchmarks.limit --accelerator --seeds 1024
 """
 
 import argparse
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -23,59 +25,76 @@ from benchmarks import harness
 SIZES = (4, 120, 84, 2)
 BATCH = 128
 LARGE = 2048
+LARGE_ON_ACCELERATOR = 8192
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--accelerator", action="store_true", help="of JAX's default device, not of one CPU thread")
+    parser.add_argument("--seeds", type=int, default=1, help="vmapped, on an accelerator")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
         return
     rounds = 1 if arguments.quick else arguments.rounds
-    env = {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1"}
-    found = harness.answer(harness.start(__spec__.name, {"rounds": rounds}, env=env))
-    print(f"{harness.machine()}, one thread; medians of {rounds} rounds in turn\n")
+    if arguments.seeds > 1 and not arguments.accelerator:
+        parser.error("--seeds goes with --accelerator: on a CPU seeds follow one another")
+    env = {} if arguments.accelerator else {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+    seeds = arguments.seeds if arguments.accelerator else None
+    found = harness.answer(harness.start(__spec__.name, {"rounds": rounds, "seeds": seeds}, env=env))
+    where = f"accelerator, {seeds} seeds" if seeds else "one thread"
+    print(f"{harness.machine()}, {where}; medians of {rounds} rounds in turn\n")
     for name, rows in found.items():
         print(harness.table(rows), "", sep="\n")
-        if not arguments.quick:
+        if not (arguments.quick or arguments.accelerator):
             print(harness.write(f"limit_{name}", rows), "", sep="\n")
 
 
-def measure(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """All three tables; every figure is the median of rounds in which everything was timed in turn."""
+def measure(*, rounds: int, seeds: int | None) -> dict[str, list[dict[str, Any]]]:
+    """All three tables; every figure is the median of rounds in which everything was timed in turn.
+
+    Args:
+      rounds: of everything.
+      seeds: vmapped on an accelerator; None is one run and NumPy on a CPU.
+    """
     import numpy as np
 
+    copies, large = seeds or 1, LARGE_ON_ACCELERATOR if seeds else LARGE
     runs: dict[str, Callable[[], float]] = {}
     generator = np.random.default_rng(0)
-    products = {f"{m} x {k} x {n}": (m, k, n) for m, k, n in (*shapes(), (LARGE, LARGE, LARGE))}
+    products = {f"{m} x {k} x {n}": (m, k, n) for m, k, n in (*shapes(), (large, large, large))}
     for name, (m, k, n) in products.items():
         a, b = (generator.normal(size=size).astype(np.float32) for size in ((m, k), (k, n)))
-        runs[f"NumPy {name}"] = numpy_product(a, b)
-        runs[f"XLA {name}"] = xla_product(a, b)
-    parts, flops, moved = parts_of_an_iteration()
+        if seeds is None:
+            runs[f"NumPy {name}"] = numpy_product(a, b)
+        runs[f"XLA {name}"] = xla_product(a, b, copies=1 if m == large else copies)
+    parts, flops, moved = parts_of_an_iteration(copies, short=seeds is not None)
     runs |= parts
-    runs["XLA's products"] = xla_products()
+    runs["XLA's products"] = xla_products(copies)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             times[name].append(run())
     seconds = {name: statistics.median(values) for name, values in times.items()}
 
-    numpys = sum(seconds[f"NumPy {m} x {k} x {n}"] for m, k, n in shapes())
-    operations = sum(2.0 * m * k * n for m, k, n in shapes())
+    operations = copies * sum(2.0 * m * k * n for m, k, n in shapes())
     whole = seconds["whole iteration"]
     step: list[dict[str, Any]] = [
         {
             "what": name,
             "microseconds": 1e6 * value,
             "GFLOP/s of the products": operations / value / 1e9,
-            "environment steps/s": 10 / value,
+            "environment steps/s": copies * 10 / value,
         }
         for name, value in (
-            ("products alone, NumPy", numpys),
+            *(
+                ()
+                if seeds
+                else (("products alone, NumPy", sum(seconds[f"NumPy {m} x {k} x {n}"] for m, k, n in shapes())),)
+            ),
             ("products alone, XLA", seconds["XLA's products"]),
             ("a gradient step", seconds["update"]),
             ("a whole iteration", whole),
@@ -84,12 +103,14 @@ def measure(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
     for row in step:
         counts = (flops / 1e6, moved / 1e6) if row["what"] == "a gradient step" else ("", "")
         row["MFLOP counted"], row["MB counted"] = counts
-    rates: list[dict[str, Any]] = [
-        {"product": name, **{by: 2.0 * m * k * n / seconds[f"{by} {name}"] / 1e9 for by in ("NumPy", "XLA")}}
-        for name, (m, k, n) in products.items()
-    ]
-    for row in rates:
-        row["XLA / NumPy"] = row["XLA"] / row["NumPy"]
+    rates: list[dict[str, Any]] = []
+    for name, (m, k, n) in products.items():
+        work = 2.0 * m * k * n / 1e9
+        times_as_many = 1 if m == large else copies
+        rates.append({"product": name, "XLA": times_as_many * work / seconds[f"XLA {name}"]})
+        if seeds is None:
+            rates[-1]["NumPy"] = work / seconds[f"NumPy {name}"]
+            rates[-1]["XLA / NumPy"] = rates[-1]["XLA"] / rates[-1]["NumPy"]
     by_part = [
         {"part": name, "microseconds": 1e6 * seconds[name], "share": seconds[name] / whole}
         for name in parts
@@ -123,7 +144,7 @@ def numpy_product(a: Any, b: Any) -> Callable[[], float]:
     return seconds
 
 
-def xla_product(a: Any, b: Any) -> Callable[[], float]:
+def xla_product(a: Any, b: Any, *, copies: int) -> Callable[[], float]:
     """Seconds of one product inside a scan; each waits for the one before."""
     import jax.numpy as jnp
 
@@ -132,13 +153,12 @@ def xla_product(a: Any, b: Any) -> Callable[[], float]:
     def body(arrays: Any, _: None) -> tuple[Any, None]:
         return chained(lambda a, b: (a @ b,), arrays), None
 
-    return scanned(body, (jnp.asarray(a), jnp.asarray(b)), repeats)
+    return scanned(body, (jnp.asarray(a), jnp.asarray(b)), repeats, copies=copies)
 
 
-def xla_products() -> Callable[[], float]:
+def xla_products(copies: int) -> Callable[[], float]:
     """Seconds of an update's products alone, one after another as they depend on each other."""
     import jax
-    import jax.numpy as jnp
 
     keys = jax.random.split(jax.random.key(0), 2 * len(SIZES))
     weights = [jax.random.normal(key, pair) for key, pair in zip(keys, itertools.pairwise(SIZES), strict=False)]
@@ -162,7 +182,7 @@ def xla_products() -> Callable[[], float]:
         return tuple(grads)
 
     arrays = (jax.random.normal(keys[-1], (BATCH, SIZES[0])), *weights, *targets)
-    return scanned(lambda arrays, _: (chained(products, arrays), None), jax.tree.map(jnp.asarray, arrays), 1_000)
+    return scanned(lambda arrays, _: (chained(products, arrays), None), arrays, 1_000, copies=copies)
 
 
 def chained(function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -173,14 +193,21 @@ def chained(function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...]) -
     return tuple(array + 1e-30 * read for array in arrays[:1]) + arrays[1:]
 
 
-def scanned(body: Callable[[Any, Any], Any], carry: Any, length: int, xs: Any = None) -> Callable[[], float]:
-    """Compile a scan -> a function that runs it and returns seconds an iteration."""
+def scanned(
+    body: Callable[[Any, Any], Any], carry: Any, length: int, xs: Any = None, *, copies: int
+) -> Callable[[], float]:
+    """Compile a scan over copies of carry and inputs -> a function that runs it: seconds an iteration."""
     import jax
+    import jax.numpy as jnp
 
     from purejaxdqn.core.compiling import compile_runs
 
+    if copies > 1:
+        body = jax.vmap(body)
+        carry = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (copies, *leaf.shape)), carry)
+        xs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], (leaf.shape[0], copies, *leaf.shape[1:])), xs)
     jitted = jax.jit(lambda carry, xs: jax.lax.scan(body, carry, xs, length=length), donate_argnums=0)
-    compiled = compile_runs(jitted, "cpu", carry, xs)
+    compiled = compile_runs(jitted, jax.default_backend(), carry, xs)
     state = [jax.block_until_ready(compiled(jax.tree.map(lambda leaf: leaf.copy(), carry), xs))[0]]
 
     def timed() -> float:
@@ -191,8 +218,8 @@ def scanned(body: Callable[[Any, Any], Any], carry: Any, length: int, xs: Any = 
     return timed
 
 
-def parts_of_an_iteration() -> tuple[dict[str, Callable[[], float]], float, float]:
-    """Seconds an iteration by part, and the FLOPs and bytes of an update by the compiler's count."""
+def parts_of_an_iteration(copies: int, *, short: bool) -> tuple[dict[str, Callable[[], float]], float, float]:
+    """Seconds an iteration by part, and the FLOPs and bytes of one update by the compiler's count."""
     import jax
     import jax.numpy as jnp
 
@@ -203,7 +230,8 @@ def parts_of_an_iteration() -> tuple[dict[str, Callable[[], float]], float, floa
     from purejaxdqn.core.loop import make_program
     from purejaxdqn.core.replay import make_replay
 
-    config = load_config("cartpole_cleanrl", ("total_timesteps=260_000",))
+    steps = "total_timesteps=30_000" if short else "total_timesteps=260_000"
+    config = load_config("cartpole_cleanrl", (steps,))
     hparams, num_envs, warmup = config.hparams(), config.env.num_envs, config.schedule.warmup
     program = make_program(config)
     env, agent, plan = program.env, program.agent, program.plan
@@ -212,7 +240,7 @@ def parts_of_an_iteration() -> tuple[dict[str, Callable[[], float]], float, floa
     replay = make_replay(kind="uniform", size=config.replay.size, n_step=1, num_envs=num_envs, warmup=warmup)
     env_params = env.with_params({})
     state = jax.jit(program.init)(hparams, jax.random.key(0))
-    length = 1_000
+    length = 100 if short else 1_000
     key = jax.random.key(1)
 
     def draws_for(key: Any, length: int) -> Any:
@@ -267,25 +295,29 @@ def parts_of_an_iteration() -> tuple[dict[str, Callable[[], float]], float, floa
         return (key, read + sum(jnp.sum(one) for one in numbers)), None
 
     def periodic(body: Any, carry: Any, times: int) -> Callable[[], float]:
-        run = scanned(body, carry, times)
+        run = scanned(body, carry, times, copies=copies)
         return lambda: run() / plan.iterations
 
-    segment = jax.jit(lambda state: program.segment(hparams, state, plan.epochs), donate_argnums=0)
-    compiled = segment.lower(state).compile()
+    def segment_of(state: Any) -> Any:
+        return program.segment(hparams, state, plan.epochs)
+
+    runs_of = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (copies, *leaf.shape)), state) if copies > 1 else state
+    segment = jax.jit(jax.vmap(segment_of) if copies > 1 else segment_of, donate_argnums=0)
+    compiled = segment.lower(runs_of).compile()
 
     def whole() -> float:
-        copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
+        copy = jax.block_until_ready(jax.tree.map(jnp.copy, runs_of))
         start = time.perf_counter()
         jax.block_until_ready(compiled(copy))
         return (time.perf_counter() - start) / (plan.epochs * plan.periods * plan.iterations)
 
     runs = {
         "random numbers": periodic(drawing, (key, jnp.float32(0)), 50),
-        "act": scanned(act, actors.obs, length, acting),
-        "environment": scanned(environment, first, length, acting),
-        "add": scanned(add, state.replay, length),
-        "sample": scanned(sample, (state.replay, blank), length, learning),
-        "update": scanned(update, learner, length, (batches, jax.random.split(key, length))),
+        "act": scanned(act, actors.obs, length, acting, copies=copies),
+        "environment": scanned(environment, first, length, acting, copies=copies),
+        "add": scanned(add, state.replay, length, copies=copies),
+        "sample": scanned(sample, (state.replay, blank), length, learning, copies=copies),
+        "update": scanned(update, learner, length, (batches, jax.random.split(key, length)), copies=copies),
         "sync": periodic(lambda learner, _: (agent.sync(hparams, learner), None), learner, length),
         "whole iteration": whole,
     }
@@ -294,5 +326,4 @@ def parts_of_an_iteration() -> tuple[dict[str, Callable[[], float]], float, floa
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("NPROC", "1")
     main()

@@ -6,14 +6,16 @@ in a process of its own, in turn:
 - PyTorch: a plain DQN in a Python loop over Gymnasium's vectorised environments (`baselines/torch_dqn.py`);
 - Stable-Baselines3's DQN, told to do the same work (`baselines/sb3_dqn.py`);
 - JAX loop: the same Python loop with a jitted update (`baselines/jax_dqn.py`);
+- rejax's DQN, told to do the same work, seeds vmapped (`baselines/rejax_dqn.py`);
 - scan and cond: the plain pure-JAX DQN of the usual kind, seeds vmapped, XLA's own threads (`baselines/scan_dqn.py`);
 - purejaxdqn: this project as its command runs it, evaluation included, which none of the others makes.
 
-Compiling stands apart. Of many seeds, those of a Python loop run one process a core, one thread each. PyTorch and
-Stable-Baselines3 have a virtual environment of their own, which the script makes.
+Compiling stands apart. Of many seeds, those of a Python loop run one process a core, one thread each. PyTorch with
+Stable-Baselines3, and rejax, have virtual environments of their own, which the script makes when first run. How long
+each takes until its agent is solved is `solved.py`'s question.
 
-    python -m benchmarks.peers            about 8 minutes on two cores
-    python -m benchmarks.peers --quick    a minute: short runs, one round
+    python -m benchmarks.peers            about 10 minutes on two cores
+    python -m benchmarks.peers --quick    a minute: short runs of one seed, one round
     python -m benchmarks.peers --check    do the contenders learn? the last twentieth's mean return after 200,000 steps
 """
 
@@ -21,33 +23,41 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
-import venv
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from benchmarks import harness
 from benchmarks.baselines.setting import Setting
+from benchmarks.baselines.venvs import interpreter
 
 SEEDS = (1, 8)
 WARMUP = 1_000
-PYTHON_LOOPS = ("PyTorch", "Stable-Baselines3", "JAX loop")
-STEPS = {
-    "PyTorch": 31_000,
-    "Stable-Baselines3": 21_000,
-    "JAX loop": 31_000,
-    "scan and cond": 101_000,
-    "purejaxdqn": 251_000,
+
+
+class Contender(NamedTuple):
+    """One way to write the agent."""
+
+    steps: int  # of a run of one seed
+    asked: Mapping[int, float] = {}  # how many times faster this project means to be, by the number of seeds
+    loop: bool = False  # in Python: seeds are processes
+    venv: str = ""  # its virtual environment; this process's own unless named
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs it."""
+        return interpreter(self.venv) if self.venv else sys.executable
+
+
+CONTENDERS = {
+    "PyTorch": Contender(31_000, {1: 7.0, 8: 7.0}, loop=True, venv="torch"),
+    "Stable-Baselines3": Contender(21_000, {1: 15.0, 8: 15.0}, loop=True, venv="torch"),
+    "JAX loop": Contender(31_000, loop=True),
+    "rejax": Contender(51_000, venv="rejax"),
+    "scan and cond": Contender(101_000, {1: 1.8, 8: 3.0}),
+    "purejaxdqn": Contender(251_000),
 }
-"""Of a run of one seed."""
-ASKED = {
-    "PyTorch": {1: 7.0, 8: 7.0},
-    "Stable-Baselines3": {1: 15.0, 8: 15.0},
-    "scan and cond": {1: 1.8, 8: 3.0},
-}
-"""How many times faster this project means to be, by the number of seeds."""
 
 
 def main() -> None:
@@ -55,47 +65,31 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short runs, one round")
     parser.add_argument("--check", action="store_true", help="train each of them for longer and say what it reached")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--venv", type=Path, metavar="DIR", help="of PyTorch's virtual environment; made if missing")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
         return
-    torch = make_venv(arguments.venv)
     if arguments.check:
-        rows = [{"contender": name, "last returns": run(name, 1, 200_000, torch)["last_return"]} for name in STEPS]
+        rows = [{"contender": name, "last returns": run(name, 1, 200_000)["last_return"]} for name in CONTENDERS]
         print(harness.table(rows))
         return
-    rounds = 1 if arguments.quick else arguments.rounds
-    rows = [row for seeds in SEEDS for row in compare(seeds, rounds, torch, shorter=4 if arguments.quick else 1)]
+    rounds, counts = (1, SEEDS[:1]) if arguments.quick else (arguments.rounds, SEEDS)
+    rows = [row for seeds in counts for row in compare(seeds, rounds, shorter=4 if arguments.quick else 1)]
+    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
     print(harness.table(rows))
     if not arguments.quick:
         print(harness.write("peers", rows))
 
 
-def make_venv(folder: Path | None) -> Path:
-    """The interpreter of a virtual environment with PyTorch and Stable-Baselines3."""
-    import platformdirs
-
-    folder = folder or platformdirs.user_cache_path("purejaxdqn") / "benchmarks" / "torch"
-    python = folder / "bin" / "python"
-    pins = Path(__file__).parent / "baselines" / "torch.txt"
-    if not python.exists():
-        print(f"making {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True)
-    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pins)]
-    subprocess.run(install, check=True)
-    return python
-
-
-def compare(seeds: int, rounds: int, torch: Path, *, shorter: int) -> list[dict[str, Any]]:
+def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
     """All contenders in turn, a row each."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in STEPS}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
     for _ in range(rounds):
         for name, replies in found.items():
-            fewer = shorter * (2 if seeds > 1 and name not in PYTHON_LOOPS else 1)
-            steps = WARMUP + (STEPS[name] - WARMUP) // fewer // 500 * 500
-            replies.append(run(name, seeds, steps, torch))
+            fewer = shorter * (2 if seeds > 1 and not CONTENDERS[name].loop else 1)
+            steps = WARMUP + (CONTENDERS[name].steps - WARMUP) // fewer // 500 * 500
+            replies.append(run(name, seeds, steps))
             print(f"{name}, {seeds} seeds: {replies[-1]['rate']:,.0f}", file=sys.stderr, flush=True)
     mine = [reply["rate"] for reply in found["purejaxdqn"]]
     rows = []
@@ -112,22 +106,22 @@ def compare(seeds: int, rounds: int, torch: Path, *, shorter: int) -> list[dict[
                 "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
                 "purejaxdqn is faster by": statistics.median(ratios),
                 "at least by": min(ratios),
-                "asked": ASKED.get(name, {}).get(seeds, ""),
+                "asked": CONTENDERS[name].asked.get(seeds, ""),
             }
         )
     return rows
 
 
-def run(name: str, seeds: int, steps: int, torch: Path) -> dict[str, Any]:
+def run(name: str, seeds: int, steps: int) -> dict[str, Any]:
     """One contender; seeds of a Python loop keep all cores busy, a process each, and their rates add up."""
-    python = str(torch) if name in ("PyTorch", "Stable-Baselines3") else sys.executable
-    together = min(seeds, len(os.sched_getaffinity(0))) if name in PYTHON_LOOPS else 1
+    contender = CONTENDERS[name]
+    together = min(seeds, len(os.sched_getaffinity(0))) if contender.loop else 1
     env = {"NPROC": "1"} if name == "JAX loop" else {}
     tasks = [
-        {"name": name, "seeds": 1 if name in PYTHON_LOOPS else seeds, "steps": steps, "seed": seed}
+        {"name": name, "seeds": 1 if contender.loop else seeds, "steps": steps, "seed": seed}
         for seed in range(together)
     ]
-    processes = [harness.start(__spec__.name, task, env=env, python=python) for task in tasks]
+    processes = [harness.start(__spec__.name, task, env=env, python=contender.python) for task in tasks]
     replies = [harness.answer(process) for process in processes]
     return {**replies[0], "rate": sum(reply["rate"] for reply in replies)}
 
@@ -142,7 +136,15 @@ def measure(*, name: str, seeds: int, steps: int, seed: int) -> dict[str, Any]:
             overrides = [f"num_seeds={seeds}", f"total_timesteps={steps}", f"schedule.warmup={WARMUP}"]
             return ours(overrides=overrides, cached=False)
         case "scan and cond":
-            return measure_scan(setting, seeds)
+            from benchmarks.baselines.scan_dqn import make_train
+
+            train = make_train(setting)
+            return measure_train(setting, seeds, lambda key: train(key)[1])
+        case "rejax":
+            from benchmarks.baselines.rejax_dqn import make_algorithm
+
+            algorithm = make_algorithm(setting)
+            return measure_train(setting, seeds, lambda key: algorithm.train(key)[0].q_ts.params)
         case "Stable-Baselines3":
             from benchmarks.baselines.sb3_dqn import run
 
@@ -183,29 +185,25 @@ def report(setting: Setting, loop: Any, seconds: float) -> dict[str, Any]:
     }
 
 
-def measure_scan(setting: Setting, seeds: int) -> dict[str, Any]:
-    """The scan; many seeds are a vmap over keys."""
+def measure_train(setting: Setting, seeds: int, train: Callable[[Any], Any]) -> dict[str, Any]:
+    """A whole run as one program; many seeds are a vmap over keys. What it gives, if an array, are returns or NaN."""
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.baselines.scan_dqn import make_train
-
-    train = make_train(setting)
     keys = jax.random.split(jax.random.key(0), seeds)
     argument, function = (keys[0], train) if seeds == 1 else (keys, jax.vmap(train))
     before = time.perf_counter()
     compiled = jax.jit(function).lower(argument).compile()
     compile_seconds = time.perf_counter() - before
     before = time.perf_counter()
-    _, finished = jax.block_until_ready(compiled(argument))
+    finished = jax.block_until_ready(compiled(argument))
     seconds = time.perf_counter() - before
+    reply = {"rate": seeds * setting.total_timesteps / seconds, "compile_seconds": compile_seconds}
+    if not isinstance(finished, jax.Array):
+        return {**reply, "last_return": None}
     finished = finished.reshape(seeds, -1)
     last = finished[:, -finished.shape[1] // 20 :]
-    return {
-        "rate": seeds * setting.total_timesteps / seconds,
-        "compile_seconds": compile_seconds,
-        "last_return": [round(float(value), 1) for value in jnp.nanmean(last, axis=1)],
-    }
+    return {**reply, "last_return": [round(float(value), 1) for value in jnp.nanmean(last, axis=1)]}
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
 
 from purejaxdqn import load_config
-from purejaxdqn.core.compiling import LARGE_PRODUCT, compile_runs, largest_product
+from purejaxdqn.core.compiling import LARGE_PRODUCT, ONCE, WITHOUT_YNN, compile_runs, largest_product
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.host.runtime import takes_default_pool
 
@@ -63,15 +64,35 @@ def test_the_largest_product_is_found_inside_loops():
     assert largest_product(jaxpr.jaxpr) == 128 * 128 == LARGE_PRODUCT
 
 
-def test_a_release_of_xla_without_the_option_compiles_as_it_is():
-    def compile(compiler_options=None):
-        if compiler_options:
-            raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option: 'x'")
-        return "compiled"
+def compiled_with(*known, size, once):
+    """What ``compile_runs`` asks of a release of XLA that knows only these options."""
 
-    jaxpr = jax.make_jaxpr(lambda x: products(None, x))(jnp.ones((128, 128)))
+    def compile(compiler_options=None):
+        for name in compiler_options or {}:
+            if name not in known:
+                raise jax.errors.JaxRuntimeError(f"INVALID_ARGUMENT: No such compile option: '{name}'")
+        return set(compiler_options or {})
+
+    jaxpr = jax.make_jaxpr(lambda x: products(None, x))(jnp.ones((size, size)))
     traced = SimpleNamespace(lower=lambda: SimpleNamespace(compile=compile), jaxpr=jaxpr)
-    assert compile_runs(SimpleNamespace(trace=lambda *_: traced), "cpu", None, None) == "compiled"
+    return compile_runs(SimpleNamespace(trace=lambda *_: traced), "cpu", None, None, once=once)
+
+
+@pytest.mark.parametrize("known", [(), tuple(ONCE), tuple(WITHOUT_YNN), (*ONCE, *WITHOUT_YNN)])
+def test_a_release_of_xla_without_an_option_compiles_with_the_others(known):
+    assert compiled_with(*known, size=128, once=True) == set(known)
+    assert compiled_with(*known, size=128, once=False) == set(known) & set(WITHOUT_YNN)
+    assert compiled_with(*known, size=127, once=True) == set(known) & set(ONCE)
+    assert compiled_with(*known, size=127, once=False) == set()
+
+
+def test_what_runs_once_gives_the_same_bits():
+    def function(hparams, x):
+        return jax.lax.scan(lambda y, _: (jnp.sin(y) @ x + y / 3, jnp.sum(y)), x, None, length=20)
+
+    arguments = map_runs(function, lay_out(1)), "cpu", jnp.zeros(1), jax.random.normal(jax.random.key(0), (1, 8, 8))
+    quickly, well = (compile_runs(*arguments, once=once)(*arguments[2:]) for once in (True, False))
+    chex.assert_trees_all_equal(quickly, well)
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,9 @@ def definition_of(folder):
 def test_one_program_is_compiled_for_each_size_of_the_population(monkeypatch, whole, sizes, programs):
     compiled = []
 
-    def counting(mapped, *arguments, compile_runs=compiling.compile_runs):
+    def counting(mapped, *arguments, compile_runs=compiling.compile_runs, **options):
         compiled.append(mapped)
-        return compile_runs(mapped, *arguments)
+        return compile_runs(mapped, *arguments, **options)
 
     monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
     if sizes:

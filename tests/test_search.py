@@ -124,9 +124,9 @@ def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
 def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monkeypatch):
     compiled = []
 
-    def counting(mapped, *arguments, compile_runs=compiling.compile_runs):
+    def counting(mapped, *arguments, compile_runs=compiling.compile_runs, **options):
         compiled.append(mapped)
-        return compile_runs(mapped, *arguments)
+        return compile_runs(mapped, *arguments, **options)
 
     monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
     code, _, err = search(*line, "--out", tmp_path / "out")

@@ -145,9 +145,9 @@ def test_results_do_not_hang_on_pieces_or_devices(sweep, whole, tmp_path, option
 def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
     compiled = []
 
-    def counting(mapped, *arguments, compile_runs=sys.modules["purejaxdqn.core.compiling"].compile_runs):
+    def counting(mapped, *arguments, compile_runs=sys.modules["purejaxdqn.core.compiling"].compile_runs, **options):
         compiled.append(mapped)
-        return compile_runs(mapped, *arguments)
+        return compile_runs(mapped, *arguments, **options)
 
     monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
     code, *_ = sweep(*ARGUMENTS, "--out", tmp_path / "out", "--memory", "60kB")

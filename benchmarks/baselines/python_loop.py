@@ -4,6 +4,7 @@ What acts and learns is handed in, so that PyTorch and a jitted JAX update go th
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -69,15 +70,20 @@ class Loop(NamedTuple):
     returns: list[float]  # of the episodes, in the order in which they ended
 
 
-def run(agent: Agent, setting: Setting, seed: int) -> Loop:
-    """Train the agent."""
+def run(
+    agent: Agent, setting: Setting, seed: int, *, every: int | None = None, until: Callable[[int], bool] | None = None
+) -> Loop:
+    """Train the agent.
+
+    Args:
+      agent: acts and learns.
+      setting: of the run.
+      seed: of exploration, sampling and environments.
+      every: environment steps between calls of ``until``.
+      until: gets the steps so far and says whether to leave off.
+    """
     generator = np.random.default_rng(seed)
-    envs = gymnasium.make_vec(
-        "CartPole-v1",
-        num_envs=setting.num_envs,
-        vectorization_mode="sync",
-        vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP},
-    )
+    envs = _make_envs(setting.num_envs)
     buffer = Buffer(setting.buffer_size, envs.single_observation_space.shape)
     obs, _ = envs.reset(seed=seed)
     running, returns = np.zeros(setting.num_envs), list[float]()
@@ -98,9 +104,33 @@ def run(agent: Agent, setting: Setting, seed: int) -> Loop:
             agent.learn(buffer.sample(generator, setting.batch_size))
         if timestep % setting.target_every == 0:
             agent.sync()
+        if every and until and timestep % every == 0 and until(timestep):
+            break
     seconds = time.perf_counter() - start
     envs.close()
     return Loop(seconds, returns)
+
+
+def evaluate(agent: Agent, seed: int, *, episodes: int = 10) -> float:
+    """Mean return of greedy episodes, all at once, each environment's first."""
+    envs = _make_envs(episodes)
+    obs, _ = envs.reset(seed=seed)
+    returns, going = np.zeros(episodes), np.ones(episodes, bool)
+    while going.any():
+        obs, reward, terminated, truncated, _ = envs.step(agent.act(obs))
+        returns += reward * going
+        going &= ~(terminated | truncated)
+    envs.close()
+    return float(returns.mean())
+
+
+def _make_envs(count: int) -> Any:
+    return gymnasium.make_vec(
+        "CartPole-v1",
+        num_envs=count,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP},
+    )
 
 
 def _before_reset(after: np.ndarray, ended: np.ndarray, info: dict[str, Any]) -> np.ndarray:

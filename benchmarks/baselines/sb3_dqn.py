@@ -5,10 +5,13 @@ episodes have returns of 9, and so have those of `torch_dqn.py` with that loss. 
 """
 
 import time
+from collections.abc import Callable
 
 import torch
 from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 
 from benchmarks.baselines.python_loop import Loop
 from benchmarks.baselines.setting import Setting
@@ -41,6 +44,49 @@ def run(setting: Setting, seed: int, *, threads: int = 1) -> Loop:
     seconds = time.perf_counter() - start
     ended = [(time, value) for env in envs.envs for time, value in zip(*_episodes(env), strict=True)]
     return Loop(seconds, [value for _, value in sorted(ended)])
+
+
+def run_tuned(seed: int, *, every: int, until: Callable[[int, float], bool], threads: int = 1) -> None:
+    """Train with rl-zoo3's numbers for CartPole, 50,000 steps, one environment.
+
+    Args:
+      seed: of everything.
+      every: environment steps between evaluations of 10 greedy episodes.
+      until: gets the steps so far and the mean return, and says whether to leave off.
+      threads: of PyTorch.
+    """
+    torch.set_num_threads(threads)
+    agent = DQN(
+        "MlpPolicy",
+        make_vec_env("CartPole-v1", n_envs=1, seed=seed),
+        learning_rate=2.3e-3,
+        buffer_size=100_000,
+        learning_starts=1_000,
+        batch_size=64,
+        gamma=0.99,
+        train_freq=256,
+        gradient_steps=128,
+        target_update_interval=10,
+        exploration_fraction=0.16,
+        exploration_final_eps=0.04,
+        policy_kwargs={"net_arch": [256, 256]},
+        seed=seed,
+        device="cpu",
+    )
+    agent.learn(50_000, callback=_Watch(every, until))
+
+
+class _Watch(BaseCallback):
+    def __init__(self, every: int, until: Callable[[int, float], bool]):
+        super().__init__()
+        self._every, self._until = every, until
+        self._envs = make_vec_env("CartPole-v1", n_envs=10, seed=1_000)
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps % self._every:
+            return True
+        value, _ = evaluate_policy(self.model, self._envs, n_eval_episodes=10, deterministic=True)
+        return not self._until(self.num_timesteps, float(value))
 
 
 def _episodes(env: object) -> tuple[list[float], list[float]]:

@@ -42,8 +42,27 @@ class Steps(NamedTuple):
     terminated: jax.Array
 
 
+class Parts(NamedTuple):
+    """What a run is made of; the parameters are the carry's first member."""
+
+    init: Callable[[jax.Array], Any]  # key -> carry
+    step: Callable[[Any, None], tuple[Any, jax.Array]]  # carry -> carry, returns of the episodes that ended [E], or NaN
+    evaluate: Callable[[Any, jax.Array], jax.Array]  # parameters, key -> returns of 10 greedy episodes
+
+
 def make_train(setting: Setting) -> Callable[[jax.Array], tuple[Any, jax.Array]]:
     """``train(key) -> (parameters, returns of the episodes that ended at each step [T, E], NaN elsewhere)``."""
+    init, step, _ = make_parts(setting)
+
+    def train(key: jax.Array) -> tuple[Any, jax.Array]:
+        carry, finished = jax.lax.scan(step, init(key), None, setting.total_timesteps // setting.num_envs)
+        return carry[0], finished
+
+    return train
+
+
+def make_parts(setting: Setting) -> Parts:
+    """The pieces, for those who want to look in between."""
     env, env_params = gymnax.make("CartPole-v1")
     network = QNetwork(setting.hidden, env.action_space(env_params).n)
     optimizer = optax.adam(setting.learning_rate)
@@ -96,7 +115,7 @@ def make_train(setting: Setting) -> Callable[[jax.Array], tuple[Any, jax.Array]]
         target = jax.lax.cond(timestep % setting.target_every == 0, lambda: params, lambda: target)
         return (params, target, opt_state, buffer, env_state, after, returns, timestep, key), finished
 
-    def train(key: jax.Array) -> tuple[Any, jax.Array]:
+    def init(key: jax.Array) -> Any:
         key, network_key, reset_key = jax.random.split(key, 3)
         obs, env_state = reset(jax.random.split(reset_key, setting.num_envs), env_params)
         params = network.init(network_key, obs)
@@ -109,8 +128,21 @@ def make_train(setting: Setting) -> Callable[[jax.Array], tuple[Any, jax.Array]]
             terminated=jnp.zeros(size),
         )
         returns, timestep = jnp.zeros(setting.num_envs), jnp.int32(0)
-        carry = (params, params, optimizer.init(params), buffer, env_state, obs, returns, timestep, key)
-        carry, finished = jax.lax.scan(step, carry, None, setting.total_timesteps // setting.num_envs)
-        return carry[0], finished
+        return (params, params, optimizer.init(params), buffer, env_state, obs, returns, timestep, key)
 
-    return train
+    def evaluate(params: Any, key: jax.Array) -> jax.Array:
+        obs, env_state = reset(jax.random.split(key, 10), env_params)
+
+        def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+            obs, env_state, returns, going = carry
+            action = network.apply(params, obs).argmax(-1)
+            obs, env_state, reward, terminated, truncated, _ = step_envs(
+                jax.random.split(key, 10), env_state, action, env_params
+            )
+            return (obs, env_state, returns + reward * going, going & ~(terminated | truncated)), None
+
+        start = (obs, env_state, jnp.zeros(10), jnp.ones(10, bool))
+        (_, _, returns, _), _ = jax.lax.scan(step, start, jax.random.split(jax.random.fold_in(key, 1), 500))
+        return returns
+
+    return Parts(init, step, evaluate)

@@ -120,11 +120,11 @@ def compile_training(
         mapped_init = map_runs(init, layout)
         state = jax.eval_shape(mapped_init, hparams, place)
         jobs = [
-            pool.submit(compile_runs, mapped, layout.platform, hparams, argument)
-            for mapped, argument in (
-                (map_runs(segment, layout, in_place=True), state),
-                (mapped_init, place),
-                (map_runs(program.finish, layout), state),
+            pool.submit(compile_runs, mapped, layout.platform, hparams, argument, once=once)
+            for mapped, argument, once in (
+                (map_runs(segment, layout, in_place=True), state, False),
+                (mapped_init, place, True),
+                (map_runs(program.finish, layout), state, True),
             )
         ]
         compiled_segment, compiled_init, compiled_finish = (job.result() for job in jobs)

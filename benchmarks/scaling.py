@@ -1,0 +1,183 @@
+"""How does the rate grow with seeds, environments, width and batch, and what memory does it take?
+
+CartPole in CleanRL's setting, one axis changed at a time: the number of seeds, of environments (still an update per ten
+environment steps), the width of both hidden layers, the batch. Each case is a process of its own, in turn; warm-up and
+learning count, compiling stands apart, and of evaluation there is one episode, as short runs would else measure little
+more. The knee of an axis is the smallest value with 90% of the axis's best rate.
+
+Memory per seed is the state that a run keeps (the buffer above all); the peak is the device's own figure where it has
+one and else what the process had resident, interpreter and libraries included.
+
+    python -m benchmarks.scaling                         about 12 minutes on two cores
+    python -m benchmarks.scaling --quick                 a minute: two values an axis, one round
+    python -m benchmarks.scaling --axis seeds --most 4096    one axis, on an accelerator
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks import harness
+
+WARMUP = 1_000
+LEARNING = 100_000
+"""Environment steps after the warm-up, of all seeds together, at most."""
+OPERATIONS = 2e11
+"""Floating-point operations of all updates of a case, at most: a second or two of a processor."""
+
+
+def _environments(count: int) -> list[str]:
+    period = max(10, count)
+    schedule = {"train_every": period, "gradient_steps": period // 10, "target_every": max(500, period)}
+    return [f"env.num_envs={count}", *(f"schedule.{key}={value}" for key, value in schedule.items())]
+
+
+AXES: dict[str, tuple[Sequence[int], Callable[[int], list[str]]]] = {
+    "seeds": ([2**k for k in range(13)], lambda value: [f"num_seeds={value}"]),
+    "environments": ([10, 20, 50, 100, 250, 500, 1_000], _environments),
+    "width": ([32, 64, 128, 256, 512, 1_024], lambda value: [f"network.hidden=[{value},{value}]"]),
+    "batch": ([32, 64, 128, 256, 512, 1_024], lambda value: [f"replay.batch_size={value}"]),
+}
+MOST_SEEDS = 1_024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two values an axis, one round, nothing kept")
+    parser.add_argument("--axis", nargs="+", choices=AXES, default=list(AXES))
+    parser.add_argument("--most", type=int, default=MOST_SEEDS, help=f"seeds (default {MOST_SEEDS})")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(measure(**arguments.worker)))
+        return
+    rounds = 1 if arguments.quick else arguments.rounds
+    rows = []
+    for axis in arguments.axis:
+        values = [value for value in AXES[axis][0] if axis != "seeds" or value <= arguments.most]
+        rows += compare(axis, values[:2] if arguments.quick else values, rounds)
+    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(harness.table(rows))
+    for axis in arguments.axis:
+        print(f"{axis}: the knee is at {find_knee([row for row in rows if row['axis'] == axis])}")
+    if not arguments.quick:
+        print(harness.write("scaling", rows))
+        print(draw(rows))
+
+
+def compare(axis: str, values: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Every value of an axis, in turn, a row each."""
+    found: dict[int, list[dict[str, Any]]] = {value: [] for value in values}
+    for _ in range(rounds):
+        for value, replies in found.items():
+            overrides = AXES[axis][1](value)
+            replies.append(harness.answer(harness.start(__spec__.name, {"overrides": overrides})))
+            print(f"{axis} {value}: {replies[-1]['rate']:,.0f}", file=sys.stderr, flush=True)
+    rows = []
+    for value, replies in found.items():
+        rates = [reply["rate"] for reply in replies]
+        rows.append(
+            {
+                "axis": axis,
+                "value": value,
+                "steps a second": statistics.median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "updates a second": statistics.median(reply["updates"] for reply in replies),
+                "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
+                "memory per seed (MB)": replies[0]["state"] / 1e6,
+                "peak (MB)": statistics.median(reply["peak"] for reply in replies) / 1e6,
+            }
+        )
+    best = max(row["steps a second"] for row in rows)
+    return [{**row, "share of the best": row["steps a second"] / best} for row in rows]
+
+
+def measure(*, overrides: list[str]) -> dict[str, Any]:
+    """One case."""
+    from benchmarks.throughput import ours
+    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.host.runtime import gradient_step_flops
+
+    once = ["evaluation.episodes=1", "evaluation.final_episodes=1", f"schedule.warmup={WARMUP}"]
+    config = read_config("cartpole_cleanrl", [*once, *overrides]).config
+    period = config.schedule.target_every
+    updates_a_step = config.schedule.gradient_steps / config.schedule.train_every
+    affordable = OPERATIONS / gradient_step_flops(config) / updates_a_step
+    learning = max(2 * period, int(min(LEARNING, affordable)) // config.num_seeds // period * period)
+    lengths = [f"total_timesteps={WARMUP + learning}", f"evaluation.every={learning}"]
+    reply = ours(overrides=[*once, *overrides, *lengths], cached=False)
+    share = learning / (WARMUP + learning)
+    return {
+        "rate": reply["rate"],
+        "updates": reply["rate"] * share * updates_a_step,
+        "compile_seconds": reply["compile_seconds"],
+        "state": state_bytes([*once, *overrides, *lengths]),
+        "peak": peak_bytes(),
+    }
+
+
+def state_bytes(overrides: list[str]) -> int:
+    """What one run keeps on the device."""
+    import jax
+
+    from purejaxdqn import load_config
+    from purejaxdqn.core.loop import make_program
+
+    config = load_config("cartpole_cleanrl", overrides)
+    state = jax.eval_shape(make_program(config).init, config.hparams(), jax.random.key(0))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def peak_bytes() -> int:
+    """The most memory that was in use, of the device where it tells."""
+    import jax
+
+    told = jax.local_devices()[0].memory_stats() or {}
+    return told.get("peak_bytes_in_use") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def find_knee(rows: Sequence[dict[str, Any]]) -> int:
+    """The smallest value with 90% of the best rate."""
+    return min(row["value"] for row in rows if row["share of the best"] >= 0.9)
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> str:
+    """Rates with their spread above, memory below, a column for each axis: ``results/scaling.png``."""
+    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
+
+    axes_names = list(dict.fromkeys(row["axis"] for row in rows))
+    with plt.rc_context(STYLE):
+        shape = (2, len(axes_names))
+        figure, grid = plt.subplots(*shape, figsize=(2.9 * shape[1], 4.6), layout="constrained", squeeze=False)
+        for (rates, memory), name in zip(grid.T, axes_names, strict=True):
+            mine = [row for row in rows if row["axis"] == name]
+            values = [row["value"] for row in mine]
+            rates.fill_between(
+                values, [row["lowest"] for row in mine], [row["highest"] for row in mine], color=EVALUATION, alpha=0.2
+            )
+            rates.plot(values, [row["steps a second"] for row in mine], "o-", color=EVALUATION, markersize=3)
+            knee = find_knee(mine)
+            rates.axvline(knee, color=SOLVED, linestyle="--", linewidth=1)
+            rates.set(xscale="log", ylim=(0, None), title=f"{name}: knee at {knee:,}")
+            rates.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
+            memory.plot(values, [row["peak (MB)"] for row in mine], "o-", color=TRAINING, markersize=3, label="peak")
+            total = [row["memory per seed (MB)"] * (row["value"] if name == "seeds" else 1) for row in mine]
+            memory.plot(values, total, "s--", color=SOLVED, markersize=3, label="state of all seeds")
+            memory.set(xscale="log", yscale="log", xlabel=name)
+        grid[0, 0].set(ylabel="environment steps a second")
+        grid[1, 0].set(ylabel="memory (MB)")
+        grid[1, 0].legend()
+        path = harness.RESULTS / "scaling.png"
+        figure.savefig(path)
+        plt.close(figure)
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""How many seconds lie between the shell prompt and a solved CartPole agent?
+
+The clock starts with the process, so that interpreter, imports, compiling and evaluation all count; nothing is cached
+unless it says so. Every contender of `peers.py` trains CartPole with evaluations (10 greedy episodes every 5,000 steps
+or as its command makes them) until the first mean return of 475 or more, or to its end: in CleanRL's setting, and with
+settings of their own where they are shipped (ours in `cartpole.yaml`, Stable-Baselines3's in rl-zoo3).
+
+    python -m benchmarks.solved            about 10 minutes on two cores
+    python -m benchmarks.solved --quick    a minute: one seed of ours and of the scan
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import harness
+from benchmarks.baselines.setting import Setting
+from benchmarks.baselines.venvs import interpreter
+
+SOLVED = 475.0
+EVERY = 5_000
+ASKED = 20.0
+"""Seconds, cold."""
+
+
+class Contender(NamedTuple):
+    """A way to a solved agent."""
+
+    config: str = ""  # of this project
+    worker: str = ""  # or what this script's worker trains
+    venv: str = ""
+    cached: bool = False
+    asked: float | str = ""
+
+
+CONTENDERS = {
+    "PyTorch": Contender(worker="PyTorch", venv="torch"),
+    "Stable-Baselines3, rl-zoo3's setting": Contender(worker="Stable-Baselines3", venv="torch"),
+    "JAX loop": Contender(worker="JAX loop"),
+    "rejax": Contender(worker="rejax", venv="rejax"),
+    "scan and cond": Contender(worker="scan and cond"),
+    "purejaxdqn": Contender("cartpole_cleanrl", asked=ASKED),
+    "purejaxdqn, cartpole.yaml": Contender("cartpole", asked=ASKED),
+    "purejaxdqn, cartpole.yaml, cached": Contender("cartpole", cached=True),
+}
+QUICK = ("scan and cond", "purejaxdqn, cartpole.yaml", "purejaxdqn, cartpole.yaml, cached")
+
+
+class Point(NamedTuple):
+    """An evaluation, when it was known."""
+
+    seconds: float
+    steps: int
+    greedy_return: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed of ours and of the scan")
+    parser.add_argument("--seeds", type=int, default=3, help="one after another, contenders in turn (default 3)")
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(**arguments.worker)
+        return
+    names, seeds = (QUICK, 1) if arguments.quick else (tuple(CONTENDERS), arguments.seeds)
+    curves: dict[str, list[list[Point]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as cache:
+        if any(CONTENDERS[name].cached for name in names):
+            train(CONTENDERS["purejaxdqn, cartpole.yaml, cached"], 0, Path(cache))
+        for seed in range(seeds):
+            for name in names:
+                curve = train(CONTENDERS[name], seed, Path(cache))
+                curves[name].append(curve)
+                print(f"{name}, seed {seed}: {curve[-1]}", file=sys.stderr, flush=True)
+    rows = [summarise(name, found) for name, found in curves.items()]
+    print(f"{harness.machine()}; {seeds} seeds, contenders in turn\n")
+    print(harness.table(rows))
+    if not arguments.quick:
+        points = [
+            {"contender": name, "seed": seed, **point._asdict()}
+            for name, found in curves.items()
+            for seed, curve in enumerate(found)
+            for point in curve
+        ]
+        print(harness.write("solved", rows), harness.write("solved_curves", points), draw(curves))
+
+
+def summarise(name: str, curves: Sequence[Sequence[Point]]) -> dict[str, Any]:
+    """A row of the table; a seed that was never solved counts as endless."""
+    times = [curve[-1].seconds if curve[-1].greedy_return >= SOLVED else float("inf") for curve in curves]
+    solved = [curve[-1] for curve in curves if curve[-1].greedy_return >= SOLVED]
+    return {
+        "contender": name,
+        "solved": f"{len(solved)} of {len(curves)}",
+        "seconds (median)": statistics.median(times),
+        "quickest": min(times),
+        "slowest": max(times),
+        "asked": CONTENDERS[name].asked,
+        "first evaluation after (s)": statistics.median(curve[0].seconds for curve in curves),
+        "steps (median)": f"{statistics.median(point.steps for point in solved):,.0f}" if solved else "-",
+    }
+
+
+def train(contender: Contender, seed: int, cache: Path) -> list[Point]:
+    """Start it, note when each evaluation is known, and stop it when it is solved."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        compiled = cache if contender.cached else folder / "cache"
+        env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
+        if contender.config:
+            line = [sys.executable, "-m", "purejaxdqn.train", "--config", contender.config, f"seed={seed}", "--quiet"]
+            watch = watch_metrics(folder / "run" / "metrics.csv")
+            line += ["--out", str(folder / "run")]
+        else:
+            python = interpreter(contender.venv) if contender.venv else sys.executable
+            task = json.dumps({"name": contender.worker, "seed": seed, "report": str(folder / "report")})
+            line, watch = [python, "-m", __spec__.name, "--worker", task], watch_report(folder / "report")
+            env |= {"NPROC": "1"} if contender.worker == "JAX loop" else {}
+        start, curve = time.perf_counter(), list[Point]()
+        process = subprocess.Popen(line, cwd=harness.ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while True:
+            ended = process.poll() is not None
+            for steps, value in next(watch):
+                curve.append(Point(round(time.perf_counter() - start, 3), steps, value))
+                if value >= SOLVED:
+                    process.kill()
+                    process.communicate()
+                    return curve
+            if ended:
+                _, error = process.communicate()
+                if process.returncode or not curve:
+                    raise SystemExit(f"{contender} failed:\n{error.decode()[-2000:]}")
+                return curve
+            time.sleep(0.01)
+
+
+def watch_metrics(path: Path) -> Iterator[list[tuple[int, float]]]:
+    """What each look finds new in a run's ``metrics.csv``: steps and greedy returns."""
+    seen = 0
+    while True:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole_lines = text[: text.rfind("\n") + 1].splitlines()
+        found = [(int(row["env_step"]), float(row["eval_return"])) for row in csv.DictReader(whole_lines)]
+        yield found[seen:]
+        seen = len(found)
+
+
+def watch_report(path: Path) -> Iterator[list[tuple[int, float]]]:
+    """What each look finds new in a worker's report: a line an evaluation."""
+    seen = 0
+    while True:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        found = [(int(steps), float(value)) for steps, value in (line.split() for line in lines)]
+        yield found[seen:]
+        seen = len(found)
+
+
+def work(*, name: str, seed: int, report: str) -> None:
+    """Train one of the others; each evaluation adds a line to the report."""
+    setting = Setting()
+
+    def tell(steps: Any, value: Any) -> bool:
+        with Path(report).open("a", encoding="utf-8") as file:
+            file.write(f"{int(steps)} {float(value)}\n")
+        return float(value) >= SOLVED
+
+    match name:
+        case "Stable-Baselines3":
+            from benchmarks.baselines.sb3_dqn import run_tuned
+
+            run_tuned(seed, every=EVERY, until=tell)
+        case "rejax":
+            import jax
+
+            from benchmarks.baselines.rejax_dqn import make_algorithm
+
+            algorithm = make_algorithm(setting, every=EVERY, report=lambda steps, value: (tell(steps, value), None)[1])
+            jax.block_until_ready(jax.jit(algorithm.train)(jax.random.key(seed)))
+            jax.effects_barrier()
+        case "scan and cond":
+            train_scan(setting, seed, tell)
+        case _:
+            train_loop(name, setting, seed, tell)
+
+
+def train_loop(name: str, setting: Setting, seed: int, tell: Callable[[int, float], bool]) -> None:
+    """A Python loop."""
+    from benchmarks.baselines import python_loop
+
+    agent: python_loop.Agent
+    if name == "PyTorch":
+        from benchmarks.baselines.torch_dqn import TorchAgent
+
+        agent = TorchAgent(setting, seed)
+    else:
+        from benchmarks.baselines.jax_dqn import JaxAgent
+
+        agent = JaxAgent(setting, seed)
+
+    def until(steps: int) -> bool:
+        return tell(steps, python_loop.evaluate(agent, seed))
+
+    python_loop.run(agent, setting, seed, every=EVERY, until=until)
+
+
+def train_scan(setting: Setting, seed: int, tell: Callable[[int, float], bool]) -> None:
+    """The scan, which comes back to Python after every 5,000 steps to be evaluated."""
+    import jax
+
+    from benchmarks.baselines.scan_dqn import make_parts
+
+    parts = make_parts(setting)
+    steps = jax.jit(lambda carry: jax.lax.scan(parts.step, carry, None, EVERY // setting.num_envs)[0])
+    evaluate = jax.jit(lambda params, key: parts.evaluate(params, key).mean())
+    key, carry = jax.random.key(seed + 1_000), jax.jit(parts.init)(jax.random.key(seed))
+    for count in range(EVERY, setting.total_timesteps + 1, EVERY):
+        carry = steps(carry)
+        if tell(count, evaluate(carry[0], jax.random.fold_in(key, count))):
+            return
+
+
+def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> str:
+    """Every seed's greedy return against seconds since its process started: ``results/solved_curves.png``."""
+    from purejaxdqn.host.pictures import STYLE, plt
+
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+        for place, (name, found) in enumerate(curves.items()):
+            for curve in found:
+                label = name if curve is found[0] else None
+                seconds, values = [point.seconds for point in curve], [point.greedy_return for point in curve]
+                axes.plot(seconds, values, color=f"C{place}", linewidth=1, alpha=0.8, label=label)
+                if values[-1] >= SOLVED:
+                    axes.plot(seconds[-1], values[-1], "o", color=f"C{place}", markersize=4)
+        axes.axhline(SOLVED, color="0.6", linestyle="--", linewidth=1)
+        axes.axvline(ASKED, color="0.6", linestyle=":", linewidth=1)
+        axes.set(xscale="log", xlabel="seconds since the process started", ylabel="greedy return", ylim=(0, 510))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        path = harness.RESULTS / "solved_curves.png"
+        figure.savefig(path)
+        plt.close(figure)
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()
