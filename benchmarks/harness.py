@@ -32,9 +32,14 @@ def start(
     )
 
 
-def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for a worker and read the JSON object on its last line."""
-    out, _ = process.communicate()
+def answer(process: subprocess.Popen[str], *, timeout: float | None = None) -> dict[str, Any]:
+    """Wait for a worker and read the JSON object on its last line; one that takes longer (seconds) is killed."""
+    try:
+        out, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     if process.returncode:
         raise SystemExit(f"a worker failed with exit code {process.returncode}: {process.args}")
     return json.loads(out.splitlines()[-1])

@@ -53,16 +53,17 @@ def main() -> None:
             print(harness.write(f"limit_{name}", rows), "", sep="\n")
 
 
-def measure(*, rounds: int, seeds: int | None) -> dict[str, list[dict[str, Any]]]:
+def measure(*, rounds: int, seeds: int | None, large: int | None = None) -> dict[str, list[dict[str, Any]]]:
     """All three tables; every figure is the median of rounds in which everything was timed in turn.
 
     Args:
       rounds: of everything.
       seeds: vmapped on an accelerator; None is one run and NumPy on a CPU.
+      large: side of the large matrices, if not the usual.
     """
     import numpy as np
 
-    copies, large = seeds or 1, LARGE_ON_ACCELERATOR if seeds else LARGE
+    copies, large = seeds or 1, large or (LARGE_ON_ACCELERATOR if seeds else LARGE)
     runs: dict[str, Callable[[], float]] = {}
     generator = np.random.default_rng(0)
     products = {f"{m} x {k} x {n}": (m, k, n) for m, k, n in (*shapes(), (large, large, large))}

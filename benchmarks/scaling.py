@@ -10,7 +10,7 @@ one and else what the process had resident, interpreter and libraries included.
 
     python -m benchmarks.scaling                         about 12 minutes on two cores
     python -m benchmarks.scaling --quick                 a minute: two values an axis, one round
-    python -m benchmarks.scaling --axis seeds --most 4096    one axis, on an accelerator
+    python -m benchmarks.scaling --axis seeds --most 4096 --steps 20000    one axis, on an accelerator
 """
 
 import argparse
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two values an axis, one round, nothing kept")
     parser.add_argument("--axis", nargs="+", choices=AXES, default=list(AXES))
     parser.add_argument("--most", type=int, default=MOST_SEEDS, help=f"seeds (default {MOST_SEEDS})")
+    parser.add_argument("--steps", type=int, help="of a seed after the warm-up (default: what takes a few seconds)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -60,7 +61,7 @@ def main() -> None:
     rows = []
     for axis in arguments.axis:
         values = [value for value in AXES[axis][0] if axis != "seeds" or value <= arguments.most]
-        rows += compare(axis, values[:2] if arguments.quick else values, rounds)
+        rows += compare(axis, values[:2] if arguments.quick else values, rounds, arguments.steps)
     print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
     print(harness.table(rows))
     for axis in arguments.axis:
@@ -70,13 +71,13 @@ def main() -> None:
         print(draw(rows))
 
 
-def compare(axis: str, values: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) -> list[dict[str, Any]]:
     """Every value of an axis, in turn, a row each."""
     found: dict[int, list[dict[str, Any]]] = {value: [] for value in values}
     for _ in range(rounds):
         for value, replies in found.items():
-            overrides = AXES[axis][1](value)
-            replies.append(harness.answer(harness.start(__spec__.name, {"overrides": overrides})))
+            task = {"overrides": AXES[axis][1](value), "steps": steps}
+            replies.append(harness.answer(harness.start(__spec__.name, task)))
             print(f"{axis} {value}: {replies[-1]['rate']:,.0f}", file=sys.stderr, flush=True)
     rows = []
     for value, replies in found.items():
@@ -98,8 +99,8 @@ def compare(axis: str, values: Sequence[int], rounds: int) -> list[dict[str, Any
     return [{**row, "share of the best": row["steps a second"] / best} for row in rows]
 
 
-def measure(*, overrides: list[str]) -> dict[str, Any]:
-    """One case."""
+def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]:
+    """One case; ``steps`` of a seed after the warm-up, a few seconds' worth unless given."""
     from benchmarks.throughput import ours
     from purejaxdqn.host.configs import read_config
     from purejaxdqn.host.runtime import gradient_step_flops
@@ -109,7 +110,7 @@ def measure(*, overrides: list[str]) -> dict[str, Any]:
     period = config.schedule.target_every
     updates_a_step = config.schedule.gradient_steps / config.schedule.train_every
     affordable = OPERATIONS / gradient_step_flops(config) / updates_a_step
-    learning = max(2 * period, int(min(LEARNING, affordable)) // config.num_seeds // period * period)
+    learning = max(2 * period, (steps or int(min(LEARNING, affordable)) // config.num_seeds) // period * period)
     lengths = [f"total_timesteps={WARMUP + learning}", f"evaluation.every={learning}"]
     reply = ours(overrides=[*once, *overrides, *lengths], cached=False)
     share = learning / (WARMUP + learning)

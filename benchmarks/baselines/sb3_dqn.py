@@ -37,7 +37,6 @@ def run(setting: Setting, seed: int, *, threads: int = 1) -> Loop:
         max_grad_norm=float("inf"),
         policy_kwargs={"net_arch": list(setting.hidden)},
         seed=seed,
-        device="cpu",
     )
     start = time.perf_counter()
     agent.learn(setting.total_timesteps)
@@ -71,7 +70,6 @@ def run_tuned(seed: int, *, every: int, until: Callable[[int, float], bool], thr
         exploration_final_eps=0.04,
         policy_kwargs={"net_arch": [256, 256]},
         seed=seed,
-        device="cpu",
     )
     agent.learn(50_000, callback=_Watch(every, until))
 

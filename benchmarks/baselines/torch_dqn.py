@@ -1,4 +1,4 @@
-"""A plain DQN in PyTorch, on a CPU, for the Python loop."""
+"""A plain DQN in PyTorch for the Python loop."""
 
 import itertools
 
@@ -11,24 +11,25 @@ from benchmarks.baselines.setting import Setting
 
 
 class TorchAgent:
-    """Acts and learns; ``threads`` are PyTorch's own."""
+    """Acts and learns, on a GPU where there is one; ``threads`` are PyTorch's own."""
 
     def __init__(self, setting: Setting, seed: int, *, threads: int = 1):
         torch.set_num_threads(threads)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(seed)
         self._gamma = setting.gamma
-        self._online, self._target = (_network((4, *setting.hidden, 2)) for _ in range(2))
+        self._online, self._target = (_network((4, *setting.hidden, 2)).to(self._device) for _ in range(2))
         self._optimizer = torch.optim.Adam(self._online.parameters(), lr=setting.learning_rate)
         self.sync()
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Greedy actions [E]."""
         with torch.inference_mode():
-            return self._online(torch.from_numpy(obs)).argmax(-1).numpy()
+            return self._online(torch.from_numpy(obs).to(self._device)).argmax(-1).cpu().numpy()
 
     def learn(self, batch: Batch) -> None:
         """One gradient step on the squared TD error."""
-        obs, action, reward, next_obs, terminated = map(torch.from_numpy, batch)
+        obs, action, reward, next_obs, terminated = (torch.from_numpy(column).to(self._device) for column in batch)
         with torch.no_grad():
             target = reward + self._gamma * (1.0 - terminated) * self._target(next_obs).max(-1).values
         q = self._online(obs).gather(1, action[:, None])[:, 0]

@@ -1,0 +1,238 @@
+"""Peers, scaling and the distance to the limit on one GPU, in under eight minutes.
+
+`bash benchmarks/gpu.sh` prepares the packages and runs this. Parts run in the order of their weight, each case in a
+process of its own; what does not fit into the time, or lacks a package, is named as left out. Peers train for the same
+number of steps each. Results: `gpu.json`, with everything, and one table, `gpu.md`.
+
+    python -m benchmarks.gpu               on a machine with a GPU and all packages
+    python -m benchmarks.gpu --rehearse    the same parts with tiny sizes, on whatever there is: two minutes
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import harness
+
+CONFIG = "cartpole_cleanrl"
+
+
+class Size(NamedTuple):
+    """How much of everything."""
+
+    seeds: tuple[int, ...]  # of the scaling
+    many: int  # seeds of the other axes, of peers that vmap, and of the limit
+    steps: int  # of a seed after the warm-up, scaling
+    peer_steps: int
+    population: tuple[int, int]  # seeds and steps of the whole run
+    axes: Mapping[str, tuple[int, ...]]
+    rounds: int  # of the limit
+    seconds: float  # in all
+
+
+FULL = Size(
+    seeds=(1, 8, 64, 256, 1_024, 2_048, 4_096),
+    many=256,
+    steps=20_000,
+    peer_steps=21_000,
+    population=(1_000, 500_000),
+    axes={"environments": (10, 100, 1_000), "width": (64, 256, 1_024), "batch": (32, 512)},
+    rounds=2,
+    seconds=450.0,
+)
+REHEARSAL = Size(
+    seeds=(1, 2),
+    many=2,
+    steps=1_000,
+    peer_steps=2_000,
+    population=(2, 12_000),
+    axes={"environments": (20,), "width": (32,), "batch": (32,)},
+    rounds=1,
+    seconds=600.0,
+)
+NEEDS = {"PyTorch": "torch", "Stable-Baselines3": "stable_baselines3"}
+"""Packages that this project has no use for."""
+RATE_ASKED = 20e6
+"""Environment steps a second in all, at the best number of seeds."""
+SECONDS_ASKED = 60.0
+"""For the whole population, compiling included."""
+
+
+class Report:
+    """Rows of the table as they come, and what was left out; everything has to be done by ``deadline``."""
+
+    def __init__(self, seconds: float):
+        self.start = time.monotonic()
+        self.deadline = self.start + seconds
+        self.rows: list[dict[str, Any]] = []
+        self.parts: dict[str, Any] = {}
+        self.left_out: dict[str, str] = {}
+
+    def ask(self, what: str, process: Callable[[], subprocess.Popen[str]]) -> dict[str, Any] | None:
+        """A worker's answer, or None where there is none."""
+        left = self.deadline - time.monotonic()
+        if left < 5.0:
+            self.left_out[what] = "no time left"
+            return None
+        try:
+            return harness.answer(process(), timeout=left)
+        except subprocess.TimeoutExpired:
+            self.left_out[what] = "not done in the time left"
+        except (SystemExit, json.JSONDecodeError) as error:
+            self.left_out[what] = str(error)
+        return None
+
+    def add(self, part: str, what: str, seeds: int, *, rate: float, **others: Any) -> None:
+        """A row."""
+        row = {"part": part, "what": what, "seeds": seeds, "environment steps a second": float(rate)}
+        self.rows.append({**row, "compile (s)": "", "peak memory (MB)": "", "asked": "", **others})
+        print(f"{time.monotonic() - self.start:5.0f} s  {part}: {what}, {seeds} seeds: {rate:,.0f}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rehearse", "--quick", action="store_true", help="tiny sizes, on whatever there is")
+    parser.add_argument("--rejax", metavar="DIR", help="where rejax and its gymnax 0.0.9 are installed")
+    parser.add_argument("--out", type=Path, default=harness.RESULTS, metavar="DIR")
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker is not None:
+        print(json.dumps(describe()))
+        return
+    size = REHEARSAL if arguments.rehearse else FULL
+    report = Report(size.seconds)
+    device = harness.answer(harness.start(__spec__.name, {}))
+    if device["platform"] == "cpu" and not arguments.rehearse:
+        parser.error("JAX sees no accelerator here; --rehearse runs the same parts with tiny sizes")
+    scale(report, size)
+    train_population(report, size)
+    compare_peers(report, size, arguments.rejax)
+    measure_limit(report, size)
+    scale_axes(report, size)
+    about = {**device, "machine": harness.machine(), "commit": harness.commit(), "rehearsal": arguments.rehearse}
+    about["seconds"] = round(time.monotonic() - report.start, 1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    text = harness.table(report.rows)
+    left_out = "".join(f"\nleft out: {what}: {why}" for what, why in report.left_out.items())
+    heading = ", ".join(f"{name} {value}" for name, value in about.items())
+    (arguments.out / "gpu.md").write_text(f"{heading}\n\n{text}\n{left_out}\n", encoding="utf-8")
+    whole = {**about, "table": report.rows, "parts": report.parts, "left_out": report.left_out}
+    (arguments.out / "gpu.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    print(f"{heading}\n\n{text}{left_out}")
+
+
+def describe() -> dict[str, Any]:
+    """The device that JAX takes."""
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def scale(report: Report, size: Size) -> None:
+    """Rates of one seed to thousands."""
+    for seeds in size.seeds:
+        overrides = [f"num_seeds={seeds}"]
+        _scale_one(report, size, f"{seeds} seeds", overrides, part="scaling", seeds=seeds)
+    rates = [row["environment steps a second"] for row in report.rows if row["part"] == "scaling"]
+    if rates:
+        best = max(report.rows, key=lambda row: row["environment steps a second"])
+        best["asked"] = f"{RATE_ASKED:,.0f} steps a second"
+
+
+def scale_axes(report: Report, size: Size) -> None:
+    """The other axes, with many seeds."""
+    from benchmarks.scaling import AXES
+
+    for axis, values in size.axes.items():
+        for value in values:
+            overrides = [f"num_seeds={size.many}", *AXES[axis][1](value)]
+            _scale_one(report, size, f"{axis} {value}", overrides, part="scaling, one axis", seeds=size.many)
+
+
+def _scale_one(report: Report, size: Size, what: str, overrides: list[str], *, part: str, seeds: int) -> None:
+    task = {"overrides": overrides, "steps": size.steps}
+    reply = report.ask(f"{part}: {what}", lambda: harness.start("benchmarks.scaling", task))
+    if reply:
+        megabytes = {"compile (s)": reply["compile_seconds"], "peak memory (MB)": reply["peak"] / 1e6}
+        report.add(part, what, seeds, rate=reply["rate"], **megabytes)
+        report.parts.setdefault(part, {})[what] = reply
+
+
+def train_population(report: Report, size: Size) -> None:
+    """The command, from its start to its end: compiling, training, evaluation and files."""
+    seeds, steps = size.population
+    what = f"{seeds:,} seeds x {steps:,} steps by the command"
+    with tempfile.TemporaryDirectory() as scratch:
+        numbers = [f"num_seeds={seeds}", f"total_timesteps={steps}"]
+        command = [sys.executable, "-m", "purejaxdqn.train", "--config", CONFIG, "--quiet", "--no-cache", *numbers]
+        left, start = report.deadline - time.monotonic(), time.perf_counter()
+        try:
+            subprocess.run(
+                [*command, "--out", f"{scratch}/run"],
+                cwd=harness.ROOT,
+                check=True,
+                timeout=left,
+                stdout=subprocess.DEVNULL,
+            )
+        except (subprocess.SubprocessError, OSError) as error:
+            report.left_out[what] = str(error)
+            return
+        seconds = time.perf_counter() - start
+        summary = json.loads(Path(scratch, "run", "summary.json").read_text(encoding="utf-8"))
+    kept = ("import_seconds", "compile_seconds", "run_seconds", "iqm", "iqm_ci95")
+    report.parts["population"] = {"seconds": seconds, **{name: summary[name] for name in kept}}
+    asked = f"{SECONDS_ASKED:g} s (took {seconds:.1f} s)"
+    compiling = summary["compile_seconds"]
+    report.add("population", what, seeds, rate=seeds * steps / seconds, asked=asked, **{"compile (s)": compiling})
+
+
+def compare_peers(report: Report, size: Size, rejax: str | None) -> None:
+    """One seed of everybody, many of those that vmap; the same steps for all."""
+    from benchmarks.peers import CONTENDERS
+
+    for seeds in (1, size.many):
+        for name in [name for name, contender in CONTENDERS.items() if seeds == 1 or not contender.loop]:
+            if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+                report.left_out[f"peers: {name}, {seeds} seeds"] = f"{NEEDS[name]} is not installed"
+                continue
+            if name == "rejax" and not rejax:
+                report.left_out[f"peers: rejax, {seeds} seeds"] = "--rejax says where it is, with gymnax 0.0.9"
+                continue
+            env = {"PYTHONPATH": rejax} if name == "rejax" and rejax else {}
+            task = {"name": name, "seeds": seeds, "steps": size.peer_steps, "seed": 0}
+            reply = report.ask(f"peers: {name}, {seeds} seeds", _starter("benchmarks.peers", task, env))
+            if reply:
+                report.add("peers", name, seeds, rate=reply["rate"], **{"compile (s)": reply["compile_seconds"]})
+                report.parts.setdefault("peers", []).append({"contender": name, "seeds": seeds, **reply})
+
+
+def _starter(module: str, task: Mapping[str, Any], env: Mapping[str, str]) -> Callable[[], subprocess.Popen[str]]:
+    return lambda: harness.start(module, task, env=env)
+
+
+def measure_limit(report: Report, size: Size) -> None:
+    """Products alone, a gradient step and a whole iteration."""
+    task = {"rounds": size.rounds, "seeds": size.many, "large": 256 if size is REHEARSAL else None}
+    reply = report.ask("limit", lambda: harness.start("benchmarks.limit", task))
+    if reply:
+        report.parts["limit"] = reply
+        for row in reply["step"]:
+            report.add("limit", row["what"], size.many, rate=row["environment steps/s"])
+
+
+if __name__ == "__main__":
+    main()

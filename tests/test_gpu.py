@@ -1,0 +1,46 @@
+"""The GPU benchmark's script: what it refuses, and (slow) its rehearsal on whatever there is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def gpu_script(*options):
+    line = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), *map(str, options)]
+    env = {**os.environ, "PYTHON": sys.executable}
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.mark.parametrize("options", [("--wheel", "x"), ("--wheels", ROOT / "configs")])
+def test_one_line_and_code_2_for_what_it_cannot_take(options):
+    run = gpu_script(*options)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert len(run.stderr.splitlines()) == 1
+    assert options[0] in run.stderr
+
+
+def test_pins_are_names_and_versions():
+    for name in ("gpu", "gpu_rejax", "torch", "rejax"):
+        lines = (ROOT / "benchmarks" / "baselines" / f"{name}.txt").read_text().splitlines()
+        assert lines
+        assert all(line.count("==") == 1 and " " not in line and "/" not in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_rehearsal_measures_every_part(tmp_path):
+    """Two minutes: ``python -m pytest -m slow tests/test_gpu.py``."""
+    run = gpu_script("--rehearse", "--out", tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    parts = {row["part"] for row in found["table"]}
+    assert parts == {"scaling", "population", "peers", "limit", "scaling, one axis"}
+    lacking = ("rejax", "PyTorch", "Stable-Baselines3")  # those that need packages beside this project's
+    assert all(any(name in what for name in lacking) for what in found["left_out"])
+    assert all(row["environment steps a second"] > 0 for row in found["table"])
+    assert (tmp_path / "gpu.md").read_text().count("\n| ") == len(found["table"]) + 2
