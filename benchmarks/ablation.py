@@ -163,8 +163,10 @@ def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
     """Print the table, and draw the picture if it is to be kept."""
-    print(harness.table(summarise(lines)))
+    table = summarise(lines)
+    print(harness.table(table))
     if keep:
+        print(harness.write(f"{name}_table", table))
         draw(harness.RESULTS / f"{name}.png", lines)
 
 

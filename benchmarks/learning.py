@@ -137,8 +137,9 @@ def main() -> None:
         print(harness.table([describe(name, row) for name, row in ROWS.items()]))
         return
     if arguments.table:
-        print(harness.table(summarise(read())))
-        draw(read())
+        table = summarise(read())
+        print(harness.table(table))
+        print(harness.write("learning_table", table), draw(read()), draw_curves(read("learning_curves")))
         return
     names = arguments.row or [name for name, row in ROWS.items() if row.gpu == arguments.gpu]
     if arguments.quick:
@@ -155,9 +156,10 @@ def main() -> None:
     for name in names:
         row = ROWS[name]._replace(steps=21_000, seeds=2) if short else ROWS[name]
         with tempfile.TemporaryDirectory() as scratch:
-            lines = train(name, row, (arguments.out or Path(scratch)) / name.replace("/", "-"), arguments.seed)
+            lines, curve = train(name, row, (arguments.out or Path(scratch)) / name.replace("/", "-"), arguments.seed)
         if not short:
-            harness.write("learning", [*(one for one in read() if one["row"] != name), *lines])
+            for file, new in (("learning", lines), ("learning_curves", curve)):
+                harness.write(file, [*(one for one in read(file) if one["row"] != name), *new])
         print(harness.table(summarise(lines)), flush=True)
 
 
@@ -174,8 +176,11 @@ def describe(name: str, row: Row) -> dict[str, Any]:
     }
 
 
-def train(name: str, row: Row, folder: Path, seed: int) -> list[dict[str, Any]]:
-    """Train all seeds of a row with the command -> lines of ``learning.csv``."""
+Lines = list[dict[str, Any]]
+
+
+def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
+    """Train all seeds of a row with the command -> lines of ``learning.csv`` and of ``learning_curves.csv``."""
     from purejaxdqn.host.metrics import read_metrics
 
     if not (folder / "summary.json").exists():
@@ -185,8 +190,9 @@ def train(name: str, row: Row, folder: Path, seed: int) -> list[dict[str, Any]]:
         print(f"{name}: {' '.join(line[3:])}", file=sys.stderr, flush=True)
         subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=harness.ROOT, check=True)
     summary = json.loads((folder / "summary.json").read_text())
-    areas = read_metrics(folder / "metrics.csv").eval_return.mean(1, dtype=np.float64)
-    return [
+    metrics = read_metrics(folder / "metrics.csv")
+    areas = metrics.eval_return.mean(1, dtype=np.float64)
+    lines = [
         {
             "row": name,
             "environment": summary["env_id"],
@@ -200,6 +206,12 @@ def train(name: str, row: Row, folder: Path, seed: int) -> list[dict[str, Any]]:
         }
         for k in range(row.seeds)
     ]
+    curve = []
+    for step, scores in zip(metrics.env_step[0], metrics.eval_return.T, strict=True):
+        low, high = iqm_interval(scores) or (np.nan, np.nan)
+        numbers = {"IQM": iqm(scores), "95% CI low": low, "95% CI high": high}
+        curve.append({"row": name, "env_step": int(step), **{key: round(float(x), 5) for key, x in numbers.items()}})
+    return lines, curve
 
 
 def steps_of(row: Row) -> int:
@@ -229,9 +241,9 @@ def searched_seeds(text: str) -> list[int]:
     return [int(found[1]) for found in seeds if found]
 
 
-def read() -> list[dict[str, Any]]:
-    """The lines of ``results/learning.csv``."""
-    path = harness.RESULTS / "learning.csv"
+def read(name: str = "learning") -> Lines:
+    """The lines of ``results/learning.csv``, or of another table."""
+    path = harness.RESULTS / f"{name}.csv"
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -299,7 +311,7 @@ def kwargs_of(row: Row) -> dict[str, Any]:
     return dict(read_config(row.configs, row.overrides).config.env.kwargs)
 
 
-def draw(lines: Sequence[dict[str, Any]]) -> None:
+def draw(lines: Sequence[dict[str, Any]]) -> Path:
     """Every seed of every row, with the interval of the IQM and what was asked: ``results/learning.png``."""
     from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
 
@@ -325,7 +337,45 @@ def draw(lines: Sequence[dict[str, Any]]) -> None:
         path = harness.RESULTS / "learning.png"
         figure.savefig(path)
         plt.close(figure)
-    print(path)
+    return path
+
+
+def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
+    """IQM of the greedy return with its interval against environment steps, a panel a row: ``learning_curves.png``."""
+    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, plt
+
+    names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
+    columns = 4
+    with plt.rc_context(STYLE):
+        shape = (-(-len(names) // columns), columns)
+        figure, grid = plt.subplots(*shape, figsize=(10.0, 1.9 * shape[0]), layout="constrained", squeeze=False)
+        for axes in grid.flat[len(names) :]:
+            axes.axis("off")
+        for axes, name in zip(grid.flat, names, strict=False):
+            mine = [one for one in lines if one["row"] == name]
+            steps, middle, low, high = (
+                np.array([float(one[column]) for one in mine])
+                for column in ("env_step", "IQM", "95% CI low", "95% CI high")
+            )
+            axes.fill_between(steps, low, high, color=EVALUATION, alpha=0.25, linewidth=0)
+            axes.plot(steps, middle, color=EVALUATION, linewidth=1.2)
+            asked = wanted(ROWS[name], read_environment(name))
+            if asked is not None and ROWS[name].column == "final_eval_return":
+                axes.axhline(asked, color=SOLVED, linestyle="--", linewidth=1)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+            axes.set(title=name)
+        figure.suptitle("Greedy return during training: IQM over seeds, its 95% interval, what was asked (dashed)")
+        path = harness.RESULTS / "learning_curves.png"
+        figure.savefig(path)
+        plt.close(figure)
+    return path
+
+
+def read_environment(name: str) -> str:
+    """The environment of a row."""
+    from purejaxdqn.host.configs import read_config
+
+    return read_config(ROWS[name].configs, ROWS[name].overrides).config.env.id
 
 
 if __name__ == "__main__":

@@ -23,9 +23,6 @@ class Bars(NamedTuple):
 
 
 PICTURES: dict[str, Bars] = {
-    "ablation": Bars(
-        ("algorithm",), ("final_eval_return IQM",), by="environment", spread=("95% CI low", "95% CI high")
-    ),
     "cartpole_scores": Bars(("seed_index",), ("gymnax", "gymnasium")),
     "cartpole_times": Bars(("run",), ("median (s)",), spread=("lowest (s)", "highest (s)")),
     "checkpoint": Bars(("what", "seeds"), ("cost (%)",), spread=("lowest (%)", "highest (%)")),
@@ -39,7 +36,7 @@ PICTURES: dict[str, Bars] = {
     "limit_step": Bars(("what",), ("microseconds", "environment steps/s")),
     "memory": Bars(("buffer", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)")),
     "minatar_breakout": Bars(("presets", "seed_index"), ("final_eval_return", "training_return")),
-    "optimal": Bars(("environment",), ("best possible", "random policy")),
+    "optimal": Bars(("environment",), ("best", "random")),
     "peers": Bars(("contender",), ("steps a second",), by="seeds", spread=("lowest", "highest"), mark="purejaxdqn"),
     "rounding": Bars(("runs",), ("IQM one after another", "IQM batched")),
     "search": Bars(("repetition",), ("TPE", "random", "cartpole.yaml")),

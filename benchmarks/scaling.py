@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks import harness
 
-WARMUP = 1_000
+WARMUP = 2_000
 LEARNING = 100_000
 """Environment steps after the warm-up, of all seeds together, at most."""
 OPERATIONS = 2e11
