@@ -80,10 +80,12 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
             places = range(len(mine))
             marked = [not bars.mark or label.startswith(bars.mark) for label in labels]
             colors = [EVALUATION if here else TRAINING for here in marked]
-            axes.barh(places, values, color=colors, height=0.7, xerr=_spread(bars, values, mine), ecolor="0.3")
+            spread = _spread(bars, values, mine)
+            axes.barh(places, values, color=colors, height=0.7, xerr=spread, ecolor="0.3")
             for place, value in zip(places, values, strict=True):
-                if math.isfinite(value):
-                    axes.text(value, place, f"  {value:,.4g}" if abs(value) < 1000 else f"  {value:,.0f}", va="center")
+                end = value + (spread[1][place] if spread else 0.0)
+                if math.isfinite(end):
+                    axes.text(end, place, f"  {value:,.4g}" if abs(value) < 1000 else f"  {value:,.0f}", va="center")
             axes.set_yticks(places, labels)
             axes.margins(x=0.2, y=0.02)
             axes.grid(axis="y", visible=False)

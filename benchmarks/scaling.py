@@ -1,9 +1,8 @@
 """How does the rate grow with seeds, environments, width and batch, and what memory does it take?
 
 CartPole in CleanRL's setting, one axis changed at a time: the number of seeds, of environments (still an update per ten
-environment steps), the width of both hidden layers, the batch. Each case is a process of its own, in turn; warm-up and
-learning count, compiling stands apart, and of evaluation there is one episode, as short runs would else measure little
-more. The knee of an axis is the smallest value with 90% of the axis's best rate.
+environment steps), the width of both hidden layers, the batch. Each case is a process of its own, in turn; what counts
+is learning, with one episode of evaluation, without the warm-up and the compiler. The knee of an axis is the smallest value with 90% of the axis's best rate.
 
 Memory per seed is the state that a run keeps (the buffer above all); the peak is the device's own figure where it has
 one and else what the process had resident, interpreter and libraries included.
@@ -113,10 +112,9 @@ def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]
     learning = max(2 * period, (steps or int(min(LEARNING, affordable)) // config.num_seeds) // period * period)
     lengths = [f"total_timesteps={WARMUP + learning}", f"evaluation.every={learning}"]
     reply = ours(overrides=[*once, *overrides, *lengths], cached=False)
-    share = learning / (WARMUP + learning)
     return {
-        "rate": reply["rate"],
-        "updates": reply["rate"] * share * updates_a_step,
+        "rate": reply["learning_rate"],
+        "updates": reply["learning_rate"] * updates_a_step,
         "compile_seconds": reply["compile_seconds"],
         "state": state_bytes([*once, *overrides, *lengths]),
         "peak": peak_bytes(),

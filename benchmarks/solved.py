@@ -66,11 +66,15 @@ class Point(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed of ours and of the scan")
+    parser.add_argument("--picture", action="store_true", help="draw the picture again, from what was measured last")
     parser.add_argument("--seeds", type=int, default=3, help="one after another, contenders in turn (default 3)")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(**arguments.worker)
+        return
+    if arguments.picture:
+        print(draw(read_curves()))
         return
     names, seeds = (QUICK, 1) if arguments.quick else (tuple(CONTENDERS), arguments.seeds)
     curves: dict[str, list[list[Point]]] = {name: [] for name in names}
@@ -229,23 +233,46 @@ def train_scan(setting: Setting, seed: int, tell: Callable[[int, float], bool]) 
             return
 
 
+def read_curves() -> dict[str, list[list[Point]]]:
+    """What was measured last."""
+    curves: dict[str, dict[str, list[Point]]] = {}
+    with (harness.RESULTS / "solved_curves.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            point = Point(float(row["seconds"]), int(row["steps"]), float(row["greedy_return"]))
+            curves.setdefault(row["contender"], {}).setdefault(row["seed"], []).append(point)
+    return {name: list(found.values()) for name, found in curves.items()}
+
+
 def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> str:
-    """Every seed's greedy return against seconds since its process started: ``results/solved_curves.png``."""
+    """Greedy return against seconds since the process started: ``results/solved_curves.png``.
+
+    A curve is that of the seed with the median time; a dot is where a seed was solved.
+    """
+    from matplotlib.ticker import NullFormatter
+
     from purejaxdqn.host.pictures import STYLE, plt
 
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+        figure, axes = plt.subplots(figsize=(8.0, 3.6), layout="constrained")
         for place, (name, found) in enumerate(curves.items()):
-            for curve in found:
-                label = name if curve is found[0] else None
-                seconds, values = [point.seconds for point in curve], [point.greedy_return for point in curve]
-                axes.plot(seconds, values, color=f"C{place}", linewidth=1, alpha=0.8, label=label)
-                if values[-1] >= SOLVED:
-                    axes.plot(seconds[-1], values[-1], "o", color=f"C{place}", markersize=4)
+            by_time = sorted(found, key=lambda curve: curve[-1].seconds)
+            middle = by_time[len(by_time) // 2]
+            seconds, values = [point.seconds for point in middle], [point.greedy_return for point in middle]
+            ours = name.startswith("purejaxdqn")
+            axes.plot(seconds, values, color=f"C{place}", linewidth=2 if ours else 1, label=name, zorder=2 + ours)
+            ends = [curve[-1] for curve in found if curve[-1].greedy_return >= SOLVED]
+            axes.plot(
+                [end.seconds for end in ends],
+                [end.greedy_return for end in ends],
+                "o",
+                color=f"C{place}",
+                markersize=4,
+            )
         axes.axhline(SOLVED, color="0.6", linestyle="--", linewidth=1)
         axes.axvline(ASKED, color="0.6", linestyle=":", linewidth=1)
         axes.set(xscale="log", xlabel="seconds since the process started", ylabel="greedy return", ylim=(0, 510))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         path = harness.RESULTS / "solved_curves.png"
         figure.savefig(path)

@@ -148,7 +148,10 @@ def floor(
 
 
 def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) -> dict[str, Any]:
-    """The rate of a run set up as the command does it, or with the threads asked for; ``cached``: programs on disk."""
+    """The rate of a run set up as the command does it, or with the threads asked for; ``cached``: programs on disk.
+
+    ``learning_rate`` is that of what lies between the warm-up and the final evaluation.
+    """
     from purejaxdqn.host import runtime
     from purejaxdqn.host.configs import read_config
     from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
@@ -166,18 +169,25 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
     config = draft.checked()
     if cached:
         runtime.use_compilation_cache()
+    import jax
+
     from purejaxdqn.core.plan import make_plan
 
     seeds = seeds_of(config)
     training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
     start = time.perf_counter()
-    for state, rows in run_segments(training, seeds):
+    hparams, *place = training.layout.put(seeds)
+    state = jax.block_until_ready(training.init(hparams, place))
+    warm = time.perf_counter()
+    for state, rows in run_segments(training, seeds, state=state):
         pass
+    learned = time.perf_counter()
     finish_training(training, seeds, state)
     seconds = time.perf_counter() - start
     chosen = "default pool" if runtime.takes_default_pool(config) else "a thread a device"
     return {
         "rate": config.num_seeds * config.total_timesteps / seconds,
+        "learning_rate": config.num_seeds * (config.total_timesteps - config.schedule.warmup) / (learned - warm),
         "compile_seconds": training.compile_seconds,
         "flops": flops,
         "chosen": chosen,

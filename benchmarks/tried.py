@@ -378,7 +378,7 @@ def _row(name: str, of: str, shipped: str, rounds: tuple[Sequence[float], ...]) 
         "ratio": statistics.median(ratios),
         "lowest": min(ratios),
         "highest": max(ratios),
-        "shipped": "no: this row shows what the contrary gives" if shipped == "contrary" else shipped,
+        "shipped": "no, the contrary is" if shipped == "contrary" else shipped,
     }
 
 

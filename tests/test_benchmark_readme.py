@@ -11,7 +11,7 @@ def test_the_tables_are_those_of_the_csvs():
 
 def test_a_place_is_filled_once_and_text_around_it_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    monkeypatch.setattr(harness, "PICTURES", {})
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
     harness.write("speed", [{"what": "a", "rate": 1234.5, "seeds": 8}])
     before = "# Title\n\n<!-- speed -->\n\nText.\n"
     once = readme.fill(before)
