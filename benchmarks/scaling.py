@@ -2,7 +2,8 @@
 
 CartPole in CleanRL's setting, one axis changed at a time: the number of seeds, of environments (still an update per ten
 environment steps), the width of both hidden layers, the batch. Each case is a process of its own, in turn; what counts
-is learning, with one episode of evaluation, without the warm-up and the compiler. The knee of an axis is the smallest value with 90% of the axis's best rate.
+is learning, with one episode of evaluation, without the warm-up and the compiler. The knee of an axis is the smallest
+value with 90% of the axis's best rate.
 
 Memory per seed is the state that a run keeps (the buffer above all); the peak is the device's own figure where it has
 one and else what the process had resident, interpreter and libraries included.

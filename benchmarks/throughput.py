@@ -177,9 +177,9 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
     training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
     start = time.perf_counter()
     hparams, *place = training.layout.put(seeds)
-    state = jax.block_until_ready(training.init(hparams, place))
+    warmed = jax.block_until_ready(training.init(hparams, place))
     warm = time.perf_counter()
-    for state, rows in run_segments(training, seeds, state=state):
+    for state, rows in run_segments(training, seeds, state=warmed):
         pass
     learned = time.perf_counter()
     finish_training(training, seeds, state)
