@@ -3,7 +3,8 @@
 CartPole in CleanRL's setting, one axis changed at a time: the number of seeds, of environments (still an update per ten
 environment steps), the width of both hidden layers, the batch. Each case is a process of its own, in turn; what counts
 is learning, with one episode of evaluation, without the warm-up and the compiler. The knee of an axis is the smallest
-value with 90% of the axis's best rate.
+value with 90% of the axis's best rate: of steps a second, or of the arithmetic of matrix products where a step has
+more to do (width, batch).
 
 Memory per seed is the state that a run keeps (the buffer above all); the peak is the device's own figure where it has
 one and else what the process had resident, interpreter and libraries included.
@@ -43,6 +44,8 @@ AXES: dict[str, tuple[Sequence[int], Callable[[int], list[str]]]] = {
     "batch": ([32, 64, 128, 256, 512, 1_024], lambda value: [f"replay.batch_size={value}"]),
 }
 MOST_SEEDS = 1_024
+WORK = ("width", "batch")
+"""Axes along which a gradient step has more to do."""
 
 
 def main() -> None:
@@ -95,8 +98,21 @@ def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) ->
                 "peak (MB)": statistics.median(reply["peak"] for reply in replies) / 1e6,
             }
         )
-    best = max(row["steps a second"] for row in rows)
-    return [{**row, "share of the best": row["steps a second"] / best} for row in rows]
+    return derive(rows)
+
+
+def derive(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the rate of arithmetic, and each row's share of the best: of steps, or of arithmetic where that changes."""
+    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.host.runtime import gradient_step_flops
+
+    found = []
+    for row in rows:
+        config = read_config("cartpole_cleanrl", AXES[row["axis"]][1](int(row["value"]))).config
+        found.append({**row, "GFLOP/s": float(row["updates a second"]) * gradient_step_flops(config) / 1e9})
+    of = "GFLOP/s" if rows[0]["axis"] in WORK else "steps a second"
+    best = max(float(row[of]) for row in found)
+    return [{**row, "share of the best": float(row[of]) / best} for row in found]
 
 
 def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]:
@@ -143,7 +159,7 @@ def peak_bytes() -> int:
 
 
 def find_knee(rows: Sequence[dict[str, Any]]) -> int:
-    """The smallest value with 90% of the best rate."""
+    """The smallest value with 90% of the best rate (see ``derive``)."""
     return min(row["value"] for row in rows if row["share of the best"] >= 0.9)
 
 
@@ -166,6 +182,12 @@ def draw(rows: Sequence[dict[str, Any]]) -> str:
             rates.axvline(knee, color=SOLVED, linestyle="--", linewidth=1)
             rates.set(xscale="log", ylim=(0, None), title=f"{name}: knee at {knee:,}")
             rates.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
+            if name in WORK:
+                work = rates.twinx()
+                work.plot(values, [row["GFLOP/s"] for row in mine], "^:", color=SOLVED, markersize=3, label="GFLOP/s")
+                work.set(ylim=(0, None))
+                work.grid(visible=False)
+                work.legend(loc="center right")
             memory.plot(values, [row["peak (MB)"] for row in mine], "o-", color=TRAINING, markersize=3, label="peak")
             total = [row["memory per seed (MB)"] * (row["value"] if name == "seeds" else 1) for row in mine]
             memory.plot(values, total, "s--", color=SOLVED, markersize=3, label="state of all seeds")
