@@ -6,6 +6,7 @@ number of steps each. Results: `gpu.json`, with everything, and one table, `gpu.
 
     python -m benchmarks.gpu               on a machine with a GPU and all packages
     python -m benchmarks.gpu --rehearse    the same parts with tiny sizes, on whatever there is: two minutes
+    python -m benchmarks.gpu --quick       a minute: without peers, nothing kept
 """
 
 import argparse
@@ -58,6 +59,7 @@ REHEARSAL = Size(
     rounds=1,
     seconds=600.0,
 )
+QUICK = REHEARSAL._replace(seeds=(1,), peer_steps=0, axes={})
 NEEDS = {"PyTorch": "torch", "Stable-Baselines3": "stable_baselines3"}
 """Packages that this project has no use for."""
 RATE_ASKED = 20e6
@@ -99,7 +101,8 @@ class Report:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rehearse", "--quick", action="store_true", help="tiny sizes, on whatever there is")
+    parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on whatever there is")
+    parser.add_argument("--quick", action="store_true", help="even less: no peers, no other axes, nothing kept")
     parser.add_argument("--rejax", metavar="DIR", help="where rejax and its gymnax 0.0.9 are installed")
     parser.add_argument("--out", type=Path, default=harness.RESULTS, metavar="DIR")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
@@ -107,26 +110,29 @@ def main() -> None:
     if arguments.worker is not None:
         print(json.dumps(describe()))
         return
-    size = REHEARSAL if arguments.rehearse else FULL
+    size = QUICK if arguments.quick else REHEARSAL if arguments.rehearse else FULL
     report = Report(size.seconds)
     device = harness.answer(harness.start(__spec__.name, {}))
-    if device["platform"] == "cpu" and not arguments.rehearse:
+    if device["platform"] == "cpu" and size is FULL:
         parser.error("JAX sees no accelerator here; --rehearse runs the same parts with tiny sizes")
     scale(report, size)
     train_population(report, size)
-    compare_peers(report, size, arguments.rejax)
+    if size.peer_steps:
+        compare_peers(report, size, arguments.rejax)
     measure_limit(report, size)
     scale_axes(report, size)
-    about = {**device, "machine": harness.machine(), "commit": harness.commit(), "rehearsal": arguments.rehearse}
+    about = {**device, "machine": harness.machine(), "commit": harness.commit(), "rehearsal": size is not FULL}
     about["seconds"] = round(time.monotonic() - report.start, 1)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     text = harness.table(report.rows)
     left_out = "".join(f"\nleft out: {what}: {why}" for what, why in report.left_out.items())
     heading = ", ".join(f"{name} {value}" for name, value in about.items())
+    print(f"{heading}\n\n{text}{left_out}")
+    if arguments.quick:
+        return
+    arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "gpu.md").write_text(f"{heading}\n\n{text}\n{left_out}\n", encoding="utf-8")
     whole = {**about, "table": report.rows, "parts": report.parts, "left_out": report.left_out}
     (arguments.out / "gpu.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    print(f"{heading}\n\n{text}{left_out}")
 
 
 def describe() -> dict[str, Any]:
@@ -226,7 +232,7 @@ def _starter(module: str, task: Mapping[str, Any], env: Mapping[str, str]) -> Ca
 
 def measure_limit(report: Report, size: Size) -> None:
     """Products alone, a gradient step and a whole iteration."""
-    task = {"rounds": size.rounds, "seeds": size.many, "large": 256 if size is REHEARSAL else None}
+    task = {"rounds": size.rounds, "seeds": size.many, "large": None if size is FULL else 256}
     reply = report.ask("limit", lambda: harness.start("benchmarks.limit", task))
     if reply:
         report.parts["limit"] = reply

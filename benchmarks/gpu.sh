@@ -3,6 +3,7 @@
 #
 #   bash benchmarks/gpu.sh [--wheels DIR] [--out DIR]    results: gpu.json and gpu.md in DIR (benchmarks/results)
 #   bash benchmarks/gpu.sh --rehearse                    the same with tiny sizes on whatever there is, in two minutes
+#   bash benchmarks/gpu.sh --quick                       a minute: without peers, nothing kept
 #   bash benchmarks/gpu.sh --fetch DIR [--python 3.12]   with a network: fill DIR with wheels for that Python, nothing else
 #
 # The interpreter is python3, or PYTHON. Of DIR only the packages are taken that the machine lacks, and rejax with the old
@@ -17,7 +18,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --wheels) wheels=$(realpath "$2"); shift 2 ;;
     --out) out=(--out "$(realpath -m "$2")"); shift 2 ;;
-    --rehearse | --quick) rehearse=(--rehearse); shift ;;
+    --rehearse | --quick) rehearse=("$1"); shift ;;
     --fetch) fetch=$2; shift 2 ;;
     --python) version=$2; shift 2 ;;
     *) echo "error: $1 is no option; the first lines of $0 say what there is" >&2; exit 2 ;;
