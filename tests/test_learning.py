@@ -1,9 +1,13 @@
 """The learning benchmark: its rows can run, its table counts rightly, and it refuses seeds that a search has seen."""
 
+import csv
+import json
+
 import pytest
 
 from benchmarks import harness, learning
 from purejaxdqn.host.configs import load_config
+from purejaxdqn.host.metrics import COLUMNS
 
 
 @pytest.mark.parametrize("name", learning.ROWS)
@@ -57,3 +61,23 @@ def test_a_row_may_ask_for_a_number_of_seeds(good, reached):
 def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
     row = learning.ROWS["discounting_chain/dqn"]
     assert learning.wanted(row, "DiscountingChain-bsuite") == pytest.approx(0.9 * 1.1)
+
+
+def test_a_curve_is_the_iqm_of_all_seeds_at_every_evaluation(tmp_path):
+    """Of eight seeds the best two and the worst two do not count."""
+    scores = [[0.0, 1.0], [0.0, 1.0], [2.0, 3.0], [2.0, 3.0], [4.0, 7.0], [4.0, 7.0], [9.0, 9.0], [9.0, 99.0]]
+    rows = [
+        [seed if column == "seed_index" else step if column == "env_step" else values[at] for column in COLUMNS]
+        for at, step in enumerate((500, 1_000))
+        for seed, values in enumerate(scores)
+    ]
+    with (tmp_path / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    per_seed = {"final_eval_return": [1.0] * 8, "training_return": [2.0] * 8, "first_solved_step": [None] * 8}
+    summary = {"env_id": "Catch-bsuite", "total_timesteps": 1_000, **per_seed}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    row = learning.ROWS["catch/dqn"]._replace(seeds=8)
+    lines, curve = learning.train("catch/dqn", row, tmp_path, seed=1)
+    assert [one["auc"] for one in lines] == [sum(values) / 2 for values in scores]
+    assert [(one["env_step"], one["IQM"]) for one in curve] == [(500, 3.0), (1_000, 5.0)]
+    assert all(one["95% CI low"] <= one["IQM"] <= one["95% CI high"] for one in curve)
