@@ -79,7 +79,7 @@ def _published_setting(game: str) -> tuple[str, ...]:
 ROWS: dict[str, Row] = {
     "cartpole/cleanrl": Row(("cartpole_cleanrl",), 500_000, 498.4, column="training_return"),
     "cartpole/dqn": Row(("cartpole",), 200_000, 500.0, on_seeds=29),
-    "cartpole/100k": Row(("cartpole",), 100_000, 500.0, on_seeds=29),
+    "cartpole/100k": Row(("cartpole_100k",), 100_000, 500.0, on_seeds=29),
     "acrobot/dqn": Row(("acrobot",), 100_000, -80.0),
     "mountaincar/dqn": Row(("mountaincar",), 120_000, -110.0),
     "catch/dqn": Row(("catch",), 100_000, 0.95),
