@@ -13,8 +13,9 @@ Seen with jaxlib 0.10.2: products of 30,720 elements and more are cut, none of 1
 
 
 ONCE = {"xla_backend_optimization_level": 1}
-"""Options for what runs once: a quarter less time to compile it, the same bits. (Without XLA's fusion emitters it would
-take half the time, but sums come out in another order.)"""
+"""Options for what runs once: compiled sooner, the same bits (``benchmarks/tried.py``).
+
+Without XLA's fusion emitters it would be sooner still, but sums come out in another order."""
 WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
