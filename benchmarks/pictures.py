@@ -9,42 +9,50 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 RESULTS = Path(__file__).parent / "results"
 
 
 class Bars(NamedTuple):
-    """A bar for each row, a panel for each value column."""
+    """A bar for each row and value column: columns of one unit in one panel, others in a panel each."""
 
     label: tuple[str, ...]  # columns that name a row
     values: tuple[str, ...]
     by: str = ""  # a panel for each value of this column instead, of the first value column
+    unit: str = ""  # of all value columns, which are then beside each other
     spread: tuple[str, str] | None = None  # columns of the lowest and highest value
     mark: str = ""  # rows whose name starts so are highlighted; all unless given
+    around: float | None = None  # points about this value instead of bars from 0
 
 
 PICTURES: dict[str, Bars] = {
-    "cartpole_scores": Bars(("seed_index",), ("gymnax", "gymnasium")),
+    "cartpole_scores": Bars(("seed_index",), ("gymnax", "gymnasium"), unit="greedy return"),
     "cartpole_times": Bars(("run",), ("median (s)",), spread=("lowest (s)", "highest (s)")),
     "checkpoint": Bars(("what", "seeds"), ("cost (%)",), spread=("lowest (%)", "highest (%)")),
-    "compiling": Bars(("config",), ("compile, nothing cached (s)", "compile, cached (s)", "import (s)")),
+    "compiling": Bars(
+        ("config",), ("compile, nothing cached (s)", "compile, cached (s)", "import (s)"), unit="seconds"
+    ),
     "family": Bars(("choice",), ("time ratio",), by="network"),
-    "family_convolution": Bars((), ("ours (ms an update)", "flax (ms an update)")),
+    "family_convolution": Bars((), ("ours (ms an update)", "flax (ms an update)"), unit="milliseconds"),
     "guard": Bars(("preset",), ("instructions", "fusions", "update flops")),
-    "kills": Bars(("run",), ("kills", "resumed", "runs ended")),
+    "kills": Bars(("run",), ("kills", "resumed", "runs ended"), unit="times"),
     "limit_parts": Bars(("part",), ("share",)),
-    "limit_products": Bars(("product",), ("NumPy", "XLA")),
+    "limit_products": Bars(("product",), ("NumPy", "XLA"), unit="GFLOP/s"),
     "limit_step": Bars(("what",), ("microseconds", "environment steps/s")),
-    "memory": Bars(("buffer", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)")),
-    "minatar_breakout": Bars(("presets", "seed_index"), ("final_eval_return", "training_return")),
-    "optimal": Bars(("environment",), ("best", "random")),
+    "memory": Bars(("buffer", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)"), unit="MB"),
+    "minatar_breakout": Bars(("presets", "seed_index"), ("final_eval_return", "training_return"), unit="return"),
+    "optimal": Bars(("environment",), ("best", "random"), unit="return"),
     "peers": Bars(("contender",), ("steps a second",), by="seeds", spread=("lowest", "highest"), mark="purejaxdqn"),
-    "rounding": Bars(("runs",), ("IQM one after another", "IQM batched")),
-    "search": Bars(("repetition",), ("TPE", "random", "cartpole.yaml")),
+    "rounding": Bars(("runs",), ("IQM one after another", "IQM batched"), unit="IQM of greedy returns"),
+    "search": Bars(("repetition",), ("TPE", "random", "cartpole.yaml"), unit="area under the curve"),
     "solved": Bars(("contender",), ("seconds (median)",), spread=("quickest", "slowest"), mark="purejaxdqn"),
     "sweeps": Bars(("work",), ("environment steps a second",)),
-    "throughput_floor": Bars(("run",), ("ours", "floor")),
-    "throughput_threads": Bars(("network", "seeds"), ("a thread a device", "default pool")),
-    "tried": Bars(("what was tried",), ("ratio",), by="of", spread=("lowest", "highest")),
+    "throughput_floor": Bars(("run",), ("ours", "floor"), unit="environment steps a second"),
+    "throughput_threads": Bars(
+        ("network", "seeds"), ("a thread a device", "default pool"), unit="environment steps a second"
+    ),
+    "tried": Bars(("what was tried",), ("ratio",), by="of", spread=("lowest", "highest"), around=1.0),
 }
 
 
@@ -60,40 +68,47 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Draw the table called ``name`` -> ``results/<name>.png``."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.host.pictures import EVALUATION, STYLE, TRAINING, plt
+    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
 
     bars = PICTURES[name]
     panels = _panels(bars, rows)
-    height = max(1.6, 0.6 + 0.24 * max(len(mine) for _, _, mine in panels))
-    shared = not bars.by or all(_labels(bars, mine) == _labels(bars, panels[0][2]) for _, _, mine in panels)
+    together = len(panels[0].columns)
+    height = max(1.7, 0.8 + 0.24 * max(len(panel.rows) for panel in panels) * (1 + 0.5 * (together - 1)))
+    labels = [[_label_of(bars, row) for row in panel.rows] for panel in panels]
+    shared = all(one == labels[0] for one in labels)
+    palette = (EVALUATION, TRAINING, SOLVED)
+    width = (2.2 if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            1,
-            len(panels),
-            figsize=(2.2 + 3.2 * len(panels), height),
-            layout="constrained",
-            squeeze=False,
-            sharey=shared,
+            1, len(panels), figsize=(width, height), layout="constrained", squeeze=False, sharey=shared
         )
-        for axes, (title, column, mine) in zip(grid[0], panels, strict=True):
-            labels, values = _labels(bars, mine), [_number(row[column]) for row in mine]
-            places = range(len(mine))
-            marked = [not bars.mark or label.startswith(bars.mark) for label in labels]
-            colors = [EVALUATION if here else TRAINING for here in marked]
-            spread = _spread(bars, values, mine)
-            axes.barh(places, values, color=colors, height=0.7, xerr=spread, ecolor="0.3")
-            for place, value in zip(places, values, strict=True):
-                end = value + (spread[1][place] if spread else 0.0)
-                if math.isfinite(end):
-                    axes.text(end, place, f"  {value:,.4g}" if abs(value) < 1000 else f"  {value:,.0f}", va="center")
-            axes.set_yticks(places, labels)
+        for axes, panel, names in zip(grid[0], panels, labels, strict=True):
+            thickness = 0.75 / together
+            for nth, column in enumerate(panel.columns):
+                values = np.array([_number(row[column]) for row in panel.rows])
+                places = np.arange(len(values)) + (nth - (together - 1) / 2) * thickness
+                marked = [not bars.mark or label.startswith(bars.mark) for label in names]
+                colors = [palette[nth] if here else TRAINING for here in marked]
+                spread = _spread(bars, values, panel.rows)
+                if bars.around is None:
+                    axes.barh(places, values, color=colors, height=thickness, xerr=spread, ecolor="0.3", label=column)
+                else:
+                    axes.errorbar(values, places, xerr=spread, fmt="o", color=palette[nth], markersize=4, label=column)
+                for place, value, end in zip(
+                    places, values, values + (0.0 if spread is None else spread[1]), strict=True
+                ):
+                    if math.isfinite(end):
+                        axes.text(end, place, f"  {_figure(value)}", va="center", fontsize=7)
+            if bars.around is not None:
+                axes.axvline(bars.around, color=SOLVED, linestyle="--", linewidth=1)
+            if together > 1:
+                axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=together, fontsize=8)
+            axes.set_yticks(range(len(names)), names)
             axes.margins(x=0.2, y=0.02)
             axes.grid(axis="y", visible=False)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.xaxis.set_major_formatter(
-                lambda value, _: f"{value:g}" if abs(value) < 10_000 else f"{value / 1000:g}k"
-            )
-            axes.set(title=title, xlabel=column if bars.by else "")
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+            axes.set(title=panel.title, xlabel=panel.unit)
         for axes in grid[0, :1] if shared else grid[0]:
             axes.invert_yaxis()
         path = RESULTS / f"{name}.png"
@@ -102,33 +117,53 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def _panels(bars: Bars, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
-    """Title, value column and rows of each panel."""
+class _Panel(NamedTuple):
+    title: str
+    unit: str
+    columns: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def _panels(bars: Bars, rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:
+    if bars.unit:
+        return [_Panel("", bars.unit, bars.values, rows)]
     if not bars.by:
-        return [(column, column, list(rows)) for column in bars.values]
+        return [_Panel("", column, (column,), rows) for column in bars.values]
     groups = dict.fromkeys(str(row[bars.by]) for row in rows)
-    of = [(group, [row for row in rows if str(row[bars.by]) == group]) for group in groups]
-    return [(f"{bars.by}: {group}" if group.isdigit() else group, bars.values[0], mine) for group, mine in of]
+    return [
+        _Panel(_label(bars.by, group), bars.values[0], bars.values[:1], [r for r in rows if str(r[bars.by]) == group])
+        for group in groups
+    ]
 
 
-def _labels(bars: Bars, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [", ".join(_label(column, str(row[column])) for column in bars.label) for row in rows]
+def _label_of(bars: Bars, row: Mapping[str, Any]) -> str:
+    return ", ".join(_label(column, str(row[column])) for column in bars.label)
 
 
 def _label(column: str, text: str) -> str:
     return f"{column} {text}" if text.isdigit() else text
 
 
-def _spread(bars: Bars, values: Sequence[float], rows: Sequence[Mapping[str, Any]]) -> list[list[float]] | None:
+def _figure(value: float) -> str:
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _short(value: float) -> str:
+    """A tick's label."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def _spread(bars: Bars, values: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """How far the lowest and the highest lie from each value [2, rows]; nothing where one of them is not finite."""
     if bars.spread is None:
         return None
-    low, high = ([_number(row[column]) for row in rows] for column in bars.spread)
-    pairs = list(zip(values, low, high, strict=True))
-    finite = [all(map(math.isfinite, pair)) for pair in pairs]
-    return [
-        [max(0.0, value - least) if fine else 0.0 for (value, least, _), fine in zip(pairs, finite, strict=True)],
-        [max(0.0, most - value) if fine else 0.0 for (value, _, most), fine in zip(pairs, finite, strict=True)],
-    ]
+    low, high = (np.array([_number(row[column]) for row in rows]) for column in bars.spread)
+    with np.errstate(invalid="ignore"):
+        away = np.maximum(0.0, np.stack((values - low, high - values)))
+    return np.where(np.isfinite(away).all(0), away, 0.0)
 
 
 def _number(value: Any) -> float:
