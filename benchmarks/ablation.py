@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import harness
+from benchmarks.pictures import save
 from purejaxdqn.host.statistics import iqm, iqm_interval, probability_of_improvement
 
 SEED = 2026
@@ -167,10 +168,10 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
     print(harness.table(table))
     if keep:
         print(harness.write(f"{name}_table", table))
-        draw(harness.RESULTS / f"{name}.png", lines)
+        draw(name, lines)
 
 
-def draw(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Areas under the curve by variant: every seed, and the interval of their IQM."""
     from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
 
@@ -194,9 +195,7 @@ def draw(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
                     axes.axvline(iqm(np.array(areas)), color=SOLVED, linestyle="--", linewidth=0.8)
             axes.set(title=environment, xlabel="area under the curve", yticks=range(len(names)), yticklabels=names)
         grid[0, 0].invert_yaxis()
-        figure.savefig(path)
-        plt.close(figure)
-    print(path)
+        print(save(figure, name))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ first segment to the last checkpoint. Every run saves its end; "with" saves ten 
     python -m benchmarks.checkpoint --quick    a minute: half of the steps, one round
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -32,11 +31,7 @@ COMPARED = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="short runs, one round")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__, quick="short runs, one round", rounds=7).parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
         return

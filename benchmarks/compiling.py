@@ -8,7 +8,6 @@ it traces, lowers and compiles (evaluation included), as its `summary.json` says
     python -m benchmarks.compiling --quick    plain DQN, one round
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -33,10 +32,7 @@ ASKED_OF_OTHERS = 8.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="plain DQN, one round")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__, quick="plain DQN, one round", rounds=3).parse_args()
     names, rounds = (["dqn"], 1) if arguments.quick else (list(CASES), arguments.rounds)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):

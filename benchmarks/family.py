@@ -10,7 +10,6 @@ update of the MinAtar network; differences are shares of the largest entry.
     python -m benchmarks.family --quick    under a minute: few choices, the small network
 """
 
-import argparse
 import functools
 import json
 import statistics
@@ -67,11 +66,7 @@ QUICK = ("dqn", "c51", "quantile")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few choices, the small network, short runs")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__, quick="few choices, the small network, short runs", rounds=15).parse_args()
     if arguments.worker:
         configure_cpu(devices=1)
         work = measure_convolution if arguments.worker.pop("kind") == "convolution" else measure_choices

@@ -16,6 +16,8 @@ python=${PYTHON:-python3}
 wheels='' out=() rehearse=() fetch='' version=3.12
 while [ $# -gt 0 ]; do
   case $1 in
+    --wheels | --out | --fetch | --python)
+      [ $# -gt 1 ] || { echo "error: $1 is followed by nothing" >&2; exit 2; } ;;&
     --wheels) wheels=$(realpath "$2"); shift 2 ;;
     --out) out=(--out "$(realpath -m "$2")"); shift 2 ;;
     --rehearse | --quick) rehearse=("$1"); shift ;;

@@ -1,5 +1,6 @@
 """What the benchmark scripts share: measuring in processes of their own, tables, and where results go."""
 
+import argparse
 import csv
 import json
 import os
@@ -43,6 +44,31 @@ def answer(process: subprocess.Popen[str], *, timeout: float | None = None) -> d
     if process.returncode:
         raise SystemExit(f"a worker failed with exit code {process.returncode}: {process.args}")
     return json.loads(out.splitlines()[-1])
+
+
+def parser(doc: str, *, quick: str, rounds: int | None = None) -> argparse.ArgumentParser:
+    """What the scripts' options have in common.
+
+    Args:
+      doc: the script's own.
+      quick: what ``--quick`` leaves out.
+      rounds: how often everything is measured, in turn, unless ``--rounds`` says otherwise; None has no such option.
+    """
+    common = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_argument("--quick", action="store_true", help=quick)
+    if rounds is not None:
+        common.add_argument(
+            "--rounds", type=positive, default=rounds, help=f"of everything, in turn (default {rounds})"
+        )
+    common.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    return common
+
+
+def positive(text: str) -> int:
+    """A count, for an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
+    return int(text)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.optimal import best_return_of, mean_and_error, random_returns
+from benchmarks.pictures import save
 from purejaxdqn.host.statistics import iqm, iqm_interval
 
 SEED = 2026
@@ -44,6 +45,9 @@ COLUMNS = (
     "auc",
     "first_solved_step",
 )
+
+
+Lines = list[dict[str, Any]]
 
 
 class Row(NamedTuple):
@@ -174,9 +178,6 @@ def describe(name: str, row: Row) -> dict[str, Any]:
         "of": f"{row.column}, {line}",
         "note": row.note,
     }
-
-
-Lines = list[dict[str, Any]]
 
 
 def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
@@ -313,62 +314,58 @@ def kwargs_of(row: Row) -> dict[str, Any]:
 
 def draw(lines: Sequence[dict[str, Any]]) -> Path:
     """Every seed of every row, with the interval of the IQM and what was asked: ``results/learning.png``."""
-    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
+    from purejaxdqn.host.pictures import EVALUATION, SOLVED, TRAINING
 
-    names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
-    columns = 4
-    with plt.rc_context(STYLE):
-        shape = (-(-len(names) // columns), columns)
-        figure, grid = plt.subplots(*shape, figsize=(10.0, 1.7 * shape[0]), layout="constrained", squeeze=False)
-        for axes in grid.flat[len(names) :]:
-            axes.axis("off")
-        for axes, name in zip(grid.flat, names, strict=False):
-            mine = [one for one in lines if one["row"] == name]
-            scores = np.array([float(one[ROWS[name].column]) for one in mine])
-            low, high = iqm_interval(scores) or (np.nan, np.nan)
-            spread = np.linspace(-0.3, 0.3, len(scores))
-            axes.plot(scores, spread, "o", color=EVALUATION, alpha=0.45, markersize=3)
-            axes.plot([low, high], [0, 0], color=TRAINING, linewidth=3)
-            asked = wanted(ROWS[name], mine[0]["environment"])
-            if asked is not None:
-                axes.axvline(asked, color=SOLVED, linestyle="--", linewidth=1)
-            axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
-        figure.suptitle("Return of every seed (dots), 95% interval of their IQM (bar), what was asked (dashed)")
-        path = harness.RESULTS / "learning.png"
-        figure.savefig(path)
-        plt.close(figure)
-    return path
+    def panel(axes: Any, name: str, mine: Lines) -> None:
+        scores = np.array([float(one[ROWS[name].column]) for one in mine])
+        low, high = iqm_interval(scores) or (np.nan, np.nan)
+        axes.plot(scores, np.linspace(-0.3, 0.3, len(scores)), "o", color=EVALUATION, alpha=0.45, markersize=3)
+        axes.plot([low, high], [0, 0], color=TRAINING, linewidth=3)
+        asked = wanted(ROWS[name], mine[0]["environment"])
+        if asked is not None:
+            axes.axvline(asked, color=SOLVED, linestyle="--", linewidth=1)
+        axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
+
+    title = "Return of every seed (dots), 95% interval of their IQM (bar), what was asked (dashed)"
+    return _draw_rows("learning", title, lines, panel)
 
 
 def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
     """IQM of the greedy return with its interval against environment steps, a panel a row: ``learning_curves.png``."""
-    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, plt
+    from purejaxdqn.host.pictures import EVALUATION, SOLVED
+
+    def panel(axes: Any, name: str, mine: Lines) -> None:
+        columns = ("env_step", "IQM", "95% CI low", "95% CI high")
+        steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
+        axes.fill_between(steps / 1000, low, high, color=EVALUATION, alpha=0.25, linewidth=0)
+        axes.plot(steps / 1000, middle, color=EVALUATION, linewidth=1.2)
+        asked = wanted(ROWS[name], read_environment(name))
+        if asked is not None and ROWS[name].column == "final_eval_return":
+            axes.axhline(asked, color=SOLVED, linestyle="--", linewidth=1)
+        axes.set(title=name, xlabel="thousand steps")
+
+    title = "Greedy return during training: IQM over seeds, its 95% interval, what was asked (dashed)"
+    return _draw_rows("learning_curves", title, lines, panel)
+
+
+def _draw_rows(
+    file: str, title: str, lines: Sequence[dict[str, Any]], panel: Callable[[Any, str, Lines], None]
+) -> Path:
+    """A panel for each row of the benchmark that ``lines`` has."""
+    from purejaxdqn.host.pictures import STYLE, plt
 
     names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
-    columns = 4
+    columns = min(4, len(names))
     with plt.rc_context(STYLE):
         shape = (-(-len(names) // columns), columns)
-        figure, grid = plt.subplots(*shape, figsize=(10.0, 1.9 * shape[0]), layout="constrained", squeeze=False)
+        size = (2.5 * columns, 0.4 + 1.8 * shape[0])
+        figure, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
         for axes in grid.flat[len(names) :]:
             axes.axis("off")
         for axes, name in zip(grid.flat, names, strict=False):
-            mine = [one for one in lines if one["row"] == name]
-            steps, middle, low, high = (
-                np.array([float(one[column]) for one in mine])
-                for column in ("env_step", "IQM", "95% CI low", "95% CI high")
-            )
-            axes.fill_between(steps, low, high, color=EVALUATION, alpha=0.25, linewidth=0)
-            axes.plot(steps, middle, color=EVALUATION, linewidth=1.2)
-            asked = wanted(ROWS[name], read_environment(name))
-            if asked is not None and ROWS[name].column == "final_eval_return":
-                axes.axhline(asked, color=SOLVED, linestyle="--", linewidth=1)
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
-            axes.set(title=name)
-        figure.suptitle("Greedy return during training: IQM over seeds, its 95% interval, what was asked (dashed)")
-        path = harness.RESULTS / "learning_curves.png"
-        figure.savefig(path)
-        plt.close(figure)
-    return path
+            panel(axes, name, [one for one in lines if one["row"] == name])
+        figure.suptitle(title)
+        return save(figure, file)
 
 
 def read_environment(name: str) -> str:

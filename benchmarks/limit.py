@@ -12,7 +12,6 @@ On an accelerator all of it is vmapped over many seeds, times are those of all s
     python -m benchmarks.limit --accelerator --seeds 1024
 """
 
-import argparse
 import itertools
 import json
 import statistics
@@ -29,12 +28,9 @@ LARGE_ON_ACCELERATOR = 8192
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = harness.parser(__doc__, quick="one round", rounds=7)
     parser.add_argument("--accelerator", action="store_true", help="of JAX's default device, not of one CPU thread")
-    parser.add_argument("--seeds", type=int, default=1, help="vmapped, on an accelerator")
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--seeds", type=harness.positive, default=1, help="vmapped, on an accelerator")
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))

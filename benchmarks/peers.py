@@ -19,7 +19,6 @@ each takes until its agent is solved is `solved.py`'s question.
     python -m benchmarks.peers --check    do the contenders learn? the last twentieth's mean return after 200,000 steps
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -61,11 +60,8 @@ CONTENDERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="short runs, one round")
+    parser = harness.parser(__doc__, quick="short runs, one round", rounds=5)
     parser.add_argument("--check", action="store_true", help="train each of them for longer and say what it reached")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))

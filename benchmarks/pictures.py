@@ -111,9 +111,16 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
             axes.set(title=panel.title, xlabel=panel.unit)
         for axes in grid[0, :1] if shared else grid[0]:
             axes.invert_yaxis()
-        path = RESULTS / f"{name}.png"
-        figure.savefig(path)
-        plt.close(figure)
+        return save(figure, name)
+
+
+def save(figure: Any, name: str) -> Path:
+    """Write a figure to ``results/<name>.png`` and close it."""
+    from purejaxdqn.host.pictures import plt
+
+    path = RESULTS / f"{name}.png"
+    figure.savefig(path)
+    plt.close(figure)
     return path
 
 

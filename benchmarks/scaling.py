@@ -14,15 +14,16 @@ one and else what the process had resident, interpreter and libraries included.
     python -m benchmarks.scaling --axis seeds --most 4096 --steps 20000    one axis, on an accelerator
 """
 
-import argparse
 import json
 import resource
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
+from benchmarks.pictures import save
 
 WARMUP = 2_000
 LEARNING = 100_000
@@ -49,13 +50,12 @@ WORK = ("width", "batch")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two values an axis, one round, nothing kept")
+    parser = harness.parser(__doc__, quick="two values an axis, one round, nothing kept", rounds=3)
     parser.add_argument("--axis", nargs="+", choices=AXES, default=list(AXES))
-    parser.add_argument("--most", type=int, default=MOST_SEEDS, help=f"seeds (default {MOST_SEEDS})")
-    parser.add_argument("--steps", type=int, help="of a seed after the warm-up (default: what takes a few seconds)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--most", type=harness.positive, default=MOST_SEEDS, help=f"seeds (default {MOST_SEEDS})")
+    parser.add_argument(
+        "--steps", type=harness.positive, help="of a seed after the warm-up (default: what takes a few seconds)"
+    )
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
@@ -163,7 +163,7 @@ def find_knee(rows: Sequence[dict[str, Any]]) -> int:
     return min(row["value"] for row in rows if row["share of the best"] >= 0.9)
 
 
-def draw(rows: Sequence[dict[str, Any]]) -> str:
+def draw(rows: Sequence[dict[str, Any]]) -> Path:
     """Rates with their spread above, memory below, a column for each axis: ``results/scaling.png``."""
     from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
 
@@ -195,10 +195,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> str:
         grid[0, 0].set(ylabel="environment steps a second")
         grid[1, 0].set(ylabel="memory (MB)")
         grid[1, 0].legend()
-        path = harness.RESULTS / "scaling.png"
-        figure.savefig(path)
-        plt.close(figure)
-    return str(path)
+        return save(figure, "scaling")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ settings of their own where they are shipped (ours in `cartpole.yaml`, Stable-Ba
     python -m benchmarks.solved --quick    a minute: one seed of ours and of the scan
 """
 
-import argparse
 import csv
 import json
 import os
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 from benchmarks import harness
 from benchmarks.baselines.setting import Setting
 from benchmarks.baselines.venvs import interpreter
+from benchmarks.pictures import save
 
 SOLVED = 475.0
 EVERY = 5_000
@@ -64,11 +64,11 @@ class Point(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one seed of ours and of the scan")
+    parser = harness.parser(__doc__, quick="one seed of ours and of the scan")
     parser.add_argument("--picture", action="store_true", help="draw the picture again, from what was measured last")
-    parser.add_argument("--seeds", type=int, default=3, help="one after another, contenders in turn (default 3)")
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--seeds", type=harness.positive, default=3, help="one after another, contenders in turn (default 3)"
+    )
     arguments = parser.parse_args()
     if arguments.worker:
         work(**arguments.worker)
@@ -243,7 +243,7 @@ def read_curves() -> dict[str, list[list[Point]]]:
     return {name: list(found.values()) for name, found in curves.items()}
 
 
-def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> str:
+def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """Greedy return against seconds since the process started: ``results/solved_curves.png``.
 
     A curve is that of the seed with the median time; a dot is where a seed was solved.
@@ -274,10 +274,7 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> str:
         axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        path = harness.RESULTS / "solved_curves.png"
-        figure.savefig(path)
-        plt.close(figure)
-    return str(path)
+        return save(figure, "solved_curves")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ point with thirty seeds; a sweep of sixteen points with two seeds. Compiling sta
     python -m benchmarks.sweeps --quick    a minute: shorter runs, one round
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -26,10 +25,7 @@ CHOICES: dict[str, list[str]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="short runs, one round")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__, quick="short runs, one round", rounds=3).parse_args()
     rounds, steps = (1, 60_000) if arguments.quick else (arguments.rounds, 255_000)
     rates: dict[str, list[float]] = {name: [] for name in CHOICES}
     for _ in range(rounds):

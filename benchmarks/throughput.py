@@ -8,7 +8,6 @@ as the command does it: warm-up, acting, environment, replay, optimiser and eval
     python -m benchmarks.throughput --quick    under a minute
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -29,11 +28,8 @@ STEPS = {"120-84, batch 128": 100_000, "256-256, batch 128": 50_000, "512-512, b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="short runs, one round, small networks only")
+    parser = harness.parser(__doc__, quick="short runs, one round, small networks only", rounds=3)
     parser.add_argument("--part", choices=("floor", "threads"), help="only one of the two tables")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work = floor if arguments.worker.pop("kind") == "floor" else ours

@@ -9,7 +9,6 @@ would cost.
     python -m benchmarks.tried --quick    a minute: a few variants, one round
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -308,11 +307,7 @@ IMPORTS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few variants, one round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__, quick="a few variants, one round", rounds=3).parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
         return

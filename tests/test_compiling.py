@@ -86,6 +86,16 @@ def test_a_release_of_xla_without_an_option_compiles_with_the_others(known):
     assert compiled_with(*known, size=127, once=False) == set()
 
 
+def test_another_error_of_the_compiler_is_told():
+    def compile(compiler_options=None):
+        raise jax.errors.JaxRuntimeError("INTERNAL: xla_backend_optimization_level and out of luck")
+
+    jaxpr = jax.make_jaxpr(lambda x: x + 1)(jnp.ones(2))
+    traced = SimpleNamespace(lower=lambda: SimpleNamespace(compile=compile), jaxpr=jaxpr)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="out of luck"):
+        compile_runs(SimpleNamespace(trace=lambda *_: traced), "cpu", None, None, once=True)
+
+
 def test_what_runs_once_gives_the_same_bits():
     def function(hparams, x):
         return jax.lax.scan(lambda y, _: (jnp.sin(y) @ x + y / 3, jnp.sum(y)), x, None, length=20)

@@ -17,7 +17,7 @@ def gpu_script(*options):
     return subprocess.run(line, capture_output=True, text=True, check=False, env=env)
 
 
-@pytest.mark.parametrize("options", [("--wheel", "x"), ("--wheels", ROOT / "configs")])
+@pytest.mark.parametrize("options", [("--wheel", "x"), ("--wheels", ROOT / "configs"), ("--out",)])
 def test_one_line_and_code_2_for_what_it_cannot_take(options):
     run = gpu_script(*options)
     assert (run.returncode, run.stdout) == (2, "")
