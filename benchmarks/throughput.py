@@ -36,7 +36,7 @@ def main() -> None:
         print(json.dumps(work(**arguments.worker)))
         return
     rounds = 1 if arguments.quick else arguments.rounds
-    names = list(WORKLOADS)[: 2 if arguments.quick else None]
+    names = list(WORKLOADS)[: 1 if arguments.quick else None]
     parts = {
         "floor": lambda: measure_distance(rounds, steps=100_000 if arguments.quick else 500_000),
         "threads": lambda: measure_threads(rounds, names, quick=arguments.quick),
