@@ -52,7 +52,17 @@ class Setting(NamedTuple):
 
 SETTINGS: dict[str, Setting] = {
     "CartPole": Setting("cartpole_cleanrl", ("schedule.warmup=1_000", "reward.scale=0.1"), (1.0, 0.05)),
-    "Acrobot": Setting("acrobot", ("reward.scale=0.1",), (1.0, 0.1)),
+    "Acrobot": Setting(
+        "acrobot",
+        (
+            "reward.scale=0.1",
+            "n_step=1",
+            "bootstrap.kind=greedy",
+            "network.hidden=[120, 84]",
+            "schedule.gradient_steps=1",
+        ),
+        (1.0, 0.1),
+    ),
     "Catch": Setting("catch", (), (1.0, 0.05)),
 }
 MINATAR: dict[str, Setting] = {
