@@ -1,12 +1,24 @@
-"""The benchmarks' README has the figures of the CSVs, and nothing else can be in its place."""
+"""Both READMEs have the figures of the CSVs, and nothing else can be in their place."""
+
+import pytest
 
 from benchmarks import harness, readme
 
 
-def test_the_tables_are_those_of_the_csvs():
-    text = readme.README.read_text(encoding="utf-8")
-    assert text.count("<!-- ") > 10
+@pytest.mark.parametrize(("path", "tables"), zip(readme.READMES, (3, 10), strict=True))
+def test_the_tables_are_those_of_the_csvs(path, tables):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<!-- ") >= tables
     assert readme.fill(text) == text, "python -m benchmarks.readme"
+
+
+def test_a_place_can_ask_for_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    harness.write("speed", [{"what": "a", "a rate": 1.5, "seeds": 8}])
+    once = readme.fill("<!-- speed: seeds; a rate -->\n")
+    assert once.startswith("<!-- speed: seeds; a rate -->\n| seeds | a rate |\n| --- | --- |\n| 8 | 1.5 |\n")
+    assert readme.fill(once) == once
 
 
 def test_a_place_is_filled_once_and_text_around_it_stays(tmp_path, monkeypatch):
