@@ -23,7 +23,8 @@ class Bars(NamedTuple):
     unit: str = ""  # of all value columns, which are then beside each other
     spread: tuple[str, str] | None = None  # columns of the lowest and highest value
     mark: str = ""  # rows whose name starts so are highlighted; all unless given
-    around: float | None = None  # points about this value instead of bars from 0
+    points: bool = False  # instead of bars from 0
+    around: float | None = None  # a line at this value
 
 
 PICTURES: dict[str, Bars] = {
@@ -52,7 +53,11 @@ PICTURES: dict[str, Bars] = {
     "throughput_threads": Bars(
         ("network", "seeds"), ("a thread a device", "default pool"), unit="environment steps a second"
     ),
-    "tried": Bars(("what was tried",), ("ratio",), by="of", spread=("lowest", "highest"), around=1.0),
+    **{
+        f"tuning_{name}": Bars(("change",), ("mean",), spread=("lowest seed", "highest seed"), points=True)
+        for name in ("acrobot", "cartpole_100k", "pong")
+    },
+    "tried": Bars(("what was tried",), ("ratio",), by="of", spread=("lowest", "highest"), points=True, around=1.0),
 }
 
 
@@ -77,7 +82,8 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     labels = [[_label_of(bars, row) for row in panel.rows] for panel in panels]
     shared = all(one == labels[0] for one in labels)
     palette = (EVALUATION, TRAINING, SOLVED)
-    width = (2.2 if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
+    longest = max(len(label) for label in labels[0])
+    width = (max(2.2, 0.07 * longest) if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
             1, len(panels), figsize=(width, height), layout="constrained", squeeze=False, sharey=shared
@@ -90,7 +96,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
                 marked = [not bars.mark or label.startswith(bars.mark) for label in names]
                 colors = [palette[nth] if here else TRAINING for here in marked]
                 spread = _spread(bars, values, panel.rows)
-                if bars.around is None:
+                if not bars.points:
                     axes.barh(places, values, color=colors, height=thickness, xerr=spread, ecolor="0.3", label=column)
                 else:
                     axes.errorbar(values, places, xerr=spread, fmt="o", color=palette[nth], markersize=4, label=column)

@@ -1,0 +1,169 @@
+"""What was tried by hand to tune a shipped config, one thing at a time, and what did each give?
+
+The searches are `purejaxdqn.search`'s, and a config's header names its own; these are the sweeps beside them. Seeds are
+not those of `learning.py`, which refuses seeds that a header names.
+
+    python -m benchmarks.tuning                   all: two hours on two cores
+    python -m benchmarks.tuning --config acrobot  one config's (or several): results/tuning_acrobot.csv
+    python -m benchmarks.tuning --quick           under a minute: two changes of one config, short, nothing kept
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import harness
+from purejaxdqn.host.statistics import iqm, iqm_interval
+
+
+class Tuning(NamedTuple):
+    """Changes of a config, each alone."""
+
+    seed: int
+    seeds: int
+    steps: int
+    start: tuple[str, ...]  # leads from the config as it is shipped back to where the changes start
+    changes: tuple[str, ...]  # each a few `key=value` of the command with spaces between; "" changes nothing
+    best: float | None = None  # the best possible return, if seeds that reach it are counted
+
+
+def _all(*parts: Sequence[str]) -> tuple[str, ...]:
+    """All combinations."""
+    if not parts:
+        return ("",)
+    return tuple(f"{one} {rest}".strip() for one in parts[0] for rest in _all(*parts[1:]))
+
+
+_DOUBLE = "bootstrap.kind=double n_step=2"
+_QUANTILES = "distribution.kind=quantile distribution.atoms=51"
+_WIDE = "network.hidden=[256,256]"
+
+TUNED: dict[str, Tuning] = {
+    "acrobot": Tuning(
+        9300,
+        4,
+        100_000,
+        ("network.hidden=[120,84]", "n_step=1", "bootstrap.kind=greedy"),
+        (
+            *_all(("loss=huber", "loss=squared"), ("n_step=1", "n_step=3", "n_step=5"), ("", "reward.scale=0.1")),
+            "bootstrap.kind=double",
+            _DOUBLE,
+            "bootstrap.kind=munchausen",
+            "bootstrap.kind=munchausen n_step=2",
+            _QUANTILES,
+            f"{_QUANTILES} n_step=2",
+            f"{_DOUBLE} exploration.end=0.01",
+            f"{_DOUBLE} optimizer.learning_rate=1.5e-3",
+            f"{_DOUBLE} optimizer.learning_rate=1e-3 schedule.tau=0.5",
+            f"{_DOUBLE} gamma=0.965",
+            f"{_DOUBLE} gamma=0.98",
+            f"{_DOUBLE} gamma=0.997",
+            f"{_DOUBLE} replay.size=100_000",
+            f"{_DOUBLE} network.hidden=[64,64,64]",
+            f"{_DOUBLE} network.hidden=[120,120]",
+            f"{_DOUBLE} network.hidden=[240,64]",
+            f"{_DOUBLE} {_WIDE}",
+            f"{_DOUBLE} {_WIDE} replay.batch_size=64",
+            f"{_DOUBLE} {_WIDE} optimizer.learning_rate=1e-3",
+        ),
+    ),
+    "cartpole_100k": Tuning(
+        9400,
+        30,
+        100_000,
+        ("optimizer.learning_rate=2.3e-3", "optimizer.max_grad_norm=null"),
+        (
+            "",
+            "exploration.end=0.2",
+            "gamma=0.985",
+            "n_step=5",
+            "optimizer.learning_rate=1.5e-3",
+            "schedule.tau=0.4",
+            "optimizer.max_grad_norm=10",
+            "optimizer.max_grad_norm=10 gamma=0.995",
+            "optimizer.max_grad_norm=10 schedule.tau=1",
+            "optimizer.max_grad_norm=10 schedule.tau=1 gamma=0.995",
+            "optimizer.max_grad_norm=10 optimizer.learning_rate=3e-3",
+        ),
+        best=500.0,
+    ),
+    "pong": Tuning(
+        9500,
+        4,
+        250_000,
+        ("env.num_envs=10", "optimizer.anneal=false", "exploration.end=0.1"),
+        ("", "env.num_envs=20 optimizer.anneal=true exploration.end=0.05"),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--config", nargs="+", choices=TUNED, default=list(TUNED))
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    arguments = parser.parse_args()
+    chosen = {name: TUNED[name] for name in arguments.config}
+    if arguments.quick:
+        name = "cartpole_100k"
+        chosen = {name: TUNED[name]._replace(seeds=2, steps=12_000, changes=TUNED[name].changes[:2])}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, tuning in chosen.items():
+            lines = run(name, tuning, arguments.out or Path(scratch))
+            print(harness.table(lines))
+            if not arguments.quick:
+                print(harness.write(f"tuning_{name}", lines))
+
+
+def run(name: str, tuning: Tuning, folder: Path) -> list[dict[str, Any]]:
+    """Train every change with the command -> a line each, the best first."""
+    lines = []
+    for number, change in enumerate(tuning.changes):
+        out = folder / f"{name}-{number}"
+        if not (out / "summary.json").exists():
+            line = [sys.executable, "-m", "purejaxdqn.train", "--config", name, *overrides(tuning, change)]
+            print(" ".join(line[3:]), file=sys.stderr, flush=True)
+            subprocess.run([*line, "--quiet", "--out", str(out)], cwd=harness.ROOT, check=True)
+        scores = json.loads((out / "summary.json").read_text())["final_eval_return"]
+        lines.append(summarise(tuning, change, np.array(scores)))
+    return sort(lines)
+
+
+def overrides(tuning: Tuning, change: str) -> list[str]:
+    """What the command is given beside the config; a key that is changed is given once."""
+    keys = dict(one.split("=", 1) for one in (*tuning.start, *change.split()))
+    numbers = {"seed": tuning.seed, "num_seeds": tuning.seeds, "total_timesteps": tuning.steps}
+    return [f"{key}={value}" for key, value in {**keys, **numbers}.items()]
+
+
+def summarise(tuning: Tuning, change: str, scores: np.ndarray) -> dict[str, Any]:
+    """A line of the table."""
+    low, high = iqm_interval(scores) or (np.nan, np.nan)
+    reached = "" if tuning.best is None else f"{int((scores >= tuning.best).sum())} of {len(scores)} at {tuning.best:g}"
+    return {
+        "change": change or "none",
+        "seeds": len(scores),
+        "steps": f"{tuning.steps:,}",
+        "IQM": f"{iqm(scores):.4g}",
+        "95% CI": f"{low:.4g} to {high:.4g}",
+        "mean": f"{scores.mean():.5g}",
+        "lowest seed": f"{scores.min():.4g}",
+        "highest seed": f"{scores.max():.4g}",
+        "seeds that reach it": reached,
+    }
+
+
+def sort(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The best first."""
+    return [dict(one) for one in sorted(lines, key=lambda one: (-float(one["IQM"]), -float(one["mean"])))]
+
+
+if __name__ == "__main__":
+    main()
