@@ -115,4 +115,5 @@ def test_a_line_of_a_tuning_counts_seeds_that_reach_the_best():
     line = tuning.summarise(what, "", np.array([500.0, 500.0, 499.0, 480.0]))
     assert (line["change"], line["seeds that reach it"], line["lowest seed"]) == ("none", "2 of 4 at 500", "480")
     better = tuning.summarise(what, "n_step=3", np.array([500.0, 500.0, 500.0, 480.0]))
-    assert tuning.sort([line, better]) == [better, line]
+    best = tuning.summarise(what, "n_step=5", np.array([500.0, 500.0, 500.0, 490.0]))  # the same IQM, a better mean
+    assert tuning.sort([line, better, best]) == [best, better, line]
