@@ -59,6 +59,7 @@ SETTINGS: dict[str, Setting] = {
             "n_step=1",
             "bootstrap.kind=greedy",
             "network.hidden=[120, 84]",
+            "replay.batch_size=128",
             "schedule.gradient_steps=1",
         ),
         (1.0, 0.1),

@@ -50,7 +50,7 @@ TUNED: dict[str, Tuning] = {
         9300,
         4,
         100_000,
-        ("network.hidden=[120,84]", "n_step=1", "bootstrap.kind=greedy"),
+        ("network.hidden=[120,84]", "n_step=1", "bootstrap.kind=greedy", "replay.batch_size=128"),
         (
             *_all(("loss=huber", "loss=squared"), ("n_step=1", "n_step=3", "n_step=5"), ("", "reward.scale=0.1")),
             "bootstrap.kind=double",
