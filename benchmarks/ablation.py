@@ -48,21 +48,17 @@ class Setting(NamedTuple):
     config: str
     overrides: tuple[str, ...]  # a reward scale keeps values within the support of C51, -10 to 10
     exploration: tuple[float, float]  # start and end, which Rainbow less its noise takes back
+    below: str = ""  # a config that is laid under the presets, where the environment's own has additions already
 
 
 SETTINGS: dict[str, Setting] = {
     "CartPole": Setting("cartpole_cleanrl", ("schedule.warmup=1_000", "reward.scale=0.1"), (1.0, 0.05)),
     "Acrobot": Setting(
         "acrobot",
-        (
-            "reward.scale=0.1",
-            "n_step=1",
-            "bootstrap.kind=greedy",
-            "network.hidden=[120, 84]",
-            "replay.batch_size=128",
-            "schedule.gradient_steps=1",
-        ),
+        ("reward.scale=0.1",),
         (1.0, 0.1),
+        below="{n_step: 1, bootstrap: {kind: greedy}, network: {hidden: [120, 84]}, replay: {batch_size: 128},"
+        " schedule: {gradient_steps: 1}}",
     ),
     "Catch": Setting("catch", (), (1.0, 0.05)),
 }
@@ -133,7 +129,7 @@ def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: i
     from purejaxdqn.host.metrics import read_metrics
 
     if not (folder / "summary.json").exists():
-        configs = [option for config in (setting.config, *variant.presets) for option in ("--config", config)]
+        configs = [option for config in layers(setting, variant, folder.parent) for option in ("--config", config)]
         overrides = (*setting.overrides, *variant.overrides, f"total_timesteps={steps}")
         line = [sys.executable, "-m", "purejaxdqn.train", *configs, *overrides, f"seed={SEED}", f"num_seeds={seeds}"]
         print(" ".join(line[3:]), file=sys.stderr, flush=True)
@@ -141,6 +137,17 @@ def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: i
     final = json.loads((folder / "summary.json").read_text())["final_eval_return"]
     areas = read_metrics(folder / "metrics.csv").eval_return.mean(1, dtype=np.float64)
     return [{"seed": k, "final_eval_return": final[k], "auc": float(areas[k])} for k in range(seeds)]
+
+
+def layers(setting: Setting, variant: Variant, folder: Path) -> list[str]:
+    """The configs of a variant, the lowest first; what a setting lays below the presets is written to ``folder``."""
+    plain = [setting.config]
+    if setting.below:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"plain_{setting.config}.yaml"
+        path.write_text(setting.below + "\n", encoding="utf-8")
+        plain.append(str(path))
+    return [*plain, *variant.presets]
 
 
 def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

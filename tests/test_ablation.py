@@ -6,21 +6,23 @@ from benchmarks import ablation
 from purejaxdqn.host.configs import load_config
 
 
-def config_of(setting, variant, steps):
+def config_of(setting, variant, steps, folder):
     overrides = (*setting.overrides, *variant.overrides, f"total_timesteps={steps}")
-    return load_config((setting.config, *variant.presets), overrides).model_dump()
+    return load_config(ablation.layers(setting, variant, folder), overrides).model_dump()
 
 
 @pytest.mark.parametrize("environment", [*ablation.SETTINGS, *ablation.MINATAR])
-def test_every_variant_is_a_config_that_can_run_and_differs_from_what_it_is_held_against(environment):
+def test_every_variant_is_a_config_that_can_run_and_differs_from_what_it_is_held_against(environment, tmp_path):
     setting = {**ablation.SETTINGS, **ablation.MINATAR}[environment]
     steps = 1_000_000 if environment in ablation.MINATAR else 50_000
     variants = ablation.variants(setting)
-    configs = {name: config_of(setting, variant, steps) for name, variant in variants.items()}
+    configs = {name: config_of(setting, variant, steps, tmp_path) for name, variant in variants.items()}
     assert len(configs) == 1 + len(ablation.ADDITIONS) + 1 + 6
     for name, variant in variants.items():
         if variant.against:
             assert configs[name] != configs[variant.against], name
+    plain = configs["DQN"]
+    assert (plain["n_step"], plain["bootstrap"]["kind"], plain["replay"]["kind"]) == (1, "greedy", "uniform")
     assert configs["DQN"]["exploration"] == configs["Rainbow - noise"]["exploration"]
 
 
@@ -28,10 +30,11 @@ def changed(one, other):
     return {key for key in one if one[key] != other[key]}
 
 
-def test_rainbow_less_a_part_changes_nothing_but_that_part():
-    setting = ablation.SETTINGS["Catch"]
+@pytest.mark.parametrize("environment", ablation.SETTINGS)
+def test_rainbow_less_a_part_changes_nothing_but_that_part(environment, tmp_path):
+    setting = ablation.SETTINGS[environment]
     variants = ablation.variants(setting)
-    configs = {name: config_of(setting, variant, 50_000) for name, variant in variants.items()}
+    configs = {name: config_of(setting, variant, 50_000, tmp_path) for name, variant in variants.items()}
     parts = {
         "double": {"bootstrap"},
         "dueling": {"network"},
