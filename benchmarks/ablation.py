@@ -13,9 +13,6 @@ other (Agarwal et al. 2021, section 4.3).
 
 import argparse
 import csv
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,7 +110,7 @@ def main() -> None:
         settings, steps, seeds = {"Catch": SETTINGS["Catch"]}, 6_000, 2
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.out or Path(scratch)
+        folder = Path(scratch) if arguments.quick else arguments.out or Path(scratch)
         for environment, setting in settings.items():
             chosen = list(variants(setting).items())[: 2 if arguments.quick else None]
             for variant, what in chosen:
@@ -128,13 +125,9 @@ def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: i
     """Train all seeds with the command -> a line each."""
     from purejaxdqn.host.metrics import read_metrics
 
-    if not (folder / "summary.json").exists():
-        configs = [option for config in layers(setting, variant, folder.parent) for option in ("--config", config)]
-        overrides = (*setting.overrides, *variant.overrides, f"total_timesteps={steps}")
-        line = [sys.executable, "-m", "purejaxdqn.train", *configs, *overrides, f"seed={SEED}", f"num_seeds={seeds}"]
-        print(" ".join(line[3:]), file=sys.stderr, flush=True)
-        subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=harness.ROOT, check=True)
-    final = json.loads((folder / "summary.json").read_text())["final_eval_return"]
+    configs = [option for config in layers(setting, variant, folder.parent) for option in ("--config", config)]
+    overrides = (*setting.overrides, *variant.overrides, f"total_timesteps={steps}")
+    final = harness.train([*configs, *overrides, f"seed={SEED}", f"num_seeds={seeds}"], folder)["final_eval_return"]
     areas = read_metrics(folder / "metrics.csv").eval_return.mean(1, dtype=np.float64)
     return [{"seed": k, "final_eval_return": final[k], "auc": float(areas[k])} for k in range(seeds)]
 

@@ -93,6 +93,16 @@ def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
+def train(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Train with the command, unless ``folder`` has the finished run already -> its summary."""
+    summary = folder / "summary.json"
+    if not summary.exists():
+        line = [sys.executable, "-m", "purejaxdqn.train", *arguments]
+        print(" ".join(line[3:]), file=sys.stderr, flush=True)
+        subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=ROOT, check=True)
+    return dict(json.loads(summary.read_text(encoding="utf-8")))
+
+
 def machine() -> str:
     """The processor's name and how many cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -16,10 +16,7 @@ with N + 1. A row that would use either is refused.
 
 import argparse
 import csv
-import json
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -160,7 +157,12 @@ def main() -> None:
     for name in names:
         row = ROWS[name]._replace(steps=21_000, seeds=2) if short else ROWS[name]
         with tempfile.TemporaryDirectory() as scratch:
-            lines, curve = train(name, row, (arguments.out or Path(scratch)) / name.replace("/", "-"), arguments.seed)
+            lines, curve = train(
+                name,
+                row,
+                (Path(scratch) if short else arguments.out or Path(scratch)) / name.replace("/", "-"),
+                arguments.seed,
+            )
         if not short:
             for file, new in (("learning", lines), ("learning_curves", curve)):
                 harness.write(file, [*(one for one in read(file) if one["row"] != name), *new])
@@ -184,13 +186,9 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
     """Train all seeds of a row with the command -> lines of ``learning.csv`` and of ``learning_curves.csv``."""
     from purejaxdqn.host.metrics import read_metrics
 
-    if not (folder / "summary.json").exists():
-        options = [option for config in row.configs for option in ("--config", config)]
-        numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
-        line = [sys.executable, "-m", "purejaxdqn.train", *options, *row.overrides, *numbers]
-        print(f"{name}: {' '.join(line[3:])}", file=sys.stderr, flush=True)
-        subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=harness.ROOT, check=True)
-    summary = json.loads((folder / "summary.json").read_text())
+    configs = [option for config in row.configs for option in ("--config", config)]
+    numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
+    summary = harness.train([*configs, *row.overrides, *numbers], folder)
     metrics = read_metrics(folder / "metrics.csv")
     areas = metrics.eval_return.mean(1, dtype=np.float64)
     lines = [

@@ -9,11 +9,9 @@ not those of `learning.py`, which refuses seeds that a header names.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,13 +32,6 @@ class Tuning(NamedTuple):
     best: float | None = None  # the best possible return, if seeds that reach it are counted
 
 
-def _all(*parts: Sequence[str]) -> tuple[str, ...]:
-    """All combinations."""
-    if not parts:
-        return ("",)
-    return tuple(f"{one} {rest}".strip() for one in parts[0] for rest in _all(*parts[1:]))
-
-
 _DOUBLE = "bootstrap.kind=double n_step=2"
 _QUANTILES = "distribution.kind=quantile distribution.atoms=51"
 _WIDE = "network.hidden=[256,256]"
@@ -52,7 +43,10 @@ TUNED: dict[str, Tuning] = {
         100_000,
         ("network.hidden=[120,84]", "n_step=1", "bootstrap.kind=greedy", "replay.batch_size=128"),
         (
-            *_all(("loss=huber", "loss=squared"), ("n_step=1", "n_step=3", "n_step=5"), ("", "reward.scale=0.1")),
+            *(
+                f"loss={loss} n_step={n}{scale}"
+                for loss, n, scale in product(("huber", "squared"), (1, 3, 5), ("", " reward.scale=0.1"))
+            ),
             "bootstrap.kind=double",
             _DOUBLE,
             "bootstrap.kind=munchausen",
@@ -116,7 +110,7 @@ def main() -> None:
         chosen = {name: TUNED[name]._replace(seeds=2, steps=12_000, changes=TUNED[name].changes[:2])}
     with tempfile.TemporaryDirectory() as scratch:
         for name, tuning in chosen.items():
-            lines = run(name, tuning, arguments.out or Path(scratch))
+            lines = run(name, tuning, Path(scratch) if arguments.quick else arguments.out or Path(scratch))
             print(harness.table(lines))
             if not arguments.quick:
                 print(harness.write(f"tuning_{name}", lines))
@@ -126,13 +120,8 @@ def run(name: str, tuning: Tuning, folder: Path) -> list[dict[str, Any]]:
     """Train every change with the command -> a line each, the best first."""
     lines = []
     for number, change in enumerate(tuning.changes):
-        out = folder / f"{name}-{number}"
-        if not (out / "summary.json").exists():
-            line = [sys.executable, "-m", "purejaxdqn.train", "--config", name, *overrides(tuning, change)]
-            print(" ".join(line[3:]), file=sys.stderr, flush=True)
-            subprocess.run([*line, "--quiet", "--out", str(out)], cwd=harness.ROOT, check=True)
-        scores = json.loads((out / "summary.json").read_text())["final_eval_return"]
-        lines.append(summarise(tuning, change, np.array(scores)))
+        summary = harness.train(["--config", name, *overrides(tuning, change)], folder / f"{name}-{number}")
+        lines.append(summarise(tuning, change, np.array(summary["final_eval_return"])))
     return sort(lines)
 
 
