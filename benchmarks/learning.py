@@ -98,7 +98,7 @@ ROWS: dict[str, Row] = {
     ),
     "four_rooms/dqn": Row(("four_rooms",), 1_000_000, "random"),
     "meta_maze/dqn": Row(("meta_maze",), 1_000_000, "random"),
-    "pong/dqn": Row(("pong",), 1_000_000, "random"),
+    "pong/dqn": Row(("pong",), 1_000_000, "random", note="at most 1 a step: 1,000 is the best there can be"),
     **{
         f"{game}/1m": Row((f"minatar/{game}",), 1_000_000, asked, seeds=5)
         for game, asked in (("breakout", 8.0), ("freeway", 35.0), ("space_invaders", 30.0))
