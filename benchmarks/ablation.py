@@ -54,8 +54,8 @@ SETTINGS: dict[str, Setting] = {
         "acrobot",
         ("reward.scale=0.1",),
         (1.0, 0.1),
-        below="{n_step: 1, bootstrap: {kind: greedy}, network: {hidden: [120, 84]}, replay: {batch_size: 128},"
-        " schedule: {gradient_steps: 1}}",
+        below="{n_step: 1, bootstrap: {kind: greedy}, network: {layer_norm: false}, optimizer: {learning_rate: 6.3e-4},"
+        " schedule: {gradient_steps: 1, target_every: 500}}",
     ),
     "Catch": Setting("catch", (), (1.0, 0.05)),
 }

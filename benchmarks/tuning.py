@@ -3,9 +3,9 @@
 The searches are `purejaxdqn.search`'s, and a config's header names its own; these are the sweeps beside them. Seeds are
 not those of `learning.py`, which refuses seeds that a header names.
 
-    python -m benchmarks.tuning                   all: two hours on two cores
-    python -m benchmarks.tuning --config acrobot  one config's (or several): results/tuning_acrobot.csv
-    python -m benchmarks.tuning --quick           under a minute: two changes of one config, short, nothing kept
+    python -m benchmarks.tuning                  all: four hours on two cores
+    python -m benchmarks.tuning --round acrobot  one round (or several): results/tuning_acrobot.csv
+    python -m benchmarks.tuning --quick          under a minute: two changes of one config, short, nothing kept
 """
 
 import argparse
@@ -22,26 +22,31 @@ from purejaxdqn.host.statistics import iqm, iqm_interval
 
 
 class Tuning(NamedTuple):
-    """Changes of a config, each alone."""
+    """A round: changes of a config, each alone."""
 
+    config: str
     seed: int
     seeds: int
     steps: int
     start: tuple[str, ...]  # leads from the config as it is shipped back to where the changes start
     changes: tuple[str, ...]  # each a few `key=value` of the command with spaces between; "" changes nothing
     best: float | None = None  # the best possible return, if seeds that reach it are counted
+    episodes: int = 100  # of the final evaluation
 
 
 _DOUBLE = "bootstrap.kind=double n_step=2"
 _QUANTILES = "distribution.kind=quantile distribution.atoms=51"
 _WIDE = "network.hidden=[256,256]"
+_NORM = "network.layer_norm=true"
+_BEFORE_NORM = ("network.layer_norm=false", "optimizer.learning_rate=6.3e-4", "schedule.target_every=500")
 
 TUNED: dict[str, Tuning] = {
     "acrobot": Tuning(
+        "acrobot",
         9300,
         4,
         100_000,
-        ("network.hidden=[120,84]", "n_step=1", "bootstrap.kind=greedy", "replay.batch_size=128"),
+        (*_BEFORE_NORM, "n_step=1", "bootstrap.kind=greedy"),
         (
             *(
                 f"loss={loss} n_step={n}{scale}"
@@ -68,7 +73,33 @@ TUNED: dict[str, Tuning] = {
             f"{_DOUBLE} {_WIDE} optimizer.learning_rate=1e-3",
         ),
     ),
+    "acrobot_second": Tuning(
+        "acrobot",
+        9600,
+        16,
+        100_000,
+        _BEFORE_NORM,
+        (
+            "",
+            "env.normalize=true",
+            "bootstrap.kind=munchausen",
+            "bootstrap.kind=munchausen n_step=1",
+            "network.activation=tanh",
+            "network.activation=silu",
+            "network.dueling=true",
+            _NORM,
+            f"{_NORM} exploration.end=0.25",
+            f"{_NORM} schedule.target_every=200",
+            f"{_NORM} optimizer.learning_rate=1.5e-3",
+            f"{_NORM} optimizer.learning_rate=3e-3",
+            f"{_NORM} optimizer.learning_rate=6e-3",
+            f"{_NORM} optimizer.learning_rate=3e-3 schedule.target_every=200",
+            f"{_NORM} optimizer.learning_rate=3e-3 schedule.target_every=100",
+        ),
+        episodes=400,
+    ),
     "cartpole_100k": Tuning(
+        "cartpole_100k",
         9400,
         30,
         100_000,
@@ -89,6 +120,7 @@ TUNED: dict[str, Tuning] = {
         best=500.0,
     ),
     "pong": Tuning(
+        "pong",
         9500,
         4,
         250_000,
@@ -101,10 +133,10 @@ TUNED: dict[str, Tuning] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--config", nargs="+", choices=TUNED, default=list(TUNED))
+    parser.add_argument("--round", nargs="+", choices=TUNED, default=list(TUNED))
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
     arguments = parser.parse_args()
-    chosen = {name: TUNED[name] for name in arguments.config}
+    chosen = {name: TUNED[name] for name in arguments.round}
     if arguments.quick:
         name = "cartpole_100k"
         chosen = {name: TUNED[name]._replace(seeds=2, steps=12_000, changes=TUNED[name].changes[:2])}
@@ -120,7 +152,7 @@ def run(name: str, tuning: Tuning, folder: Path) -> list[dict[str, Any]]:
     """Train every change with the command -> a line each, the best first."""
     lines = []
     for number, change in enumerate(tuning.changes):
-        summary = harness.train(["--config", name, *overrides(tuning, change)], folder / f"{name}-{number}")
+        summary = harness.train(["--config", tuning.config, *overrides(tuning, change)], folder / f"{name}-{number}")
         lines.append(summarise(tuning, change, np.array(summary["final_eval_return"])))
     return sort(lines)
 
@@ -128,7 +160,12 @@ def run(name: str, tuning: Tuning, folder: Path) -> list[dict[str, Any]]:
 def overrides(tuning: Tuning, change: str) -> list[str]:
     """What the command is given beside the config; a key that is changed is given once."""
     keys = dict(one.split("=", 1) for one in (*tuning.start, *change.split()))
-    numbers = {"seed": tuning.seed, "num_seeds": tuning.seeds, "total_timesteps": tuning.steps}
+    numbers = {
+        "seed": tuning.seed,
+        "num_seeds": tuning.seeds,
+        "total_timesteps": tuning.steps,
+        "evaluation.final_episodes": tuning.episodes,
+    }
     return [f"{key}={value}" for key, value in {**keys, **numbers}.items()]
 
 
