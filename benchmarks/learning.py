@@ -79,6 +79,14 @@ def _published_setting(game: str) -> tuple[str, ...]:
 
 ROWS: dict[str, Row] = {
     "cartpole/cleanrl": Row(("cartpole_cleanrl",), 500_000, 498.4, column="training_return"),
+    "cartpole/cleanrl_1_env": Row(
+        ("cartpole_cleanrl",),
+        500_000,
+        498.4,
+        column="training_return",
+        overrides=("env.num_envs=1",),
+        note="one environment, as CleanRL has it",
+    ),
     "cartpole/dqn": Row(("cartpole",), 200_000, 500.0, on_seeds=29),
     "cartpole/100k": Row(("cartpole_100k",), 100_000, 500.0, on_seeds=29),
     "acrobot/dqn": Row(("acrobot",), 100_000, -80.0),
