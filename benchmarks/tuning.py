@@ -37,6 +37,7 @@ class Tuning(NamedTuple):
 _DOUBLE = "bootstrap.kind=double n_step=2"
 _QUANTILES = "distribution.kind=quantile distribution.atoms=51"
 _WIDE = "network.hidden=[256,256]"
+_MUNCHAUSEN = "bootstrap.kind=munchausen"
 _NORM = "network.layer_norm=true"
 _BEFORE_NORM = ("network.layer_norm=false", "optimizer.learning_rate=6.3e-4", "schedule.target_every=500")
 
@@ -54,8 +55,8 @@ TUNED: dict[str, Tuning] = {
             ),
             "bootstrap.kind=double",
             _DOUBLE,
-            "bootstrap.kind=munchausen",
-            "bootstrap.kind=munchausen n_step=2",
+            _MUNCHAUSEN,
+            f"{_MUNCHAUSEN} n_step=2",
             _QUANTILES,
             f"{_QUANTILES} n_step=2",
             f"{_DOUBLE} exploration.end=0.01",
@@ -82,8 +83,8 @@ TUNED: dict[str, Tuning] = {
         (
             "",
             "env.normalize=true",
-            "bootstrap.kind=munchausen",
-            "bootstrap.kind=munchausen n_step=1",
+            _MUNCHAUSEN,
+            f"{_MUNCHAUSEN} n_step=1",
             "network.activation=tanh",
             "network.activation=silu",
             "network.dueling=true",
@@ -103,7 +104,12 @@ TUNED: dict[str, Tuning] = {
         9400,
         30,
         100_000,
-        ("optimizer.learning_rate=2.3e-3", "optimizer.max_grad_norm=null"),
+        (
+            "optimizer.learning_rate=2.3e-3",
+            "optimizer.max_grad_norm=null",
+            "bootstrap.kind=double",
+            "schedule.target_every=500",
+        ),
         (
             "",
             "exploration.end=0.2",
@@ -116,6 +122,22 @@ TUNED: dict[str, Tuning] = {
             "optimizer.max_grad_norm=10 schedule.tau=1",
             "optimizer.max_grad_norm=10 schedule.tau=1 gamma=0.995",
             "optimizer.max_grad_norm=10 optimizer.learning_rate=3e-3",
+        ),
+        best=500.0,
+    ),
+    "cartpole_100k_second": Tuning(
+        "cartpole_100k",
+        9610,
+        60,
+        100_000,
+        ("bootstrap.kind=double", "schedule.target_every=500"),
+        (
+            "",
+            _NORM,
+            "schedule.gradient_steps=8",
+            _MUNCHAUSEN,
+            f"{_MUNCHAUSEN} schedule.target_every=200",
+            f"{_MUNCHAUSEN} schedule.target_every=200 replay.batch_size=256",
         ),
         best=500.0,
     ),
