@@ -88,6 +88,7 @@ TUNED: dict[str, Tuning] = {
             "network.activation=tanh",
             "network.activation=silu",
             "network.dueling=true",
+            "optimizer.learning_rate=3e-3 schedule.target_every=200",
             _NORM,
             f"{_NORM} exploration.end=0.25",
             f"{_NORM} schedule.target_every=200",
