@@ -13,7 +13,6 @@ other (Agarwal et al. 2021, section 4.3).
 
 import argparse
 import csv
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,8 +108,7 @@ def main() -> None:
     if arguments.quick:
         settings, steps, seeds = {"Catch": SETTINGS["Catch"]}, 6_000, 2
     lines: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if arguments.quick else arguments.out or Path(scratch)
+    with harness.runs_in(None if arguments.quick else arguments.out) as folder:
         for environment, setting in settings.items():
             chosen = list(variants(setting).items())[: 2 if arguments.quick else None]
             for variant, what in chosen:
@@ -125,9 +123,9 @@ def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: i
     """Train all seeds with the command -> a line each."""
     from purejaxdqn.host.metrics import read_metrics
 
-    configs = [option for config in layers(setting, variant, folder.parent) for option in ("--config", config)]
-    overrides = (*setting.overrides, *variant.overrides, f"total_timesteps={steps}")
-    final = harness.train([*configs, *overrides, f"seed={SEED}", f"num_seeds={seeds}"], folder)["final_eval_return"]
+    configs = layers(setting, variant, folder.parent)
+    numbers = (f"total_timesteps={steps}", f"seed={SEED}", f"num_seeds={seeds}")
+    final = harness.train(configs, (*setting.overrides, *variant.overrides, *numbers), folder)["final_eval_return"]
     areas = read_metrics(folder / "metrics.csv").eval_return.mean(1, dtype=np.float64)
     return [{"seed": k, "final_eval_return": final[k], "auc": float(areas[k])} for k in range(seeds)]
 
@@ -178,7 +176,7 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
     table = summarise(lines)
     print(harness.table(table))
     if keep:
-        print(harness.write(f"{name}_table", table))
+        print(harness.write(f"{name}_table", table, of=name))
         draw(name, lines)
 
 

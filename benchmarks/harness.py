@@ -1,13 +1,15 @@
 """What the benchmark scripts share: measuring in processes of their own, tables, and where results go."""
 
 import argparse
+import contextlib
 import csv
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +80,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write rows to ``results/<name>.csv``, the machine, versions and commit beside them, and the picture."""
+def write(name: str, rows: Sequence[Mapping[str, Any]], *, of: str | None = None) -> Path:
+    """Write rows to ``results/<name>.csv``, the machine, versions and commit beside them, and the picture.
+
+    Args:
+      name: of the table.
+      rows: of the table.
+      of: the results that it was worked out from, whose machine, versions and commit are the table's too.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -87,19 +95,38 @@ def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     about = {"machine": machine(), "python": platform.python_version(), "commit": commit()}
+    if of is not None:
+        about = json.loads((RESULTS / f"{of}.json").read_text(encoding="utf-8"))
     (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     if name in PICTURES:
         draw(name, rows)
     return path
 
 
-def train(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Train with the command, unless ``folder`` has the finished run already -> its summary."""
+@contextlib.contextmanager
+def runs_in(out: Path | None) -> Iterator[Path]:
+    """Where runs go: ``out``, to be kept, or a directory that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch) if out is None else out.resolve()
+
+
+def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Train with the command, unless ``folder`` has the finished run already -> its summary.
+
+    Raises:
+      SystemExit: the run that is there has another config.
+    """
+    from purejaxdqn.host.configs import read_config
+
     summary = folder / "summary.json"
     if not summary.exists():
-        line = [sys.executable, "-m", "purejaxdqn.train", *arguments]
+        options = [option for config in configs for option in ("--config", config)]
+        line = [sys.executable, "-m", "purejaxdqn.train", *options, *overrides]
         print(" ".join(line[3:]), file=sys.stderr, flush=True)
         subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=ROOT, check=True)
+    elif read_config((str(folder / "config.yaml"),), ()).checked() != read_config(configs, overrides).checked():
+        print(f"error: {folder} has a run of another config; move it away, or name another --out", file=sys.stderr)
+        raise SystemExit(2)
     return dict(json.loads(summary.read_text(encoding="utf-8")))
 
 

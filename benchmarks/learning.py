@@ -17,7 +17,6 @@ with N + 1. A row that would use either is refused.
 import argparse
 import csv
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,7 +147,7 @@ def main() -> None:
     if arguments.table:
         table = summarise(read())
         print(harness.table(table))
-        print(harness.write("learning_table", table), draw(read()), draw_curves(read("learning_curves")))
+        print(harness.write("learning_table", table, of="learning"), draw(read()), draw_curves(read("learning_curves")))
         return
     names = arguments.row or [name for name, row in ROWS.items() if row.gpu == arguments.gpu]
     if arguments.quick:
@@ -164,13 +163,8 @@ def main() -> None:
     short = arguments.quick or arguments.rehearse
     for name in names:
         row = ROWS[name]._replace(steps=21_000, seeds=2) if short else ROWS[name]
-        with tempfile.TemporaryDirectory() as scratch:
-            lines, curve = train(
-                name,
-                row,
-                (Path(scratch) if short else arguments.out or Path(scratch)) / name.replace("/", "-"),
-                arguments.seed,
-            )
+        with harness.runs_in(None if short else arguments.out) as folder:
+            lines, curve = train(name, row, folder / name.replace("/", "-"), arguments.seed)
         if not short:
             for file, new in (("learning", lines), ("learning_curves", curve)):
                 harness.write(file, [*(one for one in read(file) if one["row"] != name), *new])
@@ -194,9 +188,8 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
     """Train all seeds of a row with the command -> lines of ``learning.csv`` and of ``learning_curves.csv``."""
     from purejaxdqn.host.metrics import read_metrics
 
-    configs = [option for config in row.configs for option in ("--config", config)]
     numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
-    summary = harness.train([*configs, *row.overrides, *numbers], folder)
+    summary = harness.train(row.configs, (*row.overrides, *numbers), folder)
     metrics = read_metrics(folder / "metrics.csv")
     areas = metrics.eval_return.mean(1, dtype=np.float64)
     lines = [

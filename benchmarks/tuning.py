@@ -9,7 +9,6 @@ not those of `learning.py`, which refuses seeds that a header names.
 """
 
 import argparse
-import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -163,9 +162,9 @@ def main() -> None:
     if arguments.quick:
         name = "cartpole_100k"
         chosen = {name: TUNED[name]._replace(seeds=2, steps=12_000, changes=TUNED[name].changes[:2])}
-    with tempfile.TemporaryDirectory() as scratch:
+    with harness.runs_in(None if arguments.quick else arguments.out) as folder:
         for name, tuning in chosen.items():
-            lines = run(name, tuning, Path(scratch) if arguments.quick else arguments.out or Path(scratch))
+            lines = run(name, tuning, folder)
             print(harness.table(lines))
             if not arguments.quick:
                 print(harness.write(f"tuning_{name}", lines))
@@ -175,7 +174,7 @@ def run(name: str, tuning: Tuning, folder: Path) -> list[dict[str, Any]]:
     """Train every change with the command -> a line each, the best first."""
     lines = []
     for number, change in enumerate(tuning.changes):
-        summary = harness.train(["--config", tuning.config, *overrides(tuning, change)], folder / f"{name}-{number}")
+        summary = harness.train((tuning.config,), overrides(tuning, change), folder / f"{name}-{number}")
         lines.append(summarise(tuning, change, np.array(summary["final_eval_return"])))
     return sort(lines)
 

@@ -26,6 +26,15 @@ def test_every_variant_is_a_config_that_can_run_and_differs_from_what_it_is_held
     assert configs["DQN"]["exploration"] == configs["Rainbow - noise"]["exploration"]
 
 
+def test_acrobots_plain_dqn_is_not_what_is_shipped(tmp_path):
+    """What `acrobot.yaml` is tuned to must not move what the ablation's stored runs were held against."""
+    setting = ablation.SETTINGS["Acrobot"]
+    plain = config_of(setting, ablation.variants(setting)["DQN"], 50_000, tmp_path)
+    assert (plain["network"]["hidden"], plain["network"]["layer_norm"]) == ([120, 84], False)
+    assert (plain["optimizer"]["learning_rate"], plain["replay"]["batch_size"]) == (6.3e-4, 128)
+    assert (plain["schedule"]["target_every"], plain["schedule"]["gradient_steps"]) == (500, 1)
+
+
 def changed(one, other):
     return {key for key in one if one[key] != other[key]}
 

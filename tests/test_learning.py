@@ -2,12 +2,13 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from benchmarks import harness, learning, tuning
-from purejaxdqn.host.configs import load_config, read_config
+from purejaxdqn.host.configs import load_config, read_config, to_yaml
 from purejaxdqn.host.metrics import COLUMNS
 
 
@@ -64,6 +65,52 @@ def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
     assert learning.wanted(row, "DiscountingChain-bsuite") == pytest.approx(0.9 * 1.1)
 
 
+def keep_run(folder, configs, overrides, summary):
+    (folder / "config.yaml").write_text(to_yaml(read_config(configs, overrides).checked()))
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_a_run_that_is_kept_is_taken_only_for_its_own_config(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
+    keep_run(tmp_path, ("catch",), ("seed=1",), {"iqm": 1.0})
+    assert harness.train(("catch",), ("seed=1",), tmp_path) == {"iqm": 1.0}
+    with pytest.raises(SystemExit) as stopped:
+        harness.train(("catch",), ("seed=1", "gamma=0.9"), tmp_path)
+    assert stopped.value.code == 2
+    assert "another config" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_trained_by_the_command(tmp_path, monkeypatch):
+    called = []
+
+    def run(line, *, cwd, check):
+        called.append(line)
+        keep_run(tmp_path, ("catch", "n_step"), ("seed=1",), {"iqm": 2.0})
+
+    monkeypatch.setattr(harness.subprocess, "run", run)
+    assert harness.train(("catch", "n_step"), ("seed=1",), tmp_path) == {"iqm": 2.0}
+    options = ["--config", "catch", "--config", "n_step", "seed=1", "--quiet", "--out", str(tmp_path)]
+    assert called == [[sys.executable, "-m", "purejaxdqn.train", *options]]
+
+
+def test_runs_are_kept_where_a_directory_is_named(tmp_path):
+    with harness.runs_in(tmp_path) as folder:
+        assert folder == tmp_path
+    assert tmp_path.exists()
+    with harness.runs_in(None) as folder:
+        assert folder.exists()
+    assert not folder.exists()
+
+
+def test_a_table_has_the_machine_and_commit_of_the_results_it_is_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "first")
+    harness.write("some", [{"a": 1}])
+    monkeypatch.setattr(harness, "commit", lambda: "second")
+    harness.write("table", [{"a": 1}], of="some")
+    assert json.loads((tmp_path / "table.json").read_text())["commit"] == "first"
+
+
 def test_a_curve_is_the_iqm_of_all_seeds_at_every_evaluation(tmp_path):
     """Of eight seeds the best two and the worst two do not count."""
     scores = [[0.0, 1.0], [0.0, 1.0], [2.0, 3.0], [2.0, 3.0], [4.0, 7.0], [4.0, 7.0], [9.0, 9.0], [9.0, 99.0]]
@@ -76,8 +123,8 @@ def test_a_curve_is_the_iqm_of_all_seeds_at_every_evaluation(tmp_path):
         csv.writer(file).writerows([COLUMNS, *rows])
     per_seed = {"final_eval_return": [1.0] * 8, "training_return": [2.0] * 8, "first_solved_step": [None] * 8}
     summary = {"env_id": "Catch-bsuite", "total_timesteps": 1_000, **per_seed}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
     row = learning.ROWS["catch/dqn"]._replace(seeds=8)
+    keep_run(tmp_path, row.configs, ("seed=1", "num_seeds=8", f"total_timesteps={learning.steps_of(row)}"), summary)
     lines, curve = learning.train("catch/dqn", row, tmp_path, seed=1)
     assert [one["auc"] for one in lines] == [sum(values) / 2 for values in scores]
     assert [(one["env_step"], one["IQM"]) for one in curve] == [(500, 3.0), (1_000, 5.0)]
