@@ -6,6 +6,7 @@ asks for is the lower end of the 95% interval of the interquartile mean over its
 
     python -m benchmarks.learning --list            the rows, and what they ask
     python -m benchmarks.learning --row catch/dqn   one row (or several); replaces its lines in results/learning.csv
+    python -m benchmarks.learning --row asterix/10m --seeds 2   the first seeds only; the table calls such a row open
     python -m benchmarks.learning --all             all rows for a CPU, those first that are not there: hours
     python -m benchmarks.learning --table           the table and the pictures from results/learning.csv, no training
     python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
@@ -138,6 +139,7 @@ def main() -> None:
     which.add_argument("--list", action="store_true")
     which.add_argument("--quick", action="store_true")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the test (default {SEED})")
+    parser.add_argument("--seeds", type=harness.positive, metavar="N", help="only the first N seeds of each row")
     parser.add_argument("--rehearse", action="store_true", help="20,000 steps and two seeds of each row, nothing kept")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
     arguments = parser.parse_args()
@@ -162,7 +164,9 @@ def main() -> None:
         names.sort(key=lambda name: name in there)
     short = arguments.quick or arguments.rehearse
     for name in names:
-        row = ROWS[name]._replace(steps=21_000, seeds=2) if short else ROWS[name]
+        row = ROWS[name]._replace(seeds=min(ROWS[name].seeds, arguments.seeds or ROWS[name].seeds))
+        if short:
+            row = row._replace(steps=21_000, seeds=2)
         with harness.runs_in(None if short else arguments.out) as folder:
             lines, curve = train(name, row, folder / name.replace("/", "-"), arguments.seed)
         if not short:
@@ -264,6 +268,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     interval = iqm_interval(scores) or (np.nan, np.nan)
     asked = wanted(row, lines[0]["environment"])
     best = best_return_of(lines[0]["environment"], **kwargs_of(row))
+    missing = f"{len(scores)} of {row.seeds} seeds so far" if len(scores) < row.seeds else ""
     if row.on_seeds:
         reached = int((scores >= row.asked).sum())
         met, found = reached >= row.on_seeds, f"{reached} of {len(scores)} at {row.asked:g}"
@@ -283,8 +288,10 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",
         "best possible": "-" if best is None else f"{best:.4g}",
         "asked": wish,
-        "reached": "-" if asked is None else "yes" if met else "no",
-        "note": " ".join(filter(None, ("training return;" if row.column != "final_eval_return" else "", row.note))),
+        "reached": "-" if asked is None else "open" if missing else "yes" if met else "no",
+        "note": "; ".join(
+            filter(None, ("training return" if row.column != "final_eval_return" else "", row.note, missing))
+        ),
     }
 
 

@@ -274,6 +274,107 @@ def concatenated_observations() -> None:
     _with_update(make_loss)
 
 
+def _with_dense(product: Callable[[Any, Any], Any]) -> None:
+    """Plain layers whose matrix product is ``product(x, kernel)``."""
+    from flax import linen as nn
+
+    from purejaxdqn.core import networks
+
+    class Dense(nn.Dense):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+            return product(x, kernel) + self.param("bias", self.bias_init, (self.features,))
+
+    networks.nn.Dense = Dense
+
+
+def bfloat16_products() -> None:
+    """Operands of the networks' products and of their gradients rounded to bfloat16, summed in float32."""
+    import jax
+    import jax.numpy as jnp
+
+    def dot(a: Any, b: Any, *contracted: int) -> Any:
+        axes = (((contracted[0],), (contracted[1],)), ((), ()))
+        return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
+
+    def forward(x: Any, kernel: Any) -> Any:
+        x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+        return dot(x, kernel, 1, 0), (x, kernel)
+
+    def backward(saved: Any, grad: Any) -> Any:
+        x, kernel = saved
+        grad = grad.astype(jnp.bfloat16)
+        return dot(grad, kernel, 1, 1), dot(x, grad, 0, 0)
+
+    product = jax.custom_vjp(lambda x, kernel: forward(x, kernel)[0])
+    product.defvjp(forward, backward)
+    _with_dense(product)
+
+
+def narrow_kernels_transposed() -> None:
+    """The output layer's kernel transposed, so that the long axis of its gradient is the inner one."""
+    import jax
+
+    def product(x: Any, kernel: Any) -> Any:
+        if kernel.shape[1] > 16:
+            return x @ kernel
+        transposed = jax.lax.optimization_barrier(kernel.T)
+        return jax.lax.dot_general(x, transposed, (((1,), (1,)), ((), ())))
+
+    _with_dense(product)
+
+
+def norm_by_dot_products() -> None:
+    """The gradient's norm from its inner products with itself instead of sums of squares."""
+    import jax.numpy as jnp
+    import optax
+
+    optax.tree.norm = lambda tree: jnp.sqrt(optax.tree.vdot(tree, tree))
+
+
+def folded_adam() -> None:
+    """Adam with its two bias corrections in the rate (Kingma and Ba 2015, end of section 2): a division an element."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from purejaxdqn.core import agent
+
+    def make(config: Any, hparams: Any, env_step: Any) -> Any:
+        def update(grads: Any, state: Any, params: Any = None) -> Any:
+            count = state.count + 1
+            mu = optax.tree.update_moment(grads, state.mu, 0.9, 1)
+            nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, 0.999, 2)
+            time = count.astype(jnp.float32)
+            second = jnp.sqrt(1 - 0.999**time)
+            rate, eps = hparams.learning_rate * second / (1 - 0.9**time), hparams.optimizer_eps * second
+            updates = jax.tree.map(lambda mu, nu: -rate * mu / (jnp.sqrt(nu) + eps), mu, nu)
+            return updates, optax.ScaleByAdamState(count, mu, nu)
+
+        return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+    agent.make_optimizer = make
+
+
+def action_by_mask() -> None:
+    """The taken action's value as a masked sum instead of a gather, whose gradient is a scatter."""
+    import jax.numpy as jnp
+
+    from purejaxdqn.core import agent, heads
+
+    class Numpy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(jnp, name)
+
+        @staticmethod
+        def take_along_axis(values: Any, indices: Any, axis: int) -> Any:
+            taken = indices == jnp.arange(values.shape[axis]).reshape(1, -1, *(1,) * (values.ndim - 2))
+            return jnp.sum(jnp.where(taken, values, 0), axis=axis, keepdims=True)
+
+    agent.jnp = heads.jnp = Numpy()
+
+
 def compiled_alike() -> None:
     """The warm-up and the final evaluation compiled with as much effort as the segments."""
     from purejaxdqn.core import compiling
@@ -292,6 +393,11 @@ VARIANTS: dict[str, Variant] = {
     "all four batches sampled at once": Variant(all_batches_at_once, overrides=("schedule.gradient_steps=4",)),
     "online and target network stacked": Variant(stacked_networks),
     "double DQN, observations concatenated": Variant(concatenated_observations, overrides=("bootstrap.kind=double",)),
+    "products of bfloat16 numbers": Variant(bfloat16_products),
+    "output layer's kernel transposed": Variant(narrow_kernels_transposed),
+    "gradient norm by dot products": Variant(norm_by_dot_products),
+    "Adam's corrections in its rate": Variant(folded_adam),
+    "taken action by a mask": Variant(action_by_mask),
     "512-bit vectors preferred": Variant(env={"XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"}),
     "matrix products without YNN": Variant(env={"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}),
     "XLA's fusion emitters off": Variant(env={"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}),

@@ -47,9 +47,9 @@ def lines_of(name: str, environment: str, scores: list[float]) -> list[dict]:
 
 
 def test_a_row_is_reached_by_the_lower_end_of_the_interval_and_not_by_the_mean():
-    near = [0.9, 0.92, 0.94, 0.96, 0.98, 1.0, 1.0, 1.0]
+    near = [*[0.9] * 10, *[0.96] * 10, *[1.0] * 10]
     assert learning.summarise_row("catch/dqn", lines_of("catch/dqn", "Catch-bsuite", near))["reached"] == "no"
-    clear = [0.94, *[0.99] * 7]
+    clear = [0.94, *[0.99] * 29]
     assert learning.summarise_row("catch/dqn", lines_of("catch/dqn", "Catch-bsuite", clear))["reached"] == "yes"
 
 
@@ -58,6 +58,13 @@ def test_a_row_may_ask_for_a_number_of_seeds(good, reached):
     lines = lines_of("cartpole/100k", "CartPole-v1", [500.0] * good + [499.99] * (30 - good))
     row = learning.summarise_row("cartpole/100k", lines)
     assert (row["reached"], row["seeds that reach it"]) == (reached, f"{good} of 30 at 500")
+
+
+def test_a_row_with_fewer_seeds_than_it_asks_for_stays_open():
+    row = learning.summarise_row("catch/dqn", lines_of("catch/dqn", "Catch-bsuite", [1.0] * 29))
+    assert (row["reached"], row["note"]) == ("open", "29 of 30 seeds so far")
+    row = learning.summarise_row("cartpole/100k", lines_of("cartpole/100k", "CartPole-v1", [500.0] * 29))
+    assert (row["reached"], row["seeds that reach it"]) == ("open", "29 of 29 at 500")
 
 
 def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
