@@ -67,6 +67,7 @@ class Row(NamedTuple):
 
 
 _MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+_AT_A_MILLION = {"breakout": 8.0, "freeway": 35.0, "space_invaders": 30.0}
 _PPO = {"asterix": 15.0, "breakout": 28.0, "freeway": 58.0, "space_invaders": 131.0}  # the gymnax README
 _PUBLISHED = {"asterix": 16.7, "breakout": 10.1, "freeway": 50.2, "space_invaders": 43.7}  # Young and Tian 2019
 
@@ -107,10 +108,7 @@ ROWS: dict[str, Row] = {
     "four_rooms/dqn": Row(("four_rooms",), 1_000_000, "random"),
     "meta_maze/dqn": Row(("meta_maze",), 1_000_000, "random"),
     "pong/dqn": Row(("pong",), 1_000_000, "random", note="at most 1 a step: 1,000 is the best there can be"),
-    **{
-        f"{game}/1m": Row((f"minatar/{game}",), 1_000_000, asked, seeds=5)
-        for game, asked in (("breakout", 8.0), ("freeway", 35.0), ("space_invaders", 30.0))
-    },
+    **{f"{game}/1m": Row((f"minatar/{game}",), 1_000_000, _AT_A_MILLION.get(game), seeds=5) for game in _MINATAR},
     **{
         f"{game}/10m": Row((f"minatar/{game}",), 10_000_000, _PPO.get(game), gpu=True, note="for a GPU")
         for game in _MINATAR

@@ -1,5 +1,6 @@
 """Shared by all tests: the runtime as the commands set it up, a compilation cache, programs compiled once."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -39,6 +40,42 @@ TINY = [
     "optimizer.learning_rate=1e-3",
 ]
 """Overrides that make any shipped config a run of a second: 13 epochs of one target period."""
+
+
+QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+"""Two thirds of the compiler's time, for programs whose bits no test looks at; they run somewhat slower."""
+
+
+def jit_quickly(function):
+    """``jax.jit`` where the compiler's time counts for more than the program's."""
+    return jax.jit(function, compiler_options=QUICKLY)
+
+
+@contextlib.contextmanager
+def quick_compiler():
+    """The commands and ``run_many`` compile like ``jit_quickly``."""
+
+    def compile_runs(jitted, platform, *arguments, once=False):
+        return jitted.lower(*arguments).compile(compiler_options=QUICKLY)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("purejaxdqn.core.many._compiled", {})  # what is kept there is for others
+        for module in ("core.compiling", "core.many", "host.training"):
+            patch.setattr(f"purejaxdqn.{module}.compile_runs", compile_runs)
+        yield
+
+
+@pytest.fixture
+def compiled_quickly():
+    with quick_compiler():
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_compiled_quickly():
+    """For a module whose fixtures compile too; none of its tests may compare with a command in another process."""
+    with quick_compiler():
+        yield
 
 
 @pytest.fixture(scope="session")

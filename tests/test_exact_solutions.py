@@ -8,6 +8,7 @@ import pytest
 from purejaxdqn import load_config
 from purejaxdqn.core import loop, replay
 from purejaxdqn.core.environments import from_gymnax
+from tests.conftest import jit_quickly
 from tests.probes import CoinMDP, KeyProbe, Table, TableMDP
 
 GAMMA = 0.5
@@ -40,7 +41,7 @@ def fitted(mdp, periods, *, network=None, overrides=()):
     params = env.default_params.replace(max_steps_in_episode=min(50, mdp.time_limit))
     env = env._replace(with_params=lambda overrides: params)
     program = loop.make_program(config, network=network, env=env)
-    return config, program, jax.jit(program.train)(config.hparams(), jax.random.key(3)).params
+    return config, program, jit_quickly(program.train)(config.hparams(), jax.random.key(3)).params
 
 
 def fitted_q(mdp, periods, *, start=0.0, overrides=()):
@@ -222,7 +223,7 @@ def _keys_seen():
     def run(hparams, key):
         return program.segment(hparams, program.init(hparams, key), 2)[0].replay.experience
 
-    return jax.jit(run)(config.hparams(), jax.random.key(0))
+    return jit_quickly(run)(config.hparams(), jax.random.key(0))
 
 
 def _repeats(experience):

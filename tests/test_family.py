@@ -17,7 +17,7 @@ from purejaxdqn.core.environments import from_gymnax
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.normalization import normalize, nothing_seen, see
 from purejaxdqn.core.types import Batch, Transition
-from tests.conftest import TINY
+from tests.conftest import TINY, jit_quickly
 from tests.probes import Table, TableMDP
 
 DISTRIBUTIONS = {
@@ -111,13 +111,17 @@ def test_a_short_run_ends_better_than_it_began(choice):
         end, _ = program.segment(hparams, start, program.plan.epochs)
         return program.finish(hparams, start), program.finish(hparams, end)
 
-    first, last = jax.jit(run)(config.hparams(), jax.random.key(1))
+    first, last = jit_quickly(run)(config.hparams(), jax.random.key(1))
     assert np.mean(last) > np.mean(first) + MARGIN
+
+
+def jitted(agent):
+    return agent._replace(**{name: jit_quickly(getattr(agent, name)) for name in ("init", "q_values", "update")})
 
 
 def test_noise_is_fresh_for_each_action_and_each_update_and_absent_in_evaluation():
     config = load_config("cartpole_cleanrl", [*TINY, "network.noisy=true"])
-    agent = make_agent(config, from_gymnax(MDP))
+    agent = jitted(make_agent(config, from_gymnax(MDP)))
     learner = agent.init(config.hparams(), jax.random.key(0))
     same = jnp.tile(jnp.array([[1.0, 0.0]]), (4, 1))
     q_values = functools.partial(agent.q_values, config.hparams(), agent.policy(learner), same)
@@ -178,23 +182,23 @@ def test_fractions_are_drawn_anew_for_each_item_and_each_update(monkeypatch):
         net = right(**choices)
 
         def apply(params, obs, noise, fractions):
-            seen.append(fractions)
+            if fractions is not None:
+                jax.debug.callback(lambda fractions: seen.append(np.asarray(fractions)), fractions)
             return net.apply(params, obs, noise, fractions)
 
         return net._replace(apply=apply)
 
     monkeypatch.setattr(agent_module, "make_network", spying)
-    agent = agent_module.make_agent(config, from_gymnax(MDP))
+    agent = jitted(agent_module.make_agent(config, from_gymnax(MDP)))
     learner = agent.init(config.hparams(), jax.random.key(0))
     same = jnp.tile(jnp.array([[1.0, 0.0]]), (4, 1))
     batch = Batch(Transition(same, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), same), jnp.ones(4), jnp.arange(4))
-    seen.clear()
     drawn = []
     for k in (1, 2):
-        with jax.disable_jit():
-            agent.update(config.hparams(), learner, batch, jax.random.key(k), jnp.int32(100))
-        drawn += [np.asarray(one) for one in seen if np.shape(one) == (4, 8)]
         seen.clear()
+        jax.block_until_ready(agent.update(config.hparams(), learner, batch, jax.random.key(k), jnp.int32(100)))
+        jax.effects_barrier()
+        drawn += [one for one in seen if one.shape == (4, 8)]
     everything = np.concatenate([np.ravel(one) for one in drawn])
     assert len(everything) == 2 * 2 * 4 * 8  # online and target, two updates
     assert len(np.unique(everything)) == len(everything)

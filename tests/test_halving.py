@@ -17,6 +17,8 @@ from purejaxdqn.host.halving import Halving
 from purejaxdqn.host.points import Point, Range
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("all_compiled_quickly")
+
 BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
 SPACE = """
 optimizer.learning_rate: {low: 1e-4, high: 1e-1, log: true}

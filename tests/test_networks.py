@@ -17,7 +17,8 @@ B, A, K, INPUTS = 5, 3, 4, 6
 def network(distribution="scalar", **choices):
     defaults = {"torso": "mlp", "hidden": (8, 7), "activation": "relu", "layer_norm": False}
     off = {"dueling": False, "noisy": False, "atoms": 1 if distribution == "scalar" else K}
-    return make_network(num_actions=A, distribution=distribution, **{**defaults, **off, **choices})
+    net = make_network(num_actions=A, distribution=distribution, **{**defaults, **off, **choices})
+    return net._replace(init=jax.jit(net.init), apply=jax.jit(net.apply))
 
 
 @functools.cache

@@ -107,6 +107,7 @@ def test_every_hyper_parameter_is_looked_at():
     assert set.union(*(fields for _, fields in PROGRAMS.values())) == set(Config().hparams()._fields)
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_hyper_parameters_can_be_mapped_and_each_of_them_matters(name):
     """One program for all points; each point changes one number and so another run, and equals that run alone."""
