@@ -1,6 +1,7 @@
 """What a CPU's large matrix products need: no YNN, and a pool of one size."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,11 +10,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from safetensors.numpy import load_file
 
 from purejaxdqn import load_config
 from purejaxdqn.core.compiling import LARGE_PRODUCT, ONCE, WITHOUT_YNN, compile_runs, largest_product
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.host.runtime import takes_default_pool
+from tests.conftest import ROOT
 
 RUN = """
 import sys, threading, time, ctypes
@@ -116,6 +119,10 @@ def test_what_runs_once_gives_the_same_bits():
         (["network.hidden=[128,128]"], True),
         (["network.hidden=[64,64]", "replay.batch_size=512"], True),
         (["env.id=Breakout-MinAtar", "network.torso=minatar_cnn", "replay.batch_size=32"], True),
+        (["env.id=Pong-misc", "network.hidden=[4]", "replay.batch_size=32"], False),
+        (["env.id=Pong-misc", "network.hidden=[8]", "replay.batch_size=32"], True),
+        (["env.id=DeepSea-bsuite", "env.kwargs.size=10"], True),  # what an argument makes of observations is not known
+        (["env.id=tests.probes:KeyProbe", "network.hidden=[4]"], True),
     ],
 )
 @pytest.mark.parametrize("num_seeds", [1, 8])
@@ -130,3 +137,17 @@ def test_a_program_of_large_products_does_not_grow_while_it_runs():
     """Four IQN runs on two devices; with YNN this is more than 100 MB (``python -m pytest -m slow``, two minutes)."""
     run = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 30e6
+
+
+@pytest.mark.slow
+def test_a_wide_input_layer_gives_a_seed_the_same_bits_alone_and_beside_another(tmp_path):
+    """Pong has 3,600 inputs: their products are cut, by as many threads as XLA's pool has (a minute)."""
+    found = []
+    env = {name: value for name, value in os.environ.items() if name != "NPROC"}  # the tests' own pool
+    for seeds in (1, 2):
+        folder = tmp_path / str(seeds)
+        short = ["total_timesteps=14_000", "evaluation={episodes: 1, final_episodes: 1}", f"num_seeds={seeds}"]
+        line = [sys.executable, "-m", "purejaxdqn.train", "--config", "pong", "--quiet", "--out", str(folder), *short]
+        subprocess.run(line, cwd=ROOT, env=env, check=True)
+        found.append({name: values[0] for name, values in load_file(folder / "policy.safetensors").items()})
+    chex.assert_trees_all_equal(*found)

@@ -1,5 +1,6 @@
 """The environment record against Gymnasium, what is laid round it, and what it refuses."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.core import environments, evaluation
-from purejaxdqn.core.environments import EnvironmentRefusedError, environment_ids, from_gymnax, make_environment
+from purejaxdqn.core.environments import INPUTS, EnvironmentRefusedError, environment_ids, from_gymnax, make_environment
 from purejaxdqn.core.evaluation import greedy_returns
 from tests.probes import State, TableMDP
 
@@ -105,6 +106,19 @@ DISCRETE = [env_id for env_id in environment_ids() if env_id not in CONTINUOUS]
 def test_continuous_actions_are_refused(env_id):
     with pytest.raises(EnvironmentRefusedError, match="continuous"):
         make_environment(env_id)
+
+
+def test_the_inputs_that_are_known_before_jax_starts_are_what_networks_get():
+    def most(env_id):
+        sizes = []
+        for one_hot in (False, True):
+            with contextlib.suppress(EnvironmentRefusedError):  # one-hot does not suit most
+                env = make_environment(env_id, one_hot=one_hot, flatten=True)
+                blank = jax.ShapeDtypeStruct((1, *env.obs_shape), env.obs_dtype)
+                sizes.append(jax.eval_shape(env.features, blank).shape[1])
+        return max(sizes)
+
+    assert {env_id: most(env_id) for env_id in DISCRETE} == INPUTS
 
 
 @pytest.mark.parametrize("sticky_actions", [0.0, 0.25])

@@ -50,6 +50,15 @@ _BINARY = frozenset(f"{game}-MinAtar" for game in _GAMES) | frozenset(
 )
 """Environments whose floats are all 0 or 1, kept as bool in a quarter of the bytes (of FourRooms, the pictures)."""
 
+INPUTS: Mapping[str, int] = {
+    **{"CartPole-v1": 4, "Acrobot-v1": 6, "MountainCar-v0": 2},
+    **{f"{game}-MinAtar": 100 * n for game, n in zip(_GAMES, (4, 4, 7, 10, 6), strict=True)},
+    **{"Catch-bsuite": 50, "DeepSea-bsuite": 64, "MemoryChain-bsuite": 3, "UmbrellaChain-bsuite": 3},
+    **{"DiscountingChain-bsuite": 2, "SimpleBandit-bsuite": 1, "BernoulliBandit-misc": 4, "GaussianBandit-misc": 4},
+    **{"FourRooms-misc": 4 * 12, "MetaMaze-misc": 15, "Pong-misc": 3600, "FrozenLake-misc": 16},
+}
+"""Most elements of an observation, one-hot where it can be, by the constructor's defaults: known before JAX starts."""
+
 _MAX_DEPTH = 100_000  # of a one-hot axis; past that a range is no number of states
 
 SOLVED_AT: Mapping[str, float] = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0}

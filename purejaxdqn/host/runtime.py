@@ -1,6 +1,7 @@
 """What must be settled before JAX starts: threads and devices of a CPU, and the compilation cache."""
 
 import itertools
+import math
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import platformdirs
 
 from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.environments import INPUTS
 
 LARGE_STEP_FLOPS = 3e7
 """Floating-point operations of a gradient step from which one run is faster with a pool of threads.
@@ -57,19 +59,25 @@ def takes_default_pool(config: Config) -> bool:
     """Whether a run has work for several threads.
 
     How XLA cuts large operations, and with that the last bits of their sums, hangs on the size of its pool. So the
-    pool of a large network is the same for one seed and for many; operations of a small one are never cut.
+    pool of a large network is the same for one seed and for many; operations of a small one are never cut. An
+    environment whose observations are not known before JAX starts counts as large.
     """
-    return gradient_step_flops(config) >= LARGE_STEP_FLOPS or largest_product(config) >= LARGE_PRODUCT
+    return gradient_step_flops(config) >= LARGE_STEP_FLOPS or estimated_largest_product(config) >= LARGE_PRODUCT
 
 
-def largest_product(config: Config) -> int:
-    """Elements of the largest matrix product of an update, for three actions, but for the input layer of an MLP."""
+def estimated_largest_product(config: Config) -> float:
+    """Elements of the largest matrix product of an update, for three actions; infinite where it is not known."""
     hidden, distribution, batch_size = config.network.hidden, config.distribution, config.replay.batch_size
     fractions = distribution.kind in ("iqn", "fqf")
     widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
-    images = 16 * 64 if config.network.torso == "minatar_cnn" else 1  # filters times places
+    if config.network.torso == "minatar_cnn":
+        inputs: float = 16 * 64  # filters times places
+        convolved = batch_size * inputs
+    else:
+        inputs = math.inf if config.env.kwargs else INPUTS.get(config.env.id, math.inf)
+        convolved = 0
     rows = batch_size * distribution.atoms if fractions else batch_size
-    return max(rows * max(widths), batch_size * images, *(a * b for a, b in itertools.pairwise((images, *widths))))
+    return max(rows * max(widths), convolved, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
 
 
 def gradient_step_flops(config: Config) -> float:
