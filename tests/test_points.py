@@ -61,6 +61,15 @@ def test_compared_configs_are_laid_over_the_first_one_by_one():
     assert points[0].config.total_timesteps == points_of(grid_candidates(["cartpole"], []))[0].config.total_timesteps
 
 
+def test_whole_numbers_and_fractions_of_a_parameter_share_a_program():
+    """In a file, on the command line and in a search: 9 is read as a whole number and 9.8 as a fraction."""
+    swept = ["env.params={gravity: 10, max_steps_in_episode: 100}", "env.params.length=1,0.5"]
+    points = points_of(grid_candidates(["cartpole"], swept))
+    types = [{name: leaf.dtype for name, leaf in point.config.hparams().env_params.items()} for point in points]
+    assert types[0] == types[1] == {"gravity": "float64", "length": "float64", "max_steps_in_episode": "int64"}
+    assert points[0].swept == {"env.params.length": 1}
+
+
 def test_an_environments_parameter_can_be_swept():
     points = points_of(grid_candidates(["cartpole"], ["env.params.gravity=9.8,20.0"]))
     assert [point.swept for point in points] == [{"env.params.gravity": 9.8}, {"env.params.gravity": 20.0}]

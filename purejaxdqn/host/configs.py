@@ -45,7 +45,7 @@ class Draft(NamedTuple):
         lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
         if lines:
             raise ConfigError(*lines)
-        return resolve(self.config)
+        return resolve(_with_typed_parameters(self.config))
 
 
 def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -321,6 +321,18 @@ def _feature_faults(config: Config, env: "Environment") -> Iterator[Fault]:
         yield Fault(
             "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
         )
+
+
+def _with_typed_parameters(config: Config) -> Config:
+    """Whole numbers that stand in for fractions as fractions, or 9 beside 9.8 would ask for another program."""
+    from purejaxdqn.core.environments import underlying_environment
+
+    if not config.env.params:
+        return config
+    defaults = underlying_environment(config.env.id, dict(config.env.kwargs)).default_params
+    fractions = {name for name, _ in config.env.params if np.asarray(getattr(defaults, name)).dtype.kind == "f"}
+    params = tuple((name, float(value) if name in fractions else value) for name, value in config.env.params)
+    return config.model_copy(update={"env": config.env.model_copy(update={"params": params})})
 
 
 def _wanted_parameter(default: Any, value: Any) -> str | None:
