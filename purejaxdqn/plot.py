@@ -1,42 +1,82 @@
-"""``python -m purejaxdqn.plot DIR ...``: draw the pictures of runs and sweeps again from their files."""
+"""``python -m purejaxdqn.plot DIR ...``: draw pictures again from their files; several runs also in one picture."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from purejaxdqn.host.faults import Parser, UserError, run_command
+
+_FORMATS = (".png", ".pdf", ".svg")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    parser = Parser(prog="python -m purejaxdqn.plot", description="Draw the pictures of runs and sweeps again.")
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="DIR")
-    folders = parser.parse_args(argv).run_dirs
+    parser = Parser(
+        prog="python -m purejaxdqn.plot",
+        description="Draw the pictures of runs, sweeps and searches again; of several runs, also one picture of all.",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the picture of several runs (default comparison.png; pdf, svg too)"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.out and arguments.out.suffix not in _FORMATS:
+        raise UserError(f"--out: {arguments.out} must end in {', '.join(_FORMATS)}")
+    sweeps = [folder for folder in arguments.folders if (folder / "sweep.yaml").is_file()]
+    searches = [folder for folder in arguments.folders if (folder / "search.json").is_file()]
+    runs = [_read(folder) for folder in arguments.folders if folder not in (*sweeps, *searches)]
+    if arguments.out and len(runs) < 2:
+        raise UserError("--out: the picture of several runs; fewer than two are given")
+    for run in runs:
+        _draw_run(*run)
+    if len(runs) > 1:
+        _compare(runs, arguments.out or Path("comparison.png"))
+    for folder in sweeps:
+        from purejaxdqn.host import sweep_pictures
 
+        print(*sweep_pictures.draw_directory(folder), sep="\n")
+    for folder in searches:
+        from purejaxdqn.host import search_pictures
+
+        print(*search_pictures.draw_directory(folder), sep="\n")
+    return 0
+
+
+def _read(folder: Path) -> tuple[Path, Any, Any]:
+    """A run's directory, metrics and config."""
     from purejaxdqn.host.configs import load_config
     from purejaxdqn.host.metrics import read_metrics
+
+    try:
+        return folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{folder} is not a run: {error}") from error
+
+
+def _draw_run(folder: Path, metrics: Any, config: Any) -> None:
     from purejaxdqn.host.rundir import draw_run
 
-    runs = []
-    sweeps = [folder for folder in folders if (folder / "sweep.yaml").is_file()]
-    for folder in folders:
-        if folder in sweeps:
-            continue
-        try:
-            runs.append((folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")))
-        except (OSError, ValueError, csv.Error) as error:
-            raise UserError(f"{folder} is not a run: {error}") from error
-    for run in runs:
-        try:
-            draw_run(*run)
-        except OSError as error:
-            raise UserError(f"{run[0]} cannot be written to: {error.strerror}") from error
-        print(run[0] / "learning_curve.png", run[0] / "report.png", sep="\n")
-    for folder in sweeps:
-        from purejaxdqn.host.sweep_pictures import draw_directory
+    try:
+        draw_run(folder, metrics, config)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    print(folder / "learning_curve.png", folder / "report.png", sep="\n")
 
-        print(*draw_directory(folder), sep="\n")
-    return 0
+
+def _compare(runs: Sequence[tuple[Path, Any, Any]], path: Path) -> None:
+    """All runs in one picture; the solved line is drawn where they share an environment."""
+    from purejaxdqn.core.environments import SOLVED_AT
+    from purejaxdqn.host.pictures import draw_comparison
+
+    ids = dict.fromkeys(config.env.id for _, _, config in runs)
+    solved_at = SOLVED_AT.get(next(iter(ids))) if len(ids) == 1 else None
+    curves = {str(folder): metrics for folder, metrics, _ in runs}
+    try:
+        draw_comparison(path, curves, title=", ".join(ids), solved_at=solved_at)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    print(path)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ class Options(NamedTuple):
     quiet: bool
 
 
+_HOPELESS = 8
+"""Trials without any score after which a search ends."""
+
+
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m purejaxdqn.search", description="Search for hyper-parameters with Optuna.")
@@ -123,6 +127,8 @@ def _check(options: Options) -> Config:
     both = {word.partition("=")[0] for word in options.overrides} & options.space.keys()
     if both:
         raise UserError(*(f"{key}: set on the command line and searched" for key in sorted(both)))
+    if "num_seeds" in (*options.space, *(word.partition("=")[0] for word in options.overrides)):
+        raise UserError("num_seeds: a search takes its seeds from --seeds")
     first = corner(options.space)
     edges = [
         {**first, key: value}
@@ -190,7 +196,7 @@ def search(options: Options, base: Config) -> int:
                 check=stop.check,
                 compiled={},
             )
-            study = shared or searching.open_study(str(folder / "study.log"), options.study, definition)
+            study = shared or searching.open_study(str(folder / searching.STUDY_FILE), options.study, definition)
             again = searching.requeue_killed(study, worker)
             _tell_of_start(study, options, base, again)
             while (left := options.trials - searching.counted(study, worker)) > 0:
@@ -200,8 +206,8 @@ def search(options: Options, base: Config) -> int:
                 trials = searching.ask(study, options.space, count, worker=worker)
                 _train(study, trials, options, setting)
                 _tell_of_progress(study, options)
-                if searching.best_trial(study) is None:
-                    break  # a whole batch, and none has a score: more of the same would be a waste
+                if searching.best_trial(study) is None and len(searching.finished(study)) >= _HOPELESS:
+                    break  # none has a score: more of the same would be a waste
             best = searching.best_trial(study)
             if best is None:
                 reasons = Counter(filter(None, map(searching.reason_of, searching.finished(study))))

@@ -89,6 +89,8 @@ def _candidates(arguments: object) -> list[Candidate]:
         raise UserError("--configs and --space exclude each other")
     if count < 1:
         raise UserError(f"--points: {count} must be at least 1")
+    if arguments.draw_seed < 0:  # type: ignore[attr-defined]
+        raise UserError(f"--draw-seed: {arguments.draw_seed} must be at least 0")  # type: ignore[attr-defined]
     ranges = read_space(space)
     shares = draw_shares(count, len(ranges), method=arguments.draw, seed=arguments.draw_seed)  # type: ignore[attr-defined]
     return drawn_candidates(config, overrides, ranges, shares)

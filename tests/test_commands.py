@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.evaluate import main as evaluate
+from purejaxdqn.host import pictures
 from purejaxdqn.host.configs import shipped_configs
 from purejaxdqn.host.metrics import COLUMNS, read_metrics
 from purejaxdqn.host.training import run_key
@@ -141,6 +143,36 @@ def test_plot_draws_the_pictures_again(run, quietly):
     assert code == 0
     assert len(out) == 2
     assert (run[0] / "learning_curve.png").is_file()
+
+
+def test_all_that_a_run_leaves_may_be_read_by_whom_the_system_says(run):
+    modes = {path.name: path.stat().st_mode for path in run[0].iterdir() if path.is_file()}
+    assert set(modes.values()) == {modes["summary.json"]}, modes
+
+
+def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = shutil.copytree(run[0], "other")
+    drawn = {}
+
+    def draw(path, runs, *, title, solved_at, draw=pictures.draw_comparison):
+        drawn.update({name: metrics.eval_return.shape for name, metrics in runs.items()}, title=title, at=solved_at)
+        draw(path, runs, title=title, solved_at=solved_at)
+
+    monkeypatch.setattr(pictures, "draw_comparison", draw)
+    code, out, _ = quietly(plot, run[0], other)
+    assert (code, out[-1], len(out)) == (0, "comparison.png", 5)
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+    assert drawn.pop("title") == "CartPole-v1"
+    assert drawn.pop("at") == 475.0
+    assert list(drawn) == [str(run[0]), "other"]
+    assert quietly(plot, run[0], other, "--out", "both.svg")[1][-1] == "both.svg"
+    for arguments, line in (
+        ((run[0], "--out", "one.png"), "error: --out: the picture of several runs; fewer than two are given"),
+        ((run[0], other, "--out", "both.txt"), "error: --out: both.txt must end in .png, .pdf, .svg"),
+        ((run[0], other, "--out", "no/both.png"), "error: no/both.png cannot be written: No such file or directory"),
+    ):
+        assert quietly(plot, *arguments)[::2] == (2, [line])
 
 
 def test_printing_and_listing_write_nothing(quietly, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import yaml
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.core.config import TRACED, Config, value_at
 from purejaxdqn.core.plan import find_warnings, make_plan
-from purejaxdqn.host.configs import config_keys, shipped_configs, to_yaml
+from purejaxdqn.host.configs import config_keys, read_config, shipped_configs, to_yaml
 from purejaxdqn.host.training import choose_segments
 
 
@@ -284,6 +284,22 @@ def test_noise_on_top_of_noise_is_a_warning():
     (warning,) = find_warnings(load_config("cartpole_cleanrl", ["network.noisy=true"]))
     assert "random actions" in warning
     assert not list(find_warnings(load_config(["cartpole_cleanrl", "noisy"])))
+
+
+@pytest.mark.parametrize("word", ["1e3", "true", "0x10", "null", "1:30", "~", "- 1", "a: b", "2026-01-01", "", "yes"])
+def test_a_word_is_read_back_as_a_word(word, tmp_path):
+    env = Config().env.model_copy(update={"kwargs": (("name", word),)})
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(Config().model_copy(update={"env": env})), encoding="utf-8")
+    assert read_config(path).config.env.kwargs == (("name", word),)
+
+
+def test_going_on_after_the_rate_has_come_to_0_is_a_warning():
+    longer = ["schedule.horizon=200_000", "total_timesteps=400_000"]
+    (warning,) = find_warnings(load_config("cartpole_cleanrl", [*longer, "optimizer.anneal=true"]))
+    assert "after step 200000" in warning
+    assert not list(find_warnings(load_config("cartpole_cleanrl", longer)))
+    assert not list(find_warnings(load_config("cartpole_cleanrl", ["optimizer.anneal=true"])))
 
 
 def test_no_exploration_at_all_is_a_warning():

@@ -230,17 +230,24 @@ def test_the_best_agent_is_the_one_with_the_highest_return_that_is_finite(finish
     run = shutil.copytree(finished_run, tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
 
-    def export_best(scores):
-        (run / "summary.json").write_text(json.dumps({**summary, "final_eval_return": scores}))
+    def export_best(scores, diverged):
+        found = {"final_eval_return": scores, "diverged": diverged}
+        (run / "summary.json").write_text(json.dumps({**summary, **found}))
         return quietly(main, run, "--format", "safetensors", "--best")
 
-    for scores, best in (([3.0, 9.0, 9.0], 1), ([None, -5.0, -4.0], 2)):
-        code, out, _ = export_best(scores)
+    sound = (False, False, False)
+    for scores, diverged, best in (
+        ([3.0, 9.0, 9.0], sound, 1),
+        ([None, -5.0, -4.0], sound, 2),
+        ([-9.0, 3.0, 3.0], (False, True, True), 0),
+    ):
+        code, out, _ = export_best(scores, diverged)
         assert (code, out) == (0, [str(run / "exports" / f"safetensors-{best}")])
         leaf = load_file(run / "exports" / f"safetensors-{best}" / "policy.safetensors")["params/Dense_2/kernel"]
         np.testing.assert_array_equal(leaf, load_file(run / "policy.safetensors")["params/Dense_2/kernel"][best])
-    code, _, err = export_best([None, None, None])
-    assert (code, err) == (2, ["error: --best: no agent of this run has a finite return"])
+    for scores, diverged in (([None] * 3, sound), ([9.0] * 3, (True,) * 3)):
+        code, _, err = export_best(scores, diverged)
+        assert (code, err) == (2, ["error: --best: every agent of this run diverged"])
 
 
 def everything_below(folder):

@@ -314,6 +314,7 @@ def test_the_pictures_can_be_drawn_again(whole, capsys):
     [
         ([], "--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones"),
         (["--seeds", "0"], "--seeds: 0 must be at least 1"),
+        (["--space", "search/dqn.yaml", "--points", "2", "--draw-seed", "-1"], "--draw-seed: -1 must be at least 0"),
         (["gama=0.9,0.8"], "gama: unknown key; did you mean 'gamma'?"),
         (["num_seeds=3"], "num_seeds: a sweep takes its seeds from --seeds"),
         (
@@ -401,14 +402,20 @@ def test_points_are_ranked_by_their_iqm_and_diverged_runs_are_counted(points):
     def metrics(area):
         return sweeps.Metrics(*(np.full((2, 3), area, np.float32) for _ in sweeps.Metrics._fields))
 
-    returns = {0: [1.0, 3.0], 1: [np.nan, np.nan], 2: [5.0, 5.0], 3: [2.0, 2.5]}
+    returns = {0: [1.0, 3.0], 1: [9.0, 9.0], 2: [5.0, 5.0], 3: [2.0, 2.5]}
+    diverged = {0: [False, True], 1: [True, True]}  # always the first action, which may pay well
     pieces = [
-        sweeps.Trained((Run(p, 0), Run(p, 1)), np.array(r)[:, None], np.isnan(r), metrics(10.0 - np.nansum(r)))
+        sweeps.Trained(
+            (Run(p, 0), Run(p, 1)),
+            np.array(r)[:, None],
+            np.array(diverged.get(p, [False, False])),
+            metrics(10.0 - sum(r)),
+        )
         for p, r in returns.items()
     ]
     summaries = summarise_points(points, collect(points, pieces))
     assert [one.point for one in ranked(summaries)] == [2, 3, 0, 1]
-    assert [one.diverged for one in summaries] == [0, 2, 0, 0]
+    assert [one.diverged for one in summaries] == [1, 2, 0, 0]
 
 
 def test_a_process_whose_directory_never_appears_says_so(tmp_path, monkeypatch):

@@ -186,6 +186,9 @@ def find_warnings(config: Config) -> Iterator[str]:
         yield "network.noisy explores by itself, and exploration adds random actions: set both of its ends to 0"
     if not config.network.noisy and max(config.exploration.start, config.exploration.end) == 0:
         yield "nothing explores: exploration.start and exploration.end are 0, and network.noisy is false"
+    horizon = config.schedule.horizon or config.total_timesteps
+    if config.optimizer.anneal and horizon < config.total_timesteps:
+        yield f"nothing is learned after step {horizon} (schedule.horizon), where optimizer.anneal ends at a rate of 0"
 
 
 def _nearest(value: int, unit: int, fits: Callable[[int], bool], *, offset: int = 0) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from purejaxdqn.core.environments import Environment
 
 Tree = dict[str, Any]
+CONFIG_FILE = "config.yaml"
+"""A run's own config, in its directory."""
 
 
 class ConfigError(UserError):
@@ -116,7 +118,7 @@ def find_config(source: str | Path, *, option: str = "--config") -> Path:
 
 def to_yaml(config: Config) -> str:
     """The config as YAML that ``load_config`` reads back to the same config."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None)
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, default_flow_style=None)
 
 
 class _Loader(yaml.SafeLoader):
@@ -155,6 +157,12 @@ for _tag, _pattern, _first in (
     ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts words in quotes that ``_Loader`` would take for something else."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def _load_yaml(text: str, place: str) -> Any:

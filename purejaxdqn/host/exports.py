@@ -19,9 +19,9 @@ from purejaxdqn.core.agent import make_agent
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import Environment, make_environment, underlying_environment
 from purejaxdqn.host import cards
-from purejaxdqn.host.configs import to_yaml
+from purejaxdqn.host.configs import CONFIG_FILE, to_yaml
 from purejaxdqn.host.faults import UserError
-from purejaxdqn.host.policies import CONFIG_FILE, DESCRIPTION_FILE, POLICY_FILE, check_seed_index, load_params
+from purejaxdqn.host.policies import DESCRIPTION_FILE, POLICY_FILE, check_seed_index, load_params
 
 FORMAT_VERSION = 1
 TOLERANCE = 1e-5
@@ -46,12 +46,15 @@ class Leaving(NamedTuple):
 def best_seed(summary: dict[str, Any]) -> int:
     """The agent with the highest greedy return at the end; the first of several.
 
+    A diverged one counts for nothing: its greedy policy takes the first action, for which an environment may pay well.
+
     Raises:
       UserError: there is none, as all diverged.
     """
-    scores = [-math.inf if score is None else score for score in summary["final_eval_return"]]
+    seeds = zip(summary["final_eval_return"], summary["diverged"], strict=True)
+    scores = [-math.inf if score is None or diverged else score for score, diverged in seeds]
     if max(scores) == -math.inf:
-        raise UserError("--best: no agent of this run has a finite return")
+        raise UserError("--best: every agent of this run diverged")
     return scores.index(max(scores))
 
 

@@ -1,5 +1,6 @@
 """Pictures of a run. Matplotlib without a display; imported by the commands that draw."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,6 +70,19 @@ def draw_report(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_a
         _finish(figure, [returns, average], path)
 
 
+def draw_comparison(path: Path, runs: Mapping[str, Metrics], *, title: str, solved_at: float | None) -> None:
+    """Greedy return against environment steps of several runs, by name: IQM over seeds with its interval."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        for nth, (name, metrics) in enumerate(runs.items()):
+            seeds = f" ({len(metrics.eval_return)} seeds)" if len(metrics.eval_return) > 1 else ""
+            values = np.where(np.isfinite(metrics.eval_return), metrics.eval_return, np.nan)
+            draw_band(axes, metrics.env_step[0], values, color=f"C{nth}", label=f"{name}{seeds}")
+        draw_solved(axes, solved_at)
+        axes.set(xlabel="environment steps", ylabel="greedy return of an episode", title=title)
+        _finish(figure, [axes], path)
+
+
 def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
     """Values [S, T] at steps [T]; an epoch without a finite value for a seed is a gap in its line."""
     values = np.where(np.isfinite(values), values, np.nan)
@@ -102,7 +116,8 @@ def finish_figure(figure: Any, path: Path | BinaryIO, *, steps_on_x: bool = Fals
             axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
     if isinstance(path, Path):
         with replacing(path) as part:
-            figure.savefig(part, format=path.suffix[1:], metadata={"Software": None})
+            unsigned = {"Software": None} if path.suffix == ".png" else {}  # equal runs leave equal pictures
+            figure.savefig(part, format=path.suffix[1:], metadata=unsigned)
     else:
         figure.savefig(path, metadata={"Software": None})
     plt.close(figure)

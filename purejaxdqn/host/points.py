@@ -229,6 +229,11 @@ def plain_space(space: Mapping[str, Range | Choices]) -> dict[str, Any]:
     }
 
 
+def space_of(plain: Mapping[str, Any]) -> Space:
+    """What ``plain_space`` made of a space, whose choices are now texts."""
+    return {key: Range(**one) if isinstance(one, Mapping) else Choices(tuple(one)) for key, one in plain.items()}
+
+
 def draw_shares(count: int, dimensions: int, *, method: str, seed: int) -> np.ndarray:
     """Shares [count, dimensions] in [0, 1): ``random``, or a scrambled ``sobol`` sequence (Sobol 1967; Owen 1998)."""
     if method == "random":

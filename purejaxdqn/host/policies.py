@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from purejaxdqn.core.agent import make_agent
 from purejaxdqn.core.config import Config
@@ -17,12 +17,11 @@ from purejaxdqn.core.environments import Environment, make_environment, observat
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.host.cards import read_description
-from purejaxdqn.host.configs import load_config, read_config
+from purejaxdqn.host.configs import CONFIG_FILE, load_config, read_config
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import replacing
 
 POLICY_FILE = "policy.safetensors"
-CONFIG_FILE = "config.yaml"
 DESCRIPTION_FILE = "policy.json"
 """Stands in an exported folder and not in a run directory."""
 
@@ -32,7 +31,7 @@ def save_policy(folder: Path, params: Any) -> None:
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
     # No metadata: safetensors writes it in no fixed order, and equal runs leave equal files.
     with replacing(folder / POLICY_FILE) as part:
-        save_file(flat, part)
+        part.write_bytes(save(flat))  # its own save_file leaves a file that only its owner may read
 
 
 def load_params(folder: str | Path) -> tuple[Config, Any]:

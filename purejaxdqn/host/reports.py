@@ -13,10 +13,9 @@ import yaml
 from purejaxdqn.core.config import Config, value_at
 from purejaxdqn.core.environments import SOLVED_AT
 from purejaxdqn.host import webpages as web
-from purejaxdqn.host.configs import config_keys, read_config
+from purejaxdqn.host.configs import CONFIG_FILE, config_keys, read_config
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.metrics import Metrics, read_metrics
-from purejaxdqn.host.policies import CONFIG_FILE
 
 REPORT_FILE = "report.html"
 MAX_ROWS = 500

@@ -85,8 +85,12 @@ def summarise_points(points: Sequence[Point], results: Sequence[RunResult]) -> l
 
 
 def ranked(summaries: Sequence[PointResult]) -> list[PointResult]:
-    """Best first: by IQM, then by the area under the curve; what is not a number comes last."""
-    return sorted(summaries, key=lambda one: (-_or_low(one.iqm), -_or_low(one.auc), one.point))
+    """Best first: by IQM, then by the area under the curve; points whose seeds all diverged come last."""
+
+    def key(one: PointResult) -> tuple[bool, float, float, int]:
+        return one.diverged == len(one.scores), -_or_low(one.iqm), -_or_low(one.auc), one.point
+
+    return sorted(summaries, key=key)
 
 
 def write_results(folder: Path, points: Sequence[Point], results: Sequence[RunResult]) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 from purejaxdqn.core.config import Config, value_at
 from purejaxdqn.host.checkpoints import Checkpoints, DamagedError
-from purejaxdqn.host.configs import Draft, config_keys, read_config
+from purejaxdqn.host.configs import CONFIG_FILE, Draft, config_keys, read_config
 from purejaxdqn.host.faults import UserError
 
-CONFIG_FILE = "config.yaml"
 FREE = ("total_timesteps", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
 """Keys in which a checkpoint may differ from the run that goes on from it."""
 

@@ -18,12 +18,11 @@ import numpy as np
 import purejaxdqn
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import SOLVED_AT
-from purejaxdqn.host.configs import to_yaml
+from purejaxdqn.host.configs import CONFIG_FILE, to_yaml
 from purejaxdqn.host.divergence import diverged_at
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import write_text
 from purejaxdqn.host.metrics import Metrics, first_solved_steps
-from purejaxdqn.host.policies import CONFIG_FILE
 from purejaxdqn.host.training import Outcome, Training
 
 _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")

@@ -11,9 +11,10 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial
 
+from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.pictures import EVALUATION, STYLE, TRAINING, finish_figure
-from purejaxdqn.host.points import Choices, Range, as_text
-from purejaxdqn.host.searching import Space, best_trial, completed, finished, is_stopped
+from purejaxdqn.host.points import Choices, Range, as_text, space_of
+from purejaxdqn.host.searching import Space, best_trial, completed, finished, is_stopped, read_directory
 
 
 class _Shown(NamedTuple):
@@ -40,6 +41,18 @@ def draw_search(folder: Path, study: optuna.Study, space: Space, *, objective: s
     if importances := find_importances(study):
         drawn.append(_draw_importances(folder / "importances.png", importances))
     return drawn
+
+
+def draw_directory(folder: Path) -> list[Path]:
+    """Draw the pictures of a search's directory again, from its study; returns the files.
+
+    Raises:
+      UserError: the directory is damaged, has its study elsewhere, or no trial has a score.
+    """
+    definition, study = read_directory(folder)
+    if best_trial(study) is None:
+        raise UserError(f"{folder}: no trial of this search has a score")
+    return draw_search(folder, study, space_of(definition["space"]), objective=definition["objective"])
 
 
 def find_importances(study: optuna.Study) -> dict[str, float]:

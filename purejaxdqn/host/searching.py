@@ -24,6 +24,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 SEARCH_FILE = "search.json"
+STUDY_FILE = "study.log"
 RETEST_FILE = "best_retest.json"
 Space = Mapping[str, Range | Choices]
 _DEFINITION, _WORKER, _AGAIN, _REASON, _RUNS, _OUTCOME = "definition", "worker", "again", "reason", "runs", "outcome"
@@ -181,6 +182,24 @@ def directory(folder: Path, definition: dict[str, Any]) -> Iterator[str]:
         raise UserError(f"--out: {folder} belongs to another search: {', '.join(different)} differ")
     with in_use(folder, option="--out"):
         yield found["worker"]
+
+
+def read_directory(folder: Path) -> tuple[dict[str, Any], optuna.Study]:
+    """The definition and the study of a search's directory.
+
+    Raises:
+      UserError: the directory is damaged, or its study is not in it.
+    """
+    log = folder / STUDY_FILE
+    try:
+        definition = json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8"))["definition"]
+        if not log.is_file():
+            raise UserError(f"{folder}: {STUDY_FILE} is missing; a study in --storage is drawn by its search alone")
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(log)))
+        (name,) = optuna.get_all_study_names(storage)
+        return definition, optuna.load_study(storage=storage, study_name=name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is not a search that can be read: {error}") from error
 
 
 def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
