@@ -5,8 +5,9 @@ thing changed; variants and the run as it is are timed in turn, and ratios are t
 the variant is faster than what is shipped. Where its contrary is what is shipped, the row shows what going without it
 would cost.
 
-    python -m benchmarks.tried            about 10 minutes on two cores
+    python -m benchmarks.tried            about 15 minutes on two cores
     python -m benchmarks.tried --quick    a minute: a few variants, one round
+    python -m benchmarks.tried --only "inner loop unrolled twice" --rounds 9    one again, for longer
 """
 
 import json
@@ -413,15 +414,19 @@ IMPORTS = {
 
 
 def main() -> None:
-    arguments = harness.parser(__doc__, quick="a few variants, one round", rounds=3).parse_args()
+    parser = harness.parser(__doc__, quick="a few variants, one round", rounds=3)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help="these variants, nothing kept")
+    arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
         return
     names, rounds = (QUICK, 1) if arguments.quick else (tuple(VARIANTS), arguments.rounds)
-    rows = compare(names, rounds, quick=arguments.quick) + compare_imports(rounds)
+    rows = compare(arguments.only or names, rounds, quick=arguments.quick)
+    if not arguments.only:
+        rows += compare_imports(rounds)
     print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
     print(harness.table(rows))
-    if not arguments.quick:
+    if not (arguments.quick or arguments.only):
         print(harness.write("tried", rows))
 
 
