@@ -25,6 +25,7 @@ class Bars(NamedTuple):
     mark: str = ""  # rows whose name starts so are highlighted; all unless given
     points: bool = False  # instead of bars from 0
     around: float | None = None  # a line at this value
+    linear_to: float | None = None  # beyond this value, and below its negative, the axis is logarithmic
 
 
 PICTURES: dict[str, Bars] = {
@@ -43,7 +44,7 @@ PICTURES: dict[str, Bars] = {
     "limit_step": Bars(("what",), ("microseconds", "environment steps/s")),
     "memory": Bars(("buffer", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)"), unit="MB"),
     "minatar_breakout": Bars(("presets", "seed_index"), ("final_eval_return", "training_return"), unit="return"),
-    "optimal": Bars(("environment",), ("best", "random"), unit="return"),
+    "optimal": Bars(("environment",), ("best", "random"), unit="return", linear_to=1.0),
     "peers": Bars(("contender",), ("steps a second",), by="seeds", spread=("lowest", "highest"), mark="purejaxdqn"),
     "rounding": Bars(("runs",), ("IQM one after another", "IQM batched"), unit="IQM of greedy returns"),
     "search": Bars(("repetition",), ("TPE", "random", "cartpole.yaml"), unit="area under the curve"),
@@ -112,7 +113,10 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
             axes.set_yticks(range(len(names)), names)
             axes.margins(x=0.2, y=0.02)
             axes.grid(axis="y", visible=False)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            if bars.linear_to is None:
+                axes.xaxis.set_major_locator(MaxNLocator(4))
+            else:
+                axes.set_xscale("symlog", linthresh=bars.linear_to)
             axes.xaxis.set_major_formatter(lambda value, _: _short(value))
             axes.set(title=panel.title, xlabel=panel.unit)
         for axes in grid[0, :1] if shared else grid[0]:

@@ -70,14 +70,10 @@ def estimated_largest_product(config: Config) -> float:
     hidden, distribution, batch_size = config.network.hidden, config.distribution, config.replay.batch_size
     fractions = distribution.kind in ("iqn", "fqf")
     widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
-    if config.network.torso == "minatar_cnn":
-        inputs: float = 16 * 64  # filters times places
-        convolved = batch_size * inputs
-    else:
-        inputs = math.inf if config.env.kwargs else INPUTS.get(config.env.id, math.inf)
-        convolved = 0
+    images = 16 * 64 if config.network.torso == "minatar_cnn" else 0  # filters times places
+    inputs: float = images or (math.inf if config.env.kwargs else INPUTS.get(config.env.id, math.inf))
     rows = batch_size * distribution.atoms if fractions else batch_size
-    return max(rows * max(widths), convolved, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
+    return max(rows * max(widths), batch_size * images, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
 
 
 def gradient_step_flops(config: Config) -> float:
