@@ -328,6 +328,8 @@ def test_pictures_lay_values_between_the_ends_of_their_range(values, value, plac
         ),
         (["--config", "cartpole", "--space", "search/dqn", "--trials", "0"], "--trials: 0 must be at least 1"),
         (["--config", "cartpole", "--space", "search/dqn", "gamma=0.9"], "gamma: set on the command line and searched"),
+        (["--config", "cartpole", "--space", "search/dqn", "num_seeds=3"], "num_seeds: a search takes its seeds from"),
+        (["--config", "cartpole", "--space", "SPACE num_seeds: [1, 2]"], "num_seeds: a search takes its seeds from"),
         (["--config", "cartpole", "--space", "search/dqn", "env.id=Chess"], "env.id: 'Chess'"),
         (["--config", "cartpole", "--space", "SPACE gama: [1, 2]"], "gama: unknown key; did you mean 'gamma'?"),
         (["--config", "cartpole", "--space", "SPACE gamma: {low: 0.5, high: 1.5}"], "gamma: 1.5 must be"),
