@@ -129,7 +129,7 @@ def measure_convolution(*, rounds: int) -> dict[str, Any]:
     setting = "MinAtar, batch 32"
     config, env = make_config(setting, "dqn"), make_environment(SETTINGS[setting]["env"]["id"])
     hparams, batches = config.hparams(), make_batches(config, env)
-    layers = {"ours": Convolution(features=16), "flax": nn.Conv(16, (3, 3), padding="VALID")}
+    layers = {"ours": OurConvolution(features=16), "flax": nn.Conv(16, (3, 3), padding="VALID")}
     runs = {}
     for name, layer in layers.items():
         agent = make_agent(config, env, ConvolutionalNetwork(layer, config.network.hidden[0], env.num_actions))
@@ -154,6 +154,22 @@ def measure_convolution(*, rounds: int) -> dict[str, Any]:
         "gradients differ by": largest_difference(grads, expected_grads),
     }
     return {"rows": [row]}
+
+
+class OurConvolution(nn.Module):
+    """``Convolution`` of images [B, H, W, C] and of flax's parameters, so that gradients can be compared."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H - 2, W - 2, features]."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        params = {"params": {"weight": jnp.transpose(kernel, (3, 2, 0, 1)), "bias": bias}}
+        out = Convolution(self.features, parent=None).apply(params, jnp.transpose(x, (3, 1, 2, 0)))
+        return jnp.transpose(out, (3, 1, 2, 0))
 
 
 class ConvolutionalNetwork(nn.Module):

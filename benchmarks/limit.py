@@ -124,8 +124,8 @@ def measure(*, rounds: int, seeds: int | None, large: int | None = None) -> dict
 def shapes() -> list[tuple[int, int, int]]:
     """The matrix products of an update, (m, k, n): two forward passes, weights' gradients, inputs' but the first's."""
     layers = list(itertools.pairwise(SIZES))
-    forward = [(BATCH, a, b) for a, b in layers]
-    return [*forward, *forward, *((a, BATCH, b) for a, b in layers), *((BATCH, b, a) for a, b in layers[1:])]
+    forward = [(b, a, BATCH) for a, b in layers]
+    return [*forward, *forward, *((b, BATCH, a) for a, b in layers), *((a, b, BATCH) for a, b in layers[1:])]
 
 
 def numpy_product(a: Any, b: Any) -> Callable[[], float]:
@@ -158,27 +158,27 @@ def xla_products(copies: int) -> Callable[[], float]:
     import jax
 
     keys = jax.random.split(jax.random.key(0), 2 * len(SIZES))
-    weights = [jax.random.normal(key, pair) for key, pair in zip(keys, itertools.pairwise(SIZES), strict=False)]
+    weights = [jax.random.normal(key, pair[::-1]) for key, pair in zip(keys, itertools.pairwise(SIZES), strict=False)]
     targets = [weight + 0.1 for weight in weights]
 
     def products(x: Any, *weights: Any) -> tuple[Any, ...]:
         online, target = weights[: len(SIZES) - 1], weights[len(SIZES) - 1 :]
         out = x
         for weight in target:
-            out = out @ weight
+            out = weight @ out
         inputs, error = [], x
         for weight in online:
             inputs.append(error)
-            error = error @ weight
+            error = weight @ error
         error = error + out
         grads = []
         for layer in reversed(range(len(online))):
-            grads.append(inputs[layer].T @ error)
+            grads.append(error @ inputs[layer].T)
             if layer:
-                error = error @ online[layer].T
+                error = online[layer].T @ error
         return tuple(grads)
 
-    arrays = (jax.random.normal(keys[-1], (BATCH, SIZES[0])), *weights, *targets)
+    arrays = (jax.random.normal(keys[-1], (SIZES[0], BATCH)), *weights, *targets)
     return scanned(lambda arrays, _: (chained(products, arrays), None), arrays, 1_000, copies=copies)
 
 

@@ -117,21 +117,21 @@ def floor(
     import numpy as np
 
     generator = np.random.default_rng(0)
-    weights = [generator.normal(size=shape).astype(np.float32) for shape in itertools.pairwise(sizes)]
-    obs = generator.normal(size=(batch_size, sizes[0])).astype(np.float32)
+    weights = [generator.normal(size=shape[::-1]).astype(np.float32) for shape in itertools.pairwise(sizes)]
+    obs = generator.normal(size=(sizes[0], batch_size)).astype(np.float32)
 
     def products() -> None:
         target = obs
         for weight in weights:
-            target = target @ weight
+            target = weight @ target
         inputs, out = [], obs
         for weight in weights:
             inputs.append(out)
-            out = out @ weight
+            out = weight @ out
         for layer in reversed(range(len(weights))):
-            inputs[layer].T @ out
+            out @ inputs[layer].T
             if layer:
-                out = out @ weights[layer].T
+                out = weights[layer].T @ out
 
     def seconds(repeats: int) -> float:
         start = time.perf_counter()

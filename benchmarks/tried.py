@@ -275,19 +275,38 @@ def concatenated_observations() -> None:
     _with_update(make_loss)
 
 
-def _with_dense(product: Callable[[Any, Any], Any]) -> None:
-    """Plain layers whose matrix product is ``product(x, kernel)``."""
-    from flax import linen as nn
+def batch_first() -> None:
+    """Layers as flax has them, x W + b of rows x."""
+    import jax
+    import jax.numpy as jnp
 
+    from purejaxdqn.core import agent
+
+    make_network = agent.make_network
+
+    def make(**choices: Any) -> Any:
+        ours = make_network(**choices)
+
+        def init(key: Any, obs: Any, sigma: Any) -> Any:
+            layers = ours.init(key, obs, sigma)["params"]
+            return [(layer["weight"].T, layer["bias"]) for _, layer in sorted(layers.items())]
+
+        def apply(layers: Any, obs: Any, noise: Any, fractions: Any) -> Any:
+            x = obs.astype(jnp.float32)
+            for kernel, bias in layers[:-1]:
+                x = jax.nn.relu(x @ kernel + bias)
+            return x @ layers[-1][0] + layers[-1][1]
+
+        return ours._replace(init=init, apply=apply)
+
+    agent.make_network = make
+
+
+def all_gradients_of_copies() -> None:
+    """A layer's gradients from transposed copies, whatever its size."""
     from purejaxdqn.core import networks
 
-    class Dense(nn.Dense):
-        @nn.compact
-        def __call__(self, x: Any) -> Any:
-            kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-            return product(x, kernel) + self.param("bias", self.bias_init, (self.features,))
-
-    networks.nn.Dense = Dense
+    networks._LARGE = 0
 
 
 def bfloat16_products() -> None:
@@ -295,35 +314,23 @@ def bfloat16_products() -> None:
     import jax
     import jax.numpy as jnp
 
+    from purejaxdqn.core import networks
+
     def dot(a: Any, b: Any, *contracted: int) -> Any:
         axes = (((contracted[0],), (contracted[1],)), ((), ()))
         return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
 
-    def forward(x: Any, kernel: Any) -> Any:
-        x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-        return dot(x, kernel, 1, 0), (x, kernel)
+    def forward(weight: Any, x: Any) -> Any:
+        weight, x = weight.astype(jnp.bfloat16), x.astype(jnp.bfloat16)
+        return dot(weight, x, 1, 0), (weight, x)
 
     def backward(saved: Any, grad: Any) -> Any:
-        x, kernel = saved
+        weight, x = saved
         grad = grad.astype(jnp.bfloat16)
-        return dot(grad, kernel, 1, 1), dot(x, grad, 0, 0)
+        return dot(grad, x, 1, 1), dot(weight, grad, 0, 0)
 
-    product = jax.custom_vjp(lambda x, kernel: forward(x, kernel)[0])
-    product.defvjp(forward, backward)
-    _with_dense(product)
-
-
-def narrow_kernels_transposed() -> None:
-    """The output layer's kernel transposed, so that the long axis of its gradient is the inner one."""
-    import jax
-
-    def product(x: Any, kernel: Any) -> Any:
-        if kernel.shape[1] > 16:
-            return x @ kernel
-        transposed = jax.lax.optimization_barrier(kernel.T)
-        return jax.lax.dot_general(x, transposed, (((1,), (1,)), ((), ())))
-
-    _with_dense(product)
+    networks._product = jax.custom_vjp(lambda weight, x: forward(weight, x)[0])
+    networks._product.defvjp(forward, backward)
 
 
 def norm_by_dot_products() -> None:
@@ -387,6 +394,8 @@ VARIANTS: dict[str, Variant] = {
     "XLA's own thread pool, one device": Variant(threads="default", seeds=(1, 8), shipped="contrary"),
     "random numbers drawn in each iteration": Variant(numbers_in_each_iteration, seeds=(1, 8), shipped="contrary"),
     "threefry not partitionable": Variant(old_threefry, seeds=(1, 8), shipped="contrary"),
+    "layers with the batch first": Variant(batch_first, seeds=(1, 8), shipped="contrary"),
+    "gradients from transposed copies": Variant(all_gradients_of_copies),
     "one flattened parameter vector": Variant(flat_parameters, seeds=(1, 8)),
     "inner loop unrolled twice": Variant(unrolled, seeds=(1, 8)),
     "a step in one packed row": Variant(packed_rows),
@@ -395,7 +404,6 @@ VARIANTS: dict[str, Variant] = {
     "online and target network stacked": Variant(stacked_networks),
     "double DQN, observations concatenated": Variant(concatenated_observations, overrides=("bootstrap.kind=double",)),
     "products of bfloat16 numbers": Variant(bfloat16_products),
-    "output layer's kernel transposed": Variant(narrow_kernels_transposed),
     "gradient norm by dot products": Variant(norm_by_dot_products),
     "Adam's corrections in its rate": Variant(folded_adam),
     "taken action by a mask": Variant(action_by_mask),

@@ -79,7 +79,7 @@ def test_metrics_and_policy_are_those_of_run_many(run):
     np.testing.assert_array_equal(metrics.loss.astype(np.float32), result.rows.loss[0])
     np.testing.assert_allclose(metrics.eval_return, np.mean(result.rows.eval_returns[0], -1), rtol=1e-6)
     policy = load_file(run[0] / "policy.safetensors")
-    np.testing.assert_array_equal(policy["params/Dense_1/kernel"], result.params["params"]["Dense_1"]["kernel"][0])
+    np.testing.assert_array_equal(policy["params/Dense_1/weight"], result.params["params"]["Dense_1"]["weight"][0])
     summary = json.loads((run[0] / "summary.json").read_text())
     assert summary["final_eval_return"] == np.mean(result.final_returns[0], -1).tolist()
 
@@ -131,7 +131,7 @@ def test_a_loaded_policy_acts_on_one_observation_and_on_many(run):
     weights = {name: leaf[1] for name, leaf in load_file(run[0] / "policy.safetensors").items()}
     x = many
     for layer in range(3):
-        x = x @ weights[f"params/Dense_{layer}/kernel"] + weights[f"params/Dense_{layer}/bias"]
+        x = x @ weights[f"params/Dense_{layer}/weight"].T + weights[f"params/Dense_{layer}/bias"]
         x = np.maximum(x, 0) if layer < 2 else x
     np.testing.assert_array_equal(actions, x.argmax(-1))
 

@@ -243,8 +243,8 @@ def test_the_best_agent_is_the_one_with_the_highest_return_that_is_finite(finish
     ):
         code, out, _ = export_best(scores, diverged)
         assert (code, out) == (0, [str(run / "exports" / f"safetensors-{best}")])
-        leaf = load_file(run / "exports" / f"safetensors-{best}" / "policy.safetensors")["params/Dense_2/kernel"]
-        np.testing.assert_array_equal(leaf, load_file(run / "policy.safetensors")["params/Dense_2/kernel"][best])
+        leaf = load_file(run / "exports" / f"safetensors-{best}" / "policy.safetensors")["params/Dense_2/weight"]
+        np.testing.assert_array_equal(leaf, load_file(run / "policy.safetensors")["params/Dense_2/weight"][best])
     for scores, diverged in (([None] * 3, sound), ([9.0] * 3, (True,) * 3)):
         code, _, err = export_best(scores, diverged)
         assert (code, err) == (2, ["error: --best: every agent of this run diverged"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from purejaxdqn.core.networks import Convolution, NoisyDense, make_network, noise_size
+from purejaxdqn.core.networks import Convolution, Dense, NoisyDense, make_network, noise_size
 from purejaxdqn.core.types import Quantiles
 
 B, A, K, INPUTS = 5, 3, 4, 6
@@ -36,10 +36,10 @@ def f(noise):
 
 def test_a_noisy_layer_is_the_papers_formula():
     """Fortunato et al. 2018, eq. 9 to 11, with the matrix of noise written out, for a shared draw and one an item."""
-    layer, x = NoisyDense(3, 0.5), obs()
+    layer, x = NoisyDense(3, 0.5), obs().T
     params = layer.init(jax.random.key(1), x, None, None)
     mu, sigma, bias, bias_sigma = (
-        np.asarray(params["params"][name], np.float64) for name in ("kernel", "kernel_sigma", "bias", "bias_sigma")
+        np.asarray(params["params"][name], np.float64) for name in ("weight", "weight_sigma", "bias", "bias_sigma")
     )
     np.testing.assert_allclose(sigma, 0.5 / np.sqrt(INPUTS), rtol=1e-6)
     np.testing.assert_allclose(bias_sigma, 0.5 / np.sqrt(INPUTS), rtol=1e-6)
@@ -48,13 +48,14 @@ def test_a_noisy_layer_is_the_papers_formula():
     generator = np.random.default_rng(0)
     before, after = f(generator.normal(size=(B, INPUTS))), f(generator.normal(size=(B, 3)))
     wanted = np.stack(
-        [x[b] @ (mu + sigma * np.outer(before[b], after[b])) + bias + bias_sigma * after[b] for b in range(B)]
+        [(mu + sigma * np.outer(after[b], before[b])) @ x[:, b] + bias + bias_sigma * after[b] for b in range(B)],
+        axis=-1,
     )
-    ours = layer.apply(params, x, jnp.asarray(before, jnp.float32), jnp.asarray(after, jnp.float32))
+    ours = layer.apply(params, x, jnp.asarray(before.T, jnp.float32), jnp.asarray(after.T, jnp.float32))
     np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
     shared = layer.apply(params, x, jnp.asarray(before[0], jnp.float32), jnp.asarray(after[0], jnp.float32))
-    np.testing.assert_allclose(shared[0], wanted[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(layer.apply(params, x, None, None), x @ mu + bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(shared[:, 0], wanted[:, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.apply(params, x, None, None), mu @ x + bias[:, None], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dueling", [False, True])
@@ -86,8 +87,8 @@ def test_without_noisy_layers_there_is_no_noise():
 def test_sigma_sets_the_initial_noise_alone():
     low, high = (params_of(network(noisy=True), sigma=sigma)["params"] for sigma in (0.1, 0.4))
     for name in low:
-        np.testing.assert_allclose(4 * low[name]["kernel_sigma"], high[name]["kernel_sigma"], rtol=1e-6)
-        np.testing.assert_array_equal(low[name]["kernel"], high[name]["kernel"])
+        np.testing.assert_allclose(4 * low[name]["weight_sigma"], high[name]["weight_sigma"], rtol=1e-6)
+        np.testing.assert_array_equal(low[name]["weight"], high[name]["weight"])
 
 
 @pytest.mark.parametrize("distribution", ["scalar", "categorical"])
@@ -99,7 +100,7 @@ def test_dueling_is_the_value_plus_advantages_less_their_mean(distribution):
     atoms = K if distribution == "categorical" else 1
 
     def dense(x, layer):
-        return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
+        return x @ np.asarray(layer["weight"], np.float64).T + np.asarray(layer["bias"], np.float64)
 
     shared = np.maximum(0, dense(np.asarray(obs(), np.float64), layers[0]))
     advantages = dense(np.maximum(0, dense(shared, layers[1])), layers[2]).reshape(B, A, atoms)
@@ -111,22 +112,82 @@ def test_dueling_is_the_value_plus_advantages_less_their_mean(distribution):
 def test_the_convolution_is_flaxs():
     x = (jax.random.uniform(jax.random.key(3), (B, 10, 10, 4)) < 0.3).astype(jnp.float32)
     ours, theirs = Convolution(16), nn.Conv(16, (3, 3), padding="VALID")
-    params = ours.init(jax.random.key(4), x)
+    params = theirs.init(jax.random.key(4), x)
     params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(5), leaf.shape), params)
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, theirs.init(jax.random.key(4), x))
-    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), rtol=1e-5, atol=1e-5)
 
-    def gradient(layer):
-        return jax.grad(lambda params: jnp.mean(jnp.sin(layer.apply(params, x))))(params)
+    def apply(params):
+        """Ours of their parameters, with the batch last."""
+        kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+        mine = {"params": {"weight": jnp.transpose(kernel, (3, 2, 0, 1)), "bias": bias}}
+        return jnp.transpose(ours.apply(mine, jnp.transpose(x, (3, 1, 2, 0))), (3, 1, 2, 0))
 
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradient(ours), gradient(theirs))
+    def their_apply(params):
+        return theirs.apply(params, x)
+
+    np.testing.assert_allclose(apply(params), their_apply(params), rtol=1e-5, atol=1e-5)
+
+    def gradient(apply):
+        return jax.grad(lambda params: jnp.mean(jnp.sin(apply(params))))(params)
+
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradient(apply), gradient(their_apply)
+    )
+
+
+@pytest.mark.parametrize("distribution", ["scalar", "categorical"])
+def test_a_plain_network_is_flaxs_with_the_same_start(distribution):
+    """Layers of ``flax.linen.Dense`` from the transposed weights; and drawn from the same distribution."""
+    net = network(distribution, hidden=(64, 64))
+    params = params_of(net)["params"]
+    x = obs()
+    for i in range(3):
+        layer = params[f"Dense_{i}"]
+        assert layer["weight"].shape == (layer["bias"].size, x.shape[-1])
+        x = nn.Dense(layer["bias"].size).apply({"params": {"kernel": layer["weight"].T, "bias": layer["bias"]}}, x)
+        x = jax.nn.relu(x) if i < 2 else x
+    np.testing.assert_allclose(net.apply({"params": params}, obs(), None, None).reshape(B, -1), x, rtol=1e-4, atol=1e-5)
+    hidden = params["Dense_1"]["weight"]
+    theirs = nn.Dense(64).init(jax.random.key(0), jnp.zeros((1, 64)))["params"]["kernel"]
+    np.testing.assert_allclose(np.std(hidden), np.std(theirs), rtol=0.05)
+    first = params["Dense_0"]["weight"]  # fan-in is 6 and fan-out 64
+    np.testing.assert_allclose(np.std(first), 1 / np.sqrt(INPUTS), rtol=0.15)
+    assert not np.any(params["Dense_1"]["bias"])
+
+
+@pytest.mark.parametrize(("width", "inputs", "batch"), [(8, 6, 5), (130, 128, 5), (3, 5, 3300), (130, 128, 129)])
+def test_a_layers_gradients_are_flaxs_whatever_its_size(width, inputs, batch):
+    """Small, with a large weight matrix, with a large input, with both: each has its own way to the gradient."""
+    ours, theirs = Dense(width), nn.Dense(width)
+    x = jax.random.normal(jax.random.key(1), (batch, inputs))
+    params = theirs.init(jax.random.key(2), x)
+
+    def our_loss(params, x):
+        mine = {"params": {"weight": params["params"]["kernel"].T, "bias": params["params"]["bias"]}}
+        return jnp.mean(jnp.sin(ours.apply(mine, x.T).T))
+
+    def their_loss(params, x):
+        return jnp.mean(jnp.sin(theirs.apply(params, x)))
+
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7),
+        *(jax.jit(jax.grad(loss, argnums=(0, 1)))(params, x) for loss in (our_loss, their_loss)),
+    )
 
 
 def test_the_minatar_network_is_a_convolution_and_a_hidden_layer():
     images = obs(10, 10, 4) > 0
-    params = params_of(network(torso="minatar_cnn", hidden=(128,)), images)["params"]
-    shapes = {name: layer["kernel"].shape for name, layer in params.items()}
-    assert shapes == {"Convolution_0": (3, 3, 4, 16), "Dense_0": (8 * 8 * 16, 128), "Dense_1": (128, A)}
+    net = network(torso="minatar_cnn", hidden=(128,))
+    params = params_of(net, images)["params"]
+    shapes = {name: layer["weight"].shape for name, layer in params.items()}
+    assert shapes == {"Convolution_0": (16, 4, 3, 3), "Dense_0": (128, 16 * 8 * 8), "Dense_1": (A, 128)}
+    # Channels stand first where the image becomes a column, as in PyTorch.
+    kernel = jnp.transpose(params["Convolution_0"]["weight"], (2, 3, 1, 0))
+    convolved = nn.Conv(16, (3, 3), padding="VALID").apply(
+        {"params": {"kernel": kernel, "bias": params["Convolution_0"]["bias"]}}, images.astype(jnp.float32)
+    )
+    x = jax.nn.relu(jnp.transpose(convolved, (0, 3, 1, 2))).reshape(B, -1)
+    x = jax.nn.relu(x @ params["Dense_0"]["weight"].T) @ params["Dense_1"]["weight"].T
+    np.testing.assert_allclose(net.apply({"params": params}, images, None, None), x, rtol=1e-4, atol=1e-5)
 
 
 def test_an_implicit_network_is_the_papers_formula():
@@ -140,7 +201,7 @@ def test_an_implicit_network_is_the_papers_formula():
     }
 
     def dense(x, name):
-        return x @ layer[name]["kernel"] + layer[name]["bias"]
+        return x @ layer[name]["weight"].T + layer[name]["bias"]
 
     hidden = np.asarray(obs(), np.float64)
     for name in ("Dense_0", "Dense_1"):
@@ -157,7 +218,7 @@ def test_an_implicit_network_is_the_papers_formula():
 def test_proposed_fractions_are_in_order_and_make_up_the_whole(seed):
     net = network("fqf", atoms=9)
     params = net.init(jax.random.key(seed), obs()[:1], 0.5)
-    params["params"]["fractions"]["kernel"] *= 300.0  # far from even
+    params["params"]["fractions"]["weight"] *= 300.0  # far from even
     out = net.apply(params, obs(), None, None)
     assert isinstance(out, Quantiles)
     assert out.values.shape == (B, A, 9)
@@ -178,15 +239,15 @@ def test_the_fraction_loss_moves_the_proposal_alone_and_the_quantile_loss_all_el
         grads = jax.grad(lambda params, part=part: jnp.sum(getattr(net.apply(params, obs(), None, None), part) ** 2))(
             params
         )
-        assert {name for name, leaf in grads["params"].items() if np.any(leaf["kernel"])} == moved
+        assert {name for name, leaf in grads["params"].items() if np.any(leaf["weight"])} == moved
 
 
 def test_layer_norm_stands_before_the_activation():
     net = network(layer_norm=True, hidden=(16,), activation="tanh")
     params = params_of(net)
     layer, scaled = params["params"]["Dense_0"], obs() * 100.0
-    hidden = scaled @ layer["kernel"] + layer["bias"]
+    hidden = scaled @ layer["weight"].T + layer["bias"]
     normal = (hidden - hidden.mean(-1, keepdims=True)) / hidden.std(-1, keepdims=True)
     last = params["params"]["Dense_1"]
-    wanted = np.tanh(normal) @ last["kernel"] + last["bias"]
+    wanted = np.tanh(normal) @ last["weight"].T + last["bias"]
     np.testing.assert_allclose(net.apply(params, scaled, None, None), wanted, rtol=1e-3, atol=1e-3)

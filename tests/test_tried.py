@@ -11,9 +11,10 @@ from purejaxdqn.core import agent, compiling, heads, loop, networks, replay
 from tests.conftest import TINY, jit_quickly
 
 PATCHED = [
-    *((agent, name) for name in ("jnp", "make_optimizer")),
+    *((agent, name) for name in ("jnp", "make_network", "make_optimizer")),
     *((loop, name) for name in ("draw", "epsilon", "make_agent", "make_replay")),
-    *((heads, "jnp"), (jax.lax, "scan"), (networks.nn, "Dense"), (optax.tree, "norm"), (replay, "_make_ring")),
+    *((networks, name) for name in ("_LARGE", "_product")),
+    *((heads, "jnp"), (jax.lax, "scan"), (optax.tree, "norm"), (replay, "_make_ring")),
 ]
 IN_THE_PROGRAM = [name for name, variant in VARIANTS.items() if variant.patch not in (Variant().patch, compiled_alike)]
 OTHER_NUMBERS = {  # and for which the run need not be the same

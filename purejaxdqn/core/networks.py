@@ -3,6 +3,10 @@
 torso      observations -> features: an MLP, or the MinAtar convolution and an MLP
 streams    the last hidden layer and the output; dueling has one for the value and one for the advantages
 output     K numbers for each action; or the quantile function at fractions that are given or proposed
+
+Inside, features stand first and the batch B behind them: a layer is y = W x + b, as in the textbooks, of columns x. A
+CPU's vectors then hold items of the batch, which fill them whatever the width of a layer, and products need fewer
+transposed copies than with the batch first (``benchmarks/tried.py`` says what that gives).
 """
 
 import functools
@@ -85,7 +89,7 @@ def noise_size(params: Params) -> int:
     if not isinstance(params, dict):
         return 0
     leaves = traverse_util.flatten_dict(params).items()
-    return sum(sum(leaf.shape[-2:]) for path, leaf in leaves if path[-1] == "kernel_sigma")
+    return sum(sum(leaf.shape[-2:]) for path, leaf in leaves if path[-1] == "weight_sigma")
 
 
 def slow_fractions(updates: Params, rate: Array) -> Params:
@@ -114,19 +118,21 @@ class QNetwork(nn.Module):
         rest = _Noise(noise)
         x = obs.astype(jnp.float32)
         if self.convolves:
-            x = self.activation(Convolution(features=16)(x))
-        x = x.reshape(x.shape[0], -1)
+            x = self.activation(Convolution(features=16)(jnp.transpose(x, (3, 1, 2, 0))))
+            x = x.reshape(-1, x.shape[-1])
+        else:
+            x = x.reshape(x.shape[0], -1).T
         for width in self.hidden[:-1]:
             x = self._layer(x, width, rest)
         match self.distribution:
             case "scalar":
-                return self._streams(x, rest)[..., 0]
+                return self._streams(x, rest)[..., 0].T
             case "categorical" | "quantile":
-                return self._streams(x, rest)
+                return _batch_first(self._streams(x, rest))
             case "iqn":
                 assert fractions is not None
-                (values,) = self._streams(x, rest, self._embeddings(fractions))
-                return Quantiles(values, fractions, widths=jnp.full(self.atoms, 1 / self.atoms))
+                (values,) = self._streams(x, rest, self._embeddings(jnp.atleast_2d(fractions)))
+                return Quantiles(_batch_first(values), fractions, widths=jnp.full(self.atoms, 1 / self.atoms))
             case "fqf":
                 return self._proposing(x, rest)
             case _:
@@ -137,35 +143,35 @@ class QNetwork(nn.Module):
 
         Only ``edges`` passes a gradient to the proposal, and the proposal none to the torso.
         """
-        small = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # nearly even at the start
-        widths = jax.nn.softmax(nn.Dense(self.atoms, kernel_init=small, name=_FRACTIONS)(jax.lax.stop_gradient(x)))
+        # Nearly even at the start.
+        small = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform", in_axis=1, out_axis=0)
+        widths = jax.nn.softmax(Dense(self.atoms, small, name=_FRACTIONS)(jax.lax.stop_gradient(x)).T)
         upper = jnp.cumsum(widths, axis=-1)
-        edges = upper[:, :-1]
         fractions = jax.lax.stop_gradient(upper - widths / 2)
-        # Apart, so that the values at edges are computed only where they are used, and never differentiated.
-        embeddings = self._embeddings(fractions, jax.lax.stop_gradient(edges))
+        # Apart, so that the values at edges are computed only where they are used, and never differentiated. The last
+        # edge, 1, is none, and there to keep the length even.
+        embeddings = self._embeddings(fractions, jax.lax.stop_gradient(upper))
         values, edge_values = self._streams(x, noise, embeddings)
         return Quantiles(
-            values=values,
+            values=_batch_first(values),
             fractions=fractions,
             widths=jax.lax.stop_gradient(widths),
-            edges=edges,
-            edge_values=jax.lax.stop_gradient(edge_values),
+            edges=upper[:, :-1],
+            edge_values=_batch_first(jax.lax.stop_gradient(edge_values))[..., :-1],
         )
 
     def _embeddings(self, *fractions: Array) -> tuple[Array, ...]:
-        """Of each, fractions [..., K] -> features [..., K, F] by cosines (Dabney et al. 2018b, eq. 4)."""
-        layer = nn.Dense(self.hidden[-1], name="embedding")
+        """Of each, fractions [B or 1, K] -> features [F, B or 1, K] by cosines (Dabney et al. 2018b, eq. 4)."""
+        layer = Dense(self.hidden[-1], name="embedding")
 
         def embed(fractions: Array) -> Array:
-            # In two axes: with more, XLA's CPU takes the gradient of a transposed copy.
-            cosines = _cos_pi(jnp.arange(_COSINES) * fractions.reshape(-1, 1))
-            return jax.nn.relu(layer(cosines)).reshape(*fractions.shape, -1)
+            cosines = _cos_pi(jnp.arange(_COSINES)[:, None] * fractions.reshape(-1))
+            return jax.nn.relu(layer(cosines)).reshape(-1, *fractions.shape)
 
         return tuple(embed(some) for some in fractions)
 
     def _streams(self, x: Array, noise: "_Noise", embeddings: tuple[Array, ...] | None = None) -> Any:
-        """Features [B, F] -> [B, A, K]; dueling: value plus advantages less their mean (Wang et al. 2016, eq. 9).
+        """Features [F, B] -> [A, B, K]; dueling: value plus advantages less their mean (Wang et al. 2016, eq. 9).
 
         With embeddings of fractions, one such array for each.
         """
@@ -173,36 +179,50 @@ class QNetwork(nn.Module):
         if not self.dueling:
             return advantages
         value = self._stream(x, 1, noise, embeddings)
-        return jax.tree.map(lambda v, a: v + a - jnp.mean(a, axis=1, keepdims=True), value, advantages)
+        return jax.tree.map(lambda v, a: v + a - jnp.mean(a, axis=0), value, advantages)
 
     def _stream(self, x: Array, rows: int, noise: "_Noise", embeddings: tuple[Array, ...] | None) -> Any:
-        """The last hidden layer and the output: [B, F] -> [B, rows, K].
+        """The last hidden layer and the output: [F, B] -> [rows, B, K].
 
         The embedding of fractions multiplies the last hidden layer, where it is cheapest: only the output layer is
         computed once a fraction.
         """
         x = self._layer(x, self.hidden[-1], noise)
         if embeddings is None:
-            return self._dense(x.shape[-1], rows * self.atoms, noise)(x).reshape(-1, rows, self.atoms)
-        output = self._dense(x.shape[-1], rows, noise)
-        return tuple(jnp.swapaxes(output(x[:, None] * embedding), 1, 2) for embedding in embeddings)
+            return self._dense(x.shape[0], rows * self.atoms, noise)(x).reshape(rows, self.atoms, -1).swapaxes(1, 2)
+        output = self._dense(x.shape[0], rows, noise)
+        return tuple(output(x[..., None] * embedding) for embedding in embeddings)
 
     def _layer(self, x: Array, width: int, noise: "_Noise") -> Array:
-        x = self._dense(x.shape[-1], width, noise)(x)
-        return self.activation(nn.LayerNorm()(x) if self.layer_norm else x)
+        x = self._dense(x.shape[0], width, noise)(x)
+        return self.activation(nn.LayerNorm(reduction_axes=0, feature_axes=0)(x) if self.layer_norm else x)
 
     def _dense(self, inputs: int, width: int, noise: "_Noise") -> Callable[[Array], Array]:
         """A layer, which may be applied more than once."""
         if not self.noisy:
-            return nn.Dense(width)
+            return Dense(width)
         layer, before, after = NoisyDense(width, self.sigma), noise.take(inputs), noise.take(width)
         return lambda x: layer(x, before, after)
+
+
+class Dense(nn.Module):
+    """y = W x + b, [inputs, ...] -> [width, ...]."""
+
+    width: int
+    weights: Callable[..., Array] = nn.initializers.lecun_normal(in_axis=1, out_axis=0)
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Of columns."""
+        weight = self.param("weight", self.weights, (self.width, x.shape[0]))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        return _affine(weight, x, bias)
 
 
 class NoisyDense(nn.Module):
     """A layer with factorised Gaussian noise on its weights (Fortunato et al. 2018, section 3.1b).
 
-    y = x (mu + sigma * outer(f(e), f(e'))) + bias + bias_sigma * f(e') with f(e) = sign(e) sqrt|e|; without noise the
+    y = (W + sigma * outer(f(e'), f(e))) x + b + bias_sigma * f(e') with f(e) = sign(e) sqrt|e|; without noise the
     means alone.
     """
 
@@ -211,8 +231,8 @@ class NoisyDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, before: Array | None, after: Array | None) -> Array:
-        """Of x [..., inputs], with f(e) and f(e') of the layer: for the whole batch, or with an axis [B]."""
-        inputs = x.shape[-1]
+        """Of x [inputs, B, ...], with f(e) and f(e') of the layer: for the whole batch, or with a last axis B."""
+        inputs = x.shape[0]
         bound = 1 / math.sqrt(inputs)
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
@@ -221,25 +241,24 @@ class NoisyDense(nn.Module):
         def constant(key: Array, shape: tuple[int, ...]) -> Array:
             return jnp.full(shape, self.sigma * bound, jnp.float32)
 
-        kernel = self.param("kernel", uniform, (inputs, self.width))
+        weight = self.param("weight", uniform, (self.width, inputs))
         bias = self.param("bias", uniform, (self.width,))
-        kernel_sigma = self.param("kernel_sigma", constant, (inputs, self.width))
+        weight_sigma = self.param("weight_sigma", constant, (self.width, inputs))
         bias_sigma = self.param("bias_sigma", constant, (self.width,))
         if before is None or after is None:
-            return x @ kernel + bias
+            return _affine(weight, x, bias)
         if before.ndim == 1:  # one weight matrix serves the batch: one product
-            return x @ (kernel + kernel_sigma * jnp.outer(before, after)) + bias + bias_sigma * after
+            return _affine(weight + weight_sigma * jnp.outer(after, before), x, bias + bias_sigma * after)
         # A draw for each item: the factors stand outside the product, so that no item needs a matrix of its own.
-        middle = (1,) * (x.ndim - 2)
-        before, after = (factor.reshape(factor.shape[0], *middle, -1) for factor in (before, after))
-        return x @ kernel + bias + ((x * before) @ kernel_sigma + bias_sigma) * after
+        before, after = (factor.reshape(*factor.shape, *(1,) * (x.ndim - 2)) for factor in (before, after))
+        return _affine(weight, x, bias) + _affine(weight_sigma, x * before, bias_sigma) * after
 
 
 class Convolution(nn.Module):
-    """A 3x3 convolution without padding, [B, H, W, C] -> [B, H - 2, W - 2, features].
+    """A 3x3 convolution without padding, [C, H, W, B] -> [features, H - 2, W - 2, B].
 
     Nine shifted slices and one matrix product: on a CPU several times as fast as XLA's convolution at MinAtar's
-    sizes. Its parameters are those of ``flax.linen.Conv``.
+    sizes.
     """
 
     features: int
@@ -247,11 +266,51 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Of images of any size from 3x3."""
-        height, width, channels = x.shape[-3] - 2, x.shape[-2] - 2, x.shape[-1]
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, channels, self.features))
+        channels, height, width = x.shape[0], x.shape[1] - 2, x.shape[2] - 2
+        initial = nn.initializers.lecun_normal(in_axis=1, out_axis=0)
+        weight = self.param("weight", initial, (self.features, channels, 3, 3))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        shifted = [x[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
-        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(9 * channels, self.features) + bias
+        shifted = [x[:, None, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+        patches = jnp.concatenate(shifted, axis=1).reshape(9 * channels, height, width, -1)
+        return _affine(weight.reshape(self.features, -1), patches, bias)
+
+
+def _affine(weight: Array, x: Array, bias: Array) -> Array:
+    """W x + b of columns [inputs, ...] -> [width, ...], in two axes, which XLA's CPU has the fastest sums for."""
+    return (_product(weight, x.reshape(x.shape[0], -1)) + bias[:, None]).reshape(-1, *x.shape[1:])
+
+
+@jax.custom_vjp
+def _product(weight: Array, x: Array) -> Array:
+    """W x, of two matrices; its gradients are those of ``@``, taken where that pays of transposed copies."""
+    return weight @ x
+
+
+def _product_forward(weight: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
+    return weight @ x, (weight, x)
+
+
+def _product_backward(factors: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    weight, x = factors
+    return cotangent @ _transposed(x), _transposed(weight) @ cotangent
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+_LARGE = 2**14
+"""Elements of a matrix from which on XLA's CPU takes up to five times as long over the product of it transposed as over
+a copy and a plain product; below, the copy costs more than it gains."""
+
+
+def _transposed(x: Array) -> Array:
+    if x.size < _LARGE:
+        return x.T
+    return jax.lax.platform_dependent(x, cpu=lambda x: jax.lax.optimization_barrier(x.T), default=jnp.transpose)
+
+
+def _batch_first(x: Array) -> Array:
+    """[A, B, K] -> [B, A, K]."""
+    return jnp.swapaxes(x, 0, 1)
 
 
 class _Noise:
@@ -265,7 +324,7 @@ class _Noise:
         if self.values is None:
             return None
         self.taken += count
-        return self.values[..., self.taken - count : self.taken]
+        return self.values[..., self.taken - count : self.taken].T
 
 
 def _cos_pi(x: Array) -> Array:
