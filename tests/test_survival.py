@@ -316,7 +316,8 @@ def test_a_full_disk_stops_a_run_and_leaves_the_checkpoint_before(plain, quietly
     assert code == 1
     assert len(err) == 2
     assert err[1].startswith("error: checkpoint 440 could not be written: ")
-    assert "File too large" in err[1]
+    # The system's words, or those of a thread of Orbax's that has met a file cut short by the failure of another.
+    assert "File too large" in err[1] or "OUT_OF_RANGE" in err[1]
     assert f"--resume {path} goes on" in err[1]
     assert sorted(one.name for one in (path / "checkpoints").iterdir()) == ["200", "320"]
     monkeypatch.setattr(Checkpoints, "save", save)
