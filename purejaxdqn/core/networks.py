@@ -298,8 +298,8 @@ def _product_backward(factors: tuple[Array, Array], cotangent: Array) -> tuple[A
 _product.defvjp(_product_forward, _product_backward)
 
 _LARGE = 2**14
-"""Elements of a matrix from which on XLA's CPU takes up to five times as long over the product of it transposed as over
-a copy and a plain product; below, the copy costs more than it gains."""
+"""Elements of a matrix from which on XLA's CPU takes longer over the product of it transposed than over a copy and a plain
+product; below, the copy costs more than it gains (``benchmarks/tried.py``)."""
 
 
 def _transposed(x: Array) -> Array:
@@ -321,6 +321,7 @@ class _Noise:
         self.taken = 0
 
     def take(self, count: int) -> Array | None:
+        """The next numbers, [count] for the whole batch or [count, B]."""
         if self.values is None:
             return None
         self.taken += count
