@@ -105,7 +105,8 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
                     places, values, values + (0.0 if spread is None else spread[1]), strict=True
                 ):
                     if math.isfinite(end):
-                        axes.text(end, place, f"  {_figure(value)}", va="center", fontsize=7)
+                        beside = end if bars.points else max(end, 0.0)  # not on a bar that points left
+                        axes.text(beside, place, f"  {_figure(value)}", va="center", fontsize=7)
             if bars.around is not None:
                 axes.axvline(bars.around, color=SOLVED, linestyle="--", linewidth=1)
             if together > 1:

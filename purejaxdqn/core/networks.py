@@ -298,8 +298,8 @@ def _product_backward(factors: tuple[Array, Array], cotangent: Array) -> tuple[A
 _product.defvjp(_product_forward, _product_backward)
 
 _LARGE = 2**14
-"""Elements of a matrix from which on XLA's CPU takes longer over the product of it transposed than over a copy and a plain
-product; below, the copy costs more than it gains (``benchmarks/tried.py``)."""
+"""Elements of a matrix from which on XLA's CPU takes longer over the product of it transposed than over a copy and a
+plain product; below, the copy costs more than it gains (``benchmarks/tried.py``)."""
 
 
 def _transposed(x: Array) -> Array:
