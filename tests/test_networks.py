@@ -232,6 +232,27 @@ def test_proposed_fractions_are_in_order_and_make_up_the_whole(seed):
     np.testing.assert_allclose(out.edges, np.cumsum(out.widths, -1)[:, :-1], rtol=1e-5)
 
 
+def test_values_and_edge_values_are_the_quantile_function_at_fractions_and_edges():
+    """Yang et al. 2019, section 3.2, from the layers by hand."""
+    net = network("fqf")
+    params = params_of(net)
+    params["params"]["fractions"]["weight"] *= 300.0  # far from even
+    out = net.apply(params, obs(), None, None)
+    layer = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
+
+    def dense(x, name):
+        return x @ layer[name]["weight"].T + layer[name]["bias"]
+
+    hidden = np.asarray(obs(), np.float64)
+    for name in ("Dense_0", "Dense_1"):
+        hidden = np.maximum(0, dense(hidden, name))
+    for fractions, values in ((out.fractions, out.values), (out.edges, out.edge_values)):
+        assert fractions.shape[-1] == values.shape[-1]
+        cosines = np.cos(np.pi * np.arange(64) * np.asarray(fractions, np.float64)[..., None])
+        wanted = dense(hidden[:, None] * np.maximum(0, dense(cosines, "embedding")), "Dense_2")
+        np.testing.assert_allclose(np.swapaxes(values, 1, 2), wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_the_fraction_loss_moves_the_proposal_alone_and_the_quantile_loss_all_else():
     net = network("fqf")
     params = params_of(net)
