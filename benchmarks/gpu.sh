@@ -6,9 +6,10 @@
 #   bash benchmarks/gpu.sh --quick                       a minute: without peers, nothing kept
 #   bash benchmarks/gpu.sh --fetch DIR [--python 3.12]   with a network: fill DIR with wheels for that Python, nothing else
 #
-# The interpreter is python3, or PYTHON. Of DIR only the packages are taken that the machine lacks, and rejax with the old
-# gymnax that it needs from DIR/rejax; JAX with its GPU support and PyTorch are the machine's own. Nothing of the machine's
-# is changed: everything goes into a directory that is gone at the end.
+# The interpreter is python3, or PYTHON. JAX with its GPU support and PyTorch are the machine's own. DIR holds all the rest
+# (80 MB; what the machine has may be deleted from it), of which only the packages are taken that the machine lacks, and
+# rejax with the old gymnax that it needs in DIR/rejax. Nothing of the machine's is changed: everything goes into a
+# directory that is gone at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
