@@ -38,6 +38,9 @@ PICTURES: dict[str, Bars] = {
     "family": Bars(("choice",), ("time ratio",), by="network"),
     "family_convolution": Bars((), ("ours (ms an update)", "flax (ms an update)"), unit="milliseconds"),
     "guard": Bars(("preset",), ("instructions", "fusions", "update flops")),
+    "independent_table": Bars(
+        ("agent",), ("IQM",), spread=("95% CI low", "95% CI high"), mark="purejaxdqn", points=True, around=498.4
+    ),
     "kills": Bars(("run",), ("kills", "resumed", "runs ended"), unit="times"),
     "limit_parts": Bars(("part",), ("share",)),
     "limit_products": Bars(("product",), ("NumPy", "XLA"), unit="GFLOP/s"),

@@ -171,6 +171,7 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
 
     seeds = seeds_of(config)
     training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
+    training.finish.wait()  # or it would compile while the clock runs
     start = time.perf_counter()
     hparams, *place = training.layout.put(seeds)
     warmed = jax.block_until_ready(training.init(hparams, place))

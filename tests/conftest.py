@@ -55,13 +55,13 @@ def jit_quickly(function):
 def quick_compiler():
     """The commands and ``run_many`` compile like ``jit_quickly``."""
 
-    def compile_runs(jitted, platform, *arguments, once=False):
-        return jitted.lower(*arguments).compile(compiler_options=QUICKLY)
+    def compile_lowered(lowered, platform, *, once=False):
+        return lowered.program.compile(compiler_options=QUICKLY)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("purejaxdqn.core.many._compiled", {})  # what is kept there is for others
-        for module in ("core.compiling", "core.many", "host.training"):
-            patch.setattr(f"purejaxdqn.{module}.compile_runs", compile_runs)
+        for module in ("core.compiling", "host.training"):
+            patch.setattr(f"purejaxdqn.{module}.compile_lowered", compile_lowered)
         yield
 
 

@@ -1,9 +1,11 @@
-"""What a CPU's large matrix products need: no YNN, and a pool of one size."""
+"""Compiling: what a CPU's large matrix products need, and what is compiled when."""
 
 import ctypes
+import functools
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import chex
@@ -13,9 +15,20 @@ import pytest
 from safetensors.numpy import load_file
 
 from purejaxdqn import load_config
-from purejaxdqn.core.compiling import LARGE_PRODUCT, ONCE, WITHOUT_YNN, compile_runs, largest_product
-from purejaxdqn.core.many import lay_out, map_runs
+from purejaxdqn.core.compiling import (
+    LARGE_PRODUCT,
+    ONCE,
+    WITHOUT_YNN,
+    Lowered,
+    compile_lowered,
+    compile_runs,
+    largest_product,
+    lower_runs,
+)
+from purejaxdqn.core.many import Layout, lay_out, map_runs
+from purejaxdqn.host import training
 from purejaxdqn.host.runtime import takes_default_pool
+from purejaxdqn.host.training import compile_training, seeds_of
 from tests.conftest import ROOT
 
 RUN = """
@@ -68,7 +81,7 @@ def test_the_largest_product_is_found_inside_loops():
 
 
 def compiled_with(*known, size, once):
-    """What ``compile_runs`` asks of a release of XLA that knows only these options."""
+    """What ``compile_lowered`` asks of a release of XLA that knows only these options."""
 
     def compile(compiler_options=None):
         for name in compiler_options or {}:
@@ -76,9 +89,7 @@ def compiled_with(*known, size, once):
                 raise jax.errors.JaxRuntimeError(f"INVALID_ARGUMENT: No such compile option: '{name}'")
         return set(compiler_options or {})
 
-    jaxpr = jax.make_jaxpr(lambda x: products(None, x))(jnp.ones((size, size)))
-    traced = SimpleNamespace(lower=lambda: SimpleNamespace(compile=compile), jaxpr=jaxpr)
-    return compile_runs(SimpleNamespace(trace=lambda *_: traced), "cpu", None, None, once=once)
+    return compile_lowered(Lowered(SimpleNamespace(compile=compile), size * size), "cpu", once=once)
 
 
 @pytest.mark.parametrize("known", [(), tuple(ONCE), tuple(WITHOUT_YNN), (*ONCE, *WITHOUT_YNN)])
@@ -89,23 +100,86 @@ def test_a_release_of_xla_without_an_option_compiles_with_the_others(known):
     assert compiled_with(*known, size=127, once=False) == set()
 
 
+def test_the_size_of_the_largest_product_goes_along():
+    lowered = lower_runs(jax.jit(products), None, jnp.ones((9, 9)))
+    assert lowered.largest_product == 81
+    assert compile_lowered(lowered, "cpu")(None, jnp.zeros((9, 9))).shape == (9, 9)
+
+
 def test_another_error_of_the_compiler_is_told():
     def compile(compiler_options=None):
         raise jax.errors.JaxRuntimeError("INTERNAL: xla_backend_optimization_level and out of luck")
 
-    jaxpr = jax.make_jaxpr(lambda x: x + 1)(jnp.ones(2))
-    traced = SimpleNamespace(lower=lambda: SimpleNamespace(compile=compile), jaxpr=jaxpr)
     with pytest.raises(jax.errors.JaxRuntimeError, match="out of luck"):
-        compile_runs(SimpleNamespace(trace=lambda *_: traced), "cpu", None, None, once=True)
+        compile_lowered(Lowered(SimpleNamespace(compile=compile), 1), "cpu", once=True)
 
 
 def test_what_runs_once_gives_the_same_bits():
     def function(hparams, x):
         return jax.lax.scan(lambda y, _: (jnp.sin(y) @ x + y / 3, jnp.sum(y)), x, None, length=20)
 
-    arguments = map_runs(function, lay_out(1)), "cpu", jnp.zeros(1), jax.random.normal(jax.random.key(0), (1, 8, 8))
-    quickly, well = (compile_runs(*arguments, once=once)(*arguments[2:]) for once in (True, False))
+    arguments = jnp.zeros(1), jax.random.normal(jax.random.key(0), (1, 8, 8))
+    lowered = lower_runs(map_runs(function, lay_out(1)), *arguments)
+    quickly, well = (compile_lowered(lowered, "cpu", once=once)(*arguments) for once in (True, False))
     chex.assert_trees_all_equal(quickly, well)
+
+
+class NamedLike:
+    """A function of nothing, with another's name."""
+
+    def __init__(self, function):
+        self.name = function.__name__
+
+    def __call__(self, *_):
+        return None
+
+
+class Fake:
+    """Stands for a compiled program; the final evaluation's is ready when ``let`` is set, or is never."""
+
+    def __init__(self, monkeypatch, *, platform="cpu", error=None):
+        self.let, self.order = threading.Event(), []
+        monkeypatch.setattr(Layout, "platform", platform)
+        monkeypatch.setattr(training, "map_runs", lambda function, *_, **__: NamedLike(function))
+        monkeypatch.setattr(training, "lower_runs", lambda mapped, *_: mapped.name)
+        monkeypatch.setattr(training, "compile_lowered", functools.partial(self.compile, error))
+
+    def compile(self, error, name, platform, *, once=False):
+        if name == "finish":
+            assert self.let.wait(20)
+            if error:
+                raise error
+        self.order.append(name)
+        return lambda *arguments: (name, *arguments)
+
+
+def test_training_begins_before_the_final_evaluation_is_compiled(monkeypatch, config):
+    fake = Fake(monkeypatch)
+    found = compile_training(config, seeds_of(config), segments=1)
+    assert sorted(fake.order) == ["init", "segment"]
+    before = found.compile_seconds
+    threading.Timer(0.2, fake.let.set).start()
+    assert found.finish("hparams", "state") == ("finish", "hparams", "state")
+    assert fake.order[2:] == ["finish"]
+    # What was waited for at the end counts as compiling.
+    assert found.finish.waited > 0.0
+    assert found.compile_seconds == before + found.finish.waited
+
+
+def test_what_fails_to_compile_behind_is_told_when_it_is_called(monkeypatch, config):
+    fake = Fake(monkeypatch, error=ValueError("no such evaluation"))
+    found = compile_training(config, seeds_of(config), segments=1)
+    fake.let.set()
+    with pytest.raises(ValueError, match="no such evaluation"):
+        found.finish("hparams", "state")
+
+
+def test_on_an_accelerator_nothing_compiles_beside_a_run(monkeypatch, config):
+    fake = Fake(monkeypatch, platform="gpu")
+    threading.Timer(0.2, fake.let.set).start()
+    found = compile_training(config, seeds_of(config), segments=1)
+    assert sorted(fake.order) == ["finish", "init", "segment"]
+    assert found.finish.waited == 0.0
 
 
 @pytest.mark.parametrize(

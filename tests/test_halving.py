@@ -148,17 +148,17 @@ def definition_of(folder):
 def test_one_program_is_compiled_for_each_size_of_the_population(monkeypatch, whole, sizes, programs):
     compiled = []
 
-    def counting(mapped, *arguments, compile_runs=compiling.compile_runs, **options):
-        compiled.append(mapped)
-        return compile_runs(mapped, *arguments, **options)
+    def counting(lowered, *arguments, compile_lowered=compiling.compile_lowered, **options):
+        compiled.append(options.get("once", False))
+        return compile_lowered(lowered, *arguments, **options)
 
-    monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
+    monkeypatch.setattr("purejaxdqn.host.training.compile_lowered", counting)
     if sizes:
         monkeypatch.setattr(trials, "population_sizes", lambda *_: sizes)
     points = [point for point in points_of(table(whole)[:8]) if point.config.network.hidden == (8,)]
     found = setting(seeds=2, halving=Halving(2, 3))
     batches = [trials.halve_points(points, found) for _ in range(2)]
-    assert len(compiled) == 3 * programs  # warm-up, segment and final evaluation, once for both batches
+    assert compiled.count(False) == programs  # of segments, once for both batches
     assert [one.point for one in batches[0]] == [one.point for one in batches[1]]
 
 

@@ -141,11 +141,11 @@ def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
 def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monkeypatch):
     compiled = []
 
-    def counting(mapped, *arguments, compile_runs=compiling.compile_runs, **options):
-        compiled.append(mapped)
-        return compile_runs(mapped, *arguments, **options)
+    def counting(lowered, *arguments, compile_lowered=compiling.compile_lowered, **options):
+        compiled.append(lowered)
+        return compile_lowered(lowered, *arguments, **options)
 
-    monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
+    monkeypatch.setattr("purejaxdqn.host.training.compile_lowered", counting)
     code, _, err = search(*line, "--out", tmp_path / "out")
     assert code == 0
     assert sum("/10 trials: best" in one for one in err) == 3  # batches of 4, 4 and 2

@@ -16,6 +16,7 @@ from PIL import Image
 
 import purejaxdqn.sweep
 from purejaxdqn import load_config, run_many
+from purejaxdqn.core import compiling
 from purejaxdqn.host import sweeps
 from purejaxdqn.host.faults import UserError, run_command
 from purejaxdqn.host.pieces import Group, Run, group_runs, parse_memory, piece_size, population_of, state_bytes
@@ -145,11 +146,11 @@ def test_results_do_not_hang_on_pieces_or_devices(sweep, whole, tmp_path, option
 def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
     compiled = []
 
-    def counting(mapped, *arguments, compile_runs=sys.modules["purejaxdqn.core.compiling"].compile_runs, **options):
-        compiled.append(options["once"])
-        return compile_runs(mapped, *arguments, **options)
+    def counting(lowered, *arguments, compile_lowered=compiling.compile_lowered, **options):
+        compiled.append(options.get("once", False))
+        return compile_lowered(lowered, *arguments, **options)
 
-    monkeypatch.setattr("purejaxdqn.host.training.compile_runs", counting)
+    monkeypatch.setattr("purejaxdqn.host.training.compile_lowered", counting)
     code, *_ = sweep(*ARGUMENTS, "--out", tmp_path / "out", "--memory", "60kB")
     assert code == 0
     assert len(list((tmp_path / "out" / "pieces").iterdir())) > 4

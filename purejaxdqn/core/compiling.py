@@ -1,7 +1,7 @@
 """Compiling a program of runs, with what a CPU's large matrix products need."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import jaxprs_in_params
@@ -19,8 +19,26 @@ Without XLA's fusion emitters it would be sooner still, but sums come out in ano
 WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-def compile_runs(jitted: Any, platform: str, *arguments: Any, once: bool = False) -> Any:
-    """Trace, lower and compile what ``map_runs`` gave, or another jitted function, for arguments of these shapes.
+class Lowered(NamedTuple):
+    """A program that XLA has not seen yet."""
+
+    program: Any  # jax.stages.Lowered
+    largest_product: int  # elements
+
+
+def compile_runs(jitted: Any, platform: str, *arguments: Any) -> Any:
+    """Trace, lower and compile what ``map_runs`` gave, or another jitted function, for arguments of these shapes."""
+    return compile_lowered(lower_runs(jitted, *arguments), platform)
+
+
+def lower_runs(jitted: Any, *arguments: Any) -> Lowered:
+    """The part of ``compile_runs`` that is Python's, where threads are in each other's way."""
+    traced = jitted.trace(*arguments)
+    return Lowered(traced.lower(), largest_product(traced.jaxpr.jaxpr))
+
+
+def compile_lowered(lowered: Lowered, platform: str, *, once: bool = False) -> Any:
+    """The part of ``compile_runs`` that is XLA's, where threads help.
 
     On a CPU, a program with large matrix products does without YNN, XLA's library for them. YNN cuts them into
     tasks that stay in memory until a thread of the pool is free to look at them, and with a run on every thread none
@@ -28,21 +46,18 @@ def compile_runs(jitted: Any, platform: str, *arguments: Any, once: bool = False
     round differently and results must not hang on the number of devices.
 
     Args:
-      jitted: the function.
+      lowered: the program.
       platform: ``cpu``, ``gpu`` or ``tpu``.
-      *arguments: of these shapes.
       once: it runs once and not for long, so that on a CPU the compiler's time counts for more than the program's.
     """
-    traced = jitted.trace(*arguments)
-    lowered = traced.lower()
     if platform != "cpu":
-        return lowered.compile()
+        return lowered.program.compile()
     options: dict[str, Any] = dict(ONCE) if once else {}
-    if largest_product(traced.jaxpr.jaxpr) >= LARGE_PRODUCT:
+    if lowered.largest_product >= LARGE_PRODUCT:
         options |= WITHOUT_YNN
     while True:
         try:
-            return lowered.compile(compiler_options=options or None)
+            return lowered.program.compile(compiler_options=options or None)
         except jax.errors.JaxRuntimeError as error:
             unknown = [name for name in options if "No such compile option" in str(error) and name in str(error)]
             if not unknown:

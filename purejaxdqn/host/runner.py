@@ -111,8 +111,9 @@ def run(
                 break
         outcome = finish_training(training, seeds, state)
         stop.check()
+        run_seconds = journal.seconds - training.finish.waited
         summary = rundir.summarise(
-            config, journal.metrics, outcome, training, import_seconds=import_seconds, run_seconds=journal.seconds
+            config, journal.metrics, outcome, training, import_seconds=import_seconds, run_seconds=run_seconds
         )
         journal.finish()
     save_policy(start.folder, outcome.params)

@@ -3,13 +3,13 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from purejaxdqn.core.compiling import compile_runs
+from purejaxdqn.core.compiling import compile_lowered, lower_runs
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
@@ -29,6 +29,25 @@ class Population(NamedTuple):
     seed_index: np.ndarray  # uint32
 
 
+class Compiling:
+    """A program that is still being compiled; calling it waits for that, ``waited`` seconds in all."""
+
+    def __init__(self, program: "Future[Any]"):
+        self._program = program
+        self.waited = 0.0
+
+    def wait(self) -> Any:
+        """The compiled program."""
+        start = time.perf_counter()
+        program = self._program.result()
+        self.waited += time.perf_counter() - start
+        return program
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Of what the program takes."""
+        return self.wait()(*arguments)
+
+
 class Training(NamedTuple):
     """A compiled program for R runs; the arrays of its functions have a leading axis [layout.size]."""
 
@@ -36,10 +55,15 @@ class Training(NamedTuple):
     segments: int
     init: Any  # hparams, (seed, seed index) -> state after the warm-up
     segment: Any  # hparams, state (donated) -> state, rows
-    finish: Any  # hparams, state -> final returns
+    finish: Compiling  # hparams, state -> final returns
     policy: Any  # learner -> what acting needs
-    compile_seconds: float
+    first_seconds: float  # until ``init`` and ``segment`` were compiled
     state: Any = None  # shapes and types of the state
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long training has waited for the compiler so far."""
+        return self.first_seconds + self.finish.waited
 
     def fetch_policy(self, state: RunnerState) -> Any:
         """What acting needs, on the host; leaves [R, ...]. It may share the state's memory."""
@@ -95,7 +119,10 @@ def compile_training(
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Training:
-    """Trace, lower and compile; the three parts compile side by side where there is more than one core.
+    """Trace, lower and compile; the parts compile side by side where there is more than one core.
+
+    On a CPU the final evaluation's program is compiled behind the others, while the first segments run already. (On a
+    GPU that would measure its candidates for a product beside a run.)
 
     Args:
       config: only its static part is used.
@@ -116,26 +143,34 @@ def compile_training(
     def segment(hparams: HParams, state: RunnerState) -> tuple[RunnerState, EpochRow]:
         return program.segment(hparams, state, epochs)
 
-    with ThreadPoolExecutor() as pool:
-        mapped_init = map_runs(init, layout)
-        state = jax.eval_shape(mapped_init, hparams, place)
-        jobs = [
-            pool.submit(compile_runs, mapped, layout.platform, hparams, argument, once=once)
-            for mapped, argument, once in (
-                (map_runs(segment, layout, in_place=True), state, False),
-                (mapped_init, place, True),
-                (map_runs(program.finish, layout), state, True),
-            )
-        ]
-        compiled_segment, compiled_init, compiled_finish = (job.result() for job in jobs)
+    mapped_init = map_runs(init, layout)
+    state = jax.eval_shape(mapped_init, hparams, place)
+    mapped_finish = map_runs(program.finish, layout)
+
+    def compile_finish() -> Any:
+        return compile_lowered(lower_runs(mapped_finish, hparams, state), layout.platform, once=True)
+
+    pool = ThreadPoolExecutor()
+    try:
+        lowered = lower_runs(mapped_init, hparams, place)
+        init_job = pool.submit(compile_lowered, lowered, layout.platform, once=True)
+        lowered = lower_runs(map_runs(segment, layout, in_place=True), hparams, state)
+        segment_job = pool.submit(compile_lowered, lowered, layout.platform)
+        ahead = None if layout.platform == "cpu" else pool.submit(compile_finish)
+        compiled_init, compiled_segment = init_job.result(), segment_job.result()
+        if ahead:
+            ahead.result()
+        finish = Compiling(ahead or pool.submit(compile_finish))
+    finally:
+        pool.shutdown(wait=False)
     return Training(
         layout=layout,
         segments=segments,
         init=compiled_init,
         segment=compiled_segment,
-        finish=compiled_finish,
+        finish=finish,
         policy=program.agent.policy,
-        compile_seconds=time.perf_counter() - start,
+        first_seconds=time.perf_counter() - start,
         state=state,
     )
 
