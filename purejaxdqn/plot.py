@@ -23,6 +23,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.out and arguments.out.suffix not in _FORMATS:
         raise UserError(f"--out: {arguments.out} must end in {', '.join(_FORMATS)}")
+    if arguments.out and not arguments.out.parent.is_dir():
+        raise UserError(f"--out: there is no directory {arguments.out.parent}")
     sweeps = [folder for folder in arguments.folders if (folder / "sweep.yaml").is_file()]
     searches = [folder for folder in arguments.folders if (folder / "search.json").is_file()]
     runs = [_read(folder) for folder in arguments.folders if folder not in (*sweeps, *searches)]
