@@ -3,7 +3,7 @@
 CartPole in CleanRL's setting, 500,000 steps in ten environments, thirty seeds each: the PyTorch loop over Gymnasium
 (`baselines/torch_dqn.py`), the plain scan with its own replay and loop (`baselines/scan_dqn.py`), and ours by the
 command, which is the row `cartpole/cleanrl` of `learning.py`. The score is CleanRL's: the mean return of the last 100
-training episodes, exploration included.
+training episodes, exploration included (of ours, as in `learning.py`, the last epochs that hold 100 or more).
 
     python -m benchmarks.independent            25 minutes on two cores
     python -m benchmarks.independent --quick    under a minute: two seeds, 21,000 steps, nothing kept

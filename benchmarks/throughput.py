@@ -171,6 +171,7 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
 
     seeds = seeds_of(config)
     training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
+    compile_seconds = training.compile_seconds
     training.finish.wait()  # or it would compile while the clock runs
     start = time.perf_counter()
     hparams, *place = training.layout.put(seeds)
@@ -185,7 +186,7 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
     return {
         "rate": config.num_seeds * config.total_timesteps / seconds,
         "learning_rate": config.num_seeds * (config.total_timesteps - config.schedule.warmup) / (learned - warm),
-        "compile_seconds": training.compile_seconds,
+        "compile_seconds": compile_seconds,
         "flops": flops,
         "chosen": chosen,
         "last_return": [round(float(value), 1) for value in rows.episode_return[:, -1]],

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -28,7 +30,7 @@ from purejaxdqn.core.compiling import (
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.host import training
 from purejaxdqn.host.runtime import takes_default_pool
-from purejaxdqn.host.training import compile_training, seeds_of
+from purejaxdqn.host.training import compile_training, run_segments, seeds_of
 from tests.conftest import ROOT
 
 RUN = """
@@ -137,9 +139,10 @@ class NamedLike:
 class Fake:
     """Stands for a compiled program; the final evaluation's is ready when ``let`` is set, or is never."""
 
-    def __init__(self, monkeypatch, *, platform="cpu", error=None):
+    def __init__(self, monkeypatch, *, platform="cpu", cores=3, error=None):
         self.let, self.order = threading.Event(), []
         monkeypatch.setattr(Layout, "platform", platform)
+        monkeypatch.setattr(training, "usable_cores", lambda: cores)
         monkeypatch.setattr(training, "map_runs", lambda function, *_, **__: NamedLike(function))
         monkeypatch.setattr(training, "lower_runs", lambda mapped, *_: mapped.name)
         monkeypatch.setattr(training, "compile_lowered", functools.partial(self.compile, error))
@@ -166,20 +169,25 @@ def test_training_begins_before_the_final_evaluation_is_compiled(monkeypatch, co
     assert found.compile_seconds == before + found.finish.waited
 
 
-def test_what_fails_to_compile_behind_is_told_when_it_is_called(monkeypatch, config):
+def test_what_fails_to_compile_behind_is_told_after_the_next_segment(monkeypatch, config):
     fake = Fake(monkeypatch, error=ValueError("no such evaluation"))
-    found = compile_training(config, seeds_of(config), segments=1)
-    fake.let.set()
+    found = compile_training(config, seeds_of(config), segments=3)
+    rows = np.zeros(found.layout.size)
+    found = found._replace(segment=lambda hparams, state: (state, rows))
+    segments = run_segments(found, seeds_of(config), state="state")
+    next(segments)
+    with found.finish:  # waits, and lets a fault that is there already pass
+        fake.let.set()
     with pytest.raises(ValueError, match="no such evaluation"):
-        found.finish("hparams", "state")
+        next(segments)
 
 
-def test_on_an_accelerator_nothing_compiles_beside_a_run(monkeypatch, config):
-    fake = Fake(monkeypatch, platform="gpu")
-    threading.Timer(0.2, fake.let.set).start()
-    found = compile_training(config, seeds_of(config), segments=1)
+@pytest.mark.parametrize("machine", [{"platform": "gpu"}, {"cores": 1}])
+def test_nothing_compiles_beside_runs_on_an_accelerator_or_on_every_core(monkeypatch, config, machine):
+    fake = Fake(monkeypatch, **machine)
+    monkeypatch.setattr(fake, "let", SimpleNamespace(wait=lambda _: time.sleep(0.3) or True))
+    compile_training(config, seeds_of(config), segments=1)
     assert sorted(fake.order) == ["finish", "init", "segment"]
-    assert found.finish.waited == 0.0
 
 
 @pytest.mark.parametrize(

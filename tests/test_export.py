@@ -319,7 +319,11 @@ def test_an_export_that_fails_half_way_leaves_nothing(finished_run, tmp_path, mo
     [
         ("policy.json", lambda text: "{", "cannot be used"),
         ("policy.json", lambda text: text.replace("purejaxdqn policy", "a policy"), "does not describe a policy"),
-        ("policy.json", lambda text: text.replace('"format_version": 1', '"format_version": 2'), "reads 1"),
+        (
+            "policy.json",
+            lambda text: text.replace('"format_version": 2', '"format_version": 1'),
+            "is 1, and .* reads 2",
+        ),
         ("policy.json", lambda text: text.replace('"n": 2', '"n": 3'), "does not fit"),
         ("config.yaml", lambda text: text.replace("[16, 16]", "[16, 8]"), "does not fit"),
         ("config.yaml", lambda text: text + "colour: red\n", "colour: unknown key"),
@@ -332,6 +336,23 @@ def test_a_damaged_folder_is_refused(name, change, message, folders, tmp_path):
     (folder / name).write_bytes(content[:50] if change is None else change(content.decode()).encode())
     with pytest.raises(UserError, match=message):
         load_policy(folder)
+
+
+def test_weights_of_an_earlier_version_are_told_as_such(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    weights = load_file(folder / "policy.safetensors")
+    save_file({path.replace("weight", "kernel"): leaf for path, leaf in weights.items()}, folder / "policy.safetensors")
+    with pytest.raises(UserError, match="is of an earlier purejaxdqn"):
+        load_policy(folder)
+
+
+def test_the_card_says_in_which_order_dueling_streams_come():
+    """The advantages' layers come first, as many rows as actions times atoms."""
+    config = load_config("cartpole_cleanrl", ["network={dueling: true, hidden: [16, 8]}"])
+    agent = make_agent(config, make_environment(**config.env.making()))
+    learner = jax.eval_shape(lambda: agent.init(config.hparams(), jax.random.key(0)))
+    shapes = {name: layer["weight"].shape for name, layer in learner.online["params"].items()}
+    assert shapes == {"Dense_0": (16, 4), "Dense_1": (8, 16), "Dense_2": (2, 8), "Dense_3": (8, 16), "Dense_4": (1, 8)}
 
 
 def test_an_exported_folder_has_one_agent(folders):

@@ -282,7 +282,7 @@ def _affine(weight: Array, x: Array, bias: Array) -> Array:
 
 @jax.custom_vjp
 def _product(weight: Array, x: Array) -> Array:
-    """W x, of two matrices; its gradients are those of ``@``, taken where that pays of transposed copies."""
+    """W x, of two matrices; its gradients (reverse mode only) are those of ``@``, some taken of transposed copies."""
     return weight @ x
 
 

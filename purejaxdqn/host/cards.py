@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+FORMAT_VERSION = 2
+"""Of ``policy.json`` and what it describes; in 1 layers were laid out otherwise."""
 SCRIPT_FILE = "run_policy.py"
 
 _STABLEHLO = '''"""Act with this policy: python {script} [observations.npy]. Needs jax, flatbuffers, numpy."""
@@ -87,6 +89,10 @@ from safetensors.numpy import load_file
 weights = load_file("policy.safetensors")
 ```
 
+`weight` is [outputs, inputs], of a convolution [features, channels, 3, 3], as PyTorch has them. Images, [height, width,
+channels] as observations, go in and are flattened with the channels first. Layer normalisation has an epsilon of 1e-6.
+Layers are numbered in the order of their use; with dueling those of the advantages come before those of the value.
+
 ## Files
 
 {_files(description)}"""
@@ -155,11 +161,11 @@ def read_description(text: str) -> dict[str, Any]:
     """Parse ``policy.json``.
 
     Raises:
-      ValueError: it is not one, or of a later version.
+      ValueError: it is not one, or of another version.
     """
     description = json.loads(text)
     if not isinstance(description, dict) or description.get("format") != "purejaxdqn policy":
         raise ValueError("it does not describe a policy")
-    if description.get("format_version") != 1:
-        raise ValueError(f"its format version is {description.get('format_version')}, and this purejaxdqn reads 1")
+    if (version := description.get("format_version")) != FORMAT_VERSION:
+        raise ValueError(f"its format version is {version}, and this purejaxdqn reads {FORMAT_VERSION}")
     return description

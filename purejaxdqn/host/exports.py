@@ -23,7 +23,6 @@ from purejaxdqn.host.configs import CONFIG_FILE, to_yaml
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.policies import DESCRIPTION_FILE, POLICY_FILE, check_seed_index, load_params
 
-FORMAT_VERSION = 1
 TOLERANCE = 1e-5
 """Furthest that an ONNX model may be from our Q-values, as a share of the largest of them where that is above 1."""
 FQF_TOLERANCE = 1e-4
@@ -134,7 +133,7 @@ def describe(agent: Leaving, kind: str, program: dict[str, Any] | None) -> dict[
     score = summary["final_eval_return"][agent.seed_index]
     return {
         "format": "purejaxdqn policy",
-        "format_version": FORMAT_VERSION,
+        "format_version": cards.FORMAT_VERSION,
         "kind": kind,
         "env_id": config.env.id,
         "observation": {

@@ -134,9 +134,11 @@ def train_by_rungs(
             training = program_of(points, group, fitting, segments=segments, devices=devices, compiled=compiled)
             span = (ends[rung - 1] if rung else 0, ends[rung])
             for piece in cut(group.runs, fitting):
-                for result in _advance(
-                    training, points, group, piece, size=fitting, ways=ways, span=span, check=check, report=report
-                ):
+                with training.finish:
+                    advanced = _advance(
+                        training, points, group, piece, size=fitting, ways=ways, span=span, check=check, report=report
+                    )
+                for result in advanced:
                     results[result.run.point].append(result)
         if rung == halving.rungs:
             yield from (Ended(point, results[point], marks[point], stopped=False) for point in alive)

@@ -53,11 +53,7 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
     params = traverse_util.unflatten_dict(flat, sep="/")
     agent = make_agent(config, make_environment(**config.env.making()))
     wanted = jax.eval_shape(lambda: agent.policy(agent.init(config.hparams(), jax.random.key(0))))
-    shapes = {
-        path: (config.num_seeds, *leaf.shape) for path, leaf in traverse_util.flatten_dict(wanted, sep="/").items()
-    }
-    if shapes != {path: leaf.shape for path, leaf in flat.items()}:
-        raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
+    _check_shapes(folder, flat, wanted, leading=(config.num_seeds,))
     return config, params
 
 
@@ -110,9 +106,7 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
     flat = _read_weights(folder)
     agent = make_agent(config, env)
     wanted = jax.eval_shape(lambda: agent.policy(agent.init(config.hparams(), jax.random.key(0))))
-    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(wanted, sep="/").items()}
-    if shapes != {path: leaf.shape for path, leaf in flat.items()}:
-        raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
+    _check_shapes(folder, flat, wanted)
     return env, config, traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -151,6 +145,16 @@ def _read_weights(folder: Path) -> dict[str, np.ndarray]:
         return load_file(folder / POLICY_FILE)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
+
+
+def _check_shapes(folder: Path, flat: dict[str, np.ndarray], wanted: Any, *, leading: tuple[int, ...] = ()) -> None:
+    """Refuse weights that are not those of the network ``wanted``, with ``leading`` axes in front of each."""
+    shapes = {path: (*leading, *leaf.shape) for path, leaf in traverse_util.flatten_dict(wanted, sep="/").items()}
+    if shapes == {path: leaf.shape for path, leaf in flat.items()}:
+        return
+    if any(path.endswith("/kernel") for path in flat):
+        raise UserError(f"{folder / POLICY_FILE} is of an earlier purejaxdqn, which laid layers out otherwise")
+    raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
 
 
 def jitted_q_values(config: Config) -> Callable[[Any, Any], jax.Array]:

@@ -91,7 +91,11 @@ def run(
         debugger.keep(state)
     done = training.segments if watch.all_diverged else snapshot.epochs // start.segment_epochs if snapshot else 0
     coming = run_segments(training, seeds, state=state, start=done)
-    with Journal(start.folder, config, goes_on=start.resume, snapshot=snapshot, quiet=quiet) as journal:
+    # The compiler is waited for in here, where a second signal still ends the process at once.
+    with (
+        training.finish,
+        Journal(start.folder, config, goes_on=start.resume, snapshot=snapshot, quiet=quiet) as journal,
+    ):
         for state, rows in coming:
             part = metrics_from_rows(rows, solved_at=solved_at)
             journal.write(part)
@@ -109,9 +113,10 @@ def run(
             stop.check()
             if watch.all_diverged:
                 break
+        waited = training.finish.waited
         outcome = finish_training(training, seeds, state)
         stop.check()
-        run_seconds = journal.seconds - training.finish.waited
+        run_seconds = journal.seconds - (training.finish.waited - waited)
         summary = rundir.summarise(
             config, journal.metrics, outcome, training, import_seconds=import_seconds, run_seconds=run_seconds
         )

@@ -145,15 +145,16 @@ def train_work(
     for group, size in zip(work.groups, work.sizes, strict=True):
         segments = choose_segments(make_plan(group.config).epochs, None)
         training = program_of(points, group, size, segments=segments, devices=work.devices, compiled=compiled)
-        for runs in cut(group.runs, size):
-            check()
-            population = population_of(points, runs, size)
-            parts = []
-            for state, rows in run_segments(training, population):
-                parts.append(metrics_from_rows(rows, solved_at=SOLVED_AT.get(group.config.env.id)))
-                report(len(runs), group.config.total_timesteps // segments)
+        with training.finish:
+            for runs in cut(group.runs, size):
                 check()
-            yield trained_runs(runs, join_metrics(parts), finish_training(training, population, state))
+                population = population_of(points, runs, size)
+                parts = []
+                for state, rows in run_segments(training, population):
+                    parts.append(metrics_from_rows(rows, solved_at=SOLVED_AT.get(group.config.env.id)))
+                    report(len(runs), group.config.total_timesteps // segments)
+                    check()
+                yield trained_runs(runs, join_metrics(parts), finish_training(training, population, state))
 
 
 def program_of(

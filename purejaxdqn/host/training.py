@@ -1,5 +1,6 @@
 """Training on the host: compile a program for all runs once, then call its segments one after another."""
 
+import concurrent.futures
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.core.types import Array, EpochRow, HParams, RunnerState
 from purejaxdqn.host.faults import UserError
+from purejaxdqn.host.runtime import usable_cores
 
 DEFAULT_SEGMENTS = 20
 KEY_KIND = "threefry2x32"
@@ -30,22 +32,37 @@ class Population(NamedTuple):
 
 
 class Compiling:
-    """A program that is still being compiled; calling it waits for that, ``waited`` seconds in all."""
+    """A program that is still being compiled; calling it waits for that, ``waited`` seconds in all.
+
+    As a context manager it leaves no compiler behind that would keep the process from ending.
+    """
 
     def __init__(self, program: "Future[Any]"):
         self._program = program
         self.waited = 0.0
 
-    def wait(self) -> Any:
-        """The compiled program."""
-        start = time.perf_counter()
-        program = self._program.result()
-        self.waited += time.perf_counter() - start
-        return program
-
     def __call__(self, *arguments: Any) -> Any:
         """Of what the program takes."""
         return self.wait()(*arguments)
+
+    def wait(self) -> Any:
+        """The compiled program."""
+        start = time.perf_counter()
+        try:
+            return self._program.result()
+        finally:
+            self.waited += time.perf_counter() - start
+
+    def check(self) -> None:
+        """Raise what it has failed with, if it has."""
+        if self._program.done():
+            self._program.result()
+
+    def __enter__(self) -> "Compiling":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        concurrent.futures.wait([self._program])
 
 
 class Training(NamedTuple):
@@ -121,8 +138,8 @@ def compile_training(
 ) -> Training:
     """Trace, lower and compile; the parts compile side by side where there is more than one core.
 
-    On a CPU the final evaluation's program is compiled behind the others, while the first segments run already. (On a
-    GPU that would measure its candidates for a product beside a run.)
+    Where runs leave a core free, the final evaluation's program is compiled behind the others, while the first segments
+    run already. (Not on a GPU, for which XLA would measure its candidates for a product beside a run.)
 
     Args:
       config: only its static part is used.
@@ -156,7 +173,8 @@ def compile_training(
         init_job = pool.submit(compile_lowered, lowered, layout.platform, once=True)
         lowered = lower_runs(map_runs(segment, layout, in_place=True), hparams, state)
         segment_job = pool.submit(compile_lowered, lowered, layout.platform)
-        ahead = None if layout.platform == "cpu" else pool.submit(compile_finish)
+        behind = layout.platform == "cpu" and usable_cores() > len(layout.devices)
+        ahead = None if behind else pool.submit(compile_finish)
         compiled_init, compiled_segment = init_job.result(), segment_job.result()
         if ahead:
             ahead.result()
@@ -197,6 +215,7 @@ def run_segments(
         state = training.init(hparams, place)
     for _ in range(start, training.segments if stop is None else stop):
         state, rows = training.segment(hparams, state)
+        training.finish.check()  # now, not at the end of a long run
         yield state, training.layout.take(jax.device_get(rows))
 
 
