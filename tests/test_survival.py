@@ -21,7 +21,7 @@ from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import in_use, replacing
 from purejaxdqn.host.metrics import read_metrics
 from purejaxdqn.host.resuming import newest_snapshot
-from purejaxdqn.host.training import choose_segments, seeds_of
+from purejaxdqn.host.training import Compiling, choose_segments, seeds_of
 from purejaxdqn.train import main as train
 from tests.conftest import ROOT, TINY, command
 
@@ -203,6 +203,22 @@ def test_segments_are_such_that_checkpoints_fall_between_them():
     assert choose_segments(100, 50, stops=[4]) == 50
     with pytest.raises(UserError, match="so that checkpoints fall between segments; the nearest are 25 or 50"):
         choose_segments(100, 20, stops=[4])
+
+
+def test_what_a_run_waits_for_at_its_end_is_compiling_and_not_running(quietly, tmp_path, monkeypatch):
+    """As if the final evaluation had been waited for for 1,000 s, twice by the same program."""
+
+    def wait(self, wait=Compiling.wait):
+        self.waited += 1000.0
+        return wait(self)
+
+    monkeypatch.setattr(Compiling, "wait", wait)
+    for name in ("once", "again"):
+        path = tmp_path / name
+        assert quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY)[0] == 0
+        summary = json.loads((path / "summary.json").read_text())
+        assert summary["compile_seconds"] > 1000
+        assert -1000 < summary["run_seconds"] < -900
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
