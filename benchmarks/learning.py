@@ -318,6 +318,8 @@ def kwargs_of(row: Row) -> dict[str, Any]:
 
 def draw(lines: Sequence[dict[str, Any]]) -> Path:
     """Every seed of every row, with the interval of the IQM and what was asked: ``results/learning.png``."""
+    from matplotlib.ticker import MaxNLocator
+
     from purejaxdqn.host.pictures import EVALUATION, SOLVED, TRAINING
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
@@ -329,6 +331,7 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
         if asked is not None:
             axes.axvline(asked, color=SOLVED, linestyle="--", linewidth=1)
         axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
 
     title = "Return of every seed (dots), 95% interval of their IQM (bar), what was asked (dashed)"
     return _draw_rows("learning", title, lines, panel)

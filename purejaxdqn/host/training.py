@@ -1,10 +1,9 @@
 """Training on the host: compile a program for all runs once, then call its segments one after another."""
 
-import concurrent.futures
 import math
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import jax
@@ -62,7 +61,7 @@ class Compiling:
         return self
 
     def __exit__(self, *error: object) -> None:
-        concurrent.futures.wait([self._program])
+        wait([self._program])
 
 
 class Training(NamedTuple):
