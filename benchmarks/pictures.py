@@ -59,7 +59,15 @@ PICTURES: dict[str, Bars] = {
     ),
     **{
         f"tuning_{name}": Bars(("change",), ("mean",), spread=("lowest seed", "highest seed"), points=True)
-        for name in ("acrobot", "acrobot_second", "cartpole_100k", "cartpole_100k_second", "pong")
+        for name in (
+            "acrobot",
+            "acrobot_second",
+            "cartpole_100k",
+            "cartpole_100k_second",
+            "cartpole_100k_third",
+            "cartpole_100k_fourth",
+            "pong",
+        )
     },
     "tried": Bars(("what was tried",), ("ratio",), by="of", spread=("lowest", "highest"), points=True, around=1.0),
 }

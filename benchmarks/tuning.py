@@ -37,6 +37,7 @@ _DOUBLE = "bootstrap.kind=double n_step=2"
 _QUANTILES = "distribution.kind=quantile distribution.atoms=51"
 _WIDE = "network.hidden=[256,256]"
 _MUNCHAUSEN = "bootstrap.kind=munchausen"
+_RELU = "network.activation=relu"
 _NORM = "network.layer_norm=true"
 _BEFORE_NORM = ("network.layer_norm=false", "optimizer.learning_rate=6.3e-4", "schedule.target_every=500")
 
@@ -109,6 +110,7 @@ TUNED: dict[str, Tuning] = {
             "optimizer.max_grad_norm=null",
             "bootstrap.kind=double",
             "schedule.target_every=500",
+            _RELU,
         ),
         (
             "",
@@ -130,7 +132,7 @@ TUNED: dict[str, Tuning] = {
         9610,
         60,
         100_000,
-        ("bootstrap.kind=double", "schedule.target_every=500"),
+        ("bootstrap.kind=double", "schedule.target_every=500", _RELU),
         (
             "",
             _NORM,
@@ -138,6 +140,39 @@ TUNED: dict[str, Tuning] = {
             _MUNCHAUSEN,
             f"{_MUNCHAUSEN} schedule.target_every=200",
             f"{_MUNCHAUSEN} schedule.target_every=200 replay.batch_size=256",
+        ),
+        best=500.0,
+    ),
+    "cartpole_100k_third": Tuning(
+        "cartpole_100k",
+        9700,
+        30,
+        100_000,
+        (_RELU,),
+        (
+            "",
+            "replay.kind=prioritised",
+            "optimizer.learning_rate=1.5e-3",
+            "schedule.target_every=10 schedule.tau=0.02",
+            "network.activation=silu",
+            "network.activation=tanh",
+            "gamma=0.985",
+            "exploration.end=0.2",
+            "exploration.fraction=0.5",
+        ),
+        best=500.0,
+    ),
+    "cartpole_100k_fourth": Tuning(
+        "cartpole_100k",
+        9710,
+        60,
+        100_000,
+        (_RELU,),
+        (
+            "",
+            "network.activation=tanh",
+            "network.activation=tanh exploration.fraction=0.5",
+            "network.activation=tanh optimizer.learning_rate=1.5e-3",
         ),
         best=500.0,
     ),

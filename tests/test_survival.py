@@ -21,6 +21,7 @@ from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import in_use, replacing
 from purejaxdqn.host.metrics import read_metrics
 from purejaxdqn.host.resuming import newest_snapshot
+from purejaxdqn.host.snapshots import read_snapshot, save_snapshot
 from purejaxdqn.host.training import Compiling, choose_segments, seeds_of
 from purejaxdqn.train import main as train
 from tests.conftest import ROOT, TINY, command
@@ -455,6 +456,42 @@ def test_a_run_without_a_sound_checkpoint_is_refused_and_left_as_it_is(plain, qu
     assert (code, len(err)) == (2, 2)
     assert err[0].startswith("error: --resume: checkpoint 200 is refused: its file default/")
     assert (cut / "checkpoints" / "200").is_dir()
+
+
+OF_ANOTHER_VERSION = {
+    "less": (
+        ".learner.target['params']['Dense_0']['weight']",
+        lambda leaf: None,
+        "missing in it, and float32[3, 16, 4] here",
+    ),
+    "more": (".momentum", lambda leaf: np.zeros((3, 2), np.float32), "float32[3, 2] in it, and missing here"),
+    "type": (
+        ".actors.obs",
+        lambda leaf: leaf.astype(np.float16),
+        "float16[3, 4, 4] in it, and float32[3, 4, 4] here",
+    ),
+    "shape": (".key", lambda leaf: leaf[:2], "uint32[2, 2] in it, and uint32[3, 2] here"),
+}
+
+
+@pytest.mark.parametrize("way", OF_ANOTHER_VERSION)
+def test_a_checkpoint_of_another_version_is_refused_before_anything_is_compiled(way, plain, quietly, tmp_path):
+    path, change, line = OF_ANOTHER_VERSION[way]
+    cut = killed(plain, tmp_path / "cut", 320)
+    checkpoints = Checkpoints(cut / "checkpoints", keep=9)
+    snapshot = read_snapshot(checkpoints.load(320))
+    state = {**snapshot.state, path: change(snapshot.state.get(path))}
+    shutil.rmtree(cut / "checkpoints" / "320")
+    save_snapshot(
+        checkpoints, snapshot._replace(state={path: leaf for path, leaf in state.items() if leaf is not None})
+    )
+    before = (cut / "metrics.csv").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+        code, out, err = quietly(train, "--resume", cut)
+    assert (code, out) == (2, [])
+    assert err == [f"error: --resume: the checkpoint is of another version of this program: state{path} is {line}"]
+    assert (cut / "metrics.csv").read_bytes() == before
 
 
 def test_arrays_come_back_as_they_were_large_and_small(tmp_path):

@@ -9,10 +9,9 @@ import numpy as np
 import psutil
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.loop import make_program
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.points import Point
-from purejaxdqn.host.training import Population, run_key
+from purejaxdqn.host.training import Population, shapes_of_run
 
 PIECES = 16
 """Pieces that a group is cut into on a CPU where it is large enough: what a kill can lose is one of them."""
@@ -104,9 +103,7 @@ def group_runs(points: Sequence[Point], runs: Iterable[Run]) -> list[Group]:
 
 def state_bytes(config: Config) -> int:
     """Bytes of the state of one run: buffer, parameters, optimiser, environments. Nothing is compiled."""
-    program = make_program(config)
-    state = jax.eval_shape(program.init, config.hparams(), run_key(np.uint32(0), np.uint32(0)))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes_of_run(config)))
 
 
 def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None = None) -> int:

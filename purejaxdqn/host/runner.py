@@ -19,7 +19,7 @@ from purejaxdqn.host.metrics import metrics_from_rows
 from purejaxdqn.host.policies import save_policy
 from purejaxdqn.host.resuming import newest_snapshot
 from purejaxdqn.host.signals import StopSignals
-from purejaxdqn.host.snapshots import Snapshot, fetch_state, place_state, save_snapshot
+from purejaxdqn.host.snapshots import Snapshot, check_state, fetch_state, place_state, save_snapshot
 from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
 
 
@@ -50,6 +50,8 @@ def open_run(folder: Path, config: Config, *, resume: bool, segments: int | None
         else:
             rundir.check_directory(folder)
         snapshot = newest_snapshot(checkpoints, config) if resume else None
+        if snapshot:
+            check_state(snapshot)
         segments, segment_epochs = _choose_segments(config, segments, snapshot)
         if resume:
             rundir.write_config(folder, config)

@@ -14,7 +14,7 @@ from purejaxdqn.core.types import RunnerState
 from purejaxdqn.host.checkpoints import Checkpoint, Checkpoints
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.metrics import Metrics
-from purejaxdqn.host.training import KEY_KIND, Training
+from purejaxdqn.host.training import KEY_KIND, Training, shapes_of_run
 
 
 class Snapshot(NamedTuple):
@@ -70,20 +70,25 @@ def fetch_state(state: RunnerState, layout: Layout) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): layout.take(leaf) for path, leaf in jax.tree.leaves_with_path(fetched)}
 
 
-def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:
-    """The opposite of ``fetch_state``, for the devices of ``training``.
+def check_state(snapshot: Snapshot) -> None:
+    """Whether this version of the program can go on from it. Nothing is compiled for that.
 
     Raises:
-      UserError: the arrays are not those of this program's state.
+      UserError: the state has other arrays here.
     """
-    layout = training.layout
-    wanted = jax.tree.leaves_with_path(jax.eval_shape(lambda state: jax.tree.map(_data, state), training.state))
-    fits = {jax.tree_util.keystr(path): (str(leaf.dtype), (layout.num_runs, *leaf.shape[1:])) for path, leaf in wanted}
-    found = {path: (str(leaf.dtype), leaf.shape) for path, leaf in arrays.items()}
+    shapes, runs = shapes_of_run(snapshot.config), snapshot.config.num_seeds
+    wanted = jax.tree.leaves_with_path(jax.eval_shape(lambda state: jax.tree.map(_data, state), shapes))
+    fits = {jax.tree_util.keystr(path): (str(leaf.dtype), (runs, *leaf.shape)) for path, leaf in wanted}
+    found = {path: (str(leaf.dtype), leaf.shape) for path, leaf in snapshot.state.items()}
     for path in [*fits, *found]:
         if fits.get(path) != found.get(path):
             what = f"state{path} is {_describe(found.get(path))} in it, and {_describe(fits.get(path))} here"
             raise UserError(f"--resume: the checkpoint is of another version of this program: {what}")
+
+
+def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:
+    """The opposite of ``fetch_state``, for the devices of ``training``."""
+    layout = training.layout
 
     def place(path: Any, like: Any) -> Any:
         # Copied: memory of NumPy's would be given away with the state.

@@ -120,6 +120,11 @@ def choose_segments(epochs: int, asked: int | None, *, stops: Sequence[int] = ()
     return nearest[0]
 
 
+def shapes_of_run(config: Config) -> RunnerState:
+    """Shapes and types of the state of one run. Nothing is compiled."""
+    return jax.eval_shape(make_program(config).init, config.hparams(), run_key(np.uint32(0), np.uint32(0)))
+
+
 def seeds_of(config: Config) -> Population:
     """The runs of a config: its seeds, with the same hyper-parameters."""
     seeds = np.arange(config.num_seeds, dtype=np.uint32)
