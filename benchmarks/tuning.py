@@ -37,8 +37,9 @@ _DOUBLE = "bootstrap.kind=double n_step=2"
 _QUANTILES = "distribution.kind=quantile distribution.atoms=51"
 _WIDE = "network.hidden=[256,256]"
 _MUNCHAUSEN = "bootstrap.kind=munchausen"
-_RELU = "network.activation=relu"
 _NORM = "network.layer_norm=true"
+_FARTHER = "gamma=0.995 n_step=5"
+_BEFORE_DUELING = ("gamma=0.992", "n_step=3", "network.dueling=false", "env.normalize=false")
 _BEFORE_NORM = ("network.layer_norm=false", "optimizer.learning_rate=6.3e-4", "schedule.target_every=500")
 
 TUNED: dict[str, Tuning] = {
@@ -110,7 +111,7 @@ TUNED: dict[str, Tuning] = {
             "optimizer.max_grad_norm=null",
             "bootstrap.kind=double",
             "schedule.target_every=500",
-            _RELU,
+            *_BEFORE_DUELING,
         ),
         (
             "",
@@ -132,7 +133,7 @@ TUNED: dict[str, Tuning] = {
         9610,
         60,
         100_000,
-        ("bootstrap.kind=double", "schedule.target_every=500", _RELU),
+        ("bootstrap.kind=double", "schedule.target_every=500", *_BEFORE_DUELING),
         (
             "",
             _NORM,
@@ -148,9 +149,8 @@ TUNED: dict[str, Tuning] = {
         9700,
         30,
         100_000,
-        (_RELU,),
+        _BEFORE_DUELING,
         (
-            "",
             "replay.kind=prioritised",
             "optimizer.learning_rate=1.5e-3",
             "schedule.target_every=10 schedule.tau=0.02",
@@ -164,15 +164,29 @@ TUNED: dict[str, Tuning] = {
     ),
     "cartpole_100k_fourth": Tuning(
         "cartpole_100k",
+        9720,
+        30,
+        100_000,
+        _BEFORE_DUELING,
+        ("env.normalize=true", "reward.scale=1", _FARTHER),
+        best=500.0,
+    ),
+    "cartpole_100k_fifth": Tuning(
+        "cartpole_100k",
         9710,
         60,
         100_000,
-        (_RELU,),
+        _BEFORE_DUELING,
         (
             "",
             "network.activation=tanh",
             "network.activation=tanh exploration.fraction=0.5",
-            "network.activation=tanh optimizer.learning_rate=1.5e-3",
+            _FARTHER,
+            "gamma=0.995 n_step=7",
+            f"{_FARTHER} replay.kind=prioritised",
+            f"{_FARTHER} exploration.end=0.03",
+            f"{_FARTHER} env.normalize=true",
+            f"{_FARTHER} env.normalize=true network.dueling=true",
         ),
         best=500.0,
     ),
