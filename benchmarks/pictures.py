@@ -66,6 +66,7 @@ PICTURES: dict[str, Bars] = {
             "cartpole_100k_second",
             "cartpole_100k_third",
             "cartpole_100k_fourth",
+            "cartpole_100k_fifth",
             "pong",
         )
     },
