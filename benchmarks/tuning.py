@@ -3,7 +3,7 @@
 The searches are `purejaxdqn.search`'s, and a config's header names its own; these are the sweeps beside them. Seeds are
 not those of `learning.py`, which refuses seeds that a header names.
 
-    python -m benchmarks.tuning                  all: four hours on two cores
+    python -m benchmarks.tuning                  all: five hours on two cores
     python -m benchmarks.tuning --round acrobot  one round (or several): results/tuning_acrobot.csv
     python -m benchmarks.tuning --quick          under a minute: two changes of one config, short, nothing kept
 """
