@@ -187,6 +187,7 @@ TUNED: dict[str, Tuning] = {
             f"{_FARTHER} exploration.end=0.03",
             f"{_FARTHER} env.normalize=true",
             f"{_FARTHER} env.normalize=true network.dueling=true",
+            f"{_FARTHER} env.normalize=true replay.kind=prioritised exploration.fraction=0.5",
         ),
         best=500.0,
     ),
