@@ -35,6 +35,11 @@ PICTURES: dict[str, Bars] = {
     "compiling": Bars(
         ("config",), ("compile, nothing cached (s)", "compile, cached (s)", "import (s)"), unit="seconds"
     ),
+    "endings": Bars(
+        ("setting",),
+        ("agents below 500 over 100 episodes", "agents that lose one of 2,000", "of those, most by the cart"),
+        unit="agents",
+    ),
     "family": Bars(("choice",), ("time ratio",), by="network"),
     "family_convolution": Bars((), ("ours (ms an update)", "flax (ms an update)"), unit="milliseconds"),
     "guard": Bars(("preset",), ("instructions", "fusions", "update flops")),

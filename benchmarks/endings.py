@@ -1,0 +1,118 @@
+"""How do CartPole agents that lose episodes lose them: does the cart leave the track, or does the pole fall?
+
+Four settings on the way to `configs/cartpole_100k.yaml`, sixty agents each, as `tuning.py`'s fifth round has them
+(`--out` takes its runs, and goes on with what is there). Every agent plays 2,000 greedy episodes, twenty times what
+its score is made of: most faults are too rare for that to show.
+
+    python -m benchmarks.endings          a quarter of an hour: results/endings.csv
+    python -m benchmarks.endings --quick  under a minute: two settings, short, nothing kept
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness, tuning
+from purejaxdqn import configure_cpu
+from purejaxdqn.core.agent import make_agent
+from purejaxdqn.core.environments import Environment, make_environment
+from purejaxdqn.host.policies import load_params
+
+ROUND = "cartpole_100k_fifth"
+SETTINGS = (  # of this round
+    "",
+    "gamma=0.995 n_step=5",
+    "gamma=0.995 n_step=5 env.normalize=true",
+    "gamma=0.995 n_step=5 env.normalize=true network.dueling=true",
+)
+EPISODES = 2_000
+
+
+class Endings(NamedTuple):
+    """How N episodes of CartPole ended; an episode is lost if it ends before its time limit."""
+
+    by_cart: Any  # [N] bool: lost, the cart beyond the end of the track
+    by_pole: Any  # [N] bool: lost otherwise
+    place: Any  # [N] of the cart at the end, in metres from the middle
+
+
+def greedy_endings(
+    env: Environment, q_values: Callable[[Any], Any], env_params: Any, key: Any, *, episodes: int
+) -> Endings:
+    """Play CartPole greedily, one episode in each of as many environments. Consumes ``key``."""
+    keys = jax.random.split(key, episodes + 1)
+    obs, state = env.reset(env_params, keys[1:])
+
+    def body(carry: tuple, _: None) -> tuple:
+        key, obs, state, lost, place = carry
+        keys = jax.random.split(key, episodes + 1)
+        action = jnp.argmax(q_values(obs), axis=-1)
+        obs, state, step = env.step(env_params, keys[1:], state, obs, action)
+        place = jnp.where(lost, place, step.next_obs[:, 0])
+        return (keys[0], obs, state, lost | (step.terminated & ~step.truncated), place), None
+
+    start = (keys[0], obs, state, jnp.zeros(episodes, bool), jnp.zeros(episodes))
+    (*_, lost, place), _ = jax.lax.scan(body, start, length=env_params.max_steps_in_episode)
+    outside = jnp.abs(place) > env_params.x_threshold
+    return Endings(lost & outside, lost & ~outside, place)
+
+
+def main() -> None:
+    arguments = harness.parser(__doc__, quick="two settings, two agents each, 12,000 steps; nothing kept")
+    arguments.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    given = arguments.parse_args()
+    configure_cpu()
+    chosen = tuning.TUNED[ROUND]
+    settings, episodes = SETTINGS, EPISODES
+    if given.quick:
+        chosen, settings, episodes = chosen._replace(seeds=2, steps=12_000), SETTINGS[::3], 100
+    lines = []
+    with harness.runs_in(None if given.quick else given.out) as folder:
+        for setting in settings:
+            run = folder / f"{ROUND}-{tuning.TUNED[ROUND].changes.index(setting)}"
+            summary = harness.train((chosen.config,), tuning.overrides(chosen, setting), run)
+            lines.append(line(setting, np.array(summary["final_eval_return"]), play(run, episodes), chosen.best))
+    print(harness.table(lines))
+    if not given.quick:
+        print(harness.write("endings", lines))
+
+
+def play(run: Path, episodes: int) -> Endings:
+    """Every agent of a finished run; leaves [S, episodes]. All agents meet the same start states."""
+    config, params = load_params(run)
+    env = make_environment(**config.env.making())
+    agent, hparams = make_agent(config, env), config.hparams()
+    # Whole numbers of the environment's own, as the time limit is the scan's length.
+    env_params, key = env.default_params, jax.random.key(config.seed + 1)
+
+    @jax.jit
+    def one(params: Any) -> Endings:
+        return greedy_endings(env, lambda obs: agent.q_values(hparams, params, obs), env_params, key, episodes=episodes)
+
+    agents = [one(jax.tree.map(lambda leaf, k=k: leaf[k], params)) for k in range(config.num_seeds)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *agents)
+
+
+def line(setting: str, scores: np.ndarray, ended: Endings, best: float | None) -> dict[str, Any]:
+    """A line of the table, from agents' scores [S] and their episodes' endings [S, N]."""
+    by_cart, by_pole = ended.by_cart.sum(-1), ended.by_pole.sum(-1)
+    lost = by_cart + by_pole
+    lasted = ~(ended.by_cart | ended.by_pole)
+    return {
+        "setting": setting or "none",
+        "agents": len(scores),
+        "agents below 500 over 100 episodes": int((scores < best).sum()),
+        f"agents that lose one of {ended.place.shape[1]:,}": int((lost > 0).sum()),
+        "of those, most by the cart": int(((lost > 0) & (by_cart > by_pole)).sum()),
+        "episodes lost": int(lost.sum()),
+        "of those, by the cart": int(by_cart.sum()),
+        "metres from the middle at the time limit": float(np.abs(ended.place)[lasted].mean()) if lasted.any() else "",
+    }
+
+
+if __name__ == "__main__":
+    main()
