@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from purejaxdqn import load_config
 from purejaxdqn.core.compiling import (
+    APART,
     LARGE_PRODUCT,
     ONCE,
     WITHOUT_YNN,
@@ -27,6 +28,7 @@ from purejaxdqn.core.compiling import (
     largest_product,
     lower_runs,
 )
+from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.host import training
 from purejaxdqn.host.runtime import takes_default_pool
@@ -82,7 +84,7 @@ def test_the_largest_product_is_found_inside_loops():
     assert largest_product(jaxpr.jaxpr) == 128 * 128 == LARGE_PRODUCT
 
 
-def compiled_with(*known, size, once):
+def compiled_with(*known, size, once, platform="cpu"):
     """What ``compile_lowered`` asks of a release of XLA that knows only these options."""
 
     def compile(compiler_options=None):
@@ -91,7 +93,7 @@ def compiled_with(*known, size, once):
                 raise jax.errors.JaxRuntimeError(f"INVALID_ARGUMENT: No such compile option: '{name}'")
         return set(compiler_options or {})
 
-    return compile_lowered(Lowered(SimpleNamespace(compile=compile), size * size), "cpu", once=once)
+    return compile_lowered(Lowered(SimpleNamespace(compile=compile), size * size), platform, once=once)
 
 
 @pytest.mark.parametrize("known", [(), tuple(ONCE), tuple(WITHOUT_YNN), (*ONCE, *WITHOUT_YNN)])
@@ -100,6 +102,25 @@ def test_a_release_of_xla_without_an_option_compiles_with_the_others(known):
     assert compiled_with(*known, size=128, once=False) == set(known) & set(WITHOUT_YNN)
     assert compiled_with(*known, size=127, once=True) == set(known) & set(ONCE)
     assert compiled_with(*known, size=127, once=False) == set()
+
+
+@pytest.mark.parametrize(("platform", "asked"), [("gpu", set(APART)), ("tpu", set())])
+def test_an_accelerator_is_not_asked_for_what_a_cpu_wants(platform, asked):
+    known = (*APART, *ONCE, *WITHOUT_YNN)
+    assert compiled_with(*known, size=128, once=True, platform=platform) == asked
+    assert compiled_with(size=128, once=True, platform=platform) == set()
+
+
+@pytest.mark.parametrize(
+    "configs", [("cartpole_cleanrl",), ("minatar/breakout", "rainbow"), ("catch", "fqf")], ids="+".join
+)
+def test_a_run_is_a_program_for_any_accelerator(configs):
+    program = make_program(config := load_config(configs, ["total_timesteps=50_000"]))
+    traced = jax.jit(program.train).trace(config.hparams(), jax.random.key(0))
+    for platform in ("cuda", "rocm", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "stablehlo.while" in text
+        assert "custom_call" not in text  # neither the host's nor a library's, which one of them may lack
 
 
 def test_the_size_of_the_largest_product_goes_along():

@@ -1,4 +1,4 @@
-"""Compiling a program of runs, with what a CPU's large matrix products need."""
+"""Compiling a program of runs, with the options that a CPU or a GPU wants."""
 
 import itertools
 from typing import Any, NamedTuple
@@ -17,6 +17,11 @@ ONCE = {"xla_backend_optimization_level": 1}
 
 Without XLA's fusion emitters it would be sooner still, but sums come out in another order."""
 WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": ""}
+APART = {"xla_gpu_dot_merger_threshold_mb": 0}
+"""Options for a GPU: products that share a matrix stay apart.
+
+XLA would make one of acting's and learning's, and write activations out once more to join them: a fifth of all that
+an iteration moves through memory (``benchmarks/gpu_program.py``)."""
 
 
 class Lowered(NamedTuple):
@@ -43,17 +48,17 @@ def compile_lowered(lowered: Lowered, platform: str, *, once: bool = False) -> A
     On a CPU, a program with large matrix products does without YNN, XLA's library for them. YNN cuts them into
     tasks that stay in memory until a thread of the pool is free to look at them, and with a run on every thread none
     is before the program ends: tens of megabytes a second. It is left out on a single device too, since its sums
-    round differently and results must not hang on the number of devices.
+    round differently and results must not hang on the number of devices. On a GPU, products stay ``APART``.
 
     Args:
       lowered: the program.
       platform: ``cpu``, ``gpu`` or ``tpu``.
       once: it runs once and not for long, so that on a CPU the compiler's time counts for more than the program's.
     """
-    if platform != "cpu":
-        return lowered.program.compile()
-    options: dict[str, Any] = dict(ONCE) if once else {}
-    if lowered.largest_product >= LARGE_PRODUCT:
+    options: dict[str, Any] = dict(APART) if platform == "gpu" else {}
+    if platform == "cpu" and once:
+        options |= ONCE
+    if platform == "cpu" and lowered.largest_product >= LARGE_PRODUCT:
         options |= WITHOUT_YNN
     while True:
         try:

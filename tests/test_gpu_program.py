@@ -1,0 +1,83 @@
+"""Counting what a compiled iteration runs and moves, in a module that was written and counted by hand."""
+
+import pytest
+
+from benchmarks.gpu_program import Kernel, bytes_of, iteration, traffic
+
+MODULE = """HloModule by_hand, is_scheduled=true
+
+%put (p0: f32[100,4], p1: s32[2,1], p2: f32[2,4]) -> f32[100,4] {
+  %p0 = f32[100,4]{1,0} parameter(0)
+  %p1 = s32[2,1]{1,0} parameter(1)
+  %p2 = f32[2,4]{1,0} parameter(2)
+  ROOT %scatter.1 = f32[100,4]{1,0} scatter(%p0, %p1, %p2), update_window_dims={1}, to_apply=%last
+}
+
+%take (p3: f32[100,4], p4: s32[8,1]) -> (f32[8,4], pred[8]) {
+  %p3 = f32[100,4]{1,0} parameter(0)
+  %bitcast.1 = f32[100,4]{1,0} bitcast(%p3)
+  %p4 = s32[8,1]{1,0} parameter(1)
+  %gather.1 = f32[8,4]{1,0} gather(%bitcast.1, %p4), offset_dims={1}
+  %less.1 = pred[8]{0} compare(%p4, %p4), direction=LT
+  ROOT %tuple.1 = (f32[8,4]{1,0}, pred[8]{0}) tuple(%gather.1, %less.1)
+}
+
+%step (arg: (s32[], f32[16])) -> (s32[], f32[16]) {
+  %arg = (s32[], f32[16]{0}) parameter(0)
+  %x.1 = f32[16]{0} get-tuple-element(%arg), index=1
+  %i.1 = s32[] get-tuple-element(%arg), index=0
+  %double.1 = f32[16]{0} add(%x.1, %x.1)
+  ROOT %tuple.2 = (s32[], f32[16]{0}) tuple(%i.1, %double.1)
+}
+
+%body (state: (s32[], f32[100,4], s32[2,1], f32[2,4], s32[8,1], f32[16])) -> (s32[]) {
+  %state = (s32[], f32[100,4]{1,0}, s32[2,1]{1,0}, f32[2,4]{1,0}, s32[8,1]{1,0}, f32[16]{0}) parameter(0)
+  %i.2 = s32[] get-tuple-element(%state), index=0
+  %buffer = f32[100,4]{1,0} get-tuple-element(%state), index=1
+  %at = s32[2,1]{1,0} get-tuple-element(%state), index=2
+  %rows = f32[2,4]{1,0} get-tuple-element(%state), index=3
+  %which = s32[8,1]{1,0} get-tuple-element(%state), index=4
+  %x.2 = f32[16]{0} get-tuple-element(%state), index=5
+  %put.1 = f32[100,4]{1,0} fusion(%buffer, %at, %rows), calls=%put, metadata={op_name="a/closed_call/scatter"}
+  %take.1 = (f32[8,4]{1,0}, pred[8]{0}) fusion(%put.1, %which), kind=kLoop, calls=%take
+  %start = (s32[], f32[16]{0}) tuple(%i.2, %x.2)
+  %while.1 = (s32[], f32[16]{0}) while(%start), body=%step, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %copy.1 = s32[] copy(%i.2)
+}
+
+ENTRY %main (a: (s32[])) -> (s32[]) {
+  %a = (s32[]) parameter(0)
+  ROOT %while.2 = (s32[]) while(%a), condition=%more, body=%body, backend_config={"known_trip_count":{"n":"50"}}
+}
+"""
+
+
+def test_kernels_and_bytes_are_counted():
+    put, take, double, copy = iteration(MODULE, 50)
+    assert put == Kernel("put.1", read=2 * 4 + 2 * 4 * 4, written=2 * 4 * 4, times=1, source="scatter")
+    assert take[1:4] == (8 * 4 * 4 + 8 * 4, 8 * 4 * 4 + 8, 1)
+    assert double == Kernel("double.1", read=2 * 16 * 4, written=16 * 4, times=3, source="")
+    assert copy[1:4] == (4, 4, 1)
+    assert traffic([put, double]) == 72 + 3 * 192
+
+
+def test_a_loop_that_is_not_there_is_no_iteration():
+    with pytest.raises(ValueError, match="0 loops go round 49 times"):
+        iteration(MODULE, 49)
+
+
+def test_a_loop_of_unknown_length_is_not_counted_as_one():
+    with pytest.raises(ValueError, match=r"while\.1 is a loop of unknown length"):
+        iteration(MODULE.replace('{"n":"3"}', "{}"), 50)
+
+
+def test_an_operand_that_is_also_read_whole_counts_whole():
+    whole = MODULE.replace("compare(%p4, %p4)", "compare(%bitcast.1, %p4)")
+    assert iteration(whole, 50)[1].read == 100 * 4 * 4 + 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("f32[]", 4), ("pred[3,5]{1,0}", 15), ("(s32[2]{0}, bf16[4]{0}, u64[])", 8 + 8 + 8)]
+)
+def test_bytes_of_a_type(kind, size):
+    assert bytes_of(kind) == size
