@@ -69,7 +69,7 @@ def main() -> None:
     devices = described_devices()
     if arguments.kernels:
         config, program = read_config(tuple(arguments.kernels.split("+")), arguments.seeds)
-        kernels = iteration(compile_text(config, program, devices), program.plan.iterations)
+        kernels = iteration(compile_epoch(config, program, devices).as_text(), program.plan.iterations)
         for one in sorted(kernels, key=lambda one: -one.times * (one.read + one.written)):
             times = f"{one.times} x " if one.times > 1 else ""
             print(f"{one.read / 1e6:10.3f} MB read {one.written / 1e6:10.3f} written  {times}{one.name}  {one.source}")
@@ -101,10 +101,10 @@ def described_devices() -> Any:
 def line(configs: tuple[str, ...], seeds: int, devices: Any) -> dict[str, Any]:
     """A line of the table."""
     config, program = read_config(configs, seeds)
-    ours, default = (
-        iteration(compile_text(config, program, devices, as_it_comes=as_it_comes), program.plan.iterations)
-        for as_it_comes in (False, True)
-    )
+    compiled = [compile_epoch(config, program, devices, as_it_comes=as_it_comes) for as_it_comes in (False, True)]
+    ours, default = (iteration(one.as_text(), program.plan.iterations) for one in compiled)
+    memory = compiled[0].memory_analysis()
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # what comes out lies where it came in
     steps = seeds * config.env.num_envs * program.plan.rollout
     return {
         "config": "+".join(configs),
@@ -114,7 +114,8 @@ def line(configs: tuple[str, ...], seeds: int, devices: Any) -> dict[str, Any]:
         "kernels as it comes": sum(one.times for one in default),
         "MB as it comes": float(traffic(default) / 1e6),
         "ours / as it comes": float(traffic(ours) / traffic(default)),
-        "steps a second that memory allows": float(steps * BYTES_A_SECOND / traffic(ours)),
+        "steps a second that its memory allows": float(steps * BYTES_A_SECOND / traffic(ours)),
+        "memory per seed (MB)": float(needed / seeds / 1e6),
     }
 
 
@@ -127,8 +128,8 @@ def read_config(configs: tuple[str, ...], seeds: int) -> Any:
     return config, make_program(config)
 
 
-def compile_text(config: Any, program: Any, devices: Any, *, as_it_comes: bool = False) -> str:
-    """What XLA makes of the epochs of all seeds together."""
+def compile_epoch(config: Any, program: Any, devices: Any, *, as_it_comes: bool = False) -> Any:
+    """Compile an epoch of all seeds together, unless ``as_it_comes`` with our options."""
     import jax
     import jax.numpy as jnp
 
@@ -143,8 +144,7 @@ def compile_text(config: Any, program: Any, devices: Any, *, as_it_comes: bool =
     layout = lay_out(config.num_seeds, devices=devices)
     segment = map_runs(lambda hparams, state: program.segment(hparams, state, 1), layout, in_place=True)
     lowered = lower_runs(segment, *jax.eval_shape(start))
-    compiled = lowered.program.compile() if as_it_comes else compile_lowered(lowered, layout.platform)
-    return str(compiled.as_text())
+    return lowered.program.compile() if as_it_comes else compile_lowered(lowered, layout.platform)
 
 
 class Kernel(NamedTuple):
