@@ -341,6 +341,15 @@ def norm_by_dot_products() -> None:
     optax.tree.norm = lambda tree: jnp.sqrt(optax.tree.vdot(tree, tree))
 
 
+def norm_as_one_sum() -> None:
+    """The gradient's norm without parts."""
+    import optax
+
+    from purejaxdqn.core import agent
+
+    agent.global_norm = optax.tree.norm
+
+
 def folded_adam() -> None:
     """Adam with its two bias corrections in the rate (Kingma and Ba 2015, end of section 2): a division an element."""
     import jax
@@ -405,6 +414,9 @@ VARIANTS: dict[str, Variant] = {
     "double DQN, observations concatenated": Variant(concatenated_observations, overrides=("bootstrap.kind=double",)),
     "products of bfloat16 numbers": Variant(bfloat16_products),
     "gradient norm by dot products": Variant(norm_by_dot_products),
+    "gradient norm as one sum, 256-256": Variant(
+        norm_as_one_sum, overrides=("network.hidden=[256,256]",), shipped="contrary"
+    ),
     "Adam's corrections in its rate": Variant(folded_adam),
     "taken action by a mask": Variant(action_by_mask),
     "512-bit vectors preferred": Variant(env={"XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"}),

@@ -8,7 +8,7 @@ import rlax
 from scipy.special import logsumexp
 
 from purejaxdqn import load_config
-from purejaxdqn.core.agent import make_agent, make_optimizer
+from purejaxdqn.core.agent import global_norm, make_agent, make_optimizer
 from purejaxdqn.core.bootstrap import Known, double, greedy, munchausen
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import Draws
@@ -167,6 +167,14 @@ def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm,
     np.testing.assert_allclose(stats.q_value, np.mean(online[states, action]), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(new.online["q"], online - 0.1 * min(1, limit / norm) * gradient, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(new.target["q"], learner.target["q"])
+
+
+@pytest.mark.parametrize("shape", [(127, 129), (128, 128), (120, 150), (16_385,), (64, 3, 10, 10), (5, 2, 2)], ids=str)
+def test_the_norm_of_a_gradient_of_any_size_is_euclidean(shape):
+    gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    tree = {"weight": jnp.asarray(gradient), "bias": jnp.asarray([3.0, -4.0])}
+    wanted = np.sqrt(np.sum(np.square(gradient, dtype=np.float64)) + 25.0)
+    np.testing.assert_allclose(global_norm(tree), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.25])

@@ -11,7 +11,7 @@ from purejaxdqn.core import agent, compiling, heads, loop, networks, replay
 from tests.conftest import TINY, jit_quickly
 
 PATCHED = [
-    *((agent, name) for name in ("jnp", "make_network", "make_optimizer")),
+    *((agent, name) for name in ("global_norm", "jnp", "make_network", "make_optimizer")),
     *((loop, name) for name in ("draw", "epsilon", "make_agent", "make_replay")),
     *((networks, name) for name in ("_LARGE", "_product")),
     *((heads, "jnp"), (jax.lax, "scan"), (optax.tree, "norm"), (replay, "_make_ring")),

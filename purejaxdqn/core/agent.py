@@ -5,6 +5,8 @@ Every member of the family makes the same backup, and differs in what the words 
     target = reward + bonus + discount * (sum_a policy(a) Z(next_obs, a) + entropy)
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxdqn.core.bootstrap import Known, make_bootstrap
+from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config, OptimizerConfig
 from purejaxdqn.core.environments import Environment
 from purejaxdqn.core.heads import make_head
@@ -127,7 +130,7 @@ def make_agent(config: Config, env: Environment, network: Network | None = None)
 
     def step(hparams: HParams, learner: LearnerState, grads: Params, env_step: Array) -> tuple[Params, Any, Array]:
         """Clip by the global norm and take the optimiser's step -> online, opt_state, norm[] before clipping."""
-        grad_norm = optax.tree.norm(grads)
+        grad_norm = global_norm(grads)
         grads = optax.tree.scale(jnp.minimum(1.0, hparams.max_grad_norm / grad_norm), grads)
         optimizer = make_optimizer(config.optimizer, hparams, env_step)
         updates, opt_state = optimizer.update(grads, learner.opt_state, learner.online)
@@ -182,6 +185,21 @@ def _scale_by_deviation(decay: float, eps: Array) -> optax.GradientTransformatio
         return jax.tree.map(scale, grads, mean, square), (mean, square)
 
     return optax.GradientTransformation(init, update)
+
+
+def global_norm(tree: Params) -> Array:
+    """The Euclidean norm [] of all leaves together."""
+    return optax.tree.norm(jax.tree.map(lambda x: x if x.size < LARGE_PRODUCT else _norms_of_parts(x), tree))
+
+
+def _norms_of_parts(x: Array) -> Array:
+    """Norms whose own norm is that of ``x``, of parts with up to 32 entries.
+
+    A large gradient comes of a large product, and a program with one does without the library whose sums are fast
+    (``compile_lowered``). XLA's own add one number after the other, unless many short ones stand beside each other.
+    """
+    pieces = x.reshape(math.gcd(x.shape[0], 32), -1)
+    return jnp.sqrt(functools.reduce(jnp.add, jnp.square(pieces)))
 
 
 def _own_network(config: Config, env: Environment) -> QFunction:
