@@ -44,6 +44,8 @@ TINY = [
 
 QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 """Two thirds of the compiler's time, for programs whose bits no test looks at; they run somewhat slower."""
+BARELY = {**QUICKLY, "xla_backend_optimization_level": 0}
+"""Half of it, for programs that run for a moment."""
 
 
 def jit_quickly(function):
@@ -52,11 +54,11 @@ def jit_quickly(function):
 
 
 @contextlib.contextmanager
-def quick_compiler():
-    """The commands and ``run_many`` compile like ``jit_quickly``."""
+def quick_compiler(options=QUICKLY):
+    """The commands and ``run_many`` compile with these options."""
 
     def compile_lowered(lowered, platform, *, once=False):
-        return lowered.program.compile(compiler_options=QUICKLY)
+        return lowered.program.compile(compiler_options=options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("purejaxdqn.core.many._compiled", {})  # what is kept there is for others
@@ -68,6 +70,12 @@ def quick_compiler():
 @pytest.fixture
 def compiled_quickly():
     with quick_compiler():
+        yield
+
+
+@pytest.fixture
+def barely_compiled():
+    with quick_compiler(BARELY):
         yield
 
 

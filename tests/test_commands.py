@@ -342,7 +342,7 @@ def test_the_front_door_hands_over(folder):
     assert "did you mean 'train'" in wrong.stderr
 
 
-@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.usefixtures("barely_compiled")
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
     once = ["evaluation={every: 520, episodes: 1, final_episodes: 1}"]
