@@ -111,22 +111,25 @@ def runs_in(out: Path | None) -> Iterator[Path]:
 
 
 def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Train with the command, unless ``folder`` has the finished run already -> its summary.
+    """Train with the command, or go on with what is in ``folder`` -> the finished run's summary.
 
     Raises:
       SystemExit: the run that is there has another config.
     """
-    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.host.configs import CONFIG_FILE, read_config
 
+    begun = folder / CONFIG_FILE
+    options = [option for config in configs for option in ("--config", config)]
+    how = [*options, *overrides, "--quiet", "--out", str(folder)]
+    if begun.exists():
+        if read_config((str(begun),), ()).checked() != read_config(configs, overrides).checked():
+            print(f"error: {folder} has a run of another config; move it away, or name another --out", file=sys.stderr)
+            raise SystemExit(2)
+        how = ["--resume", str(folder), "--quiet"]
     summary = folder / "summary.json"
     if not summary.exists():
-        options = [option for config in configs for option in ("--config", config)]
-        line = [sys.executable, "-m", "purejaxdqn.train", *options, *overrides]
-        print(" ".join(line[3:]), file=sys.stderr, flush=True)
-        subprocess.run([*line, "--quiet", "--out", str(folder)], cwd=ROOT, check=True)
-    elif read_config((str(folder / "config.yaml"),), ()).checked() != read_config(configs, overrides).checked():
-        print(f"error: {folder} has a run of another config; move it away, or name another --out", file=sys.stderr)
-        raise SystemExit(2)
+        print(" ".join(how), file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "purejaxdqn.train", *how], cwd=ROOT, check=True)
     return dict(json.loads(summary.read_text(encoding="utf-8")))
 
 

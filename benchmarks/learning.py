@@ -10,6 +10,7 @@ asks for is the lower end of the 95% interval of the interquartile mean over its
     python -m benchmarks.learning --all             all rows for a CPU, those first that are not there: hours
     python -m benchmarks.learning --table           the table and the pictures from results/learning.csv, no training
     python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
+    timeout 540 python -m benchmarks.learning --gpu --out DIR    nine minutes of it; the same line again goes on
 
 Which seeds a search has used stands in its config's header, ``# search: ... seed=N``: it trains with N and tests again
 with N + 1. A row that would use either is refused.

@@ -100,6 +100,23 @@ def test_a_run_that_is_not_there_is_trained_by_the_command(tmp_path, monkeypatch
     assert called == [[sys.executable, "-m", "purejaxdqn.train", *options]]
 
 
+def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    called = []
+    keep_run(tmp_path, ("catch",), ("seed=1",), {"iqm": 2.0})
+    (tmp_path / "summary.json").unlink()
+
+    def run(line, *, cwd, check):
+        called.append(line[3:])
+        keep_run(tmp_path, ("catch",), ("seed=1",), {"iqm": 2.0})
+
+    monkeypatch.setattr(harness.subprocess, "run", run)
+    with pytest.raises(SystemExit):
+        harness.train(("catch",), ("seed=2",), tmp_path)
+    assert called == []
+    assert harness.train(("catch",), ("seed=1",), tmp_path) == {"iqm": 2.0}
+    assert called == [["--resume", str(tmp_path), "--quiet"]]
+
+
 def test_runs_are_kept_where_a_directory_is_named(tmp_path):
     with harness.runs_in(tmp_path) as folder:
         assert folder == tmp_path
