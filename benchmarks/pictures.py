@@ -35,11 +35,7 @@ PICTURES: dict[str, Bars] = {
     "compiling": Bars(
         ("config",), ("compile, nothing cached (s)", "compile, cached (s)", "import (s)"), unit="seconds"
     ),
-    "endings": Bars(
-        ("setting",),
-        ("agents below 500 over 100 episodes", "agents that lose one of 2,000", "of those, most by the cart"),
-        unit="agents",
-    ),
+    "endings": Bars(("setting",), ("episodes lost", "of those, by the cart"), unit="episodes"),
     "family": Bars(("choice",), ("time ratio",), by="network"),
     "family_convolution": Bars((), ("ours (ms an update)", "flax (ms an update)"), unit="milliseconds"),
     "gpu_program": Bars(("config", "seeds"), ("ours / as it comes",), points=True, around=1.0),
