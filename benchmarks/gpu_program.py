@@ -206,7 +206,10 @@ def read_computations(text: str) -> dict[str, Computation]:
             current = found.setdefault(head[1], {})
         elif row.startswith("}"):
             current = None
-        elif current is not None and (match := _LINE.match(row)):
+        elif current is not None:
+            match = _LINE.match(row)
+            if match is None:
+                raise ValueError(f"not an instruction: {row}")
             root, name, kind, op, operands, rest = match.groups()
             names = tuple(re.findall(r"%([\w.-]+)", operands))
             current[name] = Instruction(name, kind, op, names, rest or "", bool(root))
@@ -227,6 +230,8 @@ def _kernels(computations: dict[str, Computation], name: str, times: int) -> Ite
             if trips is None:
                 raise ValueError(f"{one.name} is a loop of unknown length")
             yield from _kernels(computations, _called(one, "body"), times * trips)
+        elif one.op in ("call", "conditional") or one.op.endswith(("-start", "-done", "-update")):
+            raise ValueError(f"{one.name}: what a {one.op} costs is not known here")
         elif one.op not in _FREE:
             source = re.search(r'op_name="([^"]*)"', one.rest)
             read, written = _traffic_of(one, computation, computations)
@@ -253,7 +258,7 @@ def _read(name: str, whole: int, users: dict[str, list[tuple[Instruction, int]]]
         if user.op in ("gather", "dynamic-slice", "slice") and place == 0:
             total += bytes_of(user.type)
         elif user.op in _VIEWS:
-            total += _read(user.name, whole, users)
+            total += whole if user.root else _read(user.name, whole, users)
         elif user.op not in ("scatter", "dynamic-update-slice") or place != 0:
             return whole
     return min(total, whole)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,14 +115,17 @@ def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dic
     """Train with the command, or go on with what is in ``folder`` -> the finished run's summary.
 
     Raises:
-      SystemExit: the run that is there has another config.
+      SystemExit: the run that is there has another config, or training ends with a code that is not 0.
     """
+    import jax
+
     from purejaxdqn.host.configs import CONFIG_FILE, read_config
 
     begun = folder / CONFIG_FILE
     options = [option for config in configs for option in ("--config", config)]
     how = [*options, *overrides, "--quiet", "--out", str(folder)]
     if begun.exists():
+        jax.config.update("jax_platforms", "cpu")  # checking starts JAX, and here it would take a GPU's memory
         if read_config((str(begun),), ()).checked() != read_config(configs, overrides).checked():
             print(f"error: {folder} has a run of another config; move it away, or name another --out", file=sys.stderr)
             raise SystemExit(2)
@@ -129,8 +133,28 @@ def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dic
     summary = folder / "summary.json"
     if not summary.exists():
         print(" ".join(how), file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "purejaxdqn.train", *how], cwd=ROOT, check=True)
+        run_to_its_end([sys.executable, "-m", "purejaxdqn.train", *how])
     return dict(json.loads(summary.read_text(encoding="utf-8")))
+
+
+def run_to_its_end(command: Sequence[str]) -> None:
+    """Run a command that may take its time to stop, as training does: SIGINT and SIGTERM are its own to answer.
+
+    Raises:
+      SystemExit: with its exit code, if that is not 0.
+    """
+    # In a session of its own, so that a signal to all processes of this one does not reach it twice: at a second one
+    # training stops without a checkpoint.
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: process.send_signal(number)) for number in numbers]
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
 
 
 def machine() -> str:

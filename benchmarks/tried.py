@@ -23,6 +23,13 @@ from benchmarks import harness
 STEPS = {1: 101_000, 8: 31_000}
 """Of a seed, by the number of seeds."""
 QUICK_STEPS = 21_000
+MINATAR = (
+    "env={id: Breakout-MinAtar, num_envs: 4}",
+    "network={torso: minatar_cnn, hidden: [128]}",
+    "replay.batch_size=32",
+    "schedule.train_every=4",
+)
+"""A larger network than CartPole's."""
 
 
 class Variant(NamedTuple):
@@ -414,9 +421,7 @@ VARIANTS: dict[str, Variant] = {
     "double DQN, observations concatenated": Variant(concatenated_observations, overrides=("bootstrap.kind=double",)),
     "products of bfloat16 numbers": Variant(bfloat16_products),
     "gradient norm by dot products": Variant(norm_by_dot_products),
-    "gradient norm as one sum, 256-256": Variant(
-        norm_as_one_sum, overrides=("network.hidden=[256,256]",), shipped="contrary"
-    ),
+    "MinAtar, gradient norm as one sum": Variant(norm_as_one_sum, overrides=MINATAR, shipped="contrary"),
     "Adam's corrections in its rate": Variant(folded_adam),
     "taken action by a mask": Variant(action_by_mask),
     "512-bit vectors preferred": Variant(env={"XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"}),

@@ -76,6 +76,20 @@ def test_an_operand_that_is_also_read_whole_counts_whole():
     assert iteration(whole, 50)[1].read == 100 * 4 * 4 + 8 * 4
 
 
+def test_what_is_only_turned_round_is_read_nonetheless():
+    turned = "ROOT %turned.1 = f32[4,100]{0,1} transpose(%bitcast.1), dimensions={1,0}"
+    module = MODULE.replace("ROOT %tuple.1 = (f32[8,4]{1,0}, pred[8]{0}) tuple(%gather.1, %less.1)", turned)
+    assert iteration(module, 50)[1][1:3] == (100 * 4 * 4 + 8 * 4, 100 * 4 * 4)
+
+
+@pytest.mark.parametrize("op", ["conditional", "call", "copy-start"])
+def test_what_is_not_understood_is_not_counted(op):
+    with pytest.raises(ValueError, match=rf"copy\.1: what a {op} costs is not known"):
+        iteration(MODULE.replace("s32[] copy(%i.2)", f"s32[] {op}(%i.2)"), 50)
+    with pytest.raises(ValueError, match="not an instruction"):
+        iteration(MODULE.replace("%double.1 = ", "%double.1 "), 50)
+
+
 @pytest.mark.parametrize(
     ("kind", "size"), [("f32[]", 4), ("pred[3,5]{1,0}", 15), ("(s32[2]{0}, bf16[4]{0}, u64[])", 8 + 8 + 8)]
 )

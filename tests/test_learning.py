@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import sys
 
 import numpy as np
@@ -78,7 +79,7 @@ def keep_run(folder, configs, overrides, summary):
 
 
 def test_a_run_that_is_kept_is_taken_only_for_its_own_config(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(harness.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(harness, "run_to_its_end", lambda _: pytest.fail("trained again"))
     keep_run(tmp_path, ("catch",), ("seed=1",), {"iqm": 1.0})
     assert harness.train(("catch",), ("seed=1",), tmp_path) == {"iqm": 1.0}
     with pytest.raises(SystemExit) as stopped:
@@ -90,11 +91,11 @@ def test_a_run_that_is_kept_is_taken_only_for_its_own_config(tmp_path, monkeypat
 def test_a_run_that_is_not_there_is_trained_by_the_command(tmp_path, monkeypatch):
     called = []
 
-    def run(line, *, cwd, check):
+    def run(line):
         called.append(line)
         keep_run(tmp_path, ("catch", "n_step"), ("seed=1",), {"iqm": 2.0})
 
-    monkeypatch.setattr(harness.subprocess, "run", run)
+    monkeypatch.setattr(harness, "run_to_its_end", run)
     assert harness.train(("catch", "n_step"), ("seed=1",), tmp_path) == {"iqm": 2.0}
     options = ["--config", "catch", "--config", "n_step", "seed=1", "--quiet", "--out", str(tmp_path)]
     assert called == [[sys.executable, "-m", "purejaxdqn.train", *options]]
@@ -105,16 +106,46 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
     keep_run(tmp_path, ("catch",), ("seed=1",), {"iqm": 2.0})
     (tmp_path / "summary.json").unlink()
 
-    def run(line, *, cwd, check):
+    def run(line):
         called.append(line[3:])
         keep_run(tmp_path, ("catch",), ("seed=1",), {"iqm": 2.0})
 
-    monkeypatch.setattr(harness.subprocess, "run", run)
+    monkeypatch.setattr(harness, "run_to_its_end", run)
     with pytest.raises(SystemExit):
         harness.train(("catch",), ("seed=2",), tmp_path)
     assert called == []
     assert harness.train(("catch",), ("seed=1",), tmp_path) == {"iqm": 2.0}
     assert called == [["--resume", str(tmp_path), "--quiet"]]
+
+
+SIGNALS_ITS_PARENT = """
+import os, pathlib, signal, sys
+
+def stop(*_):
+    with pathlib.Path(sys.argv[1]).open("a") as file:
+        file.write("checkpoint")
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, stop)
+os.kill(os.getppid(), signal.SIGTERM)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_signal_is_passed_on_and_its_effect_waited_for(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        harness.run_to_its_end([sys.executable, "-c", SIGNALS_ITS_PARENT, str(tmp_path / "file")])
+    assert stopped.value.code == 143
+    assert (tmp_path / "file").read_text() == "checkpoint"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_its_code():
+    harness.run_to_its_end([sys.executable, "-c", ""])
+    with pytest.raises(SystemExit, match="2"):
+        harness.run_to_its_end([sys.executable, "-c", "raise SystemExit(2)"])
 
 
 def test_runs_are_kept_where_a_directory_is_named(tmp_path):

@@ -177,6 +177,11 @@ def test_the_norm_of_a_gradient_of_any_size_is_euclidean(shape):
     np.testing.assert_allclose(global_norm(tree), wanted, rtol=1e-6)
 
 
+def test_the_norm_of_a_large_gradient_is_no_long_sum():
+    sums = [one for one in jax.make_jaxpr(global_norm)(jnp.ones((128, 130))).eqns if one.primitive.name == "reduce_sum"]
+    assert [one.invars[0].aval.size for one in sums] == [128 * 130 / 32]
+
+
 @pytest.mark.parametrize("tau", [1.0, 0.25])
 def test_a_sync_moves_the_target_by_tau(tau):
     config, agent = _agent(f"schedule.tau={tau}")

@@ -193,12 +193,12 @@ def global_norm(tree: Params) -> Array:
 
 
 def _norms_of_parts(x: Array) -> Array:
-    """Norms whose own norm is that of ``x``, of parts with up to 32 entries.
+    """Norms whose own norm is that of ``x``, of parts with up to 32 entries each.
 
     A large gradient comes of a large product, and a program with one does without the library whose sums are fast
     (``compile_lowered``). XLA's own add one number after the other, unless many short ones stand beside each other.
     """
-    pieces = x.reshape(math.gcd(x.shape[0], 32), -1)
+    pieces = x.reshape(math.gcd(x.size, 32), -1)
     return jnp.sqrt(functools.reduce(jnp.add, jnp.square(pieces)))
 
 

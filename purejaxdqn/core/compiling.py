@@ -20,8 +20,8 @@ WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": ""}
 APART = {"xla_gpu_dot_merger_threshold_mb": 0}
 """Options for a GPU: products that share a matrix stay apart.
 
-XLA would make one of acting's and learning's, and write activations out once more to join them: a fifth of all that
-an iteration moves through memory (``benchmarks/gpu_program.py``)."""
+XLA would make one of acting's and learning's, and write activations out once more to join them: on CartPole up to a
+fifth of all that an iteration moves through memory (``benchmarks/gpu_program.py``)."""
 
 
 class Lowered(NamedTuple):
