@@ -68,7 +68,12 @@ def main() -> None:
     arguments = parser.parse_args()
     devices = described_devices()
     if arguments.kernels:
-        config, program = read_config(tuple(arguments.kernels.split("+")), arguments.seeds)
+        from purejaxdqn.host.configs import ConfigError
+
+        try:
+            config, program = read_config(tuple(arguments.kernels.split("+")), arguments.seeds)
+        except ConfigError as error:
+            parser.error(str(error))
         kernels = iteration(compile_epoch(config, program, devices).as_text(), program.plan.iterations)
         for one in sorted(kernels, key=lambda one: -one.times * (one.read + one.written)):
             times = f"{one.times} x " if one.times > 1 else ""
