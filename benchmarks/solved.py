@@ -246,26 +246,29 @@ def read_curves() -> dict[str, list[list[Point]]]:
 def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """Greedy return against seconds since the process started: ``results/solved_curves.png``.
 
-    A curve is that of the seed with the median time; a dot is where a seed was solved.
+    A curve is that of the seed with the median time; a dot is where a seed was solved. Ours are blue.
     """
     from matplotlib.ticker import NullFormatter
 
-    from purejaxdqn.host.pictures import STYLE, plt
+    from purejaxdqn.host.pictures import EVALUATION, STYLE, plt
 
+    others, dashes = iter(["C1", "C2", "C3", "C4", "C5"]), iter(["-", "--", ":"])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.0, 3.6), layout="constrained")
-        for place, (name, found) in enumerate(curves.items()):
+        for name, found in curves.items():
             by_time = sorted(found, key=lambda curve: curve[-1].seconds)
             middle = by_time[len(by_time) // 2]
             seconds, values = [point.seconds for point in middle], [point.greedy_return for point in middle]
             ours = name.startswith("purejaxdqn")
-            axes.plot(seconds, values, color=f"C{place}", linewidth=2 if ours else 1, label=name, zorder=2 + ours)
+            color, style = (EVALUATION, next(dashes)) if ours else (next(others), "-")
+            width = 2.5 if ours else 1
+            axes.plot(seconds, values, color=color, linestyle=style, linewidth=width, label=name, zorder=2 + ours)
             ends = [curve[-1] for curve in found if curve[-1].greedy_return >= SOLVED]
             axes.plot(
                 [end.seconds for end in ends],
                 [end.greedy_return for end in ends],
                 "o",
-                color=f"C{place}",
+                color=color,
                 markersize=4,
             )
         axes.axhline(SOLVED, color="0.6", linestyle="--", linewidth=1)
