@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import gpu, harness
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,6 +32,23 @@ def test_pins_are_names_and_versions():
         lines = (ROOT / "benchmarks" / "baselines" / f"{name}.txt").read_text().splitlines()
         assert lines
         assert all(line.count("==") == 1 and " " not in line and "/" not in line for line in lines)
+
+
+@pytest.mark.parametrize(("gain", "asked_of"), [(1.5, "8 seeds, precision default"), (0.9, "8 seeds")])
+def test_the_best_number_of_seeds_is_measured_again_with_faster_products(monkeypatch, gain, asked_of):
+    rates = {"num_seeds=1": 1e6, "num_seeds=8": 3e6, "num_seeds=64": 2e6}
+
+    def reply(task):
+        seeds, *precision = task["overrides"]
+        assert precision in ([], ["precision=default"])
+        return {"rate": rates[seeds] * (gain if precision else 1.0), "compile_seconds": 1.0, "peak": 1e9}
+
+    monkeypatch.setattr(harness, "start", lambda module, task: reply(task))
+    report = gpu.Report(seconds=60.0)
+    report.ask = lambda what, process: process()
+    gpu.scale(report, gpu.FULL._replace(seeds=(1, 8, 64)))
+    assert [row["what"] for row in report.rows] == ["1 seeds", "8 seeds", "64 seeds", "8 seeds, precision default"]
+    assert [row["what"] for row in report.rows if row["asked"]] == [asked_of]
 
 
 @pytest.mark.slow
