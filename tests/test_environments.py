@@ -145,6 +145,18 @@ def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sti
     assert returns.shape == (3,)
 
 
+@pytest.mark.parametrize(("env_id", "any_chance"), [("SpaceInvaders-MinAtar", False), ("Breakout-MinAtar", True)])
+def test_space_invaders_has_no_chance_in_it(env_id, any_chance):
+    """`benchmarks/README.md` says so: a hundred greedy episodes of it are one. A key that is split decides nothing."""
+    env, params = gymnax.make(env_id)
+
+    def play(key):
+        _, state = env.reset(key, params)
+        return env.step(key, state, jnp.int32(0), params)
+
+    assert ("random_bits" in str(jax.make_jaxpr(play)(jax.random.key(0)))) == any_chance
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("env_id", DISCRETE)
 def test_greedy_evaluation_of_every_environment_ends(env_id):
