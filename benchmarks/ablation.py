@@ -59,7 +59,13 @@ SETTINGS: dict[str, Setting] = {
     "Catch": Setting("catch", (), (1.0, 0.05)),
 }
 MINATAR: dict[str, Setting] = {
-    name.title().replace("_", ""): Setting(f"minatar/{name}", ("reward.scale=0.1",), (1.0, 0.1))
+    name.title().replace("_", ""): Setting(
+        f"minatar/{name}",
+        ("reward.scale=0.1",),
+        (1.0, 0.1),
+        below="{gamma: 0.99, n_step: 1, bootstrap: {kind: greedy}, optimizer: {learning_rate: 2.5e-4},"
+        " exploration: {end: 0.1}, schedule: {tau: 1.0}}",
+    )
     for name in ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 }
 
@@ -135,7 +141,7 @@ def layers(setting: Setting, variant: Variant, folder: Path) -> list[str]:
     plain = [setting.config]
     if setting.below:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"plain_{setting.config}.yaml"
+        path = folder / f"plain_{setting.config.replace('/', '_')}.yaml"
         path.write_text(setting.below + "\n", encoding="utf-8")
         plain.append(str(path))
     return [*plain, *variant.presets]

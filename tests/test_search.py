@@ -390,6 +390,6 @@ def test_every_shipped_space_names_keys_that_exist_and_few_programs():
     for name, path in found.items():
         space = read_space(name)
         static = [values for values in space.values() if isinstance(values, Choices)]
-        assert np.prod([len(values.values) for values in static]) <= 4
+        assert np.prod([len(values.values) for values in static]) <= 12
         text = yaml.safe_load(path.read_text())
         assert set(text) == set(space)
