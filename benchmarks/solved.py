@@ -10,6 +10,7 @@ settings of their own where they are shipped (ours in `cartpole.yaml`, Stable-Ba
 """
 
 import csv
+import itertools
 import json
 import os
 import statistics
@@ -252,7 +253,7 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
 
     from purejaxdqn.host.pictures import EVALUATION, STYLE, plt
 
-    others, dashes = iter(["C1", "C2", "C3", "C4", "C5"]), iter(["-", "--", ":"])
+    others, dashes = itertools.count(1), itertools.cycle(["-", "--", ":"])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.0, 3.6), layout="constrained")
         for name, found in curves.items():
@@ -260,7 +261,7 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
             middle = by_time[len(by_time) // 2]
             seconds, values = [point.seconds for point in middle], [point.greedy_return for point in middle]
             ours = name.startswith("purejaxdqn")
-            color, style = (EVALUATION, next(dashes)) if ours else (next(others), "-")
+            color, style = (EVALUATION, next(dashes)) if ours else (f"C{next(others)}", "-")
             width = 2.5 if ours else 1
             axes.plot(seconds, values, color=color, linestyle=style, linewidth=width, label=name, zorder=2 + ours)
             ends = [curve[-1] for curve in found if curve[-1].greedy_return >= SOLVED]
