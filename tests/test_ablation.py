@@ -35,6 +35,17 @@ def test_acrobots_plain_dqn_is_not_what_is_shipped(tmp_path):
     assert (plain["schedule"]["target_every"], plain["schedule"]["gradient_steps"]) == (500, 1)
 
 
+def test_minatars_plain_dqn_is_the_same_in_every_game(tmp_path):
+    """Whatever its config is tuned to."""
+    plain = [
+        config_of(setting, ablation.variants(setting)["DQN"], 1_000_000, tmp_path)
+        for setting in ablation.MINATAR.values()
+    ]
+    assert len({one["env"].pop("id") for one in plain}) == 5
+    assert all(one == plain[0] for one in plain)
+    assert (plain[0]["gamma"], plain[0]["schedule"]["tau"], plain[0]["optimizer"]["learning_rate"]) == (0.99, 1, 2.5e-4)
+
+
 def changed(one, other):
     return {key for key in one if one[key] != other[key]}
 
