@@ -63,7 +63,7 @@ MINATAR: dict[str, Setting] = {
         f"minatar/{name}",
         ("reward.scale=0.1",),
         (1.0, 0.1),
-        below="{gamma: 0.99, n_step: 1, bootstrap: {kind: greedy}, optimizer: {learning_rate: 2.5e-4},"
+        below="{gamma: 0.99, n_step: 1, bootstrap: {kind: greedy}, optimizer: {learning_rate: 2.5e-4, anneal: false},"
         " exploration: {end: 0.1}, schedule: {tau: 1.0}}",
     )
     for name in ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
