@@ -131,6 +131,8 @@ def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
     best = max(table(folder), key=lambda row: float(row["value"]))
     assert retest["value"] == float(best["value"])
     assert config.optimizer.learning_rate == float(best["optimizer.learning_rate"])
+    assert retest["params"]["optimizer.learning_rate"] == config.optimizer.learning_rate
+    assert retest["params"]["network.hidden"] == list(config.network.hidden)  # a choice, and no text of one
     keys = jnp.stack([run_key(np.uint32(1), np.uint32(k)) for k in range(3)])
     result = run_many(config, config.hparams(), keys)
     np.testing.assert_array_equal(

@@ -5,6 +5,8 @@ import json
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -241,11 +243,13 @@ def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequ
     """Write ``best_retest.json``: the best trial on fresh seeds."""
     finals = np.array([result.final_eval_return for result in results])
     areas = np.array([result.auc for result in results])
+    plain = config.model_dump(mode="json")
     retest = {
         "trial": trial.number,
         "value": trial.value,
-        "params": trial.params,
-        "config": config.model_dump(mode="json"),
+        # from the config, since the study has a choice as text: "false" is no JSON for false
+        "params": {key: reduce(getitem, key.split("."), plain) for key in trial.params},
+        "config": plain,
         "final_eval_return": [_number(value) for value in finals],
         "iqm": _number(iqm(finals)),
         "iqm_ci95": list(iqm_interval(finals) or ()) or None,
