@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import sys
 
@@ -40,6 +41,20 @@ def test_a_header_with_a_search_and_no_seed_is_no_licence():
     assert learning.searched_seeds("# text\n# search: trials=3 seed=5 seeds=4\n# search: seed=9\n") == [5, 9]
     with pytest.raises(SystemExit, match="without its seed"):
         learning.searched_seeds("# search: seeds=4 trials=3\n")
+
+
+def test_every_environments_config_names_its_search_and_the_search_its_space():
+    configs = harness.ROOT / "configs"
+    without = set()
+    for path in (*configs.glob("*.yaml"), *configs.glob("minatar/*.yaml")):
+        text = path.read_text()
+        if "\nenv: " not in text:
+            continue  # an algorithm's
+        if not learning.searched_seeds(text):
+            without.add(path.stem)
+        assert all((configs / f"{space}.yaml").is_file() for space in re.findall(r"^# search: space=(\S+)", text, re.M))
+    # CleanRL's, by hand, and two where every policy is as good as another
+    assert without == {"cartpole_cleanrl", "cartpole", "memory_chain", "simple_bandit"}
 
 
 def lines_of(name: str, environment: str, scores: list[float]) -> list[dict]:
