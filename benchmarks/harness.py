@@ -18,7 +18,6 @@ from benchmarks.pictures import PICTURES, RESULTS, draw
 
 ROOT = Path(__file__).parents[1]
 
-# So that a setting in the caller's shell does not decide a comparison.
 _UNSET = ("NPROC", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS")
 
 
@@ -26,14 +25,18 @@ def start(
     module: str, task: Mapping[str, Any], *, env: Mapping[str, str] | None = None, python: str = sys.executable
 ) -> subprocess.Popen[str]:
     """Start ``python -m module --worker TASK`` in a process of its own."""
-    clean = {name: value for name, value in os.environ.items() if name not in _UNSET}
     return subprocess.Popen(
         [python, "-m", module, "--worker", json.dumps(task)],
         cwd=ROOT,
-        env={**clean, **(env or {})},
+        env={**clean_environment(), **(env or {})},
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would decide a comparison from the caller's shell."""
+    return {name: value for name, value in os.environ.items() if name not in _UNSET}
 
 
 def answer(process: subprocess.Popen[str], *, timeout: float | None = None) -> dict[str, Any]:
@@ -158,13 +161,16 @@ def run_to_its_end(command: Sequence[str]) -> None:
 
 
 def machine() -> str:
-    """The processor's name and how many cores this process may use."""
+    """The processor's name, its family and model where they are known, and how many cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0] if names else name
+        lines = [line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line]
+        about = {key.strip(): value.strip() for key, value in lines}
+        name = about.get("model name", name)
+        if {"cpu family", "model"} <= about.keys():  # a virtual machine's name says little
+            name += f" (family {about['cpu family']}, model {about['model']})"
     return f"{name}, {cores} cores"
 
 

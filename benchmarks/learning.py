@@ -18,6 +18,7 @@ with N + 1. A row that would use either is refused.
 
 import argparse
 import csv
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -60,11 +61,6 @@ class Row(NamedTuple):
     overrides: tuple[str, ...] = ()
     gpu: bool = False  # too long for a CPU: not among --all
     note: str = ""
-
-    @property
-    def preset(self) -> str:
-        """What is laid over the environment's config."""
-        return "+".join(self.configs[1:]) or "dqn"
 
 
 _MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
@@ -199,7 +195,7 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
         {
             "row": name,
             "environment": summary["env_id"],
-            "preset": row.preset,
+            "preset": members_of(row),
             "seed": k,
             "env_steps": summary["total_timesteps"],
             "final_eval_return": summary["final_eval_return"][k],
@@ -265,7 +261,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     row = ROWS[name]
     scores = np.array([float(one[row.column]) for one in lines])
     interval = iqm_interval(scores) or (np.nan, np.nan)
-    asked = wanted(row, lines[0]["environment"])
+    asked = wanted(name)
     best = best_return_of(lines[0]["environment"], **kwargs_of(row))
     missing = f"{len(scores)} of {row.seeds} seeds so far" if len(scores) < row.seeds else ""
     if row.on_seeds:
@@ -278,6 +274,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     solved = sorted(int(one["first_solved_step"]) for one in lines if one["first_solved_step"] not in ("", None))
     return {
         "row": name,
+        "agent": members_of(row),
         "steps": f"{int(lines[0]['env_steps']):,}",
         "seeds": len(scores),
         "IQM": f"{iqm(scores):.4g}",
@@ -285,6 +282,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "lowest seed": f"{scores.min():.4g}",
         "seeds that reach it": found,
         "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",
+        "random policy": "-" if best is None and row.asked != "random" else f"{random_policy(name)[0]:.3g}",
         "best possible": "-" if best is None else f"{best:.4g}",
         "asked": wish,
         "reached": "-" if asked is None else "open" if missing else "yes" if met else "no",
@@ -294,20 +292,47 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def wanted(row: Row, env_id: str) -> float | None:
+def wanted(name: str) -> float | None:
     """The number that a row asks for."""
+    row = ROWS[name]
     match row.asked:
         case "best":
-            best = best_return_of(env_id, **kwargs_of(row))
+            best = best_return_of(read_environment(name), **kwargs_of(row))
             assert best is not None
             return 0.9 * best
         case "random":
-            mean, error = mean_and_error(random_returns(env_id, episodes=1_000, **kwargs_of(row)))
+            mean, error = random_policy(name)
             return mean + 10 * error
         case str():
             raise ValueError(f"no row can ask for {row.asked!r}")
         case _:
             return row.asked
+
+
+@functools.cache
+def random_policy(name: str) -> tuple[float, float]:
+    """Mean return of uniformly random actions in a row's environment, and its standard error."""
+    return mean_and_error(random_returns(read_environment(name), episodes=1_000, **kwargs_of(ROWS[name])))
+
+
+def members_of(row: Row) -> str:
+    """What the row's agent has of the family, by the names of the presets; ``dqn`` if nothing."""
+    from purejaxdqn.host.configs import read_config
+
+    config = read_config(row.configs, row.overrides).config
+    chosen = {
+        "double_dqn": config.bootstrap.kind == "double",
+        "munchausen": config.bootstrap.kind == "munchausen",
+        "dueling": config.network.dueling,
+        "n_step": config.n_step > 1,
+        "per": config.replay.kind == "prioritised",
+        "noisy": config.network.noisy,
+        "c51": config.distribution.kind == "categorical",
+        "qr_dqn": config.distribution.kind == "quantile",
+        "iqn": config.distribution.kind == "iqn",
+        "fqf": config.distribution.kind == "fqf",
+    }
+    return " + ".join(name for name, has in chosen.items() if has) or "dqn"
 
 
 def kwargs_of(row: Row) -> dict[str, Any]:
@@ -328,7 +353,7 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
         low, high = iqm_interval(scores) or (np.nan, np.nan)
         axes.plot(scores, np.linspace(-0.3, 0.3, len(scores)), "o", color=EVALUATION, alpha=0.45, markersize=3)
         axes.plot([low, high], [0, 0], color=TRAINING, linewidth=3)
-        asked = wanted(ROWS[name], mine[0]["environment"])
+        asked = wanted(name)
         if asked is not None:
             axes.axvline(asked, color=SOLVED, linestyle="--", linewidth=1)
         axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
@@ -347,7 +372,7 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
         steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
         axes.fill_between(steps / 1000, low, high, color=EVALUATION, alpha=0.25, linewidth=0)
         axes.plot(steps / 1000, middle, color=EVALUATION, linewidth=1.2)
-        asked = wanted(ROWS[name], read_environment(name))
+        asked = wanted(name)
         if asked is not None and ROWS[name].column == "final_eval_return":
             axes.axhline(asked, color=SOLVED, linestyle="--", linewidth=1)
         axes.set(title=name, xlabel="thousand steps")

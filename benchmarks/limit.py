@@ -3,7 +3,8 @@
 One thread, CartPole in CleanRL's setting. First table: FLOPs and bytes of a gradient step by the compiler's count, and
 the time of its matrix products alone, by NumPy and by XLA, beside the whole step. Second: the rates of products of
 these very sizes and of large ones. Third: microseconds of an iteration (10 environment steps, one update) by part, each
-part scanned by itself; what is left of the whole is evaluation and the seams.
+part scanned by itself; what is left of the whole is evaluation and the seams. Fourth: an update whose batch two cores
+share, with and without the exchange that this needs.
 
 On an accelerator all of it is vmapped over many seeds, times are those of all seeds together, and NumPy stays out.
 
@@ -23,6 +24,8 @@ from benchmarks import harness
 
 SIZES = (4, 120, 84, 2)
 BATCH = 128
+UPDATES_A_CALL = 1_000
+"""Of which ``xla_products`` times one."""
 LARGE = 2048
 LARGE_ON_ACCELERATOR = 8192
 
@@ -33,7 +36,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=harness.positive, default=1, help="vmapped, on an accelerator")
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(measure(**arguments.worker)))
+        task = measure_sharing if arguments.worker.pop("sharing", False) else measure
+        print(json.dumps(task(**arguments.worker)))
         return
     rounds = 1 if arguments.quick else arguments.rounds
     if arguments.seeds > 1 and not arguments.accelerator:
@@ -41,6 +45,9 @@ def main() -> None:
     env = {} if arguments.accelerator else {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     seeds = arguments.seeds if arguments.accelerator else None
     found = harness.answer(harness.start(__spec__.name, {"rounds": rounds, "seeds": seeds}, env=env))
+    if not arguments.accelerator:
+        two = {**env, "JAX_NUM_CPU_DEVICES": "2"}
+        found |= harness.answer(harness.start(__spec__.name, {"sharing": True, "rounds": rounds}, env=two))
     where = f"accelerator, {seeds} seeds" if seeds else "one thread"
     print(f"{harness.machine()}, {where}; medians of {rounds} rounds in turn\n")
     for name, rows in found.items():
@@ -121,6 +128,67 @@ def measure(*, rounds: int, seeds: int | None, large: int | None = None) -> dict
     return {"step": step, "products": rates, "parts": by_part}
 
 
+def measure_sharing(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """The fourth table: would one seed gain if two cores, a device each, took half of every batch?
+
+    What they exchange here is the mean of the updated parameters: as many bytes as gradients, as often.
+    """
+    import jax
+    from jax.flatten_util import ravel_pytree
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from benchmarks.family import make_batches
+    from purejaxdqn import load_config
+    from purejaxdqn.core.loop import make_program
+
+    config, length = load_config("cartpole_cleanrl", ("total_timesteps=30_000",)), 1_000
+    hparams, program = config.hparams(), make_program(config)
+    learner = jax.jit(program.init)(hparams, jax.random.key(0)).learner
+    inputs = make_batches(config, program.env, steps=length), jax.random.split(jax.random.key(1), length)
+
+    def compiled(cores: int, exchange: bool) -> Callable[[], Any]:
+        share = BATCH // cores
+
+        def body(learner: Any, xs: Any) -> Any:
+            batch, key = xs
+            learner = program.agent.update(hparams, learner, batch, key, jax.numpy.int32(30_000))[0]
+            if exchange:
+                vector, unravel = ravel_pytree(learner.online)
+                learner = learner._replace(online=unravel(jax.lax.pmean(vector, "core")))
+            return learner, None
+
+        def updates(learner: Any, batches: Any, keys: Any) -> Any:
+            start = jax.lax.axis_index("core") * share
+            mine = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, share, axis=1), batches)
+            return jax.lax.scan(body, learner, (mine, keys))[0]
+
+        mesh, all_of_it = Mesh(jax.devices()[:cores], ("core",)), PartitionSpec()
+        run = jax.jit(jax.shard_map(updates, mesh=mesh, in_specs=all_of_it, out_specs=all_of_it, check_vma=False))
+        arguments = jax.device_put((learner, *inputs), NamedSharding(mesh, all_of_it))
+        jax.block_until_ready(run(*arguments))
+        return lambda: jax.block_until_ready(run(*arguments))
+
+    ways = {
+        "one core": compiled(1, exchange=False),
+        "half of it each, no exchange": compiled(2, exchange=False),
+        "half of it each, and an exchange": compiled(2, exchange=True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[name].append((time.perf_counter() - start) / length)
+    rows = []
+    for name, found in times.items():
+        ratios = [one / other for one, other in zip(times["one core"], found, strict=True)]
+        microseconds = 1e6 * statistics.median(found)
+        rows.append(
+            {"a batch on": name, "microseconds an update": microseconds, "faster by": statistics.median(ratios)}
+        )
+    return {"sharing": rows}
+
+
 def shapes() -> list[tuple[int, int, int]]:
     """The matrix products of an update, (m, k, n): two forward passes, weights' gradients, inputs' but the first's."""
     layers = list(itertools.pairwise(SIZES))
@@ -179,7 +247,7 @@ def xla_products(copies: int) -> Callable[[], float]:
         return tuple(grads)
 
     arrays = (jax.random.normal(keys[-1], (SIZES[0], BATCH)), *weights, *targets)
-    return scanned(lambda arrays, _: (chained(products, arrays), None), arrays, 1_000, copies=copies)
+    return scanned(lambda arrays, _: (chained(products, arrays), None), arrays, UPDATES_A_CALL, copies=copies)
 
 
 def chained(function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...]) -> tuple[Any, ...]:

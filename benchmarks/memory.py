@@ -4,7 +4,7 @@ The sum is the buffers and the rest of the state of all runs, and the temporarie
 not grow with the number of runs. Several runs of one device follow each other, and the one under way works on a
 copy of its own state: one more state per device, whatever the number of runs.
 
-    python -m benchmarks.memory            about 2 minutes
+    python -m benchmarks.memory            about a minute
     python -m benchmarks.memory --quick    under a minute
 """
 

@@ -8,9 +8,12 @@ in a process of its own, in turn:
 - JAX loop: the same Python loop with a jitted update (`baselines/jax_dqn.py`);
 - rejax's DQN, told to do the same work, seeds vmapped (`baselines/rejax_dqn.py`);
 - scan and cond: the plain pure-JAX DQN of the usual kind, seeds vmapped, XLA's own threads (`baselines/scan_dqn.py`);
-- purejaxdqn: this project as its command runs it, evaluation included, which none of the others makes.
+- purejaxdqn: this project as its command runs it, evaluation included, which none of the others makes;
+- products alone: no agent, only the matrix products of an update in float32, one after another, for every ten steps. No
+  agent that makes them can be faster on these cores, whatever it does about the rest (`limit.py` has them by size).
 
-Compiling stands apart. Of many seeds, those of a Python loop run one process a core, one thread each. PyTorch with
+Compiling stands apart. For eight seeds a Python loop has a process on every core, one thread each, and what counts is
+the sum of their rates; the products likewise. PyTorch with
 Stable-Baselines3, and rejax, have virtual environments of their own, which the script makes when first run. How long
 each takes until its agent is solved is `solved.py`'s question.
 
@@ -33,6 +36,7 @@ from benchmarks.baselines.venvs import interpreter
 
 SEEDS = (1, 8)
 WARMUP = 1_000
+PRODUCTS = "products alone"
 
 
 class Contender(NamedTuple):
@@ -56,6 +60,7 @@ CONTENDERS = {
     "rejax": Contender(51_000, venv="rejax"),
     "scan and cond": Contender(101_000, {1: 1.8, 8: 3.0}),
     "purejaxdqn": Contender(251_000),
+    PRODUCTS: Contender(251_000, loop=True),
 }
 
 
@@ -67,7 +72,8 @@ def main() -> None:
         print(json.dumps(measure(**arguments.worker)))
         return
     if arguments.check:
-        rows = [{"contender": name, "last returns": run(name, 1, 200_000)["last_return"]} for name in CONTENDERS]
+        agents = [name for name in CONTENDERS if name != PRODUCTS]
+        rows = [{"contender": name, "last returns": run(name, 1, 200_000)["last_return"]} for name in agents]
         print(harness.table(rows))
         return
     rounds, counts = (1, SEEDS[:1]) if arguments.quick else (arguments.rounds, SEEDS)
@@ -87,11 +93,13 @@ def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
             steps = WARMUP + (CONTENDERS[name].steps - WARMUP) // fewer // 500 * 500
             replies.append(run(name, seeds, steps))
             print(f"{name}, {seeds} seeds: {replies[-1]['rate']:,.0f}", file=sys.stderr, flush=True)
-    mine = [reply["rate"] for reply in found["purejaxdqn"]]
+    rates_of = {name: [reply["rate"] for reply in replies] for name, replies in found.items()}
     rows = []
     for name, replies in found.items():
-        rates = [reply["rate"] for reply in replies]
-        ratios = [one / other for one, other in zip(mine, rates, strict=True)]
+        rates = rates_of[name]
+        ratios, limits = (
+            [one / other for one, other in zip(rates_of[fast], rates, strict=True)] for fast in ("purejaxdqn", PRODUCTS)
+        )
         rows.append(
             {
                 "contender": name,
@@ -103,6 +111,7 @@ def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
                 "purejaxdqn is faster by": statistics.median(ratios),
                 "at least by": min(ratios),
                 "asked": CONTENDERS[name].asked.get(seeds, ""),
+                "products alone are faster by": statistics.median(limits),
             }
         )
     return rows
@@ -112,7 +121,7 @@ def run(name: str, seeds: int, steps: int) -> dict[str, Any]:
     """One contender; seeds of a Python loop keep all cores busy, a process each, and their rates add up."""
     contender = CONTENDERS[name]
     together = min(seeds, len(os.sched_getaffinity(0))) if contender.loop else 1
-    env = {"NPROC": "1"} if name == "JAX loop" else {}
+    env = {"NPROC": "1"} if name in ("JAX loop", PRODUCTS) else {}
     tasks = [
         {"name": name, "seeds": 1 if contender.loop else seeds, "steps": steps, "seed": seed}
         for seed in range(together)
@@ -145,6 +154,12 @@ def measure(*, name: str, seeds: int, steps: int, seed: int) -> dict[str, Any]:
             from benchmarks.baselines.sb3_dqn import run
 
             return report(setting, run(setting, seed), 0.0)
+        case "products alone":
+            from benchmarks.limit import UPDATES_A_CALL, xla_products
+
+            products = xla_products(1)
+            seconds = statistics.median(products() for _ in range(steps // setting.train_every // UPDATES_A_CALL))
+            return {"rate": setting.train_every / seconds, "compile_seconds": 0.0, "last_return": None}
         case _:
             return measure_loop(name, setting, seed)
 

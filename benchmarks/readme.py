@@ -53,11 +53,14 @@ def block(name: str, columns: Sequence[str] | None = None) -> str:
 
 
 def _value(text: str) -> float | str:
-    """A figure with a point is a measured one."""
+    """A figure with a point is a measured one, to be rounded; one of four digits at most (498.4) stays."""
     try:
-        return float(text) if "." in text or "e" in text else text
+        value = float(text)
     except ValueError:
         return text
+    if "." not in text and "e" not in text:
+        return text
+    return f"{value:.4g}" if sum(map(str.isdigit, text)) <= 4 else value
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def row(name: str, source: tuple[str, list[str]], seeds: int) -> dict[str, objec
     return {
         "runs": f"{name}, {seeds} seeds, {config.total_timesteps:,} steps",
         "device": jax.devices()[0].device_kind,
-        "equal bit for bit": int((alone == batched).sum()),
+        "seeds with the same bits": f"{(alone == batched).sum()} of {seeds}",
         "a score moves by (median)": float(np.median(np.abs(alone - batched))),
         "IQM one after another": float(iqm(alone)),
         "its 95% CI": f"{low:.4g} to {high:.4g}",

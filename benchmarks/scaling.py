@@ -92,6 +92,7 @@ def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) ->
                 "steps a second": statistics.median(rates),
                 "lowest": min(rates),
                 "highest": max(rates),
+                "threads": replies[0]["threads"],
                 "updates a second": statistics.median(reply["updates"] for reply in replies),
                 "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
                 "memory per seed (MB)": replies[0]["state"] / 1e6,
@@ -131,6 +132,7 @@ def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]
     reply = ours(overrides=[*once, *overrides, *lengths], cached=False)
     return {
         "rate": reply["learning_rate"],
+        "threads": reply["chosen"],
         "updates": reply["learning_rate"] * updates_a_step,
         "compile_seconds": reply["compile_seconds"],
         "state": state_bytes([*once, *overrides, *lengths]),
@@ -184,10 +186,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> Path:
             rates.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
             if name in WORK:
                 work = rates.twinx()
-                work.plot(values, [row["GFLOP/s"] for row in mine], "^:", color=SOLVED, markersize=3, label="GFLOP/s")
-                work.set(ylim=(0, None))
+                work.plot(values, [row["GFLOP/s"] for row in mine], "^:", color=SOLVED, markersize=3)
+                work.set(ylim=(0, None), ylabel="GFLOP/s (dotted)")
                 work.grid(visible=False)
-                work.legend(loc="center right")
             memory.plot(values, [row["peak (MB)"] for row in mine], "o-", color=TRAINING, markersize=3, label="peak")
             total = [row["memory per seed (MB)"] * (row["value"] if name == "seeds" else 1) for row in mine]
             memory.plot(values, total, "s--", color=SOLVED, markersize=3, label="state of all seeds")

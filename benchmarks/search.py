@@ -5,7 +5,7 @@ at random, in turn. Each search's best point is tested again on 30 fresh seeds, 
 `cartpole.yaml`, cut to the same steps. What is compared is the area under the curve of greedy evaluations, divided by
 its length.
 
-    python -m benchmarks.search              about 35 minutes on two cores
+    python -m benchmarks.search              about 25 minutes on two cores
     python -m benchmarks.search --quick      a minute: small searches, one repetition
     python -m benchmarks.search --out DIR    keeps the searches, and goes on with what is there
 """

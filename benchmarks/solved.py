@@ -12,7 +12,6 @@ settings of their own where they are shipped (ours in `cartpole.yaml`, Stable-Ba
 import csv
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -121,7 +120,7 @@ def train(contender: Contender, seed: int, cache: Path) -> list[Point]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         compiled = cache if contender.cached else folder / "cache"
-        env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
+        env = harness.clean_environment() | {"JAX_COMPILATION_CACHE_DIR": str(compiled)}
         if contender.config:
             line = [sys.executable, "-m", "purejaxdqn.train", "--config", contender.config, f"seed={seed}", "--quiet"]
             watch = watch_metrics(folder / "run" / "metrics.csv")

@@ -84,8 +84,21 @@ def test_a_row_with_fewer_seeds_than_it_asks_for_stays_open():
 
 
 def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
-    row = learning.ROWS["discounting_chain/dqn"]
-    assert learning.wanted(row, "DiscountingChain-bsuite") == pytest.approx(0.9 * 1.1)
+    assert learning.wanted("discounting_chain/dqn") == pytest.approx(0.9 * 1.1)
+
+
+def test_the_agent_of_a_row_is_named_by_the_presets_that_make_it():
+    presets = ("double_dqn", "munchausen", "dueling", "n_step", "per", "noisy", "c51", "qr_dqn", "iqn", "fqf")
+    for preset in ("dqn", *presets):
+        assert learning.members_of(learning.Row(("cartpole_cleanrl", preset), 1)) == preset
+    rainbow = learning.members_of(learning.Row(("cartpole_cleanrl", "rainbow"), 1))
+    assert rainbow == "double_dqn + dueling + n_step + per + noisy + c51"
+
+
+def test_the_lines_that_are_kept_name_the_agents_of_today():
+    assert {(one["row"], one["preset"]) for one in learning.read()} <= {
+        (name, learning.members_of(row)) for name, row in learning.ROWS.items()
+    }
 
 
 def keep_run(folder, configs, overrides, summary):
