@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -253,10 +254,14 @@ def test_ctrl_c_ends_with_a_line_that_says_how_to_go_on(tmp_path):
     assert rest.splitlines()[-1] == f"stopped by SIGINT; the same command with --out {tmp_path / 'out'} goes on"
 
 
-def test_two_processes_share_a_sweep_and_leave_the_same_table(whole, tmp_path):
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+        return free.getsockname()[1]
+
+
+def test_two_processes_share_a_sweep_and_leave_the_same_table(whole, tmp_path):
+    address = f"localhost:{free_port()}"
     lines = [
         [sys.executable, "-m", "purejaxdqn.sweep", *ARGUMENTS, "--out", str(tmp_path / "out"), "--devices", "2", *who]
         for who in (["--coordinator", address, "--processes", "2", "--process", str(k)] for k in range(2))
@@ -267,6 +272,67 @@ def test_two_processes_share_a_sweep_and_leave_the_same_table(whole, tmp_path):
     for _, err in said:
         assert any(" 6 runs " in line and "on 2 cpu devices" in line for line in err.splitlines())
     assert (tmp_path / "out" / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+
+
+MEETS = """
+import functools, os, signal, sys, time
+import jax
+from purejaxdqn.host.distributed import join_processes
+from purejaxdqn.sweep import parser
+
+jax.config.update("jax_num_cpu_devices", 2)
+patience = {"heartbeat_timeout_seconds": 1, "shutdown_timeout_seconds": 1}
+jax.distributed.initialize = functools.partial(jax.distributed.initialize, **patience)
+number, count = join_processes(parser().parse_args(["--out", "out", *sys.argv[2:]]))
+print(number, count, len(jax.devices()), float(jax.jit(sum)(jax.numpy.arange(4))), flush=True)
+if number == 0 and sys.argv[1] == "is killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if number == 1:
+    time.sleep(3)
+    if sys.argv[1] == "is told to stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+"""Two processes of ``--processes 2``, of which the first ends before the other, by three times JAX's patience."""
+
+
+def meet(how, who, **env):
+    """What the two processes say, and their exit codes."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEETS, how, *who(k)],
+            env={**os.environ, **{name: value(k) for name, value in env.items()}},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for k in range(2)
+    ]
+    said = [process.communicate(timeout=60) for process in processes]
+    return [out for out, _ in said], [process.returncode for process in processes], said
+
+
+@pytest.mark.parametrize(("how", "codes"), [("is finished", [0, 0]), ("is killed", [-signal.SIGKILL, 0])])
+def test_no_process_depends_on_the_life_of_another(how, codes):
+    address = f"localhost:{free_port()}"
+    out, left, said = meet(how, lambda k: ["--coordinator", address, "--processes", "2", "--process", str(k)])
+    assert left == codes, said
+    assert out == ["0 2 2 6.0\n", "1 2 2 6.0\n"]  # each has its own devices alone
+
+
+def test_tasks_of_slurm_find_each_other_and_can_be_stopped():
+    port = str(free_port())
+    out, left, said = meet(
+        "is told to stop",
+        lambda _: ["--coordinator", "auto"],
+        SLURM_JOB_ID=lambda _: "1",
+        SLURM_STEP_NODELIST=lambda _: "localhost",
+        SLURM_NTASKS=lambda _: "2",
+        SLURM_PROCID=str,
+        SLURM_LOCALID=str,
+        JAX_COORDINATOR_PORT=lambda _: port,
+    )
+    assert left == [0, -signal.SIGTERM], said
+    assert out == ["0 2 2 6.0\n", "1 2 2 6.0\n"]
 
 
 def test_compared_configs_share_a_table(sweep, tmp_path):

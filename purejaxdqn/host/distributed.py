@@ -21,7 +21,11 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
 
 
 def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Join the processes that the options (``add_process_options``) name; call it before JAX starts.
+    """Meet the processes that the options (``add_process_options``) name, and part; call it before JAX starts.
+
+    What they share is a directory. So they stay together no longer than it takes to know that all are there: whoever
+    stays in JAX's cluster is aborted when another one is killed, or has been finished for some minutes. JAX's
+    backends start after this, and have this process's devices alone.
 
     Returns:
       The number of this process and how many there are: (0, 1) without the options.
@@ -32,25 +36,29 @@ def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
     given = (arguments.coordinator, arguments.processes, arguments.process)
     if given == (None, None, None):
         return 0, 1
-    automatic = given == ("auto", None, None)
-    if automatic and "SLURM_JOB_ID" not in os.environ:
-        raise UserError(
-            "--coordinator: auto works under SLURM only; elsewhere give HOST:PORT, --processes and --process"
-        )
-    if not automatic:
-        if None in given:
-            raise UserError("--coordinator, --processes and --process go together")
-        if not 0 <= arguments.process < arguments.processes:
-            raise UserError(f"--process: {arguments.process} must be from 0 to {arguments.processes - 1}")
+    coordinator, count, number = _slurm_task() if given == ("auto", None, None) else given
+    if None in (count, number) or arguments.coordinator is None:
+        raise UserError("--coordinator, --processes and --process go together")
+    if not 0 <= number < count:
+        raise UserError(f"--process: {number} must be from 0 to {count - 1}")
     if arguments.out is None:
         raise UserError("--out is missing: several processes need a directory that all of them see")
     import jax
 
     try:
-        if automatic:
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(*given)
+        jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
+        jax.distributed.initialize(coordinator, count, number)
+        jax.distributed.shutdown()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--coordinator: {str(error).splitlines()[0]}") from error
-    return jax.process_index(), jax.process_count()
+    return number, count
+
+
+def _slurm_task() -> tuple[None, int, int]:
+    """How many tasks this one of SLURM's has beside it, and its number; where they meet, JAX works out."""
+    try:
+        return None, int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_PROCID"])
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            "--coordinator: auto works under SLURM only; elsewhere give HOST:PORT, --processes and --process"
+        ) from error
