@@ -8,6 +8,7 @@ from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.points import (
     Choices,
     Range,
+    as_text,
     check_points,
     draw_shares,
     drawn_candidates,
@@ -90,6 +91,16 @@ def test_an_environments_parameter_can_be_swept():
 )
 def test_a_bad_grid_is_refused_by_name(grid, line):
     assert lines_of(lambda: points_of(grid_candidates(["cartpole"], grid))) == [line]
+
+
+def test_a_choice_of_any_length_is_taken_whole():
+    """YAML folds lines of 80 columns, of which the first was taken."""
+    deep = Choices((tuple(range(10, 40)), (8,)))
+    points = points_of(drawn_candidates(["cartpole"], [], {"network.hidden": deep}, [[0.0], [0.5]]))
+    assert [point.config.network.hidden for point in points] == list(deep.values)
+    text = f"[{', '.join(map(str, deep.values[0]))}]"
+    assert as_text(deep.values[0]) == text  # a cell of runs.csv, a choice of a search
+    assert points[0].name == f"network.hidden={text}"
 
 
 def test_a_fault_of_many_points_is_told_once():

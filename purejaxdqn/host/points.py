@@ -84,7 +84,8 @@ def as_text(value: Any) -> str:
         return repr(value)
     if isinstance(value, str):
         return value
-    return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).split("\n")[0]
 
 
 def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequence[str] = ()) -> list[Candidate]:
