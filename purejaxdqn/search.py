@@ -20,6 +20,7 @@ from purejaxdqn.host.points import (
     plain_space,
     read_points,
     read_space,
+    refuse_both,
 )
 from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
 
@@ -124,9 +125,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _check(options: Options) -> Config:
     """Refuse what no trial could mend; returns the config that the space is laid over, as it stands."""
-    both = {word.partition("=")[0] for word in options.overrides} & options.space.keys()
-    if both:
-        raise UserError(*(f"{key}: set on the command line and searched" for key in sorted(both)))
+    refuse_both(options.overrides, options.space, how="searched")
     if "num_seeds" in (*options.space, *(word.partition("=")[0] for word in options.overrides)):
         raise UserError("num_seeds: a search takes its seeds from --seeds")
     first = corner(options.space)

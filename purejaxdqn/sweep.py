@@ -19,6 +19,7 @@ from purejaxdqn.host.points import (
     grid_candidates,
     read_points,
     read_space,
+    refuse_both,
 )
 from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
 
@@ -92,6 +93,7 @@ def _candidates(arguments: object) -> list[Candidate]:
     if arguments.draw_seed < 0:  # type: ignore[attr-defined]
         raise UserError(f"--draw-seed: {arguments.draw_seed} must be at least 0")  # type: ignore[attr-defined]
     ranges = read_space(space)
+    refuse_both(overrides, ranges, how="drawn from --space")
     shares = draw_shares(count, len(ranges), method=arguments.draw, seed=arguments.draw_seed)  # type: ignore[attr-defined]
     return drawn_candidates(config, overrides, ranges, shares)
 

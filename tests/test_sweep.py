@@ -382,6 +382,10 @@ def test_the_pictures_can_be_drawn_again(whole, capsys):
         ([], "--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones"),
         (["--seeds", "0"], "--seeds: 0 must be at least 1"),
         (["--space", "search/dqn.yaml", "--points", "2", "--draw-seed", "-1"], "--draw-seed: -1 must be at least 0"),
+        (
+            ["--space", "search/dqn.yaml", "--points", "2", "gamma=0.9"],
+            "gamma: set on the command line and drawn from --space",
+        ),
         (["gama=0.9,0.8"], "gama: unknown key; did you mean 'gamma'?"),
         (["num_seeds=3"], "num_seeds: a sweep takes its seeds from --seeds"),
         (

@@ -199,6 +199,19 @@ def _read_range(given: Any) -> Range | Choices:
     return Range(low, high, log, step)
 
 
+def refuse_both(overrides: Sequence[str], space: Iterable[str], *, how: str) -> None:
+    """Refuse keys that are set for all points and have a range, which would win without a word.
+
+    Args:
+      overrides: ``key=value``.
+      space: keys.
+      how: what becomes of those, for the message: "searched".
+    """
+    both = {word.partition("=")[0] for word in overrides} & set(space)
+    if both:
+        raise UserError(*(f"{key}: set on the command line and {how}" for key in sorted(both)))
+
+
 def drawn_candidates(
     sources: Sequence[str], overrides: Sequence[str], space: Mapping[str, Range | Choices], shares: Iterable[Any]
 ) -> list[Candidate]:
