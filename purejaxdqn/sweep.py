@@ -1,5 +1,6 @@
 """``python -m purejaxdqn.sweep --config CONFIG --seeds N key=v1,v2 ...``: many settings, many seeds, few programs."""
 
+import contextlib
 import functools
 import sys
 import time
@@ -25,6 +26,7 @@ from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
 
 if TYPE_CHECKING:
     from purejaxdqn.host.pieces import Work
+    from purejaxdqn.host.signals import StopSignals
 
 
 def parser() -> Parser:
@@ -128,42 +130,64 @@ def sweep(
       devices: how many to use; all unless given.
       quiet: say less.
     """
+    from purejaxdqn.host.rundir import default_directory
+    from purejaxdqn.host.signals import Stopped, StopSignals
+
+    folder = out or default_directory(["sweep", *names])
+    with contextlib.ExitStack() as held:  # the directory, until its last picture is drawn
+        try:
+            with StopSignals() as stop:
+                _train(points, seeds, folder, held, memory=memory, share=share, devices=devices, quiet=quiet, stop=stop)
+        except Stopped as stopped:
+            print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
+            return stopped.exit_code
+        return _finish(folder, points) if share[0] == 0 else 0
+
+
+def _train(
+    points: Sequence[Point],
+    seeds: int,
+    folder: Path,
+    held: contextlib.ExitStack,
+    *,
+    memory: int | None,
+    share: tuple[int, int],
+    devices: int | None,
+    quiet: bool,
+    stop: "StopSignals",
+) -> None:
+    """Train what is missing of this process's share, in a directory that is ``held`` from here on; see ``sweep``."""
     from purejaxdqn.host import sweeps
     from purejaxdqn.host.pieces import plan_work
     from purejaxdqn.host.progress import SweepProgress
-    from purejaxdqn.host.rundir import default_directory, provenance, write_summary
-    from purejaxdqn.host.signals import Stopped, StopSignals
+    from purejaxdqn.host.rundir import provenance, write_summary
 
     process, processes = share
-    folder = out or default_directory(["sweep", *names])
     runs = sweeps.all_runs(points, seeds)
     description = sweeps.describe(points, seeds)
-    try:
-        with StopSignals() as stop:
-            found = sweeps.check_directory(folder, description, wait=process > 0)
-            done = sweeps.done_runs(sweeps.load_pieces(folder, _warn)) if found else set()
-            # Every process takes its part of all runs, done or not: so they need not agree on what is done.
-            mine = [run for place, run in enumerate(runs) if place * processes // len(runs) == process]
-            work = plan_work(points, [run for run in mine if run not in done], devices=devices, memory=memory)
-            already = f", {len(mine) - work.runs} already done" if len(mine) > work.runs else ""
-            print(work.in_words(f"{len(points)} points x {seeds} seeds{already}"), file=sys.stderr)
-            if not found:
-                sweeps.create_directory(folder, description)
-            start, compiled = time.perf_counter(), dict[Any, Any]()
-            with SweepProgress(work.env_steps, quiet=quiet) as progress:
-                train = functools.partial(sweeps.train_work, points, work, check=stop.check, report=progress.update)
-                for piece in train(compiled=compiled):
-                    sweeps.save_piece(folder, piece)
-            compiling = sum(training.compile_seconds for training in compiled.values())
-            took = _times(work, compiling, time.perf_counter() - start - compiling)
-            if process == 0 and work.runs:
-                write_summary(folder, {"points": len(points), "seeds": seeds, **took, **provenance(work.devices)})
-            if processes > 1 and process == 0:
-                sweeps.wait_for_runs(folder, runs, check=stop.check)
-    except Stopped as stopped:
-        print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
-        return stopped.exit_code
-    return _finish(folder, points) if process == 0 else 0
+    ours = sweeps.directory(folder, description, process=process if processes > 1 else None)
+    found = sweeps.check_directory(folder, description, wait=process > 0)
+    if found:
+        held.enter_context(ours)
+    done = sweeps.done_runs(sweeps.load_pieces(folder, _warn)) if found else set()
+    # Every process takes its part of all runs, done or not: so they need not agree on what is done.
+    mine = [run for place, run in enumerate(runs) if place * processes // len(runs) == process]
+    work = plan_work(points, [run for run in mine if run not in done], devices=devices, memory=memory)
+    already = f", {len(mine) - work.runs} already done" if len(mine) > work.runs else ""
+    print(work.in_words(f"{len(points)} points x {seeds} seeds{already}"), file=sys.stderr)
+    if not found:  # only now, as a plan that is refused leaves nothing
+        held.enter_context(ours)
+    start, compiled = time.perf_counter(), dict[Any, Any]()
+    with SweepProgress(work.env_steps, quiet=quiet) as progress:
+        train = functools.partial(sweeps.train_work, points, work, check=stop.check, report=progress.update)
+        for piece in train(compiled=compiled):
+            sweeps.save_piece(folder, piece)
+    compiling = sum(training.compile_seconds for training in compiled.values())
+    took = _times(work, compiling, time.perf_counter() - start - compiling)
+    if process == 0 and work.runs:
+        write_summary(folder, {"points": len(points), "seeds": seeds, **took, **provenance(work.devices)})
+    if processes > 1 and process == 0:
+        sweeps.wait_for_runs(folder, runs, check=stop.check)
 
 
 def _times(work: "Work", compile_seconds: float, run_seconds: float) -> dict[str, Any]:

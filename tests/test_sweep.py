@@ -18,7 +18,7 @@ from PIL import Image
 import purejaxdqn.sweep
 from purejaxdqn import load_config, run_many
 from purejaxdqn.core import compiling
-from purejaxdqn.host import sweeps
+from purejaxdqn.host import pieces, sweeps
 from purejaxdqn.host.faults import UserError, run_command
 from purejaxdqn.host.pieces import Group, Run, group_runs, parse_memory, piece_size, population_of, state_bytes
 from purejaxdqn.host.points import check_points, grid_candidates, read_points
@@ -205,6 +205,37 @@ def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(sweep, tmp
     (out / ".sweep.yaml.part").write_text("half")
     assert sweep("--config", "cartpole_cleanrl", *TINY, "--out", out)[0] == 0
     assert len(rows_of(out)) == 1
+
+
+def test_a_sweep_that_another_one_overtakes_leaves_the_directory_to_it(sweep, points, tmp_path, monkeypatch):
+    out, others = tmp_path / "out", sweeps.describe(points, 2)
+
+    def overtaken(*arguments, plan_work=pieces.plan_work, **options):
+        with sweeps.directory(out, others):
+            return plan_work(*arguments, **options)
+
+    monkeypatch.setattr(pieces, "plan_work", overtaken)
+    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    code, _, err = sweep(*ARGUMENTS, "--out", out)
+    assert (code, err[1:]) == (2, [f"error: --out: {out} belongs to another sweep: it has 2 seeds, not 3"])
+    assert sweeps.check_directory(out, others)
+
+
+def test_a_directory_is_one_sweeps_at_a_time(sweep, points, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    out, description = tmp_path / "out", sweeps.describe(points, 3)
+    taken = f"--out: another process is at work in {out}"
+    with sweeps.directory(out, description):
+        code, _, err = sweep(*ARGUMENTS, "--out", out)
+        assert (code, err) == (2, [f"error: {taken}"])
+        with pytest.raises(UserError, match=taken), sweeps.directory(out, description, process=0):
+            pass
+    with sweeps.directory(out, description, process=0), sweeps.directory(out, description, process=1):  # that share it
+        for process in (None, 0, 1):
+            with pytest.raises(UserError, match=taken), sweeps.directory(out, description, process=process):
+                pass
+    with sweeps.directory(out, description):
+        pass
 
 
 def kill_and_go_on(out, delays):

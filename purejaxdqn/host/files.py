@@ -51,19 +51,31 @@ def is_bare(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def in_use(folder: Path, *, option: str = "--resume") -> Iterator[None]:
+def in_use(folder: Path, *, option: str = "--resume", process: int | None = None) -> Iterator[None]:
     """Keep other processes out of a directory; the system lets go of it when this one ends, however it ends.
+
+    Args:
+      folder: the directory.
+      option: that named it, for the message.
+      process: the number of this process among several that work in it together, which stay out of each other's number.
 
     Raises:
       UserError: another process is at work in it.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    handles = [os.open(folder, os.O_RDONLY)]
     try:
         with _refusing_second(folder, option):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if process is None:
+                fcntl.flock(handles[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                # Of its own and open for writing: over NFS a lock for one alone must be.
+                handles.append(os.open(folder / f".process-{process}", os.O_RDWR | os.O_CREAT))
+                for handle, kind in zip(handles, (fcntl.LOCK_SH, fcntl.LOCK_EX), strict=True):
+                    fcntl.flock(handle, kind | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(handle)
+        for handle in handles:
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A sweep's directory and its work: pieces are trained and kept one by one, so that a killed sweep goes on."""
 
+import contextlib
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from purejaxdqn.core.environments import SOLVED_AT
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.host.divergence import diverged_at
 from purejaxdqn.host.faults import UserError
-from purejaxdqn.host.files import is_bare, replacing, write_text
+from purejaxdqn.host.files import in_use, is_bare, replacing, write_text
 from purejaxdqn.host.metrics import Metrics, join_metrics, metrics_from_rows
 from purejaxdqn.host.pieces import Group, Run, Work, population_of
 from purejaxdqn.host.points import Point
@@ -84,7 +85,10 @@ def check_directory(folder: Path, description: dict[str, Any], *, wait: bool = F
             return False
         if not file.is_file():
             raise UserError(f"--out: {folder} exists and is no sweep; a sweep never overwrites anything")
-        found = yaml.load(file.read_text(encoding="utf-8"), _FastLoader)
+        text = file.read_text(encoding="utf-8")
+        if text == _to_text(description):
+            return True
+        found = yaml.load(text, _FastLoader)
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"--out: {folder} cannot be used: {error}") from error
     if found != yaml.load(_to_text(description), _FastLoader):
@@ -92,17 +96,30 @@ def check_directory(folder: Path, description: dict[str, Any], *, wait: bool = F
     return True
 
 
-def create_directory(folder: Path, description: dict[str, Any]) -> None:
-    """Make a sweep's directory.
+@contextlib.contextmanager
+def directory(folder: Path, description: dict[str, Any], *, process: int | None = None) -> Iterator[None]:
+    """Make a sweep's directory, or find it there, and keep others out of it.
+
+    Args:
+      folder: the directory.
+      description: the sweep's.
+      process: the number of this one among several that share the sweep.
 
     Raises:
-      UserError: it cannot be made.
+      UserError: something else stands there, another sweep, or one that is still running; or it cannot be made.
     """
-    try:
-        (folder / PIECES_FOLDER).mkdir(parents=True, exist_ok=True)
-        write_text(folder / SWEEP_FILE, _to_text(description))
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(in_use(folder, option="--out", process=process))
+            found = check_directory(folder, description)  # another may have been faster
+            (folder / PIECES_FOLDER).mkdir(exist_ok=True)
+            if not found:
+                write_text(folder / SWEEP_FILE, _to_text(description))
+                check_directory(folder, description)  # a file system may be without locks
+        except OSError as error:
+            raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+        yield
 
 
 def _to_text(description: dict[str, Any]) -> str:
