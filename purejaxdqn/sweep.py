@@ -187,7 +187,16 @@ def _train(
     if process == 0 and work.runs:
         write_summary(folder, {"points": len(points), "seeds": seeds, **took, **provenance(work.devices)})
     if processes > 1 and process == 0:
-        sweeps.wait_for_runs(folder, runs, check=stop.check)
+        sweeps.wait_for_runs(folder, runs, check=stop.check, tell=_tell_of_waiting)
+
+
+def _tell_of_waiting(missing: int) -> None:
+    """Nothing here can know whether a process on another machine is slow or gone."""
+    print(
+        f"waiting for {missing} runs of the other processes; if one of them has ended, stop this one, and the same "
+        "command goes on",
+        file=sys.stderr,
+    )
 
 
 def _times(work: "Work", compile_seconds: float, run_seconds: float) -> dict[str, Any]:

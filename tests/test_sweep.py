@@ -366,6 +366,27 @@ def test_tasks_of_slurm_find_each_other_and_can_be_stopped():
     assert out == ["0 2 2 6.0\n", "1 2 2 6.0\n"]
 
 
+def test_a_damaged_piece_of_another_process_is_waited_for(whole, tmp_path):
+    """The process whose it is does it again under the same name."""
+    source, target = whole[0] / "pieces", tmp_path / "pieces"
+    target.mkdir()
+    first, *others = sorted(source.iterdir())
+    (target / first.name).write_bytes(first.read_bytes()[:-200])
+    for path in others:
+        (target / path.name).write_bytes(path.read_bytes())
+    looks, told = [], []
+
+    def check():
+        looks.append(None)
+        if len(looks) == 3:
+            (target / first.name).write_bytes(first.read_bytes())
+        assert len(looks) < 5
+
+    runs = {run for piece in sweeps.load_pieces(whole[0]) for run in piece.runs}
+    sweeps.wait_for_runs(tmp_path, runs, check=check, tell=told.append, pause=0.0)
+    assert (len(looks), len(told)) == (3, 1)
+
+
 def test_compared_configs_share_a_table(sweep, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = sweep(

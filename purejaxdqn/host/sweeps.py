@@ -222,13 +222,21 @@ def load_pieces(folder: Path, warn: Callable[[str], None] = lambda line: None) -
     found = []
     for path in sorted((folder / PIECES_FOLDER).glob("*.npz")):
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
-                runs = tuple(Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"])
-                metrics = Metrics(*(arrays[name] for name in Metrics._fields))
-                found.append(Trained(runs, arrays["final_returns"], arrays["diverged"], metrics))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            found.append(_load_piece(path))
+        except _DAMAGED as error:
             warn(f"{path} is damaged and will be done again: {error}")
     return found
+
+
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+"""What reading a file raises that is no whole piece."""
+
+
+def _load_piece(path: Path) -> Trained:
+    with path.open("rb") as file, np.load(file) as arrays:
+        runs = tuple(Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"])
+        metrics = Metrics(*(arrays[name] for name in Metrics._fields))
+        return Trained(runs, arrays["final_returns"], arrays["diverged"], metrics)
 
 
 def done_runs(pieces: Iterable[Trained]) -> set[Run]:
@@ -236,17 +244,31 @@ def done_runs(pieces: Iterable[Trained]) -> set[Run]:
     return {run for piece in pieces for run in piece.runs}
 
 
-def wait_for_runs(folder: Path, runs: Iterable[Run], *, check: Callable[[], None], pause: float = 1.0) -> None:
-    """Wait until other processes have left all these runs in the directory."""
-    missing, read = set(runs), set[Path]()
-    while missing:
+def wait_for_runs(
+    folder: Path, runs: Iterable[Run], *, check: Callable[[], None], tell: Callable[[int], None], pause: float = 1.0
+) -> None:
+    """Wait until other processes have left all these runs in the directory.
+
+    Args:
+      folder: the directory.
+      runs: all of them.
+      check: called again and again; may raise to stop.
+      tell: called once, with the number of missing runs, where there is something to wait for.
+      pause: seconds between two looks.
+    """
+    missing, read, told = set(runs), set[Path](), False
+    while True:
         check()
         for path in set((folder / PIECES_FOLDER).glob("*.npz")) - read:
-            with np.load(path) as arrays:
-                missing -= {Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"]}
-            read.add(path)
-        if missing:
-            time.sleep(pause)
+            with contextlib.suppress(*_DAMAGED):  # the process whose it is does it again, and it is looked at again
+                missing -= set(_load_piece(path).runs)
+                read.add(path)
+        if not missing:
+            break
+        if not told:
+            tell(len(missing))
+        told = True
+        time.sleep(pause)
 
 
 def _plain(swept: dict[str, Any]) -> dict[str, Any]:
