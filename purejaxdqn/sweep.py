@@ -141,6 +141,9 @@ def sweep(
         except Stopped as stopped:
             print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
             return stopped.exit_code
+        except (OSError, MemoryError, RuntimeError) as error:
+            error.add_note(f"the same command with --out {folder} goes on")  # ``run_command`` says it
+            raise
         return _finish(folder, points) if share[0] == 0 else 0
 
 

@@ -1,6 +1,7 @@
 """``python -m purejaxdqn.sweep``: the same numbers however the work is cut, stopped, or shared."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -236,6 +237,19 @@ def test_a_directory_is_one_sweeps_at_a_time(sweep, points, tmp_path, monkeypatc
                 pass
     with sweeps.directory(out, description):
         pass
+
+
+def test_a_full_disk_ends_a_sweep_with_a_line_that_says_how_to_go_on(sweep, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def full(folder, trained):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.npz")
+
+    monkeypatch.setattr(sweeps, "train_work", lambda *_, **__: iter([None]))
+    monkeypatch.setattr(sweeps, "save_piece", full)
+    code, _, err = sweep(*ARGUMENTS, "--quiet", "--out", out)
+    assert code == 1
+    assert err[1:] == [f"error: a.npz: No space left on device; the same command with --out {out} goes on"]
 
 
 def kill_and_go_on(out, delays):

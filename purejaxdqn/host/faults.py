@@ -38,6 +38,20 @@ def require(what: str, *modules: str, install: str) -> None:
         raise UserError(f"{what} needs {' and '.join(missing)}: pip install '{install}'")
 
 
+def in_a_line(error: Exception) -> str | None:
+    """What the machine refused a command, storage or memory, in a line; None for all else, which wants a traceback."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, OSError):
+        line = ": ".join(map(str, filter(None, (error.filename, error.strerror or lines[0]))))
+    elif isinstance(error, MemoryError):
+        line = f"out of memory: {lines[0]}"
+    elif isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in lines[0]:  # JAX's, without an import of it
+        line = f"out of device memory: {lines[0]}"
+    else:
+        return None
+    return "; ".join([line, *getattr(error, "__notes__", ())])
+
+
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave the process with its exit code (``contract``: 0, 2, 3, 130; 1 anything else)."""
     try:
@@ -49,6 +63,12 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         code = 2
     except BrokenPipeError:  # who read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        refused = in_a_line(error)
+        if refused is None:
+            raise
+        print(f"error: {refused}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

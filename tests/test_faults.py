@@ -1,0 +1,43 @@
+"""What ends a command: a line and its exit code."""
+
+import errno
+
+import jax
+import pytest
+
+from purejaxdqn.host.faults import run_command
+
+OUT_OF_DEVICE_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out/a.npz"), "out/a.npz: No space left on device"),
+        (OSError(errno.EFBIG, "File too large"), "File too large"),  # from a write, which knows no name
+        (PermissionError(errno.EACCES, "Permission denied", "out"), "out: Permission denied"),
+        (OSError("1024 requested and 100 written"), "1024 requested and 100 written"),  # NumPy's
+        (MemoryError("Unable to allocate 8.00 GiB"), "out of memory: Unable to allocate 8.00 GiB"),
+        (MemoryError(), "out of memory: MemoryError"),
+        (
+            jax.errors.JaxRuntimeError(f"{OUT_OF_DEVICE_MEMORY}\nBufferAssignment ..."),
+            f"out of device memory: {OUT_OF_DEVICE_MEMORY}",
+        ),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_refuses_is_told_in_a_line(capsys, error, line):
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        run_command(main, [])
+    assert (left.value.code, *capsys.readouterr()) == (1, "", f"error: {line}\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    def main(argv):
+        raise RuntimeError("this is a bug")
+
+    with pytest.raises(RuntimeError, match="this is a bug"):
+        run_command(main, [])
