@@ -180,9 +180,11 @@ def search(options: Options, base: Config) -> int:
         "halving": list(options.halving) if options.halving else None,
     }
     searching.make_sampler(options.sampler, 0)  # refuses what is not installed
+    storage = options.storage or str(folder / searching.STUDY_FILE)
     try:
-        # A storage of the user's is tried before a directory is made for it.
-        shared = searching.open_study(options.storage, options.study, definition) if options.storage else None
+        # Neither is made before the other was looked at: what is refused leaves nothing behind.
+        searching.check_directory(folder, definition)
+        shared = searching.open_study(storage, options.study, definition) if options.storage else None
         with StopSignals() as stop, searching.directory(folder, definition) as worker:
             setting = Setting(
                 seeds=options.seeds,
@@ -195,7 +197,8 @@ def search(options: Options, base: Config) -> int:
                 check=stop.check,
                 compiled={},
             )
-            study = shared or searching.open_study(str(folder / searching.STUDY_FILE), options.study, definition)
+            study = shared or searching.open_study(storage, options.study, definition)
+            searching.claim(study, storage, definition)
             again = searching.requeue_killed(study, worker)
             _tell_of_start(study, options, base, again)
             while (left := options.trials - searching.counted(study, worker)) > 0:

@@ -1,5 +1,6 @@
 """``python -m purejaxdqn.search``: no trial lost, none counted twice, and a best point that ``train`` repeats."""
 
+import contextlib
 import csv
 import json
 import math
@@ -22,7 +23,7 @@ from purejaxdqn import load_config, run_many
 from purejaxdqn.core import compiling
 from purejaxdqn.host import searching
 from purejaxdqn.host.configs import shipped_configs
-from purejaxdqn.host.faults import run_command
+from purejaxdqn.host.faults import UserError, run_command
 from purejaxdqn.host.pieces import Run
 from purejaxdqn.host.points import Choices, Range, read_space
 from purejaxdqn.host.results import RunResult
@@ -377,6 +378,44 @@ def test_directories_and_studies_of_others_are_never_touched(search, line, whole
     assert err == [f"error: --storage: the study 'purejaxdqn' in {storage} is another search: seeds differ"]
     assert {path: path.read_bytes() for path in whole[0].iterdir()} == before
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["database", "journal"])
+def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, tmp_path, kind):
+    """The study would be of the refused one's definition, and refuse the other."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "summary.json").write_text("a run's")
+    (tmp_path / "file").write_text("mine")
+    storage = f"sqlite:///{tmp_path / 'x.db'}" if kind == "database" else str(tmp_path / "nodir" / "x.log")
+    before = sorted(tmp_path.rglob("*"))
+    for out, reason in (("taken", "exists and is no search"), ("file/out", "cannot be used")):
+        code, _, err = search(*line, "--storage", storage, "--out", tmp_path / out)
+        assert (code, len(err)) == (2, 1)
+        assert err[0].startswith(f"error: --out: {tmp_path / out} {reason}")
+        assert sorted(tmp_path.rglob("*")) == before
+    options = ("--trials", "1", "--seeds", "1", "--storage", storage)
+    assert search(*line, *options, "--out", tmp_path / "out")[0] == 0
+
+
+def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothing(tmp_path, monkeypatch):
+    """Two without --out that start in one second: the directory would bear the name of a worker that never was."""
+    folder, definition = tmp_path / "out", {"seeds": 1}
+    folder.mkdir()
+    with contextlib.ExitStack() as first, monkeypatch.context() as patch:
+        workers = []
+
+        def bare_when_looked_at(path):
+            patch.undo()
+            workers.append(first.enter_context(searching.directory(folder, definition)))
+            return True
+
+        patch.setattr(searching, "is_bare", bare_when_looked_at)
+        with (
+            pytest.raises(UserError, match="another process is at work"),
+            searching.directory(folder, {"seeds": 2}),
+        ):
+            pass
+        assert json.loads((folder / "search.json").read_text()) == {"worker": workers[0], "definition": definition}
 
 
 def test_two_searches_do_not_run_in_one_directory(search, line, whole):

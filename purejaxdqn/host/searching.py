@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ class Told(NamedTuple):
 
 
 def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.Study:
-    """Open a study, or make it.
+    """Open a study, or make it; whose it is, ``claim`` says.
 
     Args:
       storage: an Optuna URL, or the path of a journal file.
@@ -72,15 +73,30 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
             study = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=True)
     except Exception as error:  # each driver of a database has errors of its own
         raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
-    text = json.dumps(definition, sort_keys=True)
+    _check_definition(study, storage, definition)
+    return study
+
+
+def claim(study: optuna.Study, storage: str, definition: dict[str, Any]) -> None:
+    """Write the definition into a study that has none: from here on it refuses other searches.
+
+    Raises:
+      UserError: another search came first.
+    """
+    if not _check_definition(study, storage, definition):
+        study.set_user_attr(_DEFINITION, json.dumps(definition, sort_keys=True))
+
+
+def _check_definition(study: optuna.Study, storage: str, definition: dict[str, Any]) -> bool:
+    """Refuse the study of another search; returns whether it is of this one, and not yet of none."""
     found = study.user_attrs.get(_DEFINITION)
-    if found is None:
-        study.set_user_attr(_DEFINITION, text)
-    elif found != text:
+    if found not in (None, json.dumps(definition, sort_keys=True)):
         there = json.loads(found)
         different = [key for key in definition if definition[key] != there.get(key)] or ["its parts"]
-        raise UserError(f"--storage: the study {name!r} in {storage} is another search: {', '.join(different)} differ")
-    return study
+        raise UserError(
+            f"--storage: the study {study.study_name!r} in {storage} is another search: {', '.join(different)} differ"
+        )
+    return found is not None
 
 
 def make_sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
@@ -161,6 +177,17 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     return max(scored, key=rank, default=None)
 
 
+def check_directory(folder: Path, definition: dict[str, Any]) -> None:
+    """Refuse what ``directory`` would refuse, before anything is written."""
+    if _worker_of(folder, definition) is None and not folder.exists():
+        parent = next(one for one in folder.absolute().parents if one.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(f"--out: {folder} cannot be used: {parent} is no directory that can be written to")
+    else:
+        with in_use(folder, option="--out"):
+            pass
+
+
 @contextlib.contextmanager
 def directory(folder: Path, definition: dict[str, Any]) -> Iterator[str]:
     """Make a search's directory, or find it there, and keep others out of it; gives the name of its worker.
@@ -168,22 +195,37 @@ def directory(folder: Path, definition: dict[str, Any]) -> Iterator[str]:
     Raises:
       UserError: something else stands there, another search, or one that is still running; or it cannot be made.
     """
+    check_directory(folder, definition)
+    with contextlib.ExitStack() as ours:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            ours.enter_context(in_use(folder, option="--out"))
+            worker = _worker_of(folder, definition)
+            if worker is None:  # ours to write: whoever else found no directory a moment ago is kept out by now
+                worker = uuid.uuid4().hex
+                text = json.dumps({"worker": worker, "definition": definition}, indent=1)
+                write_text(folder / SEARCH_FILE, text + "\n")
+        except OSError as error:
+            raise UserError(f"--out: {folder} cannot be used: {error}") from error
+        yield worker
+
+
+def _worker_of(folder: Path, definition: dict[str, Any]) -> str | None:
+    """The name of a directory's worker, or None where there is no directory yet, or nothing in it."""
     file = folder / SEARCH_FILE
     try:
-        new = not folder.exists() or (folder.is_dir() and is_bare(folder))
-        if not new and not file.is_file():
+        if not folder.exists() or (folder.is_dir() and is_bare(folder)):
+            return None
+        if not file.is_file():
             raise UserError(f"--out: {folder} exists and is no search; a search never overwrites anything")
-        if new:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps({"worker": uuid.uuid4().hex, "definition": definition}, indent=1) + "\n")
         found = json.loads(file.read_text(encoding="utf-8"))
-        different = [key for key in definition if definition[key] != found["definition"].get(key)]
+        worker, theirs = found["worker"], found["definition"]
+        different = [key for key in definition if definition[key] != theirs.get(key)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"--out: {folder} cannot be used: {error}") from error
     if different:
         raise UserError(f"--out: {folder} belongs to another search: {', '.join(different)} differ")
-    with in_use(folder, option="--out"):
-        yield found["worker"]
+    return worker
 
 
 def read_directory(folder: Path) -> tuple[dict[str, Any], optuna.Study]:
