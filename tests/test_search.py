@@ -17,6 +17,7 @@ import optuna
 import pytest
 import yaml
 from PIL import Image
+from sqlalchemy.exc import IntegrityError
 
 import purejaxdqn.search
 from purejaxdqn import load_config, run_many
@@ -253,6 +254,20 @@ def test_a_study_in_a_database_is_shared_and_its_best_point_found_by_all(search,
     assert [len(table(tmp_path / name)) for name in ("one", "two")] == [2, 4]
     assert table(tmp_path / "two")[:2] == table(tmp_path / "one")
     assert len(optuna.load_study(study_name="ours", storage=storage).trials) == 4  # any tool of Optuna's can open it
+
+
+def test_a_database_that_another_search_is_just_making_is_opened_in_the_end(tmp_path, monkeypatch):
+    tries = []
+
+    def open_too_early(storage, url, *, real=optuna.storages.RDBStorage.__init__):
+        tries.append(url)
+        if len(tries) < 3:
+            raise IntegrityError("INSERT", None, Exception("UNIQUE constraint failed: alembic_version.version_num"))
+        real(storage, url)
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "__init__", open_too_early)
+    assert searching.open_study(f"sqlite:///{tmp_path / 'x.db'}", "s", {}).trials == []
+    assert len(tries) == 3
 
 
 def test_a_trial_that_cannot_be_is_recorded_and_the_search_goes_on(search, line, tmp_path):

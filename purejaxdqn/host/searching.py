@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import random
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.host.faults import UserError, require
@@ -63,7 +66,7 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
     """
     try:
         if "://" in storage:
-            opened: Any = optuna.storages.RDBStorage(storage)
+            opened: Any = _open_database(storage)
         else:
             Path(storage).parent.mkdir(parents=True, exist_ok=True)
             opened = optuna.storages.JournalStorage(JournalFileBackend(storage))
@@ -75,6 +78,19 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
         raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
     _check_definition(study, storage, definition)
     return study
+
+
+def _open_database(url: str) -> optuna.storages.RDBStorage:
+    """Open a database, and make Optuna's tables where there are none.
+
+    Optuna looks for them and makes them in several steps: where two begin at once, one fails on what the other made.
+    """
+    for pause in (0.1, 0.2, 0.4, 0.8):
+        try:
+            return optuna.storages.RDBStorage(url)
+        except DBAPIError:
+            time.sleep(pause * random.uniform(1.0, 2.0))  # else two that met meet again
+    return optuna.storages.RDBStorage(url)
 
 
 def claim(study: optuna.Study, storage: str, definition: dict[str, Any]) -> None:
