@@ -203,9 +203,9 @@ def search(options: Options, base: Config) -> int:
             _tell_of_start(study, options, base, again)
             while (left := options.trials - searching.counted(study, worker)) > 0:
                 count = searching.waiting(study, worker) or min(options.batch, left)
-                # Seeded by what is known, so that a search that was killed asks for what it would have asked for.
-                study.sampler = searching.make_sampler(options.sampler, base.seed + len(searching.finished(study)))
-                trials = searching.ask(study, options.space, count, worker=worker)
+                trials = searching.ask(
+                    study, options.space, count, worker=worker, sampler=options.sampler, seed=base.seed
+                )
                 _train(study, trials, options, setting)
                 _tell_of_progress(study, options)
                 if searching.best_trial(study) is None and len(searching.finished(study)) >= _HOPELESS:

@@ -202,6 +202,73 @@ def test_trials_of_other_workers_are_left_to_them(tmp_path):
     assert searching.counted(study, "other") == 0
 
 
+def points(study, worker):
+    return [trial.params for trial in study.trials if trial.user_attrs.get("worker") == worker]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_two_workers_that_know_the_same_ask_for_different_points(search, line, tmp_path, monkeypatch, sampler):
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    shared = [*line, "--trials", "8", "--sampler", sampler, "--storage", storage]
+
+    def killed(study, trials, options, setting):
+        assert len(trials) == 4
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(purejaxdqn.search, "_train", killed)
+    for name in ("one", "two"):
+        with pytest.raises(RuntimeError, match="killed"):
+            purejaxdqn.search.main([*shared, "--out", str(tmp_path / name)])
+    trials = optuna.load_study(study_name="purejaxdqn", storage=storage).trials
+    assert len({trial.params["gamma"] for trial in trials}) == len(trials) == 8
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])  # the largest that a config takes
+def test_a_worker_alone_asks_for_what_its_seed_and_the_finished_trials_say(tmp_path, seed):
+    space = {"gamma": Range(0.9, 0.99), "n_step": Range(1, 5, step=1)}
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    oracle = optuna.create_study(direction="maximize")
+    for finished in (0, 4, 8, 12, 16):
+        trials = searching.ask(study, space, 4, worker="me", sampler="tpe", seed=seed)
+        oracle.sampler = searching.make_sampler("tpe", (seed + finished) % 2**32)
+        for trial in trials:
+            same = oracle.ask()
+            assert trial.params == {
+                "gamma": same.suggest_float("gamma", 0.9, 0.99),
+                "n_step": same.suggest_int("n_step", 1, 5),
+            }
+        for value, trial in enumerate(trials, finished):
+            searching.tell(study, trial, searching.Score(value, None))
+            oracle.tell(trial.number, value)
+
+
+def test_a_kill_before_the_first_trial_is_signed_changes_no_point(tmp_path):
+    space = {"gamma": Range(0.9, 0.99)}
+    whole, study = (searching.open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
+    study.ask()
+    assert searching.requeue_killed(study, "me") == 1
+    asked = [searching.ask(one, space, 1, worker="me", seed=3)[0] for one in (whole, study)]
+    assert asked[0].params == asked[1].params
+
+
+def test_two_workers_that_begin_at_the_same_moment_ask_for_different_points(tmp_path, monkeypatch):
+    """Each sees a study without trials, and takes itself for the first."""
+    space = {"gamma": Range(0.9, 0.99)}
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    began = []
+
+    def overtaken(self, *, real=optuna.Study.ask):
+        if not began:
+            began.append(True)
+            searching.ask(study, space, 4, worker="first", seed=0)
+        return real(self)
+
+    monkeypatch.setattr(optuna.Study, "ask", overtaken)
+    searching.ask(searching.open_study(str(tmp_path / "study.log"), "s", {}), space, 4, worker="second", seed=0)
+    assert len(points(study, "first")) == len(points(study, "second")) == 4
+    assert len({trial.params["gamma"] for trial in study.trials}) == 8
+
+
 def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(search, line, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

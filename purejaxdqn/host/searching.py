@@ -339,12 +339,27 @@ def waiting(study: optuna.Study, worker: str) -> int:
     return sum(trial.user_attrs.get(_WORKER) == worker for trial in study.get_trials(states=(TrialState.WAITING,)))
 
 
-def ask(study: optuna.Study, space: Space, count: int, *, worker: str) -> list[optuna.Trial]:
-    """The next trials, queued ones first."""
-    trials = []
+def ask(
+    study: optuna.Study, space: Space, count: int, *, worker: str, sampler: str = "tpe", seed: int = 0
+) -> list[optuna.Trial]:
+    """The next trials, queued ones first.
+
+    Args:
+      study: to ask.
+      space: of the trials.
+      count: how many.
+      worker: whose they are.
+      sampler: see ``make_sampler``.
+      seed: of the search; what a worker that is alone asks for hangs on this and on the finished trials, no more.
+    """
+    trials: list[optuna.Trial] = []
+    alone = not study.trials
+    study.sampler = make_sampler(sampler, _sampler_seed(study, seed, worker))
     for _ in range(count):
         trial = study.ask()
         trial.set_user_attr(_WORKER, worker)
+        if alone and not trials and trial.number > 0:  # another worker began at this moment; nothing is drawn yet
+            study.sampler = make_sampler(sampler, _sampler_seed(study, seed, worker))
         for key, values in space.items():
             match values:
                 case Choices(choices):
@@ -355,6 +370,20 @@ def ask(study: optuna.Study, space: Space, count: int, *, worker: str) -> list[o
                     trial.suggest_int(key, int(low), int(high), log=log, step=step or 1)
         trials.append(trial)
     return trials
+
+
+def _sampler_seed(study: optuna.Study, seed: int, worker: str) -> int:
+    """The seed of a batch: of what is known, so that a search that was killed asks for what it would have asked for.
+
+    Workers that know the same would ask for the same: all mix their name in but the one of the study's first trial.
+    """
+    seed += len(finished(study))
+    trials = study.trials
+    # Whoever ran it again, if a kill came before it was signed; nobody, where another worker is about to sign it.
+    first = {trial.user_attrs.get(_WORKER) for trial in trials if trial.user_attrs.get(_AGAIN, trial.number) == 0}
+    if not trials or worker in first:
+        return seed % 2**32
+    return int(np.random.SeedSequence([seed, *worker.encode()]).generate_state(1)[0])
 
 
 def score(results: Sequence[RunResult], objective: str) -> Score:
