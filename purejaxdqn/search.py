@@ -1,6 +1,7 @@
 """``python -m purejaxdqn.search --config CONFIG --space FILE --trials N``: Bayesian search, a batch at a time."""
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ class Options(NamedTuple):
 
 _HOPELESS = 8
 """Trials without any score after which a search ends."""
+_POLL = 1.0
+"""Seconds from one look at the trials of other workers to the next, where only they are left."""
 
 
 def parser() -> Parser:
@@ -163,13 +166,14 @@ def _check(options: Options) -> Config:
 
 
 def search(options: Options, base: Config) -> int:
-    """Ask, train and tell until the study has its trials; then test the best one again. Returns the exit code."""
+    """Run trials until the study has all; then test the best one again. Returns the exit code."""
     from purejaxdqn.host import searching
     from purejaxdqn.host.files import write_text
     from purejaxdqn.host.halving import Halving
     from purejaxdqn.host.rundir import default_directory
     from purejaxdqn.host.signals import Stopped, StopSignals
     from purejaxdqn.host.trials import Setting, train_points
+    from purejaxdqn.host.workers import at_work
 
     folder = options.out or default_directory(["search", *options.sources])
     definition = {
@@ -199,17 +203,10 @@ def search(options: Options, base: Config) -> int:
             )
             study = shared or searching.open_study(storage, options.study, definition)
             searching.claim(study, storage, definition)
-            again = searching.requeue_killed(study, worker)
-            _tell_of_start(study, options, base, again)
-            while (left := options.trials - searching.counted(study, worker)) > 0:
-                count = searching.waiting(study, worker) or min(options.batch, left)
-                trials = searching.ask(
-                    study, options.space, count, worker=worker, sampler=options.sampler, seed=base.seed
-                )
-                _train(study, trials, options, setting)
-                _tell_of_progress(study, options)
-                if searching.best_trial(study) is None and len(searching.finished(study)) >= _HOPELESS:
-                    break  # none has a score: more of the same would be a waste
+            with at_work(study, worker):
+                again = searching.requeue_killed(study, worker)
+                _tell_of_start(study, options, base, again)
+                _run_trials(study, worker, options, base.seed, setting)
             best = searching.best_trial(study)
             if best is None:
                 reasons = Counter(filter(None, map(searching.reason_of, searching.finished(study))))
@@ -238,6 +235,38 @@ def search(options: Options, base: Config) -> int:
     print(f"trial {best.number} on {options.retest} fresh seeds: greedy return {retest['iqm']:.4g}{spread}")
     print(folder)
     return 0
+
+
+def _run_trials(study: Any, worker: str, options: Options, seed: int, setting: Any) -> None:
+    """Ask, train and tell until the study has its trials, those that are under way in other workers with them.
+
+    Trials of a worker that is gone, or shows no sign of life, are not waited for: they are made up for.
+    """
+    from purejaxdqn.host import searching
+    from purejaxdqn.host.workers import Watch
+
+    watch, tried, waited = Watch(), False, False
+    while True:
+        setting.check()
+        others = watch.under_way(study, worker)  # first: what ends between the two counts twice, and not never
+        done = searching.finished(study)
+        left = options.trials - len(done) - len(others)
+        # None has a score: more of the same would be a waste.
+        hopeless = tried and searching.best_trial(study) is None and len(done) >= _HOPELESS
+        if left > 0 and not hopeless:
+            count = min(searching.waiting(study, worker) or options.batch, left)
+            trials = searching.ask(study, options.space, count, worker=worker, sampler=options.sampler, seed=seed)
+            trials = searching.give_back(study, trials, options.trials, worker=worker, watch=watch)
+            _train(study, trials, options, setting)
+            _tell_of_progress(study, options)
+            tried = True
+        elif others:
+            if not waited:
+                print(f"waiting for {len(others)} trials of other searches", file=sys.stderr)
+            waited = True
+            time.sleep(_POLL)
+        else:
+            return
 
 
 def _train(study: Any, trials: list[Any], options: Options, setting: Any) -> None:

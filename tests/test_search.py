@@ -2,12 +2,15 @@
 
 import contextlib
 import csv
+import functools
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from optuna.trial import TrialState
 from PIL import Image
 from sqlalchemy.exc import IntegrityError
 
@@ -30,9 +34,11 @@ from purejaxdqn.host.points import Choices, Range, read_space
 from purejaxdqn.host.results import RunResult
 from purejaxdqn.host.search_pictures import share
 from purejaxdqn.host.training import run_key
+from purejaxdqn.host.workers import Watch, at_work
 from purejaxdqn.plot import main as plot
 from tests.conftest import TINY
 
+RUNNING = TrialState.RUNNING
 BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
 SPACE = """
 optimizer.learning_rate: {low: 1e-4, high: 1e-1, log: true}
@@ -198,8 +204,126 @@ def test_trials_of_other_workers_are_left_to_them(tmp_path):
     study = searching.open_study(str(tmp_path / "study.log"), "s", {})
     searching.ask(study, {"gamma": Range(0.9, 0.99)}, 2, worker="other")
     assert searching.requeue_killed(study, "me") == 0
-    assert searching.counted(study, "me") == 2  # so that together no more are run than were asked for
-    assert searching.counted(study, "other") == 0
+    assert len(Watch().under_way(study, "me")) == 2  # so that together no more are run than were asked for
+    assert Watch().under_way(study, "other") == []
+
+
+@pytest.fixture
+def other(line, tmp_path, monkeypatch):
+    """A worker that was killed with four trials under way: what of the study is its own, and the line to join it."""
+    shared = [*line, "--trials", "4", "--storage", f"sqlite:///{tmp_path / 'studies.db'}"]
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(purejaxdqn.search, "_train", killed)
+        purejaxdqn.search.main([*shared, "--out", str(tmp_path / "other")])
+    study = optuna.load_study(study_name="purejaxdqn", storage=shared[-1])
+    assert len(study.get_trials(states=(RUNNING,))) == 4
+    return study, json.loads((tmp_path / "other" / "search.json").read_text())["worker"], shared
+
+
+@contextlib.contextmanager
+def meanwhile(act, folder):
+    """Do something a moment after the search of a directory has begun."""
+
+    def watch():
+        while not (folder / "search.json").is_file() and not ended.wait(0.05):
+            pass
+        if not ended.wait(1.0):
+            act()
+
+    ended = threading.Event()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_search_waits_for_the_trials_of_others_before_it_says_what_was_best(search, other, tmp_path, monkeypatch):
+    study, worker, shared = other
+    monkeypatch.setattr("purejaxdqn.search._POLL", 0.05, raising=False)
+
+    def tell():
+        for value, trial in enumerate(study.trials):
+            study.tell(trial.number, value)
+
+    with at_work(study, worker), meanwhile(tell, tmp_path / "mine"):
+        code, _, err = search(*shared, "--out", tmp_path / "mine")
+    assert code == 0, err
+    assert "waiting for 4 trials of other searches" in err
+    assert [row["value"] for row in table(tmp_path / "mine")] == ["0.0", "1.0", "2.0", "3.0"]
+    assert json.loads((tmp_path / "mine" / "best_retest.json").read_text())["trial"] == 3
+
+
+def test_a_search_that_waits_for_others_can_be_stopped(search, other, tmp_path):
+    study, worker, shared = other
+    stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    with at_work(study, worker), meanwhile(stop, tmp_path / "mine"):
+        code, _, err = search(*shared, "--out", tmp_path / "mine")
+    assert code == 143
+    assert err[-1].startswith("stopped by SIGTERM")
+    assert not (tmp_path / "mine" / "best.yaml").exists()
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_what_a_dead_worker_left_is_made_up_for(search, other, tmp_path, monkeypatch, silent):
+    study, worker, shared = other
+    if silent:  # else it had time to say that it was going
+        study.set_user_attr(f"worker {worker}", time.time())
+        monkeypatch.setattr("purejaxdqn.host.workers._GRACE", 0.5, raising=False)
+    code, _, err = search(*shared, "--out", tmp_path / "mine")
+    assert code == 0, err
+    assert ("waiting for 4 trials of other searches" in err) == silent
+    assert [row["state"] for row in table(tmp_path / "mine")] == ["complete"] * 4
+    assert len(study.get_trials(states=(RUNNING,))) == 4  # nobody else's to touch: it may only have been away
+    code, _, err = search(*shared, "--out", tmp_path / "other")
+    assert code == 0, err
+    assert table(tmp_path / "other") == table(tmp_path / "mine")  # and comes back to a study that is full
+
+
+def test_two_workers_that_ask_at_once_do_not_train_more_than_was_asked_for(search, other, tmp_path, monkeypatch):
+    study, _, shared = other
+
+    def overtaken(*arguments, real=searching.ask, **options):
+        if len(study.trials) == 4:
+            for trial in real(study, arguments[1], 3, worker="third"):
+                study.tell(trial.number, 1.0)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(searching, "ask", overtaken)
+    assert search(*shared, "--out", tmp_path / "mine")[0] == 0
+    assert [row["trial"] for row in table(tmp_path / "mine")] == ["4", "5", "6", "7"]
+    assert [trial.state.name for trial in study.trials[8:]] == ["FAIL"] * 3
+
+
+def test_a_worker_shows_signs_of_life_until_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("purejaxdqn.host.workers._BEAT", 0.02)
+    monkeypatch.setattr("purejaxdqn.host.workers._GRACE", 1.0)
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    searching.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="other")
+    watch = Watch()
+    with at_work(study, "other"):
+        for _ in range(15):  # longer than one that is silent is waited for
+            assert len(watch.under_way(study, "me")) == 1
+            time.sleep(0.1)
+    assert watch.under_way(study, "me") == []
+    study.set_user_attr("worker other", time.time())  # killed
+    assert len(watch.under_way(study, "me")) == 1
+    time.sleep(1.1)
+    assert watch.under_way(study, "me") == []
+
+
+def test_a_trial_that_another_worker_is_about_to_sign_is_left_to_it(tmp_path):
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    with at_work(study, "other"):
+        study.ask()
+        assert searching.requeue_killed(study, "me") == 0
+        assert len(Watch().under_way(study, "me")) == 1
 
 
 def points(study, worker):

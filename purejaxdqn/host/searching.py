@@ -25,6 +25,7 @@ from purejaxdqn.host.files import in_use, is_bare, write_text
 from purejaxdqn.host.points import Choices, Range, as_text
 from purejaxdqn.host.results import RunResult, write_csv
 from purejaxdqn.host.statistics import iqm, iqm_interval
+from purejaxdqn.host.workers import WORKER, Watch, is_alone
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -33,7 +34,7 @@ SEARCH_FILE = "search.json"
 STUDY_FILE = "study.log"
 RETEST_FILE = "best_retest.json"
 Space = Mapping[str, Range | Choices]
-_DEFINITION, _WORKER, _AGAIN, _REASON, _RUNS, _OUTCOME = "definition", "worker", "again", "reason", "runs", "outcome"
+_DEFINITION, _AGAIN, _SURPLUS, _REASON, _RUNS, _OUTCOME = "definition", "again", "surplus", "reason", "runs", "outcome"
 
 
 class Score(NamedTuple):
@@ -138,12 +139,12 @@ def requeue_killed(study: optuna.Study, worker: str) -> int:
     written down whole is told as it is instead.
     """
     queued = {trial.user_attrs.get(_AGAIN) for trial in study.trials if trial.state == TrialState.WAITING}
-    alone = all(trial.user_attrs.get(_WORKER, worker) == worker for trial in study.trials)
+    alone = is_alone(study, worker)
     left = [
         trial
         for trial in study.get_trials(states=(TrialState.RUNNING,))
         # A kill between asking and signing leaves a trial of nobody: ours, if nobody else was ever here.
-        if trial.user_attrs.get(_WORKER, worker if alone else None) == worker
+        if trial.user_attrs.get(WORKER, worker if alone else None) == worker
     ]
     if left and all(_OUTCOME in trial.user_attrs for trial in left):
         for trial in left:
@@ -151,16 +152,17 @@ def requeue_killed(study: optuna.Study, worker: str) -> int:
         return 0
     for trial in left:
         if trial.number not in queued:
-            study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number, _WORKER: worker})
+            study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number, WORKER: worker})
         study.tell(trial.number, state=TrialState.FAIL)
     return len(left)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: told, and not killed and queued again."""
+    """Trials that count: told, and neither killed and queued again nor given back."""
     done = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     killed = {trial.user_attrs.get(_AGAIN) for trial in study.trials}
-    return [trial for trial in study.get_trials(states=done) if trial.number not in killed]
+    found = [trial for trial in study.get_trials(states=done) if trial.number not in killed]
+    return [trial for trial in found if _SURPLUS not in trial.user_attrs]
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
@@ -171,12 +173,6 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
 def is_stopped(trial: FrozenTrial) -> bool:
     """Whether the trial was stopped at a rung; its value is its score there."""
     return trial.state == TrialState.PRUNED
-
-
-def counted(study: optuna.Study, worker: str) -> int:
-    """Trials that are done, or under way in other workers."""
-    running = study.get_trials(states=(TrialState.RUNNING,))
-    return len(finished(study)) + sum(trial.user_attrs.get(_WORKER, worker) != worker for trial in running)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -336,7 +332,7 @@ def _number(value: float) -> float | None:
 
 def waiting(study: optuna.Study, worker: str) -> int:
     """How many trials of this worker are queued."""
-    return sum(trial.user_attrs.get(_WORKER) == worker for trial in study.get_trials(states=(TrialState.WAITING,)))
+    return sum(trial.user_attrs.get(WORKER) == worker for trial in study.get_trials(states=(TrialState.WAITING,)))
 
 
 def ask(
@@ -357,7 +353,7 @@ def ask(
     study.sampler = make_sampler(sampler, _sampler_seed(study, seed, worker))
     for _ in range(count):
         trial = study.ask()
-        trial.set_user_attr(_WORKER, worker)
+        trial.set_user_attr(WORKER, worker)
         if alone and not trials and trial.number > 0:  # another worker began at this moment; nothing is drawn yet
             study.sampler = make_sampler(sampler, _sampler_seed(study, seed, worker))
         for key, values in space.items():
@@ -372,6 +368,23 @@ def ask(
     return trials
 
 
+def give_back(
+    study: optuna.Study, trials: Sequence[optuna.Trial], limit: int, *, worker: str, watch: Watch
+) -> list[optuna.Trial]:
+    """Those of the trials just asked for that the study has room for; the others are failed, and do not count.
+
+    Between looking for room and asking, another worker may have asked. Both see the trials of smaller numbers, so that
+    together they keep no more than ``limit``, but where a kill moved trials to other numbers in that moment.
+    """
+    there = {trial.number for trial in [*watch.under_way(study, worker), *finished(study), *trials]}
+    kept = [trial for trial in trials if sum(number < trial.number for number in there) < limit]
+    for trial in trials:
+        if trial not in kept:
+            trial.set_user_attr(_SURPLUS, True)
+            study.tell(trial, state=TrialState.FAIL)
+    return kept
+
+
 def _sampler_seed(study: optuna.Study, seed: int, worker: str) -> int:
     """The seed of a batch: of what is known, so that a search that was killed asks for what it would have asked for.
 
@@ -380,7 +393,7 @@ def _sampler_seed(study: optuna.Study, seed: int, worker: str) -> int:
     seed += len(finished(study))
     trials = study.trials
     # Whoever ran it again, if a kill came before it was signed; nobody, where another worker is about to sign it.
-    first = {trial.user_attrs.get(_WORKER) for trial in trials if trial.user_attrs.get(_AGAIN, trial.number) == 0}
+    first = {trial.user_attrs.get(WORKER) for trial in trials if trial.user_attrs.get(_AGAIN, trial.number) == 0}
     if not trials or worker in first:
         return seed % 2**32
     return int(np.random.SeedSequence([seed, *worker.encode()]).generate_state(1)[0])
