@@ -154,6 +154,10 @@ def _check(options: Options) -> Config:
             refused.append(error)
     if len(refused) == len(candidates):
         raise refused[0]
+    from purejaxdqn.host.pieces import plan_work
+    from purejaxdqn.host.sweeps import all_runs
+
+    plan_work(points, all_runs(points, 1), devices=options.devices, memory=options.memory, together=(1, 1))
     if options.halving:
         from purejaxdqn.host.halving import Halving, check_room, check_rungs
 

@@ -514,6 +514,13 @@ def test_of_equal_scores_the_faster_learner_is_best(tmp_path):
     assert searching.best_trial(study).number == 1
 
 
+def test_a_study_that_looks_for_the_least_is_refused(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    optuna.create_study(storage=storage, study_name="s")  # as Optuna makes one unless told otherwise
+    with pytest.raises(UserError, match=r"'s' in .* does not look for the largest value"):
+        searching.open_study(storage, "s", {})
+
+
 @pytest.mark.parametrize(
     ("values", "value", "place"),
     [
@@ -545,6 +552,7 @@ def test_pictures_lay_values_between_the_ends_of_their_range(values, value, plac
         (["--config", "cartpole", "--space", "SPACE gamma: {low: 0.5, high: 1.5}"], "gamma: 1.5 must be"),
         (["--config", "cartpole", "--space", "SPACE gamma: {low: 1, high: 0.5}"], "--space: gamma: the range is empty"),
         (["--config", "cartpole", "--space", "search/dqn", "--sampler", "gp"], "--sampler gp needs torch"),
+        (["--config", "cartpole", "--space", "search/dqn", "--memory", "1KiB"], "--memory: one run needs about"),
         (
             ["--config", "cartpole", "--space", "search/dqn", "--storage", "sqlite:////nowhere/x.db"],
             "--storage: sqlite:////nowhere/x.db cannot be opened",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
@@ -77,6 +78,8 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
             study = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=True)
     except Exception as error:  # each driver of a database has errors of its own
         raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        raise UserError(f"--storage: the study {name!r} in {storage} does not look for the largest value")
     _check_definition(study, storage, definition)
     return study
 
