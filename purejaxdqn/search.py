@@ -261,8 +261,9 @@ def _run_trials(study: Any, worker: str, options: Options, seed: int, setting: A
             count = min(searching.waiting(study, worker) or options.batch, left)
             trials = searching.ask(study, options.space, count, worker=worker, sampler=options.sampler, seed=seed)
             trials = searching.give_back(study, trials, options.trials, worker=worker, watch=watch)
-            _train(study, trials, options, setting)
-            _tell_of_progress(study, options)
+            if trials:
+                _train(study, trials, options, setting)
+                _tell_of_progress(study, options)
             tried = True
         elif others:
             if not waited:
