@@ -1,10 +1,13 @@
 """Statistics against their published definitions, and the coverage of the interval by simulation."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from purejaxdqn.host.statistics import (
+    RESAMPLES,
     iqm,
     iqm_interval,
     performance_profile,
@@ -90,6 +93,42 @@ def test_the_probability_of_improvement_is_the_mann_whitney_statistic():
     values, others = generator.normal(0.3, 1.0, 17), generator.normal(0.0, 1.0, 23)
     statistic = scipy.stats.mannwhitneyu(values, others).statistic
     assert probability_of_improvement(values, others)[0] == pytest.approx(statistic / (17 * 23))
+
+
+def pair_by_pair(values, others):
+    """The formula as it stands, over all pairs of all resamples."""
+
+    def share(x, y):
+        wins, ties = (compare(x[..., :, None], y[..., None, :]).mean((-1, -2)) for compare in (np.greater, np.equal))
+        return wins + 0.5 * ties
+
+    generator = np.random.default_rng(0)
+    resampled = share(*(generator.choice(one, (RESAMPLES, len(one))) for one in (values, others)))
+    tail = 50.0 * (1.0 - 0.95)
+    return float(share(values, others)), tuple(np.percentile(resampled, [tail, 100.0 - tail]).tolist())
+
+
+@pytest.mark.parametrize("kind", ["no ties", "many ties", "other numbers of seeds", "NaN and infinity"])
+def test_the_probability_of_improvement_is_that_of_all_pairs_bit_for_bit(kind):
+    generator = np.random.default_rng(7)
+    values, others = generator.normal(0.2, 1.0, 30), generator.normal(0.0, 1.0, 17 if kind.startswith("other") else 30)
+    if kind == "many ties":
+        values, others = values.round(), others.round().astype(np.float32)
+    if kind == "NaN and infinity":
+        values[:3], others[:4] = [np.nan, np.inf, -np.inf], [np.nan, np.nan, np.inf, -np.inf]
+    for one, other in ((values, others), (others, values)):
+        assert probability_of_improvement(one, other) == pair_by_pair(one, other)
+
+
+def test_the_memory_for_the_probability_of_improvement_grows_with_the_seeds_and_not_with_their_pairs():
+    generator, peaks = np.random.default_rng(0), []
+    for seeds in (25, 200):
+        values, others = generator.normal(size=(2, seeds))
+        tracemalloc.start()
+        probability_of_improvement(values, others)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 12 * peaks[0]  # for eight times the seeds
 
 
 def test_the_interval_of_the_probability_of_improvement_covers_the_true_one():
