@@ -213,6 +213,15 @@ def test_a_run_directory_is_not_a_config(tmp_path):
     assert "is a directory" in line
 
 
+@pytest.mark.parametrize("name", ["cartpole", "minatar/breakout"])
+def test_a_directory_does_not_hide_a_shipped_config_of_its_name(name, tmp_path, monkeypatch):
+    """As ``train --config cartpole --out cartpole`` leaves one."""
+    shipped = load_config(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    assert load_config(name) == shipped
+
+
 def test_an_empty_file_is_the_defaults(tmp_path):
     path = tmp_path / "empty.yaml"
     path.write_text("# nothing\n", encoding="utf-8")

@@ -106,12 +106,12 @@ def find_config(source: str | Path, *, option: str = "--config") -> Path:
         raise ConfigError(f"{option}: {source} cannot be read: {error.strerror}") from error
     if is_file:
         return path
-    if is_dir:
-        raise ConfigError(f"{option}: {source} is a directory; a run directory's config is {path / 'config.yaml'}")
     shipped = shipped_configs(option)
     name = str(source).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
+    if is_dir:
+        raise ConfigError(f"{option}: {source} is a directory; a run directory's config is {path / 'config.yaml'}")
     hint = did_you_mean(name, shipped) or f"; shipped are {', '.join(shipped)}"
     raise ConfigError(f"{option}: {source} is neither a file nor a shipped one{hint}")
 
