@@ -18,11 +18,13 @@ from safetensors.numpy import load_file, save_file
 from purejaxdqn import load_config, load_policy
 from purejaxdqn.core.agent import make_agent
 from purejaxdqn.core.environments import make_environment
+from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main
 from purejaxdqn.host import exports
 from purejaxdqn.host.exports import TOLERANCE, Leaving, difference, sample_observations, to_checked_onnx, to_stablehlo
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.onnx_graphs import to_onnx
+from purejaxdqn.train import main as train
 from tests.conftest import TINY
 
 FAMILY = {
@@ -336,6 +338,20 @@ def test_a_damaged_folder_is_refused(name, change, message, folders, tmp_path):
     (folder / name).write_bytes(content[:50] if change is None else change(content.decode()).encode())
     with pytest.raises(UserError, match=message):
         load_policy(folder)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(evaluate,), (main, "--format", "onnx"), (train, "--quiet", "--resume")],
+    ids=["evaluate", "export", "train --resume"],
+)
+def test_an_exported_folder_is_not_taken_for_a_run(command, folders, quietly, tmp_path):
+    folder = shutil.copytree(folders["stablehlo"], tmp_path / "policy")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    code, out, err = quietly(*command, folder)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert f"{folder} is not a run but a policy that was exported from one" in err[0]
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_weights_of_an_earlier_version_are_told_as_such(finished_run, tmp_path):

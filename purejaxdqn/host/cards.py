@@ -6,6 +6,8 @@ from typing import Any
 FORMAT_VERSION = 2
 """Of ``policy.json`` and what it describes; in 1 layers were laid out otherwise."""
 SCRIPT_FILE = "run_policy.py"
+DESCRIPTION_FILE = "policy.json"
+"""Stands in an exported folder and not in a run directory."""
 
 _STABLEHLO = '''"""Act with this policy: python {script} [observations.npy]. Needs jax, flatbuffers, numpy."""
 import json

@@ -19,9 +19,10 @@ from purejaxdqn.core.agent import make_agent
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import Environment, make_environment, underlying_environment
 from purejaxdqn.host import cards
+from purejaxdqn.host.cards import DESCRIPTION_FILE
 from purejaxdqn.host.configs import CONFIG_FILE, to_yaml
 from purejaxdqn.host.faults import UserError
-from purejaxdqn.host.policies import DESCRIPTION_FILE, POLICY_FILE, check_seed_index, load_params
+from purejaxdqn.host.policies import POLICY_FILE, check_seed_index, load_params
 
 TOLERANCE = 1e-5
 """Furthest that an ONNX model may be from our Q-values, as a share of the largest of them where that is above 1."""

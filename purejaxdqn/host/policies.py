@@ -16,14 +16,12 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import Environment, make_environment, observation_features
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.many import lay_out, map_runs
-from purejaxdqn.host.cards import read_description
+from purejaxdqn.host.cards import DESCRIPTION_FILE, read_description
 from purejaxdqn.host.configs import CONFIG_FILE, load_config, read_config
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import replacing
 
 POLICY_FILE = "policy.safetensors"
-DESCRIPTION_FILE = "policy.json"
-"""Stands in an exported folder and not in a run directory."""
 
 
 def save_policy(folder: Path, params: Any) -> None:
@@ -41,13 +39,15 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
       UserError: something is missing, damaged, or does not fit the config.
     """
     folder = Path(folder)
-    for name in (CONFIG_FILE, POLICY_FILE):
-        try:
-            found = (folder / name).is_file()
-        except OSError as error:
-            raise UserError(f"{folder} cannot be read: {error.strerror}") from error
-        if not found:
-            raise UserError(f"{folder} is not a finished run: it has no {name}")
+    try:
+        missing = [name for name in (CONFIG_FILE, POLICY_FILE) if not (folder / name).is_file()]
+        exported = (folder / DESCRIPTION_FILE).is_file()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    if exported:
+        raise UserError(f"{folder} is not a run but a policy that was exported from one, which load_policy reads")
+    if missing:
+        raise UserError(f"{folder} is not a finished run: it has no {missing[0]}")
     config = load_config(folder / CONFIG_FILE)
     flat = _read_weights(folder)
     params = traverse_util.unflatten_dict(flat, sep="/")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from purejaxdqn.core.config import Config, value_at
+from purejaxdqn.host.cards import DESCRIPTION_FILE
 from purejaxdqn.host.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.host.configs import CONFIG_FILE, Draft, config_keys, read_config
 from purejaxdqn.host.faults import UserError
@@ -24,11 +25,13 @@ def read_run(folder: Path, overrides: Sequence[str]) -> Draft:
       UserError: there is no run, or the overrides change anything else.
     """
     try:
-        found = (folder / CONFIG_FILE).is_file()
+        found, exported = ((folder / name).is_file() for name in (CONFIG_FILE, DESCRIPTION_FILE))
     except OSError as error:
         raise UserError(f"--resume: {folder} cannot be read: {error.strerror}") from error
     if not found:
         raise UserError(f"--resume: {folder} is not a run: it has no {CONFIG_FILE}")
+    if exported:
+        raise UserError(f"--resume: {folder} is not a run but a policy that was exported from one")
     old, new = read_config(folder / CONFIG_FILE), read_config(folder / CONFIG_FILE, overrides)
     if new.lines or new.faults:
         return new
