@@ -16,7 +16,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import find_warnings
 from purejaxdqn.host.configs import read_config, shipped_configs, to_yaml
 from purejaxdqn.host.faults import Parser, UserError, run_command
-from purejaxdqn.host.resuming import is_finished, read_run
+from purejaxdqn.host.resuming import read_end, read_run
 from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
 
 
@@ -63,9 +63,12 @@ def main(argv: Sequence[str]) -> int:
     overrides = [*arguments.overrides, *logs]
     if arguments.resume:
         draft = read_run(arguments.resume, overrides)
-        if not (draft.lines or draft.faults) and is_finished(arguments.resume, draft.config):
-            print(f"{arguments.resume} is finished; total_timesteps=... extends it", file=sys.stderr)
-            return 0
+        diverged = None if draft.lines or draft.faults else read_end(arguments.resume, draft.config)
+        if diverged is not None:
+            lost = all(diverged)
+            what = "every seed diverged" if lost else "total_timesteps=... extends it"
+            print(f"{arguments.resume} is finished; {what}", file=sys.stderr)
+            return 3 if lost else 0
     else:
         draft = read_config(arguments.config, overrides)
     configure_cpu_for(draft.config)

@@ -196,6 +196,8 @@ def test_a_diverged_run_says_so_and_leaves_with_3(quietly, tmp_path):
     assert {f"seed {k} diverged, seen at step 120" for k in range(2)} <= set(err)
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3  # nothing was left to go on
     assert (tmp_path / "run" / "report.png").is_file()
+    code, out, err = quietly(train, "--resume", tmp_path / "run")
+    assert (code, out, err) == (3, [], [f"{tmp_path / 'run'} is finished; every seed diverged"])
 
 
 BAD = {

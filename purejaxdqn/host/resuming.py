@@ -59,13 +59,16 @@ def _extended(old: Config, new: Draft) -> Draft:
     return new._replace(config=new.config.model_copy(update={"schedule": schedule}))
 
 
-def is_finished(folder: Path, config: Config) -> bool:
-    """Whether a run has come to the end that ``config`` gives it: its summary is the last thing it writes."""
+def read_end(folder: Path, config: Config) -> list[bool] | None:
+    """Which seeds had diverged when a run came to the end that ``config`` gives it; None if it has not come there.
+
+    Its summary is the last thing a run writes.
+    """
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return bool(summary["total_timesteps"] == config.total_timesteps)
+        return list(summary["diverged"]) if summary["total_timesteps"] == config.total_timesteps else None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def newest_snapshot(checkpoints: Checkpoints, config: Config) -> Any:
