@@ -1,7 +1,8 @@
 """``python -m purejaxdqn.plot DIR ...``: draw pictures again from their files; several runs also in one picture."""
 
+import contextlib
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--out: {arguments.out} must end in {', '.join(_FORMATS)}")
     if arguments.out and not arguments.out.parent.is_dir():
         raise UserError(f"--out: there is no directory {arguments.out.parent}")
+    for folder in arguments.folders:
+        _check_directory(folder)
     sweeps = [folder for folder in arguments.folders if (folder / "sweep.yaml").is_file()]
     searches = [folder for folder in arguments.folders if (folder / "search.json").is_file()]
     runs = [_read(folder) for folder in arguments.folders if folder not in (*sweeps, *searches)]
@@ -37,12 +40,35 @@ def main(argv: Sequence[str]) -> int:
     for folder in sweeps:
         from purejaxdqn.host import sweep_pictures
 
-        print(*sweep_pictures.draw_directory(folder), sep="\n")
+        with _writing(folder):
+            drawn = sweep_pictures.draw_directory(folder)
+        print(*drawn, sep="\n")
     for folder in searches:
         from purejaxdqn.host import search_pictures
 
-        print(*search_pictures.draw_directory(folder), sep="\n")
+        with _writing(folder):
+            drawn = search_pictures.draw_directory(folder)
+        print(*drawn, sep="\n")
     return 0
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the system denies into a line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+
+
+def _check_directory(folder: Path) -> None:
+    """Refuse what is no directory."""
+    try:
+        found = folder.is_dir()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    if not found:
+        raise UserError(f"{folder} is not a directory" if folder.exists() else f"there is no directory {folder}")
 
 
 def _read(folder: Path) -> tuple[Path, Any, Any]:
@@ -50,6 +76,9 @@ def _read(folder: Path) -> tuple[Path, Any, Any]:
     from purejaxdqn.host.configs import load_config
     from purejaxdqn.host.metrics import read_metrics
 
+    for name in ("metrics.csv", "config.yaml"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not a run: it has no {name}")
     try:
         return folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")
     except (OSError, ValueError, csv.Error) as error:
@@ -59,10 +88,8 @@ def _read(folder: Path) -> tuple[Path, Any, Any]:
 def _draw_run(folder: Path, metrics: Any, config: Any) -> None:
     from purejaxdqn.host.rundir import draw_run
 
-    try:
+    with _writing(folder):
         draw_run(folder, metrics, config)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     print(folder / "learning_curve.png", folder / "report.png", sep="\n")
 
 

@@ -1,6 +1,7 @@
 """The commands as a user runs them."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -173,6 +174,45 @@ def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypa
         ((run[0], other, "--out", "no/both.png"), "error: --out: there is no directory no"),
     ):
         assert quietly(plot, *arguments) == (2, [], [line])  # and nothing was drawn
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nowhere", "there is no directory {}"),
+        ("a file", "{} is not a directory"),
+        ("empty", "{} is not a run: it has no metrics.csv"),
+        ("bare", "{} is not a run: it has no config.yaml"),
+        ("a" * 300, "{} cannot be read: File name too long"),
+    ],
+)
+def test_plot_says_in_a_line_why_there_is_nothing_to_draw(name, line, run, quietly, tmp_path):
+    (tmp_path / "a file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    shutil.copy(run[0] / "metrics.csv", tmp_path / "bare")
+    assert quietly(plot, run[0], tmp_path / name) == (2, [], [f"error: {line.format(tmp_path / name)}"])
+
+
+DRAWING = {
+    "metrics.csv": "rundir.draw_run",
+    "sweep.yaml": "sweep_pictures.draw_directory",
+    "search.json": "search_pictures.draw_directory",
+}
+
+
+@pytest.mark.parametrize("mark", DRAWING)
+def test_plot_in_a_directory_that_may_only_be_read_is_refused(mark, run, quietly, tmp_path, monkeypatch):
+    """Whichever it is; root may write everywhere, so that the drawing denies itself."""
+
+    def denied(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a file")
+
+    for name in ("metrics.csv", "config.yaml"):
+        shutil.copy(run[0] / name, tmp_path)
+    (tmp_path / mark).touch()
+    monkeypatch.setattr(f"purejaxdqn.host.{DRAWING[mark]}", denied)
+    assert quietly(plot, tmp_path) == (2, [], [f"error: {tmp_path} cannot be written to: Permission denied"])
 
 
 def test_printing_and_listing_write_nothing(quietly, tmp_path, monkeypatch):
