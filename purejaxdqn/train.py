@@ -42,9 +42,9 @@ def parser() -> Parser:
 class Options(NamedTuple):
     """What the command line says beside the config."""
 
-    folder: Path | None  # the run directory; None takes one by the time
+    out: Path | None  # the run directory; None takes one by the time
     names: list[str]  # of the configs
-    resume: bool
+    resume: Path | None  # the directory of a run to go on with
     segments: int | None
     seeds_at_once: int | None
     debug_nans: bool
@@ -79,9 +79,9 @@ def main(argv: Sequence[str]) -> int:
         print(to_yaml(config), end="")
         return 0
     options = Options(
-        folder=arguments.resume or arguments.out,
+        out=arguments.out,
         names=arguments.config or [],
-        resume=bool(arguments.resume),
+        resume=arguments.resume,
         segments=arguments.segments,
         seeds_at_once=arguments.seeds_at_once,
         debug_nans=arguments.debug_nans,
@@ -111,16 +111,21 @@ def train(config: Config, options: Options) -> int:
     from purejaxdqn.host.debugging import FoundNan
     from purejaxdqn.host.files import StorageError
     from purejaxdqn.host.loggers import check_loggers
-    from purejaxdqn.host.runner import open_run, run
+    from purejaxdqn.host.runner import open_run, reopen_run, run
     from purejaxdqn.host.signals import Stopped, StopSignals
 
-    folder = options.folder or rundir.default_directory(options.names)
     check_loggers(config)
     if options.cache:
         use_compilation_cache()
-    again = f"python -m purejaxdqn.train --resume {shlex.quote(str(folder))}"
+    if options.resume:
+        opened = reopen_run(options.resume, config, segments=options.segments)
+    else:
+        folders = [options.out] if options.out else rundir.default_directories(options.names)
+        opened = open_run(folders, config, segments=options.segments)
+    folder = options.resume
     try:
-        with open_run(folder, config, resume=options.resume, segments=options.segments) as start, StopSignals() as stop:
+        with opened as start, StopSignals() as stop:
+            folder = start.folder
             finished = run(
                 start,
                 stop,
@@ -130,21 +135,26 @@ def train(config: Config, options: Options) -> int:
                 import_seconds=time.perf_counter() - _START,
             )
     except Stopped as stopped:
-        print(f"stopped by {stopped}; {again} goes on", file=sys.stderr)
+        print(f"stopped by {stopped}; {_again(folder)} goes on", file=sys.stderr)
         return stopped.exit_code
     except FoundNan as found:
         print(found, file=sys.stderr)
         return 1
     except StorageError as error:
-        print(f"error: {error}; when there is room, {again} goes on", file=sys.stderr)
+        print(f"error: {error}; when there is room, {_again(folder)} goes on", file=sys.stderr)
         return 1
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(f"out of device memory: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
-    _report(config, finished, folder)
+    _report(config, finished, start.folder)
     return 3 if all(finished["diverged"]) else 0
+
+
+def _again(folder: Path | None) -> str:
+    """The command that goes on with a run."""
+    return f"python -m purejaxdqn.train --resume {shlex.quote(str(folder))}"
 
 
 def _report(config: Config, summary: dict[str, Any], folder: Path) -> None:

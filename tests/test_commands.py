@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.evaluate import main as evaluate
-from purejaxdqn.host import pictures
+from purejaxdqn.host import pictures, rundir
 from purejaxdqn.host.configs import shipped_configs
 from purejaxdqn.host.metrics import COLUMNS, read_metrics
 from purejaxdqn.host.training import run_key
@@ -192,6 +193,47 @@ def test_plot_says_in_a_line_why_there_is_nothing_to_draw(name, line, run, quiet
     (tmp_path / "bare").mkdir()
     shutil.copy(run[0] / "metrics.csv", tmp_path / "bare")
     assert quietly(plot, run[0], tmp_path / name) == (2, [], [f"error: {line.format(tmp_path / name)}"])
+
+
+SUMMARY = {"run_seconds": 1.0, "env_steps_per_second": 1, "iqm": 1.0, "iqm_ci95": None, "diverged_step": [None]}
+
+
+@pytest.fixture
+def begin(quietly, tmp_path, monkeypatch):
+    """Begin a run of seed 1 in an empty folder, at a standing clock and without training; while it writes its config,
+    another of seed 2 is quicker. Returns the exit code, lines on standard error, and each directory's seed.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda *_: "now")
+    monkeypatch.setattr("purejaxdqn.host.runner.run", lambda *_, **__: {**SUMMARY, "diverged": [False]})
+
+    def call(*out):
+        arguments, seeds = ["--config", "cartpole_cleanrl", *out], []
+
+        def write(folder, config, write=rundir.write_config):
+            seeds.append(config.seed)
+            if seeds == [1]:
+                assert train([*arguments, "seed=2"]) == 0
+            write(folder, config)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rundir, "write_config", write)
+            code, _, err = quietly(train, *arguments, "seed=1")
+        assert list(Path().rglob(".*")) == []  # nothing half-made is left
+        return code, err, {str(path.parent): load_config(path).seed for path in Path().rglob("config.yaml")}
+
+    return call
+
+
+def test_runs_of_one_second_take_a_directory_each(begin):
+    runs = "runs/cartpole_cleanrl"
+    assert begin() == (0, [], {f"{runs}/now": 2, f"{runs}/now-2": 1})
+    assert begin() == (0, [], {f"{runs}/now": 2, f"{runs}/now-2": 1, f"{runs}/now-3": 2, f"{runs}/now-4": 1})
+
+
+def test_a_directory_that_another_run_has_taken_meanwhile_is_refused(begin):
+    line = "error: --out: new/run exists; a run never overwrites one"
+    assert begin("--out", "new/run") == (2, [line], {"new/run": 2})
 
 
 DRAWING = {

@@ -1,13 +1,16 @@
 """The directory a run leaves behind."""
 
 import contextlib
+import itertools
 import json
 import math
+import os
 import platform
+import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,41 +31,56 @@ from purejaxdqn.host.training import Outcome, Training
 _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
 
 
-def default_directory(config_names: list[str]) -> Path:
-    """``runs/<config name>/<timestamp>``, the first one that does not exist."""
+def default_directories(config_names: Sequence[str]) -> Iterator[Path]:
+    """``runs/<config name>/<timestamp>``, and what to take in turn where that is taken."""
     parent = Path("runs") / "+".join(Path(name).stem for name in config_names)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    names = [stamp, *(f"{stamp}-{n}" for n in range(2, 1000))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    yield parent / stamp
+    for n in itertools.count(2):
+        yield parent / f"{stamp}-{n}"
 
 
-def check_directory(folder: Path) -> None:
-    """Refuse a directory that exists."""
+def default_directory(config_names: Sequence[str]) -> Path:
+    """The first of the default directories that does not exist."""
+    return next(folder for folder in default_directories(config_names) if not folder.exists())
+
+
+def create_directory(folders: Iterable[Path], config: Config) -> Path:
+    """Make the first of ``folders`` that does not exist; returns it.
+
+    Raises:
+      UserError: all of them exist, or one cannot be made.
+    """
+    for folder in folders:
+        if _take(folder, config):
+            return folder
+    raise UserError(f"--out: {folder} exists; a run never overwrites one")
+
+
+def _take(folder: Path, config: Config) -> bool:
+    """Make a directory with ``config.yaml`` in it, at no moment without; False if something stands in its place.
+
+    Runs that begin in the same second are after the same default name: it is theirs who rename first.
+    """
+    missing = [one for one in folder.parents if not os.path.lexists(one)]
+    # Random, as a process on another machine that sees the same folder may have this one's number.
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
-        exists = folder.exists()
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
-    if exists:
-        raise UserError(f"--out: {folder} exists; a run never overwrites one")
-
-
-def create_directory(folder: Path, config: Config) -> None:
-    """Make the directory with ``config.yaml`` in it; at no moment is it there without."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    part = folder.with_name(f".{folder.name}.part")
-    try:
-        check_directory(folder)
-        part.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(folder):
+            return False
+        part.mkdir(parents=True)
         write_config(part, config)
         part.rename(folder)
-    except (OSError, UserError) as error:
+    except OSError as error:
+        if os.path.lexists(folder):
+            return False
+        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        for one in missing:  # leave nothing behind
+        for one in missing:  # what is empty; leave nothing behind
             with contextlib.suppress(OSError):
                 one.rmdir()
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+    return True
 
 
 def write_config(folder: Path, config: Config) -> None:

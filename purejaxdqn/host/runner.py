@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +36,23 @@ class Start(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, config: Config, *, resume: bool, segments: int | None) -> Iterator[Start]:
-    """Check all that can be checked, then make the run directory, or take it over; it stays this process's own.
+def open_run(folders: Iterable[Path], config: Config, *, segments: int | None) -> Iterator[Start]:
+    """Check all that can be checked, then make the first of ``folders`` that is not there; it stays this process's own.
+
+    Raises:
+      UserError: the directory or the number of segments will not do.
+      StorageError: the disk is full.
+    """
+    segments, segment_epochs = _choose_segments(config, segments, None)
+    folder = rundir.create_directory(folders, config)
+    with storage_faults(folder), in_use(folder):
+        checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
+        yield Start(folder, config, False, None, checkpoints, segments, segment_epochs)
+
+
+@contextlib.contextmanager
+def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterator[Start]:
+    """Check all that can be checked, then take a run directory over; it stays this process's own.
 
     Raises:
       UserError: the directory, a checkpoint in it or the number of segments will not do.
@@ -45,20 +60,13 @@ def open_run(folder: Path, config: Config, *, resume: bool, segments: int | None
     """
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
     with contextlib.ExitStack() as held, storage_faults(folder):
-        if resume:
-            held.enter_context(in_use(folder))
-        else:
-            rundir.check_directory(folder)
-        snapshot = newest_snapshot(checkpoints, config) if resume else None
+        held.enter_context(in_use(folder))
+        snapshot = newest_snapshot(checkpoints, config)
         if snapshot:
             check_state(snapshot)
         segments, segment_epochs = _choose_segments(config, segments, snapshot)
-        if resume:
-            rundir.write_config(folder, config)
-        else:
-            rundir.create_directory(folder, config)
-            held.enter_context(in_use(folder))
-        yield Start(folder, config, resume, snapshot, checkpoints, segments, segment_epochs)
+        rundir.write_config(folder, config)
+        yield Start(folder, config, True, snapshot, checkpoints, segments, segment_epochs)
 
 
 def run(
