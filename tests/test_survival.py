@@ -1,6 +1,7 @@
 """Runs that survive: checkpoints, resuming, signals, kills, full disks, damage, divergence."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -194,6 +195,21 @@ def test_two_processes_do_not_work_in_one_run(plain, quietly, tmp_path):
     with in_use(cut):
         code, _, err = quietly(train, "--resume", cut)
     assert (code, err) == (2, [f"error: --resume: another process is at work in {cut}"])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_run_that_may_only_be_read_is_not_gone_on_with(number, plain, quietly, tmp_path, monkeypatch):
+    """Root may write everywhere, so that the writing denies itself."""
+
+    def denied(path, text):
+        raise OSError(number, os.strerror(number), path.name)
+
+    monkeypatch.setattr(runner, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr("purejaxdqn.host.rundir.write_text", denied)
+    cut = killed(plain, tmp_path / "cut", 200)
+    code, out, err = quietly(train, "--resume", cut)
+    line = f"error: --resume: a run cannot go on in {cut}: {os.strerror(number)}"
+    assert (code, out, err) == (2, [], [line])
 
 
 def test_segments_are_such_that_checkpoints_fall_between_them():

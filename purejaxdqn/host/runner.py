@@ -1,6 +1,7 @@
 """A run from its first segment, or from a checkpoint, to the files it leaves."""
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from purejaxdqn.host import rundir
 from purejaxdqn.host.checkpoints import Checkpoints
 from purejaxdqn.host.debugging import Debugger, FoundNan
 from purejaxdqn.host.divergence import Watch
+from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import in_use, storage_faults
 from purejaxdqn.host.journal import Journal
 from purejaxdqn.host.metrics import metrics_from_rows
@@ -60,13 +62,25 @@ def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterato
     """
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
     with contextlib.ExitStack() as held, storage_faults(folder):
-        held.enter_context(in_use(folder))
-        snapshot = newest_snapshot(checkpoints, config)
-        if snapshot:
-            check_state(snapshot)
-        segments, segment_epochs = _choose_segments(config, segments, snapshot)
-        rundir.write_config(folder, config)
+        with _refusing_denied(folder):
+            held.enter_context(in_use(folder))
+            snapshot = newest_snapshot(checkpoints, config)
+            if snapshot:
+                check_state(snapshot)
+            segments, segment_epochs = _choose_segments(config, segments, snapshot)
+            rundir.write_config(folder, config)
         yield Start(folder, config, True, snapshot, checkpoints, segments, segment_epochs)
+
+
+@contextlib.contextmanager
+def _refusing_denied(folder: Path) -> Iterator[None]:
+    """Turn what the system denies, before anything was done, into a ``UserError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(f"--resume: a run cannot go on in {folder}: {error.strerror}") from error
 
 
 def run(
