@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import gc
+import itertools
 import json
 import os
 import random
@@ -11,11 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 from purejaxdqn import load_config
+from purejaxdqn.core.many import Layout
 from purejaxdqn.host import runner
 from purejaxdqn.host.checkpoints import LISTING, SMALL, Checkpoints, DamagedError
 from purejaxdqn.host.faults import UserError
@@ -112,6 +116,43 @@ def test_a_resumed_run_equals_an_uninterrupted_one(choice, quietly, tmp_path):
         assert one.arrays.keys() == other.arrays.keys()
         for name, array in one.arrays.items():
             np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
+
+
+def test_a_run_keeps_no_second_copy_of_its_state(plain, quietly, tmp_path, monkeypatch):
+    """Neither of what it goes on from, which leaves the host array by array, nor of what it saves."""
+    loaded, saved, left = [], [], []
+
+    def alive(references):
+        return sum(reference() is not None for reference in references)
+
+    def load(*arguments, load=runner.newest_snapshot):
+        snapshot = load(*arguments)
+        memory = {id(leaf.base): leaf.base for leaf in snapshot.state.values()}  # that the arrays are views of
+        loaded.extend(map(weakref.ref, (*snapshot.state.values(), *memory.values())))
+        return snapshot
+
+    def fill(layout, tree, fill=Layout.fill):
+        if isinstance(tree, np.ndarray):
+            left.append(alive(loaded))
+        return fill(layout, tree)
+
+    def fetch(*arguments, fetch=runner.fetch_state):
+        arrays = fetch(*arguments)
+        saved.extend(map(weakref.ref, arrays.values()))
+        return arrays
+
+    def write(journal, part, write=runner.Journal.write):
+        gc.collect()
+        assert (alive(loaded), alive(saved)) == (0, 0)
+        write(journal, part)
+
+    monkeypatch.setattr(runner, "newest_snapshot", load)
+    monkeypatch.setattr(Layout, "fill", fill)
+    monkeypatch.setattr(runner, "fetch_state", fetch)
+    monkeypatch.setattr(runner.Journal, "write", write)
+    assert quietly(train, "--resume", killed(plain, tmp_path / "cut", 320), "--quiet")[0] == 0
+    assert len(saved) > len(left) > 10
+    assert all(after < before for before, after in itertools.pairwise(left))
 
 
 @pytest.mark.parametrize("devices", ["1", "3"])

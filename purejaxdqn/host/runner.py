@@ -129,10 +129,16 @@ def run(
                     raise FoundNan(debugger.find(diverged[0]))
                 debugger.keep(state)
             if _is_due(config, int(part.env_step[0, -1])) or stop.asked or watch.all_diverged:
-                held = fetch_state(state, training.layout)
+                # Without a name, or what was fetched would stand beside the state until the next checkpoint.
                 save_snapshot(
                     start.checkpoints,
-                    Snapshot(held, journal.metrics, config, start.segment_epochs, journal.seconds),
+                    Snapshot(
+                        fetch_state(state, training.layout),
+                        journal.metrics,
+                        config,
+                        start.segment_epochs,
+                        journal.seconds,
+                    ),
                 )
             stop.check()
             if watch.all_diverged:

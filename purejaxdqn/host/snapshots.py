@@ -20,7 +20,7 @@ from purejaxdqn.host.training import KEY_KIND, Training, shapes_of_run
 class Snapshot(NamedTuple):
     """What a run goes on from."""
 
-    state: dict[str, np.ndarray]  # leaves of a RunnerState [R, ...] by their paths, keys as their data
+    state: dict[str, np.ndarray]  # leaves of a RunnerState [R, ...] by their paths, keys as their data; to be taken
     metrics: Metrics  # [R, T] so far
     config: Config  # as the run was when this was saved
     segment_epochs: int  # of the program that ran
@@ -56,7 +56,8 @@ def save_snapshot(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
 def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
     """The snapshot that was saved as ``checkpoint``."""
     state = {name.removeprefix("state"): one for name, one in checkpoint.arrays.items() if name.startswith("state")}
-    metrics = Metrics(**{name: checkpoint.arrays[f"metrics.{name}"] for name in Metrics._fields})
+    # Copied: they outlive the state, whose small arrays lie in the same memory.
+    metrics = Metrics(**{name: checkpoint.arrays[f"metrics.{name}"].copy() for name in Metrics._fields})
     about = dict(checkpoint.about)
     return Snapshot(state, metrics, Config.model_validate(about.pop("config")), **about)
 
@@ -87,12 +88,16 @@ def check_state(snapshot: Snapshot) -> None:
 
 
 def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:
-    """The opposite of ``fetch_state``, for the devices of ``training``."""
+    """The opposite of ``fetch_state``, for the devices of ``training``.
+
+    It takes the arrays over and leaves ``arrays`` empty: each is freed when it is placed, whoever else holds the
+    mapping, so that a large state does not exist twice for the rest of a run.
+    """
     layout = training.layout
 
     def place(path: Any, like: Any) -> Any:
         # Copied: memory of NumPy's would be given away with the state.
-        leaf = jax.device_put(layout.fill(arrays[jax.tree_util.keystr(path)]), layout.sharding, may_alias=False)
+        leaf = jax.device_put(layout.fill(arrays.pop(jax.tree_util.keystr(path))), layout.sharding, may_alias=False)
         return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if _is_key(like) else leaf
 
     return jax.tree.map_with_path(place, training.state)
