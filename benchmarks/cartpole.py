@@ -66,7 +66,9 @@ def count(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, columns in backends.items():
         worst = [min(row[column] for column in columns) for row in scores]
         perfect = sum(value == 500.0 for value in worst)
-        rows.append({"played in": name, "seeds at 500": f"{perfect} of {len(scores)}", "lowest seed": f"{min(worst):.4g}"})
+        rows.append(
+            {"played in": name, "seeds at 500": f"{perfect} of {len(scores)}", "lowest seed": f"{min(worst):.4g}"}
+        )
     return rows
 
 
