@@ -92,7 +92,6 @@ def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) ->
                 "steps a second": statistics.median(rates),
                 "lowest": min(rates),
                 "highest": max(rates),
-                "threads": replies[0]["threads"],
                 "updates a second": statistics.median(reply["updates"] for reply in replies),
                 "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
                 "memory per seed (MB)": replies[0]["state"] / 1e6,
@@ -103,14 +102,16 @@ def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) ->
 
 
 def derive(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the rate of arithmetic, and each row's share of the best: of steps, or of arithmetic where that changes."""
+    """Add threads, the rate of arithmetic, and shares of the best: of steps, or of arithmetic where that changes."""
     from purejaxdqn.host.configs import read_config
-    from purejaxdqn.host.runtime import gradient_step_flops
+    from purejaxdqn.host.runtime import gradient_step_flops, takes_default_pool
 
     found = []
     for row in rows:
         config = read_config("cartpole_cleanrl", AXES[row["axis"]][1](int(row["value"]))).config
-        found.append({**row, "GFLOP/s": float(row["updates a second"]) * gradient_step_flops(config) / 1e9})
+        threads = "default pool" if takes_default_pool(config) else "a thread a device"
+        gflops = float(row["updates a second"]) * gradient_step_flops(config) / 1e9
+        found.append({**row, "threads": threads, "GFLOP/s": gflops})
     of = "GFLOP/s" if rows[0]["axis"] in WORK else "steps a second"
     best = max(float(row[of]) for row in found)
     return [{**row, "share of the best": float(row[of]) / best} for row in found]
@@ -132,7 +133,6 @@ def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]
     reply = ours(overrides=[*once, *overrides, *lengths], cached=False)
     return {
         "rate": reply["learning_rate"],
-        "threads": reply["chosen"],
         "updates": reply["learning_rate"] * updates_a_step,
         "compile_seconds": reply["compile_seconds"],
         "state": state_bytes([*once, *overrides, *lengths]),
