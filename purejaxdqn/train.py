@@ -105,8 +105,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def train(config: Config, options: Options) -> int:
     """Compile, run, and fill the run directory; returns the exit code."""
-    import jax
-
     from purejaxdqn.host import rundir
     from purejaxdqn.host.debugging import FoundNan
     from purejaxdqn.host.files import StorageError
@@ -142,11 +140,6 @@ def train(config: Config, options: Options) -> int:
         return 1
     except StorageError as error:
         print(f"error: {error}; when there is room, {_again(folder)} goes on", file=sys.stderr)
-        return 1
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        print(f"out of device memory: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     _report(config, finished, start.folder)
     return 3 if all(finished["diverged"]) else 0
