@@ -8,6 +8,7 @@ import pytest
 from purejaxdqn.host.faults import run_command
 
 OUT_OF_DEVICE_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."
+OUT_OF_A_CPUS_MEMORY = "INTERNAL: Error dispatching computation: Out of memory allocating 32000000000 bytes."
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ OUT_OF_DEVICE_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to alloca
             jax.errors.JaxRuntimeError(f"{OUT_OF_DEVICE_MEMORY}\nBufferAssignment ..."),
             f"out of device memory: {OUT_OF_DEVICE_MEMORY}",
         ),
+        (jax.errors.JaxRuntimeError(OUT_OF_A_CPUS_MEMORY), f"out of device memory: {OUT_OF_A_CPUS_MEMORY}"),
     ],
     ids=repr,
 )

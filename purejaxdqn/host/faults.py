@@ -38,6 +38,10 @@ def require(what: str, *modules: str, install: str) -> None:
         raise UserError(f"{what} needs {' and '.join(missing)}: pip install '{install}'")
 
 
+_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
+"""What JAX's error says of an accelerator's memory, and of a CPU's; in words, as JAX need not be imported for them."""
+
+
 def in_a_line(error: Exception) -> str | None:
     """What the machine refused a command, storage or memory, in a line; None for all else, which wants a traceback."""
     lines = str(error).splitlines() or [type(error).__name__]
@@ -45,7 +49,7 @@ def in_a_line(error: Exception) -> str | None:
         line = ": ".join(map(str, filter(None, (error.filename, error.strerror or lines[0]))))
     elif isinstance(error, MemoryError):
         line = f"out of memory: {lines[0]}"
-    elif isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in lines[0]:  # JAX's, without an import of it
+    elif isinstance(error, RuntimeError) and any(word in lines[0] for word in _OUT_OF_MEMORY):
         line = f"out of device memory: {lines[0]}"
     else:
         return None
