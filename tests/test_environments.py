@@ -1,6 +1,7 @@
 """The environment record against Gymnasium, what is laid round it, and what it refuses."""
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -79,6 +80,31 @@ def test_an_episode_that_ends_early_is_not_counted_twice():
     mixed = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     returns = greedy_returns(from_gymnax(mdp), lambda obs: mixed, mdp.default_params, jax.random.key(0), episodes=4)
     np.testing.assert_array_equal(returns, [3, 2, 3, 2])
+
+
+def test_an_episode_that_has_ended_waits_where_it_did_and_nothing_is_reset_for_it():
+    """One ends in place 2, after which there is nothing but NaN, while the other takes three steps."""
+
+    class Abyss(TableMDP):
+        resets = 0
+
+        def get_obs(self, state, params=None, key=None):
+            return jnp.where(state.place == 3, jnp.nan, super().get_obs(state))
+
+        def reset_env(self, key, params):
+            self.resets += 1
+            return super().reset_env(key, params)
+
+    mdp = Abyss(
+        [[1, 2], [4, 4], [3, 3], [3, 3], [5, 5], [5, 5]], np.ones((6, 2)), [place in (2, 5) for place in range(6)]
+    )
+    env, key = from_gymnax(mdp), jax.random.key(0)
+    env.reset(mdp.default_params, jax.random.split(key, 2))
+    traced = mdp.resets
+    with jax.debug_nans(True):
+        returns = greedy_returns(env, lambda obs: jnp.eye(2), mdp.default_params, key, episodes=2)
+    np.testing.assert_array_equal(returns, [3, 1])
+    assert mdp.resets == traced
 
 
 def test_an_episode_without_an_end_is_not_waited_for_for_ever(monkeypatch):
@@ -168,6 +194,35 @@ def test_greedy_evaluation_of_every_environment_ends(env_id):
 
 ROLLOUTS = [(env_id, {}) for env_id in DISCRETE] + [("FourRooms-misc", {"use_visual_obs": True})]
 QUICK = {"Breakout-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FourRooms-misc"}
+
+
+ADVANCED = [(env_id, 0.0) for env_id in DISCRETE] + [("CartPole-v1", 0.25), ("DeepSea-bsuite", 0.25)]
+AT_ONCE = {"CartPole-v1", "FrozenLake-misc", "DeepSea-bsuite"}  # chance in a step, and a step of its own
+
+
+@pytest.mark.parametrize(
+    ("env_id", "sticky_actions"),
+    [pytest.param(*one, marks=() if one[0] in AT_ONCE else pytest.mark.slow) for one in ADVANCED],
+)
+def test_advancing_is_stepping_but_for_the_reset(env_id, sticky_actions):
+    """On the way of a policy that acts at random, which begins many episodes."""
+    env = make_environment(env_id, sticky_actions=sticky_actions)
+    params, num_envs = env.with_params({"max_steps_in_episode": np.asarray(12)}), 20
+    step, advance = jax.jit(env.step), jax.jit(env.advance)
+    obs, state = env.reset(params, jax.random.split(jax.random.key(0), num_envs))
+    generator, ended = np.random.default_rng(0), 0
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)  # two programs may round differently
+    for t in range(40):
+        keys = jax.random.split(jax.random.key(t), num_envs)
+        action = jnp.asarray(generator.integers(env.num_actions, size=num_envs))
+        *after, happened = step(params, keys, state, obs, action)
+        *onward, also_happened = advance(params, keys, state, obs, action)
+        done = np.asarray(happened.terminated | happened.truncated)
+        jax.tree.map(close, happened, also_happened)
+        jax.tree.map(close, *jax.tree.map(lambda leaf, done=done: leaf[~done], (tuple(after), tuple(onward))))
+        ended += done.sum()
+        obs, state = after
+    assert ended
 
 
 @pytest.mark.parametrize(

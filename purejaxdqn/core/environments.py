@@ -77,6 +77,8 @@ class Environment(NamedTuple):
     reset: Callable[[Any, Array], tuple[Array, Any]]  # params, keys[E] -> obs[E, O], state
     step: Callable[[Any, Array, Any, Array, Array], tuple[Array, Any, Step]]
     # params, keys[E], state, obs[E, O], action[E] -> the obs to act on next[E, O], state, Step[E]
+    advance: Callable[[Any, Array, Any, Array, Array], tuple[Array, Any, Step]]
+    # ``step`` for who stops at an episode's end: nothing need be reset there, which is a large part of a step
     features: Callable[[Array], Array]  # obs[B, O] -> what a network sees of it, [B, ...]
 
 
@@ -187,8 +189,10 @@ def from_gymnax(
         obs, state = jax.vmap(env.reset, (0, None))(keys, params)
         return obs.astype(obs_dtype), _strengthen(state)
 
-    def step(params: Any, keys: Array, state: Any, obs: Array, action: Array) -> tuple[Array, Any, Step]:
-        reset_obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
+    def step(
+        params: Any, keys: Array, state: Any, obs: Array, action: Array, *, of_one: Callable = env.step
+    ) -> tuple[Array, Any, Step]:
+        obs_after, state, reward, terminated, truncated, info = jax.vmap(of_one, (0, 0, 0, None))(
             keys, state, action, params
         )
         happened = Step(
@@ -199,7 +203,7 @@ def from_gymnax(
             truncated=truncated.astype(bool),
             next_obs=info["final_observation"].astype(obs_dtype),
         )
-        return reset_obs.astype(obs_dtype), _strengthen(state), happened
+        return obs_after.astype(obs_dtype), _strengthen(state), happened
 
     wrapped = Environment(
         env_id=env_id,
@@ -210,9 +214,25 @@ def from_gymnax(
         with_params=with_params,
         reset=reset,
         step=step,
+        advance=functools.partial(step, of_one=_step_without_reset(env)),
         features=functools.partial(observation_features, depth=depth, flatten=flatten),
     )
     return _with_sticky_actions(wrapped, sticky_actions) if sticky_actions else wrapped
+
+
+def _step_without_reset(env: Any) -> Callable:
+    """The ``step`` of gymnax less the reset, which it makes in every step; an environment's own ``step`` as it is."""
+    gymnax_step = _gymnax().environments.environment.Environment.step
+    if getattr(type(env), "step", None) is not gymnax_step:
+        return env.step
+
+    @jax.jit  # traced once for all programs, as gymnax's own is
+    def step(key: Array, state: Any, action: Array, params: Any) -> tuple:
+        key, _ = jax.random.split(key)  # as there, so that both draw the same
+        obs, state, reward, terminated, info = env.step_env(key, state, action, params)
+        return obs, state, reward, terminated, env.is_truncated(state, params), info | {"final_observation": obs}
+
+    return step
 
 
 def observation_features(obs: Array, *, depth: int, flatten: bool) -> Array:
@@ -237,15 +257,17 @@ def _with_sticky_actions(env: Environment, probability: float) -> Environment:
         obs, env_state = env.reset(params, keys)
         return obs, _StickyState(env_state, jnp.zeros(keys.shape[0], jnp.int32))
 
-    def step(params: Any, keys: Array, state: Any, obs: Array, action: Array) -> tuple[Array, Any, Step]:
+    def step(
+        params: Any, keys: Array, state: Any, obs: Array, action: Array, *, of_env: Callable = env.step
+    ) -> tuple[Array, Any, Step]:
         repeat_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         repeat = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(repeat_keys)
         executed = jnp.where(repeat, state.last_action, action)
-        next_obs, env_state, happened = env.step(params, step_keys, state.env_state, obs, executed)
+        next_obs, env_state, happened = of_env(params, step_keys, state.env_state, obs, executed)
         last_action = jnp.where(happened.terminated | happened.truncated, 0, executed)
         return next_obs, _StickyState(env_state, last_action), happened._replace(action=action)
 
-    return env._replace(reset=reset, step=step)
+    return env._replace(reset=reset, step=step, advance=functools.partial(step, of_env=env.advance))
 
 
 def _construct(build: Callable[..., Any], env_id: str, kwargs: dict[str, Any]) -> Any:

@@ -126,6 +126,7 @@ def _described_environment(description: dict[str, Any]) -> Environment:
         with_params=unplayable,
         reset=unplayable,
         step=unplayable,
+        advance=unplayable,
         features=functools.partial(
             observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])
         ),
