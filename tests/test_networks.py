@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from purejaxdqn.core.networks import Convolution, Dense, NoisyDense, make_network, noise_size
+from purejaxdqn.core.networks import Convolution, Dense, NoisyDense, _Noise, make_network, noise_size
 from purejaxdqn.core.types import Quantiles
 
 B, A, K, INPUTS = 5, 3, 4, 6
@@ -32,6 +32,12 @@ def params_of(net, x=None, sigma=0.5):
 
 def f(noise):
     return np.sign(noise) * np.sqrt(np.abs(noise))
+
+
+def test_noise_is_handed_out_in_order_as_the_papers_f():
+    values = np.array([[0.0, -0.0, 1e-12, -4.0, 2.25, -1e-3], [7.0, 3.0, -3.0, 0.0, -1e-20, 5.0]], np.float32)
+    noise = _Noise(jnp.asarray(values))
+    np.testing.assert_allclose(np.concatenate([noise.take(4), noise.take(2)]), f(values).T, rtol=3e-7)
 
 
 def test_a_noisy_layer_is_the_papers_formula():

@@ -317,7 +317,9 @@ class _Noise:
     """Normal numbers e, handed out as f(e) = sign(e) sqrt|e| to the layers in the order in which they are built."""
 
     def __init__(self, values: Array | None):
-        self.values = None if values is None else jnp.sign(values) * jnp.sqrt(jnp.abs(values))
+        # e / sqrt|e|, as XLA does a division once: of a product with the sign it would make the normal numbers again in
+        # every kernel that uses them, for every weight. The tiny number makes f(0) 0 and keeps the division one.
+        self.values = None if values is None else values / (jnp.sqrt(jnp.abs(values)) + 1e-30)
         self.taken = 0
 
     def take(self, count: int) -> Array | None:
