@@ -30,6 +30,7 @@ MINATAR = (
     "schedule.train_every=4",
 )
 """A larger network than CartPole's."""
+NOISY = ("network.noisy=true", "exploration={start: 0, end: 0}")
 
 
 class Variant(NamedTuple):
@@ -399,6 +400,33 @@ def action_by_mask() -> None:
     agent.jnp = heads.jnp = Numpy()
 
 
+def episodes_reset() -> None:
+    """Greedy episodes that begin again when they end, as those of acting do."""
+    from purejaxdqn.core import loop
+
+    make_environment = loop.make_environment
+
+    def make(**how: Any) -> Any:
+        env = make_environment(**how)
+        return env._replace(advance=env.step)
+
+    loop.make_environment = make
+
+
+def noise_by_sign() -> None:
+    """The noise as the paper writes it, sign(e) sqrt|e|, which XLA makes again in every kernel."""
+    import jax.numpy as jnp
+
+    from purejaxdqn.core import networks
+
+    class Noise(networks._Noise):
+        def __init__(self, values: Any):
+            self.values = None if values is None else jnp.sign(values) * jnp.sqrt(jnp.abs(values))
+            self.taken = 0
+
+    networks._Noise = Noise
+
+
 def compiled_alike() -> None:
     """The warm-up and the final evaluation compiled with as much effort as the segments."""
     from purejaxdqn.core import compiling
@@ -424,6 +452,8 @@ VARIANTS: dict[str, Variant] = {
     "MinAtar, gradient norm as one sum": Variant(norm_as_one_sum, overrides=MINATAR, shipped="contrary"),
     "Adam's corrections in its rate": Variant(folded_adam),
     "taken action by a mask": Variant(action_by_mask),
+    "greedy episodes that begin again": Variant(episodes_reset, shipped="contrary"),
+    "noisy, noise as sign times root": Variant(noise_by_sign, overrides=NOISY, shipped="contrary"),
     "512-bit vectors preferred": Variant(env={"XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"}),
     "matrix products without YNN": Variant(env={"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}),
     "XLA's fusion emitters off": Variant(env={"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}),

@@ -12,8 +12,8 @@ from tests.conftest import TINY, jit_quickly
 
 PATCHED = [
     *((agent, name) for name in ("global_norm", "jnp", "make_network", "make_optimizer")),
-    *((loop, name) for name in ("draw", "epsilon", "make_agent", "make_replay")),
-    *((networks, name) for name in ("_LARGE", "_product")),
+    *((loop, name) for name in ("draw", "epsilon", "make_agent", "make_environment", "make_replay")),
+    *((networks, name) for name in ("_LARGE", "_Noise", "_product")),
     *((heads, "jnp"), (jax.lax, "scan"), (optax.tree, "norm"), (replay, "_make_ring")),
 ]
 IN_THE_PROGRAM = [name for name, variant in VARIANTS.items() if variant.patch not in (Variant().patch, compiled_alike)]
