@@ -6,7 +6,7 @@ more than it says. The rlax formulation has the same network, optimiser and stat
 differ: rlax's functions of one transition, mapped over the batch. The convolution stands beside flax's in a whole
 update of the MinAtar network; differences are shares of the largest entry.
 
-    python -m benchmarks.family            about 6 minutes on two cores
+    python -m benchmarks.family            about 3 minutes on two cores
     python -m benchmarks.family --quick    under a minute: few choices, the small network
 """
 

@@ -5,7 +5,7 @@ thing changed; variants and the run as it is are timed in turn, and ratios are t
 the variant is faster than what is shipped. Where its contrary is what is shipped, the row shows what going without it
 would cost.
 
-    python -m benchmarks.tried            about 15 minutes on two cores
+    python -m benchmarks.tried            about 20 minutes on two cores
     python -m benchmarks.tried --quick    a minute: a few variants, one round
     python -m benchmarks.tried --only "inner loop unrolled twice" --rounds 9    one again, for longer
 """
