@@ -107,6 +107,19 @@ def test_an_episode_that_has_ended_waits_where_it_did_and_nothing_is_reset_for_i
     assert mdp.resets == traced
 
 
+def test_a_step_of_an_environments_own_is_what_is_evaluated():
+    class Twice(TableMDP):
+        def step(self, key, state, action, params):
+            obs, state, reward, *rest = super().step(key, state, action, params)
+            return obs, state, 2 * reward, *rest
+
+    mdp = Twice([[1], [2], [2]], [[1], [3], [0]], [False, False, True])
+    returns = greedy_returns(
+        from_gymnax(mdp), lambda obs: jnp.zeros((2, 1)), mdp.default_params, jax.random.key(0), episodes=2
+    )
+    np.testing.assert_array_equal(returns, 2 * (1 + 3))
+
+
 def test_an_episode_without_an_end_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(evaluation, "MAX_STEPS", 50)
     mdp = TableMDP([[0, 0]], [[2, 2]], [False])
@@ -197,7 +210,7 @@ QUICK = {"Breakout-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-b
 
 
 ADVANCED = [(env_id, 0.0) for env_id in DISCRETE] + [("CartPole-v1", 0.25), ("DeepSea-bsuite", 0.25)]
-AT_ONCE = {"CartPole-v1", "FrozenLake-misc", "DeepSea-bsuite"}  # chance in a step, and a step of its own
+AT_ONCE = {"CartPole-v1", "FrozenLake-misc", "DeepSea-bsuite"}  # the second has chance in a step
 
 
 @pytest.mark.parametrize(
