@@ -57,7 +57,9 @@ PICTURES: dict[str, Bars] = {
     "sweeps": Bars(("work",), ("environment steps a second",)),
     "throughput_floor": Bars(("run",), ("ours", "floor"), unit="environment steps a second"),
     "throughput_threads": Bars(
-        ("network", "seeds"), ("a thread a device", "default pool"), unit="environment steps a second"
+        ("network", "seeds"),
+        ("as the command", "a thread a device", "one device, default pool"),
+        unit="environment steps a second",
     ),
     **{
         f"tuning_{name}": Bars(("change",), ("mean",), spread=("lowest seed", "highest seed"), points=True)
