@@ -126,7 +126,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
             if bars.around is not None:
                 axes.axvline(bars.around, color=SOLVED, linestyle="--", linewidth=1)
             if together > 1:
-                axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=together, fontsize=8)
+                figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=together, fontsize=8)
             axes.set_yticks(range(len(names)), names)
             axes.margins(x=0.2, y=0.5 / max(2, len(names)) if bars.points else 0.02)  # a bar has a height of its own
             axes.grid(axis="y", visible=False)

@@ -55,7 +55,7 @@ def rate(choice: list[str], steps: int) -> float:
         command, *options = choice
         line = [sys.executable, "-m", f"purejaxdqn.{command}", "--config", "cartpole_cleanrl", "--out", str(out)]
         subprocess.run([*line, f"total_timesteps={steps}", *options], cwd=harness.ROOT, check=True, capture_output=True)
-        return json.loads((out / "summary.json").read_text())["env_steps_per_second"]
+        return float(json.loads((out / "summary.json").read_text())["env_steps_per_second"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The floor is the rate of environment steps at which NumPy, on one core, does an 
 forward of the target network, forward and backward of the online network, nothing else. Ours is the whole run
 as the command does it: warm-up, acting, environment, replay, optimiser and evaluation inside.
 
-    python -m benchmarks.throughput            about 8 minutes on two cores
+    python -m benchmarks.throughput            about 11 minutes on two cores
     python -m benchmarks.throughput --quick    under a minute
 """
 
