@@ -3,7 +3,7 @@
 `cartpole_cleanrl.yaml` by the commands, each in a process of its own, in turn: one seed of `train`; a sweep of one
 point with thirty seeds; a sweep of sixteen points with two seeds. Compiling stands apart, everything else is inside.
 
-    python -m benchmarks.sweeps            about 5 minutes on two cores
+    python -m benchmarks.sweeps            about 10 minutes on two cores
     python -m benchmarks.sweeps --quick    a minute: shorter runs, one round
 """
 

@@ -1,5 +1,6 @@
 """``python -m purejaxdqn.search --config CONFIG --space FILE --trials N``: Bayesian search, a batch at a time."""
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -123,7 +124,11 @@ def main(argv: Sequence[str]) -> int:
     base = _check(options)
     if not arguments.no_cache:
         use_compilation_cache()
-    return search(options, base)
+    from purejaxdqn.host.rundir import default_directory
+
+    with contextlib.ExitStack() as made:
+        folder = options.out or made.enter_context(default_directory(["search", *options.sources]))
+        return search(options, base, folder)
 
 
 def _check(options: Options) -> Config:
@@ -169,17 +174,15 @@ def _check(options: Options) -> Config:
     return read_config(list(options.sources), options.overrides).config
 
 
-def search(options: Options, base: Config) -> int:
+def search(options: Options, base: Config, folder: Path) -> int:
     """Run trials until the study has all; then test the best one again. Returns the exit code."""
     from purejaxdqn.host import searching
     from purejaxdqn.host.files import write_text
     from purejaxdqn.host.halving import Halving
-    from purejaxdqn.host.rundir import default_directory
     from purejaxdqn.host.signals import Stopped, StopSignals
     from purejaxdqn.host.trials import Setting, train_points
     from purejaxdqn.host.workers import at_work
 
-    folder = options.out or default_directory(["search", *options.sources])
     definition = {
         "config": base.model_dump(mode="json"),
         "space": plain_space(options.space),

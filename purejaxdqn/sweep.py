@@ -133,8 +133,8 @@ def sweep(
     from purejaxdqn.host.rundir import default_directory
     from purejaxdqn.host.signals import Stopped, StopSignals
 
-    folder = out or default_directory(["sweep", *names])
     with contextlib.ExitStack() as held:  # the directory, until its last picture is drawn
+        folder = out or held.enter_context(default_directory(["sweep", *names]))
         try:
             with StopSignals() as stop:
                 _train(points, seeds, folder, held, memory=memory, share=share, devices=devices, quiet=quiet, stop=stop)

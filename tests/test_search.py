@@ -612,7 +612,7 @@ def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, 
 
 
 def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothing(tmp_path, monkeypatch):
-    """Two without --out that start in one second: the directory would bear the name of a worker that never was."""
+    """The directory would bear the name of a worker that never was."""
     folder, definition = tmp_path / "out", {"seeds": 1}
     folder.mkdir()
     with contextlib.ExitStack() as first, monkeypatch.context() as patch:
@@ -630,6 +630,22 @@ def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothi
         ):
             pass
         assert json.loads((folder / "search.json").read_text()) == {"worker": workers[0], "definition": definition}
+
+
+def test_searches_without_out_that_start_in_one_second_have_a_directory_each(search, line, tmp_path, monkeypatch):
+    """The second starts while the first is under way; nothing came into either."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("purejaxdqn.host.rundir.time.strftime", lambda _: "now")
+    taken = []
+
+    def begin(options, base, folder):
+        taken.append(folder.as_posix())
+        return 0 if len(taken) == 2 else search(*line)[0]
+
+    monkeypatch.setattr(purejaxdqn.search, "search", begin)
+    assert search(*line)[0] == 0
+    assert taken == [f"runs/search+cartpole_cleanrl/{name}" for name in ("now", "now-2")]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_searches_do_not_run_in_one_directory(search, line, whole):

@@ -71,6 +71,39 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+def test_sweeps_without_out_that_start_in_one_second_have_a_directory_each(sweep, tmp_path, monkeypatch):
+    """The second starts while the first is under way; nothing came into the second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("purejaxdqn.host.rundir.time.strftime", lambda _: "now")
+    taken = []
+
+    def train(points, seeds, folder, *_, **__):
+        taken.append(folder.as_posix())
+        if len(taken) == 1:
+            (folder / "a file").touch()
+            assert sweep(*ARGUMENTS)[0] == 0
+
+    monkeypatch.setattr(purejaxdqn.sweep, "_train", train)
+    monkeypatch.setattr(purejaxdqn.sweep, "_finish", lambda *_: 0)
+    assert sweep(*ARGUMENTS)[0] == 0
+    parent = "runs/sweep+cartpole_cleanrl"
+    assert taken == [f"{parent}/now", f"{parent}/now-2"]
+    assert [path.relative_to(tmp_path).as_posix() for path in (tmp_path / parent).iterdir()] == [f"{parent}/now"]
+
+
+def test_a_sweep_without_out_that_is_refused_leaves_nothing(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = sweep(*ARGUMENTS, "--memory", "1KB")
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("error: --memory: one run needs")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").touch()
+    code, _, err = sweep(*ARGUMENTS)
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("error: --out: runs/sweep+cartpole_cleanrl/")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 def test_a_sweep_leaves_a_row_a_run_its_curves_and_pictures(whole):
     folder, done = whole
     rows = rows_of(folder)

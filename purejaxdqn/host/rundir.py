@@ -40,9 +40,28 @@ def default_directories(config_names: Sequence[str]) -> Iterator[Path]:
         yield parent / f"{stamp}-{n}"
 
 
-def default_directory(config_names: Sequence[str]) -> Path:
-    """The first of the default directories that does not exist."""
-    return next(folder for folder in default_directories(config_names) if not folder.exists())
+@contextlib.contextmanager
+def default_directory(config_names: Sequence[str]) -> Iterator[Path]:
+    """The first of the default directories that did not exist, made and empty; gone afterwards if it stayed so.
+
+    Commands that begin in the same second are after the same name: it is theirs who make it first.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    for folder in default_directories(config_names):
+        missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+        try:
+            yield folder
+        finally:
+            _remove_empty(missing)
+        return
 
 
 def create_directory(folders: Iterable[Path], config: Config) -> Path:
@@ -77,10 +96,15 @@ def _take(folder: Path, config: Config) -> bool:
         raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        for one in missing:  # what is empty; leave nothing behind
-            with contextlib.suppress(OSError):
-                one.rmdir()
+        _remove_empty(missing)
     return True
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Leave nothing behind that nothing came into; innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def write_config(folder: Path, config: Config) -> None:
