@@ -11,7 +11,6 @@ other (Agarwal et al. 2021, section 4.3).
     python -m benchmarks.ablation --table      the table and the picture from results/ablation.csv, no training
 """
 
-import argparse
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,7 +97,7 @@ def variants(setting: Setting) -> dict[str, Variant]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--minatar", action="store_true")
     parser.add_argument("--table", action="store_true")

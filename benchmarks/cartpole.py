@@ -8,7 +8,6 @@ end, with nothing cached and with the programs cached, in turn.
     python -m benchmarks.cartpole --quick    3 seeds, one timing
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -24,7 +23,7 @@ SEED = 2026
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--config", default="cartpole")
     arguments = parser.parse_args()

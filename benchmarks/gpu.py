@@ -100,7 +100,7 @@ class Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on whatever there is")
     parser.add_argument("--quick", action="store_true", help="even less: no peers, no other axes, nothing kept")
     parser.add_argument("--rejax", metavar="DIR", help="where rejax and its gymnax 0.0.9 are installed")

@@ -12,7 +12,6 @@ Products are as XLA has them before it tries on the device itself which ways of 
 Needs JAX's GPU packages, five gigabytes: pip install -e '.[cuda]'
 """
 
-import argparse
 import math
 import os
 import re
@@ -61,7 +60,7 @@ ROWS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="one row, nothing kept")
     parser.add_argument("--kernels", metavar="CONFIG[+CONFIG]", help="list what an iteration of this config runs")
     parser.add_argument("--seeds", type=harness.positive, default=1_024, help="with --kernels (default 1024)")

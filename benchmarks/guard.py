@@ -10,7 +10,6 @@ jaxlib that compiled them.
     python -m benchmarks.guard --quick    plain DQN only
 """
 
-import argparse
 import csv
 import os
 import re
@@ -36,7 +35,7 @@ COUNTED = ("instructions", "fusions", "loops", "update flops")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--store", action="store_true")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks.pictures import PICTURES, RESULTS, draw
 
@@ -52,15 +52,26 @@ def answer(process: subprocess.Popen[str], *, timeout: float | None = None) -> d
     return json.loads(out.splitlines()[-1])
 
 
-def parser(doc: str, *, quick: str, rounds: int | None = None) -> argparse.ArgumentParser:
-    """What the scripts' options have in common.
+class Options(argparse.ArgumentParser):
+    """The options of a script, whose own text is their help; what is wrong with them is said in a line."""
+
+    def __init__(self, doc: str | None) -> None:
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 2."""
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def parser(doc: str, *, quick: str, rounds: int | None = None) -> Options:
+    """What the options of scripts that measure have in common.
 
     Args:
       doc: the script's own.
       quick: what ``--quick`` leaves out.
       rounds: how often everything is measured, in turn, unless ``--rounds`` says otherwise; None has no such option.
     """
-    common = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common = Options(doc)
     common.add_argument("--quick", action="store_true", help=quick)
     if rounds is not None:
         common.add_argument(

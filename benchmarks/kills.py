@@ -8,7 +8,6 @@ start of the process and the end of the run, and resumed after each. Then their 
     python -m benchmarks.kills --quick    three kills each
 """
 
-import argparse
 import json
 import os
 import random
@@ -36,7 +35,7 @@ NAMES = ("config.yaml", "metrics.csv", "policy.safetensors", "learning_curve.png
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="three kills a run")
     parser.add_argument("--kills", type=int, default=25, help="for each run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

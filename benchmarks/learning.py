@@ -16,7 +16,6 @@ Which seeds a search has used stands in its config's header, ``# search: ... see
 with N + 1. A row that would use either is refused.
 """
 
-import argparse
 import csv
 import functools
 import re
@@ -125,7 +124,7 @@ ROWS: dict[str, Row] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--row", nargs="+", metavar="NAME")
     which.add_argument("--all", action="store_true", help="all rows for a CPU")

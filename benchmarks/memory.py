@@ -8,7 +8,6 @@ copy of its own state: one more state per device, whatever the number of runs.
     python -m benchmarks.memory --quick    under a minute
 """
 
-import argparse
 import sys
 from typing import Any
 
@@ -23,7 +22,7 @@ from purejaxdqn.core.many import lay_out, map_runs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="one and eight seeds only")
     arguments = parser.parse_args()
     configure_cpu(devices=1)

@@ -6,7 +6,6 @@ is simulated. Both give the learning table its thresholds.
     python -m benchmarks.optimal [--quick]
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -170,7 +169,7 @@ def mean_and_error(returns: np.ndarray) -> tuple[float, float]:
 def main() -> None:
     from benchmarks import harness
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="100 random episodes instead of 1,000, nothing kept")
     arguments = parser.parse_args()
     episodes = 100 if arguments.quick else 1_000

@@ -7,7 +7,6 @@ A line ``<!-- NAME -->`` is followed by the table of ``results/NAME.csv``, the m
     python -m benchmarks.readme --check    say whether they are as the CSVs have them; exit code 1 if not
 """
 
-import argparse
 import csv
 import json
 import re
@@ -21,7 +20,7 @@ _PLACE = re.compile(r"^<!-- (\w+)(?:: (.+))? -->\n(?:\|.*\n|\n(?=\*)|\*.*\*\n)*"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--check", "--quick", action="store_true")
     arguments = parser.parse_args()
     for path in READMES:

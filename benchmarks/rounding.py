@@ -8,8 +8,6 @@ after another and batched, and says how far each seed's score moves and how far 
     python -m benchmarks.rounding --quick    a minute: four seeds, short runs
 """
 
-import argparse
-
 import jax
 import numpy as np
 
@@ -22,7 +20,7 @@ SEED = 8100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="four seeds, short runs")
     arguments = parser.parse_args()
     configure_cpu()

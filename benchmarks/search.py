@@ -10,7 +10,6 @@ its length.
     python -m benchmarks.search --out DIR    keeps the searches, and goes on with what is there
 """
 
-import argparse
 import csv
 import json
 import subprocess
@@ -32,7 +31,7 @@ FIRST_SEED = 7000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="small searches, one repetition")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the searches here")

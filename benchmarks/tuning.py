@@ -8,7 +8,6 @@ not those of `learning.py`, which refuses seeds that a header names.
     python -m benchmarks.tuning --quick          under a minute: two changes of one config, short, nothing kept
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -203,7 +202,7 @@ TUNED: dict[str, Tuning] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--round", nargs="+", choices=TUNED, default=list(TUNED))
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")

@@ -34,3 +34,11 @@ def test_a_place_is_filled_once_and_text_around_it_stays(tmp_path, monkeypatch):
     harness.write("speed", [{"what": "b", "rate": 0.5, "seeds": 8}])
     assert "| b | 0.5 | 8 |" in readme.fill(once)
     assert "| a |" not in readme.fill(once)
+
+
+def test_a_wrong_option_of_a_script_is_told_in_a_line(capsys):
+    with pytest.raises(SystemExit) as left:
+        harness.parser("what it answers", quick="less", rounds=3).parse_args(["--rounds", "0"])
+    assert left.value.code == 2
+    line = "error: argument --rounds: 0 is not a number of 1 or more (see --help)\n"
+    assert capsys.readouterr() == ("", line)
