@@ -213,15 +213,14 @@ def search(options: Options, base: Config, folder: Path) -> int:
             with at_work(study, worker):
                 again = searching.requeue_killed(study, worker)
                 _tell_of_start(study, options, base, again)
-                _run_trials(study, worker, options, base.seed, setting)
+                _run_trials(study, worker, options, setting, seed=base.seed, folder=folder)
+            searching.write_tables(folder, study, options.space)  # the others have gone on since our last batch
             best = searching.best_trial(study)
             if best is None:
                 reasons = Counter(filter(None, map(searching.reason_of, searching.finished(study))))
                 reason = reasons.most_common(1)[0][0] if reasons else "no trial was finished"
                 print(f"every trial failed; most often: {reason}", file=sys.stderr)
-                searching.write_tables(folder, study, options.space)
                 return 3
-            searching.write_tables(folder, study, options.space)
             config = _best_config(options, best)
             write_text(folder / "best.yaml", to_yaml(config))
             retest = searching.read_retest(folder, config)
@@ -244,10 +243,11 @@ def search(options: Options, base: Config, folder: Path) -> int:
     return 0
 
 
-def _run_trials(study: Any, worker: str, options: Options, seed: int, setting: Any) -> None:
+def _run_trials(study: Any, worker: str, options: Options, setting: Any, *, seed: int, folder: Path) -> None:
     """Ask, train and tell until the study has its trials, those that are under way in other workers with them.
 
-    Trials of a worker that is gone, or shows no sign of life, are not waited for: they are made up for.
+    The tables are written after every batch, for whoever watches the search or stops it. Trials of a worker that is
+    gone, or shows no sign of life, are not waited for: they are made up for.
     """
     from purejaxdqn.host import searching
     from purejaxdqn.host.workers import Watch
@@ -267,6 +267,7 @@ def _run_trials(study: Any, worker: str, options: Options, seed: int, setting: A
             if trials:
                 _train(study, trials, options, setting)
                 _tell_of_progress(study, options)
+                searching.write_tables(folder, study, options.space)
             tried = True
         elif others:
             if not waited:

@@ -270,6 +270,26 @@ def test_a_search_that_waits_for_others_can_be_stopped(search, other, tmp_path):
     assert not (tmp_path / "mine" / "best.yaml").exists()
 
 
+def test_a_search_that_is_stopped_leaves_the_tables_of_its_batches(search, line, tmp_path, monkeypatch):
+    """Four trials a batch; each is told its number, as if it had trained. The third batch does not end."""
+    rows = []
+
+    def train(study, trials, *_):
+        rows.append(len(table(tmp_path / "out")) if rows else 0)
+        if len(rows) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        for trial in trials:
+            searching.tell(study, trial, searching.Score(float(trial.number), None))
+
+    monkeypatch.setattr(purejaxdqn.search, "_train", train)
+    code, _, err = search(*line, "--trials", "12", "--out", tmp_path / "out")
+    assert code == 143
+    assert err[-1].startswith("stopped by SIGTERM")
+    assert rows == [0, 4, 8]
+    assert [float(row["value"]) for row in table(tmp_path / "out")] == list(range(8))
+
+
 @pytest.mark.parametrize("silent", [True, False])
 def test_what_a_dead_worker_left_is_made_up_for(search, other, tmp_path, monkeypatch, silent):
     study, worker, shared = other
