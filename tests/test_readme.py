@@ -1,11 +1,13 @@
-"""The README's commands, pasted in order."""
+"""The README's commands, pasted in order, and its network."""
 
 import itertools
 import re
 import shlex
 
+import jax
 import pytest
 
+from purejaxdqn import load_config, make_train
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,3 +30,13 @@ def test_a_directory_that_a_command_takes_was_made_by_one_above(place):
 
 def test_there_are_commands_that_take_a_directory():
     assert sum("runs/cartpole/first" in words for words in COMMANDS) > 4
+
+
+def test_the_network_of_its_own_trains():
+    (block,) = (
+        one for one in re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE) if "MyNetwork" in one
+    )
+    names = {"jax": jax, "make_train": make_train, "config": (config := load_config("cartpole"))}
+    exec(block, names)
+    result = jax.eval_shape(names["train"], config.hparams(), jax.random.key(0))
+    assert {leaf.shape for leaf in jax.tree.leaves(result.params)} == {(4, 64), (64,), (64, 2), (2,)}
