@@ -132,6 +132,9 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ),
         ("schedule.train_every=7", "schedule.train_every: 7 is not a multiple of env.num_envs (10); the nearest is 10"),
         ("env.params.gravity=.nan", "env.params.gravity: nan must be a finite number"),
+        ("env.params.gravity=1e300", "env.params.gravity: 1e+300 must be a finite number"),
+        (f"env.params.gravity={10**400}", f"env.params.gravity: {10**400} must be a finite number"),
+        ("log=[[csv]]", "log: [['csv']] is not one of csv, tensorboard, wandb"),
         ("env.params.gravity=true", "env.params.gravity: True must be a number"),
         (
             "env.params.max_steps_in_episode=0.5",
@@ -142,6 +145,7 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
             "env.params.max_steps_in_episode: 1000000000000 must be an integer of 32 bits",
         ),
         ("env.params={1: 2}", "env.params: not YAML: the key 1 is not a word"),
+        ("optimizer.learning_rate=1e300", "optimizer.learning_rate: 1e+300 must be within the range of float32"),
         ("optimizer.eps=1e-60", "optimizer.eps: 1e-60 must be within the range of float32"),
         ("replay.size=3000000000000", "replay.size: 3000000000000 must be less than 2147483648"),
         ("seed=1:30", "seed: '1:30' must be an integer"),

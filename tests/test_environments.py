@@ -500,6 +500,18 @@ def test_an_environment_of_ones_own_is_found_beside_the_config_and_steps(worksho
 
 
 @pytest.mark.parametrize(
+    ("env_id", "kwargs", "reason"),
+    [
+        ("DeepSea-bsuite", {"size": 0}, "division by zero"),
+        ("Catch-bsuite", {"rows": 10**10}, "Python integer 9999999999"),
+    ],
+)
+def test_an_environment_that_cannot_be_reset_is_refused(env_id, kwargs, reason):
+    with pytest.raises(EnvironmentRefusedError, match=f"{env_id} with {kwargs} cannot be reset: {reason}"):
+        make_environment(env_id, kwargs)
+
+
+@pytest.mark.parametrize(
     ("env_id", "kwargs", "line"),
     [
         ("nowhere:Walk", {}, "env.id: nowhere:Walk: 'nowhere' cannot be imported: there is no such module here or"),

@@ -132,7 +132,9 @@ def test_a_space_is_ranges_and_choices(tmp_path, text, range):
     [
         ("{low: 2, high: 1}", "the range is empty: low 2 is not below high 1"),
         ("{low: 0.0, high: 1.0, log: true}", "a logarithmic range must start above 0, not at 0.0"),
-        ("{low: a, high: 1}", "low and high must be numbers"),
+        ("{low: a, high: 1}", "low and high must be numbers, within the range of float32"),
+        ("{low: 0, high: .inf}", "low and high must be numbers, within the range of float32"),
+        (f"{{low: 1, high: {10**400}}}", "low and high must be numbers, within the range of float32"),
         ("{low: 0.1, high: 1, step: 2}", "step, low and high must be whole numbers, and step at least 1"),
         ("{low: 1, high: 64, log: true, step: 2}", "log and a step above 1 exclude each other"),
         ("[]", "{'choices': []} must be a list of one choice or more, and nothing else"),

@@ -367,6 +367,18 @@ def test_two_workers_that_know_the_same_ask_for_different_points(search, line, t
     assert len({trial.params["gamma"] for trial in trials}) == len(trials) == 8
 
 
+def test_searches_of_two_seeds_have_no_point_in_common(tmp_path):
+    """Not even where one's seed is the other's and the trials of its first batch."""
+    space, values = {"gamma": Range(0.9, 0.99)}, []
+    for seed in (0, 4):
+        study = searching.open_study(str(tmp_path / f"{seed}.log"), "s", {})
+        for _ in range(3):
+            for trial in searching.ask(study, space, 4, worker="me", sampler="random", seed=seed):
+                values.append(trial.params["gamma"])
+                searching.tell(study, trial, searching.Score(1.0, None))
+    assert len(set(values)) == len(values) == 24
+
+
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])  # the largest that a config takes
 def test_a_worker_alone_asks_for_what_its_seed_and_the_finished_trials_say(tmp_path, seed):
     space = {"gamma": Range(0.9, 0.99), "n_step": Range(1, 5, step=1)}
@@ -374,7 +386,8 @@ def test_a_worker_alone_asks_for_what_its_seed_and_the_finished_trials_say(tmp_p
     oracle = optuna.create_study(direction="maximize")
     for finished in (0, 4, 8, 12, 16):
         trials = searching.ask(study, space, 4, worker="me", sampler="tpe", seed=seed)
-        oracle.sampler = searching.make_sampler("tpe", (seed + finished) % 2**32)
+        sampler_seed = int(np.random.SeedSequence([seed, finished]).generate_state(1)[0])
+        oracle.sampler = searching.make_sampler("tpe", sampler_seed)
         for trial in trials:
             same = oracle.ask()
             assert trial.params == {
@@ -597,6 +610,13 @@ def test_bad_input_is_refused_before_anything_is_written(search, tmp_path, monke
     assert len(err) == 1
     assert err[0].startswith(f"error: {message}")
     assert not list(here.iterdir())
+
+
+def test_a_damaged_study_is_refused_in_a_line(tmp_path):
+    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study.set_user_attr("definition", '{"seeds"')
+    with pytest.raises(UserError, match=r"--storage: the study 's' in .* is damaged: "):
+        searching.open_study(str(tmp_path / "study.log"), "s", {"seeds": 1})
 
 
 def test_directories_and_studies_of_others_are_never_touched(search, line, whole, tmp_path):

@@ -301,6 +301,28 @@ def test_a_signal_ends_a_run_with_a_checkpoint(number, plain, quietly, tmp_path,
     assert contents(path) == contents(plain)
 
 
+def test_a_signal_after_the_last_look_for_one_is_obeyed_a_segment_later(quietly, tmp_path, monkeypatch):
+    """The segment ends without a checkpoint, and the signal comes once it is decided that none is needed."""
+    write, steps, sent = runner.Journal.write, [], []
+
+    def noted(journal, part):
+        write(journal, part)
+        steps.append(int(part.env_step[0, -1]))
+
+    def interrupted(watch):  # looked at last
+        if steps and steps[-1] == 400 and not sent:
+            sent.append(True)
+            signal.raise_signal(signal.SIGTERM)
+        return False
+
+    monkeypatch.setattr(runner.Journal, "write", noted)
+    monkeypatch.setattr(runner.Watch, "all_diverged", property(interrupted))
+    code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", tmp_path / "a", "--quiet", *TINY, *EVERY)
+    assert code == 143, err
+    assert steps[-2] == 400
+    assert max(int(one.name) for one in (tmp_path / "a" / "checkpoints").iterdir()) == steps[-1]
+
+
 def test_a_signal_while_compiling_leaves_a_run_that_begins_again(plain, quietly, tmp_path, monkeypatch):
     compile_training = runner.compile_training
 

@@ -233,6 +233,23 @@ def test_a_damaged_piece_is_told_of_and_done_again(sweep, whole, tmp_path):
     assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
 
 
+def test_a_piece_that_no_reader_knows_counts_as_missing(whole, tmp_path):
+    """One bit of a zip file, and it asks for a compression or a version that there is not."""
+    source, target = whole[0] / "pieces", tmp_path / "pieces"
+    target.mkdir()
+    first, *others = sorted(source.iterdir())
+    data = bytearray(first.read_bytes())
+    data[data.index(b"PK\x01\x02") + 10] = 99  # the method, in the directory at the end
+    (target / first.name).write_bytes(data)
+    for path in others:
+        (target / path.name).write_bytes(path.read_bytes())
+    warnings = []
+    assert len(sweeps.load_pieces(tmp_path, warnings.append)) == len(others)
+    assert warnings == [
+        f"{target / first.name} is damaged and will be done again: That compression method is not supported"
+    ]
+
+
 def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(sweep, tmp_path):
     out = tmp_path / "out"
     (out / "pieces").mkdir(parents=True)

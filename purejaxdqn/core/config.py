@@ -42,8 +42,9 @@ Scalar = bool | int | float | str
 
 
 def _in_float32(value: float) -> float:
-    if value and not 0 < abs(np.float32(value)) < np.inf:
-        raise ValueError("within the range of float32")
+    with np.errstate(over="ignore"):
+        if value and not 0 < abs(np.float32(value)) < np.inf:
+            raise ValueError("within the range of float32")
     return value
 
 
@@ -206,7 +207,9 @@ class ExplorationConfig(Section):
 def _as_tuple(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
-    return tuple(dict.fromkeys(value)) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    return tuple(dict.fromkeys(value)) if all(isinstance(one, str) for one in value) else tuple(value)
 
 
 LogNames = Annotated[

@@ -116,14 +116,21 @@ def make_environment(
       EnvironmentRefusedError: there is no such environment, the arguments do not fit, the actions are not discrete,
         the user's own lacks a part of gymnax's interface, or ``one_hot`` does not suit the observations.
     """
-    return from_gymnax(
-        underlying_environment(env_id, kwargs),
-        env_id=env_id,
-        binary=env_id in _BINARY,
-        sticky_actions=sticky_actions,
-        one_hot=one_hot,
-        flatten=flatten,
-    )
+    env = underlying_environment(env_id, kwargs)
+    try:
+        return from_gymnax(
+            env,
+            env_id=env_id,
+            binary=env_id in _BINARY,
+            sticky_actions=sticky_actions,
+            one_hot=one_hot,
+            flatten=flatten,
+        )
+    except EnvironmentRefusedError:
+        raise
+    except Exception as error:  # constructed, and yet no reset can be made of it: a size of 0 for one
+        message = f"{env_id} with {dict(kwargs or {})} cannot be reset: {_first_line(error)}"
+        raise EnvironmentRefusedError("env.kwargs", message) from error
 
 
 def underlying_environment(env_id: str, kwargs: Mapping[str, Any] | None = None) -> Any:

@@ -174,10 +174,10 @@ def find_family_faults(config: Config) -> Iterator[Fault]:
 
 def _distinct(low: float, high: float, atoms: int) -> bool:
     """Whether evenly spaced returns from ``low`` to ``high`` differ in float32."""
-    spacing = (np.float32(high) - np.float32(low)) / np.float32(max(atoms - 1, 1))
-    return bool(
-        0 < spacing < np.inf and np.float32(max(abs(low), abs(high))) + spacing != np.float32(max(abs(low), abs(high)))
-    )
+    largest = np.float32(max(abs(low), abs(high)))
+    with np.errstate(over="ignore"):
+        spacing = (np.float32(high) - np.float32(low)) / np.float32(max(atoms - 1, 1))
+        return bool(0 < spacing < np.inf and largest + spacing != largest)
 
 
 def find_warnings(config: Config) -> Iterator[str]:

@@ -354,4 +354,4 @@ def _wanted_parameter(default: Any, value: Any) -> str | None:
         return "a number"
     if kind in "iu":
         return None if isinstance(value, int) and abs(value) < 2**31 else "an integer of 32 bits"
-    return None if abs(value) <= np.finfo(np.float32).max else "a finite number"
+    return None if abs(value) <= float(np.finfo(np.float32).max) else "a finite number"

@@ -57,7 +57,7 @@ def in_a_line(error: Exception) -> str | None:
 
 
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and leave the process with its exit code (``contract``: 0, 2, 3, 130; 1 anything else)."""
+    """Run a command and leave the process with its exit code (``contract``: 0, 2, 3, 130, 143; 1 anything else)."""
     try:
         code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -167,6 +167,11 @@ def read_space(path: str | Path) -> Space:
     return space
 
 
+def _is_number(value: Any) -> bool:
+    largest = float(np.finfo(np.float32).max)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= largest
+
+
 def _read_range(given: Any) -> Range | Choices:
     if isinstance(given, list):
         given = {"choices": given}
@@ -180,8 +185,8 @@ def _read_range(given: Any) -> Range | Choices:
     low: Any = given.get("low")
     high: Any = given.get("high")
     step: Any = given.get("step")
-    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)):
-        raise ValueError("low and high must be numbers")
+    if not all(_is_number(end) for end in (low, high)):
+        raise ValueError("low and high must be numbers, within the range of float32")
     if not low < high:
         raise ValueError(f"the range is empty: low {low} is not below high {high}")
     log = given.get("log", False)

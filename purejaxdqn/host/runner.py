@@ -140,7 +140,7 @@ def run(
                         journal.seconds,
                     ),
                 )
-            stop.check()
+                stop.check()  # only here: a signal that comes after it was asked for is obeyed a segment later
             if watch.all_diverged:
                 break
         waited = training.finish.waited

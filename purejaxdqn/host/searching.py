@@ -111,11 +111,13 @@ def _check_definition(study: optuna.Study, storage: str, definition: dict[str, A
     """Refuse the study of another search; returns whether it is of this one, and not yet of none."""
     found = study.user_attrs.get(_DEFINITION)
     if found not in (None, json.dumps(definition, sort_keys=True)):
-        there = json.loads(found)
+        study_there = f"the study {study.study_name!r} in {storage}"
+        try:
+            there = dict(json.loads(found))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--storage: {study_there} is damaged: {error}") from error
         different = [key for key in definition if definition[key] != there.get(key)] or ["its parts"]
-        raise UserError(
-            f"--storage: the study {study.study_name!r} in {storage} is another search: {', '.join(different)} differ"
-        )
+        raise UserError(f"--storage: {study_there} is another search: {', '.join(different)} differ")
     return found is not None
 
 
@@ -389,17 +391,16 @@ def give_back(
 
 
 def _sampler_seed(study: optuna.Study, seed: int, worker: str) -> int:
-    """The seed of a batch: of what is known, so that a search that was killed asks for what it would have asked for.
+    """The seed of a batch, of what is known: a search killed between two batches asks for what it would have asked for.
 
-    Workers that know the same would ask for the same: all mix their name in but the one of the study's first trial.
+    It is hashed, as seed and trials added up are also another search's, a batch later. Workers that know the same would
+    ask for the same: all mix their name in but the one of the study's first trial.
     """
-    seed += len(finished(study))
     trials = study.trials
     # Whoever ran it again, if a kill came before it was signed; nobody, where another worker is about to sign it.
     first = {trial.user_attrs.get(WORKER) for trial in trials if trial.user_attrs.get(_AGAIN, trial.number) == 0}
-    if not trials or worker in first:
-        return seed % 2**32
-    return int(np.random.SeedSequence([seed, *worker.encode()]).generate_state(1)[0])
+    name = b"" if not trials or worker in first else worker.encode()
+    return int(np.random.SeedSequence([seed, len(finished(study)), *name]).generate_state(1)[0])
 
 
 def score(results: Sequence[RunResult], objective: str) -> Score:

@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -223,13 +222,9 @@ def load_pieces(folder: Path, warn: Callable[[str], None] = lambda line: None) -
     for path in sorted((folder / PIECES_FOLDER).glob("*.npz")):
         try:
             found.append(_load_piece(path))
-        except _DAMAGED as error:
+        except Exception as error:  # zipfile, zlib and NumPy raise what they like
             warn(f"{path} is damaged and will be done again: {error}")
     return found
-
-
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-"""What reading a file raises that is no whole piece."""
 
 
 def _load_piece(path: Path) -> Trained:
@@ -260,7 +255,7 @@ def wait_for_runs(
     while True:
         check()
         for path in set((folder / PIECES_FOLDER).glob("*.npz")) - read:
-            with contextlib.suppress(*_DAMAGED):  # the process whose it is does it again, and it is looked at again
+            with contextlib.suppress(Exception):  # the process whose it is does it again, and it is looked at again
                 missing -= set(_load_piece(path).runs)
                 read.add(path)
         if not missing:
