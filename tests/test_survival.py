@@ -25,7 +25,7 @@ from purejaxdqn.host.checkpoints import LISTING, SMALL, Checkpoints, DamagedErro
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import in_use, replacing
 from purejaxdqn.host.metrics import read_metrics
-from purejaxdqn.host.resuming import newest_snapshot
+from purejaxdqn.host.resuming import newest_snapshot, set_aside
 from purejaxdqn.host.snapshots import read_snapshot, save_snapshot
 from purejaxdqn.host.training import Compiling, choose_segments, seeds_of
 from purejaxdqn.train import main as train
@@ -126,10 +126,10 @@ def test_a_run_keeps_no_second_copy_of_its_state(plain, quietly, tmp_path, monke
         return sum(reference() is not None for reference in references)
 
     def load(*arguments, load=runner.newest_snapshot):
-        snapshot = load(*arguments)
+        snapshot, refused = load(*arguments)
         memory = {id(leaf.base): leaf.base for leaf in snapshot.state.values()}  # that the arrays are views of
         loaded.extend(map(weakref.ref, (*snapshot.state.values(), *memory.values())))
-        return snapshot
+        return snapshot, refused
 
     def fill(layout, tree, fill=Layout.fill):
         if isinstance(tree, np.ndarray):
@@ -512,12 +512,26 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_with_the_reason(damage, reas
     damage(cut / "checkpoints")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(cut / "checkpoints" / "440")  # the other one of a swap
-    snapshot = newest_snapshot(Checkpoints(cut / "checkpoints", keep=2), load_config(cut / "config.yaml"))
+    checkpoints = Checkpoints(cut / "checkpoints", keep=2)
+    snapshot, refused = newest_snapshot(checkpoints, load_config(cut / "config.yaml"))
+    assert refused.keys() == {560}
+    assert refused[560].startswith(reason)
+    set_aside(checkpoints, refused, sound=snapshot.env_step)
     place = cut / "checkpoints-refused" / "560"
     err = capsys.readouterr().err.splitlines()
     assert err[0].startswith(f"warning: checkpoint 560 is refused and now in {place}: {reason}")
     assert err[1:] == ["going on from the one before, step 320"]
     assert (snapshot.env_step, place.is_dir()) == (320, True)
+
+
+def test_a_damaged_checkpoint_stays_where_it_is_if_the_run_is_refused(plain, quietly, tmp_path):
+    cut = killed(plain, tmp_path / "cut", 560)
+    truncated(cut / "checkpoints")
+    code, _, err = quietly(train, "--resume", cut, "--quiet", "--segments", "999")
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("error: --segments: 999 does not divide")
+    assert (cut / "checkpoints" / "560").is_dir()
+    assert not (cut / "checkpoints-refused").exists()
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(plain, quietly, tmp_path):

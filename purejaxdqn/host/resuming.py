@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,10 @@ def read_end(folder: Path, config: Config) -> list[bool] | None:
         return None
 
 
-def newest_snapshot(checkpoints: Checkpoints, config: Config) -> Any:
+def newest_snapshot(checkpoints: Checkpoints, config: Config) -> tuple[Any, dict[int, str]]:
     """The snapshot of the newest sound checkpoint, None if the run was killed before its first.
 
-    Those that are refused are named with the reason and moved out of the way.
+    Beside it the newer checkpoints, which are refused, and why: ``set_aside`` is for them.
 
     Raises:
       UserError: there are checkpoints, and none of them is sound, or the run is asked to end before them.
@@ -91,16 +91,20 @@ def newest_snapshot(checkpoints: Checkpoints, config: Config) -> Any:
             continue
         if step > config.total_timesteps:
             raise UserError(f"total_timesteps: {config.total_timesteps} is below the {step} steps that are done")
-        for bad, reason in refused.items():
-            place = checkpoints.set_aside(bad)
-            print(f"warning: checkpoint {bad} is refused and now in {place}: {reason}", file=sys.stderr)
-        if refused:
-            print(f"going on from the one before, step {step}", file=sys.stderr)
-        return snapshot
+        return snapshot, refused
     if refused:
         lines = [f"--resume: checkpoint {step} is refused: {reason}" for step, reason in refused.items()]
         raise UserError(*lines, f"--resume: {checkpoints.folder} holds no other; without it the run would begin anew")
-    return None
+    return None, refused
+
+
+def set_aside(checkpoints: Checkpoints, refused: Mapping[int, str], *, sound: int) -> None:
+    """Move refused checkpoints out of the way of a run that goes on from step ``sound``, and say so."""
+    for step, reason in refused.items():
+        place = checkpoints.set_aside(step)
+        print(f"warning: checkpoint {step} is refused and now in {place}: {reason}", file=sys.stderr)
+    if refused:
+        print(f"going on from the one before, step {sound}", file=sys.stderr)
 
 
 def _check_same_run(theirs: Config, ours: Config) -> None:

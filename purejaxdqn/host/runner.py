@@ -19,7 +19,7 @@ from purejaxdqn.host.files import in_use, storage_faults
 from purejaxdqn.host.journal import Journal
 from purejaxdqn.host.metrics import metrics_from_rows
 from purejaxdqn.host.policies import save_policy
-from purejaxdqn.host.resuming import newest_snapshot
+from purejaxdqn.host.resuming import newest_snapshot, set_aside
 from purejaxdqn.host.signals import StopSignals
 from purejaxdqn.host.snapshots import Snapshot, check_state, fetch_state, place_state, save_snapshot
 from purejaxdqn.host.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
@@ -64,10 +64,12 @@ def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterato
     with contextlib.ExitStack() as held, storage_faults(folder):
         with _refusing_denied(folder):
             held.enter_context(in_use(folder))
-            snapshot = newest_snapshot(checkpoints, config)
+            snapshot, refused = newest_snapshot(checkpoints, config)
             if snapshot:
                 check_state(snapshot)
             segments, segment_epochs = _choose_segments(config, segments, snapshot)
+            if snapshot:  # only now: a run that is refused is left as it is
+                set_aside(checkpoints, refused, sound=snapshot.env_step)
             rundir.write_config(folder, config)
         yield Start(folder, config, True, snapshot, checkpoints, segments, segment_epochs)
 
