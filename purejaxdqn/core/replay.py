@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxdqn.core.draws import uniform_from_bits
 from purejaxdqn.core.sum_tree import make_sum_tree
 from purejaxdqn.core.types import Array, Batch, HParams, Step, Transition
 
@@ -177,7 +176,8 @@ def _prioritised(ring: Ring, *, warmup: int) -> Replay:
         return PrioritisedState(ring.add(state.ring, steps), tree, state.max_priority)
 
     def sample(hparams: HParams, state: PrioritisedState, bits: Array, env_step: Array) -> Batch:
-        drawn = sum_tree.sample(state.tree, (jnp.arange(bits.size) + uniform_from_bits(bits)) / bits.size)
+        share = (bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)
+        drawn = sum_tree.sample(state.tree, (jnp.arange(bits.size) + share) / bits.size)
         indices, transition = ring.transitions(hparams, state.ring, drawn)
         priorities = jnp.maximum(sum_tree.get(state.tree, indices), jnp.finfo(jnp.float32).tiny)
         # N and the sum stand in every weight and so in the largest, that of the smallest priority: they cancel.
