@@ -169,6 +169,18 @@ def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm,
     np.testing.assert_array_equal(new.target["q"], learner.target["q"])
 
 
+def test_gradients_without_a_limit_stay_where_their_norm_leaves_float32(values):
+    config, agent = _agent("optimizer.name=sgd", "optimizer.learning_rate=1e-20", "optimizer.max_grad_norm=null")
+    states, _, batch = _batch({**values, "reward": jnp.full(B, 1e25)})
+    learner = agent.init(config.hparams(), jax.random.key(0))
+    new, _, stats = agent.update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(0))
+
+    wanted = np.array(learner.online["q"], np.float64)
+    np.add.at(wanted, (states, np.asarray(batch.transition.action)), 1e-20 * 2 * np.asarray(batch.weight) * 1e25 / B)
+    assert np.isinf(stats.grad_norm)
+    np.testing.assert_allclose(new.online["q"], wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(127, 129), (128, 128), (120, 150), (16_385,), (64, 3, 10, 10), (5, 2, 2)], ids=str)
 def test_the_norm_of_a_gradient_of_any_size_is_euclidean(shape):
     gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)

@@ -131,7 +131,8 @@ def make_agent(config: Config, env: Environment, network: Network | None = None)
     def step(hparams: HParams, learner: LearnerState, grads: Params, env_step: Array) -> tuple[Params, Any, Array]:
         """Clip by the global norm and take the optimiser's step -> online, opt_state, norm[] before clipping."""
         grad_norm = global_norm(grads)
-        grads = optax.tree.scale(jnp.minimum(1.0, hparams.max_grad_norm / grad_norm), grads)
+        scale = jnp.where(grad_norm > hparams.max_grad_norm, hparams.max_grad_norm / grad_norm, 1.0)
+        grads = optax.tree.scale(scale, grads)
         optimizer = make_optimizer(config.optimizer, hparams, env_step)
         updates, opt_state = optimizer.update(grads, learner.opt_state, learner.online)
         if distribution.kind == "fqf":
