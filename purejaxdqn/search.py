@@ -19,6 +19,7 @@ from purejaxdqn.host.points import (
     candidate_of,
     check_points,
     corner,
+    find_idle_keys,
     plain_space,
     read_points,
     read_space,
@@ -171,6 +172,8 @@ def _check(options: Options) -> Config:
         configs = [point.config for point in points]
         trials = min(options.batch, options.trials)
         check_room(configs, trials=trials, seeds=options.seeds, memory=options.memory)
+    for line in find_idle_keys(points):
+        print(f"warning: {line}", file=sys.stderr)
     return read_config(list(options.sources), options.overrides).config
 
 

@@ -17,6 +17,7 @@ from purejaxdqn.host.points import (
     check_points,
     draw_shares,
     drawn_candidates,
+    find_idle_keys,
     grid_candidates,
     read_points,
     read_space,
@@ -65,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     configure_cpu_for(*(draft.config for draft in drafts), runs=seeds * len(drafts), devices=arguments.devices)
     process, processes = join_processes(arguments)  # after the devices are set, before JAX starts
     points = _checked(candidates, drafts)
+    for line in find_idle_keys(points) if process == 0 else ():
+        _warn(line)
     if not arguments.no_cache:
         use_compilation_cache()
     return sweep(

@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         draft = read_config(arguments.config, overrides)
     configure_cpu_for(draft.config)
     config = draft.checked()
-    for warning in find_warnings(config):
+    for warning in find_warnings(draft.config):
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.print_config:
         print(to_yaml(config), end="")

@@ -315,6 +315,39 @@ def test_going_on_after_the_rate_has_come_to_0_is_a_warning():
     assert not list(find_warnings(load_config("cartpole_cleanrl", ["optimizer.anneal=true"])))
 
 
+def test_exploration_that_does_not_reach_its_end_is_a_warning():
+    longer = ["exploration.fraction=1", "total_timesteps=200_000"]
+    (warning,) = find_warnings(load_config("cartpole_cleanrl", longer))
+    assert "exploration.end is not reached" in warning
+    assert not list(find_warnings(load_config("cartpole_cleanrl", [*longer, "schedule.horizon=190_000"])))
+    assert not list(find_warnings(load_config("cartpole_cleanrl", [*longer, "exploration.end=1"])))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["total_timesteps=1_000_000"],
+            ["only 4 evaluations divide this run (evaluation.every is open, total_timesteps is 1000000); "
+             "the nearest are 999500 or 1001000"],
+        ),
+        (["total_timesteps=1_000_000", "evaluation.every=249_500"], []),  # which is meant
+        (["total_timesteps=999_500"], []),
+        (["total_timesteps=5_500"], []),  # there are seven periods
+    ],
+)  # fmt: skip
+def test_a_run_that_hardly_any_number_of_evaluations_divides_is_a_warning(overrides, said):
+    draft = read_config("cartpole", overrides)
+    draft.checked()
+    assert list(find_warnings(draft.config)) == said
+
+
+def test_no_shipped_config_is_warned_of():
+    for name in shipped_configs():
+        if not name.startswith("search/") and "env" in read_config(name).config.model_fields_set:
+            assert not list(find_warnings(read_config(name).config)), name
+
+
 def test_no_exploration_at_all_is_a_warning():
     (warning,) = find_warnings(load_config(["cartpole_cleanrl", "noisy", "dqn"]))
     assert "nothing explores" in warning

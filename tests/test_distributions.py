@@ -252,10 +252,13 @@ def test_the_fraction_loss_goes_down_the_wasserstein_distance():
             edges=edges,
             edge_values=jnp.asarray(quantile_function(bounds[1:-1]), jnp.float32)[None, None],
         )
-        target = head.target(HPARAMS, out, jnp.ones((1, 1)), jnp.zeros(1), jnp.ones(1))
-        return head.loss(HPARAMS, out, jnp.array([0]), target)[0][0]
+        target = head.target(HPARAMS, out, jnp.ones((1, 1)), jnp.ones(1), jnp.ones(1))
+        losses, td_error = head.loss(HPARAMS, out, jnp.array([0]), target)
+        return losses[0], td_error[0]
 
-    gradient = jax.grad(loss)(jnp.asarray(edges, jnp.float32)[None])[0]
+    (value, td_error), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(edges, jnp.float32)[None])
+    assert value == td_error > 0  # what is reported is the quantile loss; the other part is a gradient alone
+    gradient = gradient[0]
     step = 1e-4
     numeric = [(distance(edges + step * unit) - distance(edges - step * unit)) / (2 * step) for unit in np.eye(3)]
     np.testing.assert_allclose(gradient, numeric, rtol=1e-3, atol=1e-3)

@@ -228,6 +228,33 @@ def test_fractions_are_drawn_anew_for_each_item_and_each_update(monkeypatch):
     assert 0.9 < everything.max() < 1
 
 
+@pytest.mark.parametrize("max_grad_norm", ["null", "1e-3"])
+def test_what_proposes_fractions_learns_apart_from_the_rest(max_grad_norm):
+    """Without momentum an update is the gradient: the proposal's is slowed down, not clipped, and not in the norm."""
+
+    def moves(rate, limit):
+        numbers = [f"distribution.fraction_rate={rate}", f"optimizer.max_grad_norm={limit}"]
+        sgd = ["optimizer.name=sgd", "optimizer.learning_rate=1", DISTRIBUTIONS["fqf"], *numbers]
+        config = load_config("cartpole_cleanrl", [*TINY, *sgd])
+        new, _, stats = update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(100))
+        moved = jax.tree.map(lambda new, old: np.asarray(new - old, np.float64), new.online, learner.online)["params"]
+        proposal = moved.pop("fractions")
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(moved)]), proposal["weight"], stats.grad_norm
+
+    config = load_config("cartpole_cleanrl", [*TINY, "optimizer.name=sgd", DISTRIBUTIONS["fqf"]])
+    agent = agent_module.make_agent(config, from_gymnax(MDP))
+    update, learner = jax.jit(agent.update), agent.init(config.hparams(), jax.random.key(0))
+    obs = jax.random.normal(jax.random.key(5), (4, 2))
+    batch = Batch(Transition(obs, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), obs), jnp.ones(4), jnp.arange(4))
+    rest, proposal, norm = moves(0.5, "null")
+    np.testing.assert_allclose(norm, np.linalg.norm(rest), rtol=1e-3)
+    assert np.abs(proposal).max() > 1e-5
+    limited, slower, same = moves(0.25, max_grad_norm)
+    assert same == norm
+    np.testing.assert_allclose(limited, rest * min(1, float(max_grad_norm.replace("null", "inf")) / norm), atol=1e-6)
+    np.testing.assert_allclose(slower, proposal / 2, atol=1e-6)
+
+
 def test_statistics_of_observations_are_those_of_all_that_was_seen():
     generator = np.random.default_rng(0)
     parts = [generator.normal(3, 5, size=(n, 2)).astype(np.float32) for n in (4, 1, 30)]

@@ -12,6 +12,7 @@ from purejaxdqn.host.points import (
     check_points,
     draw_shares,
     drawn_candidates,
+    find_idle_keys,
     grid_candidates,
     read_points,
     read_space,
@@ -217,3 +218,19 @@ def test_a_space_that_names_an_unknown_key_is_refused():
     space = {"gama": Range(0.9, 0.99)}
     (line,) = lines_of(lambda: points_of(drawn_candidates(["cartpole"], [], space, [[0.0]])))
     assert line == "gama: unknown key; did you mean 'gamma'?"
+
+
+@pytest.mark.parametrize(
+    ("grid", "lines"),
+    [
+        (
+            ["replay.alpha=0.2,0.9", "gamma=0.9,0.99"],
+            ["replay.alpha is swept and does nothing: it needs replay.kind prioritised"],
+        ),
+        (["replay.alpha=0.2,0.9", "replay.kind=uniform,prioritised"], []),
+        (["loss=huber,squared"], []),
+        (["exploration.end=1,0.1", "exploration.fraction=0.1,0.2", "exploration.start=1"], []),
+    ],
+)
+def test_a_swept_key_that_does_nothing_in_any_point_is_named(grid, lines):
+    assert find_idle_keys(points_of(grid_candidates(["cartpole"], grid))) == lines

@@ -14,7 +14,8 @@ from purejaxdqn.core.config import TRACED, Config
 from purejaxdqn.core.environments import from_gymnax
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import lay_out, map_runs
-from purejaxdqn.host.training import run_key
+from purejaxdqn.core.plan import find_idle
+from purejaxdqn.host.training import episodes_key, run_key
 from tests.conftest import TINY
 from tests.probes import Table, TableMDP
 
@@ -126,6 +127,25 @@ def test_hyper_parameters_can_be_mapped_and_each_of_them_matters(name):
     if name != "proposed":  # it differs from the one before in little, and this compiles the program once more
         last = run_many(config, points[-1], KEYS[0][None])
         assert_same_bits(pick(result, -1, 0), pick(last, 0, 0))
+
+
+def test_episodes_after_training_have_keys_that_no_run_has():
+    """A split key is one folded in: those of episodes from the same seed would be those of runs."""
+    runs = [run_key(np.uint32(0), np.uint32(k)) for k in range(100)]
+    apart = [*runs, *jax.random.split(runs[0], 6), episodes_key(0), *jax.random.split(episodes_key(0), 100)]
+    assert len(np.unique(jnp.stack([jax.random.key_data(key) for key in apart]), axis=0)) == len(apart)
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS, "sgd"])
+def test_a_number_is_called_idle_where_the_program_does_not_read_it(name):
+    overrides = PROGRAMS[name][0] if name in PROGRAMS else ["optimizer.name=sgd"]
+    config = load_config("cartpole_cleanrl", [*TINY, *overrides])
+    hparams = config.hparams()
+    jaxpr = jax.make_jaxpr(make_program(config).train)(hparams, KEYS[0]).jaxpr
+    fields = [path[0].name for path, _ in jax.tree.leaves_with_path(hparams)]
+    read = {id(value) for equation in jaxpr.eqns for value in equation.invars}
+    unread = {field for field, value in zip(fields, jaxpr.invars, strict=False) if id(value) not in read}
+    assert {TRACED[key] for key in find_idle(config) if key in TRACED} == unread
 
 
 def test_programs_are_built_from_static_values_alone():

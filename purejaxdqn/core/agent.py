@@ -19,7 +19,7 @@ from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config, OptimizerConfig
 from purejaxdqn.core.environments import Environment
 from purejaxdqn.core.heads import make_head
-from purejaxdqn.core.networks import QFunction, adapt, make_network, noise_size, slow_fractions
+from purejaxdqn.core.networks import QFunction, adapt, make_network, noise_size, proposes_fractions
 from purejaxdqn.core.normalization import Statistics, normalize, nothing_seen, see
 from purejaxdqn.core.types import Array, Batch, HParams, LearnerState, Network, Params, Quantiles, UpdateStats
 
@@ -129,14 +129,19 @@ def make_agent(config: Config, env: Environment, network: Network | None = None)
         return learner._replace(online=online, opt_state=opt_state), td_error, stats
 
     def step(hparams: HParams, learner: LearnerState, grads: Params, env_step: Array) -> tuple[Params, Any, Array]:
-        """Clip by the global norm and take the optimiser's step -> online, opt_state, norm[] before clipping."""
-        grad_norm = global_norm(grads)
+        """Clip by the global norm and take the optimiser's step -> online, opt_state, norm[] before clipping.
+
+        What proposes fractions learns apart from the rest: slowly, unclipped and outside the norm (Yang et al. 2019).
+        """
+        nothing = jax.tree.map(lambda _: False, grads)
+        apart = proposes_fractions(grads) if distribution.kind == "fqf" else nothing
+        grad_norm = global_norm(jax.tree.map(lambda grad, alone: None if alone else grad, grads, apart))
         scale = jnp.where(grad_norm > hparams.max_grad_norm, hparams.max_grad_norm / grad_norm, 1.0)
-        grads = optax.tree.scale(scale, grads)
+        grads = jax.tree.map(lambda grad, alone: grad if alone else scale * grad, grads, apart)
         optimizer = make_optimizer(config.optimizer, hparams, env_step)
         updates, opt_state = optimizer.update(grads, learner.opt_state, learner.online)
-        if distribution.kind == "fqf":
-            updates = slow_fractions(updates, hparams.fraction_rate)
+        rate = hparams.fraction_rate
+        updates = jax.tree.map(lambda change, alone: rate * change if alone else change, updates, apart)
         return optax.apply_updates(learner.online, updates), opt_state, grad_norm
 
     def sync(hparams: HParams, learner: LearnerState) -> LearnerState:

@@ -148,7 +148,9 @@ def quantile_head(atoms: int) -> Head:
         if quantiles.edges is None or quantiles.edge_values is None:
             return losses, td_error
         pull = 2 * _taken(quantiles.edge_values, action) - values[:, :-1] - values[:, 1:]
-        return losses + jnp.sum(jax.lax.stop_gradient(pull) * quantiles.edges, axis=-1), td_error
+        pulled = jnp.sum(jax.lax.stop_gradient(pull) * quantiles.edges, axis=-1)
+        gradient_alone = pulled - jax.lax.stop_gradient(pulled)  # the value of what has this gradient means nothing
+        return losses + gradient_alone, td_error
 
     return Head(q_values, target, loss, lambda hparams: None, draws_fractions=False)
 

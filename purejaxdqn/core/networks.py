@@ -92,10 +92,9 @@ def noise_size(params: Params) -> int:
     return sum(sum(leaf.shape[-2:]) for path, leaf in leaves if path[-1] == "weight_sigma")
 
 
-def slow_fractions(updates: Params, rate: Array) -> Params:
-    """Scale the updates of what proposes fractions, which wants a far smaller rate (Yang et al. 2019, appendix)."""
-    flat = traverse_util.flatten_dict(updates)
-    return traverse_util.unflatten_dict({path: rate * u if _FRACTIONS in path else u for path, u in flat.items()})
+def proposes_fractions(params: Params) -> Any:
+    """Whether each leaf belongs to what proposes fractions: a tree of bools, which are Python's."""
+    return traverse_util.path_aware_map(lambda path, _: _FRACTIONS in path, params)
 
 
 class QNetwork(nn.Module):

@@ -1,6 +1,6 @@
 """The schedule of a run as static lengths: intervals in environment steps become lengths of nested scans."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,9 @@ from purejaxdqn.core.config import Config
 MAX_EPOCHS = 20
 """Epochs of a run whose config leaves ``evaluation.every`` open, at most."""
 
+
+FEW_EPOCHS = 10
+"""Fewer make a poor curve."""
 
 _SEARCHED = 100_000  # multiples looked at on either side for a value to propose
 
@@ -38,7 +41,7 @@ def make_plan(config: Config) -> Plan:
     schedule, learning = config.schedule, config.total_timesteps - config.schedule.warmup
     periods = learning // schedule.target_every
     every = config.evaluation.every
-    epochs = learning // every if every else max(n for n in range(1, MAX_EPOCHS + 1) if periods % n == 0)
+    epochs = learning // every if every else _most_epochs(periods)
     return Plan(
         warmup=schedule.warmup // config.env.num_envs,
         epochs=epochs,
@@ -47,6 +50,10 @@ def make_plan(config: Config) -> Plan:
         rollout=schedule.train_every // config.env.num_envs,
         gradient_steps=schedule.gradient_steps,
     )
+
+
+def _most_epochs(periods: int) -> int:
+    return max(n for n in range(1, MAX_EPOCHS + 1) if periods % n == 0)
 
 
 def resolve(config: Config) -> Config:
@@ -181,14 +188,50 @@ def _distinct(low: float, high: float, atoms: int) -> bool:
 
 
 def find_warnings(config: Config) -> Iterator[str]:
-    """What is allowed and rarely meant."""
-    if config.network.noisy and max(config.exploration.start, config.exploration.end) > 0:
+    """What is allowed and rarely meant, of a config without faults, before ``resolve``."""
+    exploration, schedule, total = config.exploration, config.schedule, config.total_timesteps
+    if config.network.noisy and max(exploration.start, exploration.end) > 0:
         yield "network.noisy explores by itself, and exploration adds random actions: set both of its ends to 0"
-    if not config.network.noisy and max(config.exploration.start, config.exploration.end) == 0:
+    if not config.network.noisy and max(exploration.start, exploration.end) == 0:
         yield "nothing explores: exploration.start and exploration.end are 0, and network.noisy is false"
-    horizon = config.schedule.horizon or config.total_timesteps
-    if config.optimizer.anneal and horizon < config.total_timesteps:
+    horizon = schedule.horizon or total
+    if config.optimizer.anneal and horizon < total:
         yield f"nothing is learned after step {horizon} (schedule.horizon), where optimizer.anneal ends at a rate of 0"
+    decayed = schedule.warmup + exploration.fraction * horizon
+    if exploration.start != exploration.end and decayed > total:
+        yield (
+            f"exploration.end is not reached: its decay takes exploration.fraction ({exploration.fraction:g}) of "
+            f"{horizon} steps after schedule.warmup ({schedule.warmup}), and the run ends at {total}"
+        )
+    learning, period = total - schedule.warmup, schedule.target_every
+    epochs = make_plan(config).epochs
+    if not config.evaluation.every and epochs < FEW_EPOCHS <= learning // period:
+        near = _nearest(learning, period, lambda n: _most_epochs(n // period) >= FEW_EPOCHS, offset=schedule.warmup)
+        yield (
+            f"only {epochs} evaluation{'s divide' if epochs > 1 else ' divides'} this run (evaluation.every is open, "
+            f"total_timesteps is {total}){near}"
+        )
+
+
+def find_idle(config: Config) -> dict[str, str]:
+    """Keys that do nothing in this config, and what they need instead: ``{"network.sigma": "network.noisy"}``."""
+    kind, constant = config.distribution.kind, config.exploration.start == config.exploration.end
+    needs: Mapping[str, tuple[bool, tuple[str, ...]]] = {
+        "distribution.kind scalar": (kind == "scalar", ("loss",)),
+        "distribution.kind categorical": (kind == "categorical", ("distribution.v_min", "distribution.v_max")),
+        "distribution.kind quantile, iqn or fqf": (kind in ("quantile", "iqn", "fqf"), ("distribution.kappa",)),
+        "distribution.kind fqf": (kind == "fqf", ("distribution.fraction_rate",)),
+        "distribution.risk cvar, cpw or wang": (config.distribution.risk != "neutral", ("distribution.risk_level",)),
+        "bootstrap.kind munchausen": (
+            config.bootstrap.kind == "munchausen",
+            ("bootstrap.alpha", "bootstrap.temperature", "bootstrap.clip"),
+        ),
+        "replay.kind prioritised": (config.replay.kind == "prioritised", ("replay.alpha", "replay.beta")),
+        "network.noisy": (config.network.noisy, ("network.sigma",)),
+        "an optimizer.name other than sgd": (config.optimizer.name != "sgd", ("optimizer.eps",)),
+        "exploration.start and exploration.end that differ": (not constant, ("exploration.fraction",)),
+    }
+    return {key: need for need, (met, keys) in needs.items() if not met for key in keys}
 
 
 def _nearest(value: int, unit: int, fits: Callable[[int], bool], *, offset: int = 0) -> str:

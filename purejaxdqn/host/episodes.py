@@ -8,6 +8,7 @@ import numpy as np
 from purejaxdqn.core.agent import make_agent
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environments import make_environment
+from purejaxdqn.host.training import episodes_key
 
 MAX_STEPS = 10_000
 """An agent may go on for ever where nothing else ends an episode."""
@@ -40,7 +41,7 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
         action = agent.q_values(hparams, params, obs).argmax(-1)
         return keys[0], *env.step(env_params, keys[1:], state, obs, action)
 
-    keys = jax.random.split(jax.random.key(seed), 2)
+    keys = jax.random.split(episodes_key(seed), 2)
     key, (obs, state) = keys[0], jax.jit(env.reset)(env_params, keys[1:])
     seen, ending = [np.asarray(obs[0])], "cut off here"
     states: list[Any] = []

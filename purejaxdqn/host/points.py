@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from purejaxdqn.core.config import Config, value_at
+from purejaxdqn.core.plan import find_idle
 from purejaxdqn.host.configs import Draft, find_config, read_config, read_yaml
 from purejaxdqn.host.faults import UserError
 
@@ -299,6 +300,16 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
             raise UserError(f"the points {seen[point.config]!r} and {point.name!r} are the same run")
         seen[point.config] = point.name
     return points
+
+
+def find_idle_keys(points: Sequence[Point]) -> list[str]:
+    """A line for every swept key that does nothing in any of the points."""
+    idle = [find_idle(point.config) for point in points]
+    return [
+        f"{key} is swept and does nothing: it needs {idle[0][key]}"
+        for key in points[0].swept
+        if all(key in one for one in idle)
+    ]
 
 
 def _point(candidate: Candidate, config: Config) -> Point:

@@ -20,6 +20,7 @@ from purejaxdqn.host.cards import DESCRIPTION_FILE, read_description
 from purejaxdqn.host.configs import CONFIG_FILE, load_config, read_config
 from purejaxdqn.host.faults import UserError
 from purejaxdqn.host.files import replacing
+from purejaxdqn.host.training import episodes_key
 
 POLICY_FILE = "policy.safetensors"
 
@@ -194,7 +195,7 @@ def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: i
 
     def play(hparams: Any, params: Any) -> Any:
         env_params = env.with_params(hparams.env_params)
-        key = jax.random.key(seed)
+        key = episodes_key(seed)
         return greedy_returns(
             env, functools.partial(agent.q_values, hparams, params), env_params, key, episodes=episodes
         )

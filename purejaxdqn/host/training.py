@@ -98,6 +98,11 @@ def run_key(seed: Any, seed_index: Any) -> Array:
     return jax.random.fold_in(jax.random.key(seed, impl=KEY_KIND), seed_index)
 
 
+def episodes_key(seed: int) -> Array:
+    """The key of episodes played after training: of an index that no run has, or it would be that of a run's start."""
+    return run_key(seed, np.uint32(2**32 - 1))
+
+
 def choose_segments(epochs: int, asked: int | None, *, stops: Sequence[int] = ()) -> int:
     """How many segments a run has: what was asked for, or the fitting number nearest to 20.
 
