@@ -111,7 +111,8 @@ def main() -> None:
     settings = MINATAR if arguments.minatar else SETTINGS
     steps, seeds = (1_000_000, 5) if arguments.minatar else (50_000, 10)
     if arguments.quick:
-        settings, steps, seeds = {"Catch": SETTINGS["Catch"]}, 6_000, 2
+        short = "Breakout" if arguments.minatar else "Catch"
+        settings, steps, seeds = {short: settings[short]}, 6_000, 2
     lines: list[dict[str, Any]] = []
     with harness.runs_in(None if arguments.quick else arguments.out) as folder:
         for environment, setting in settings.items():

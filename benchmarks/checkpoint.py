@@ -4,7 +4,7 @@
 first segment to the last checkpoint. Every run saves its end; "with" saves ten times on the way, or adds TensorBoard.
 
     python -m benchmarks.checkpoint            about 10 minutes on two cores
-    python -m benchmarks.checkpoint --quick    a minute: half of the steps, one round
+    python -m benchmarks.checkpoint --quick    under a minute: one seed, short runs, one round, nothing kept
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import harness
 
-EVERY = 49_000  # a tenth of what follows the warm-up
+EVERY, EVERY_QUICK = 49_000, 5_000  # a tenth of what follows the warm-up
 CHOICES: dict[str, tuple[str, ...]] = {
     "neither": ("log=[]",),
     "csv": (),
@@ -35,9 +35,9 @@ def main() -> None:
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
         return
-    rounds = 1 if arguments.quick else arguments.rounds
+    rounds, counts = (1, (1,)) if arguments.quick else (arguments.rounds, (1, 8))
     print(f"{harness.machine()}; medians of {rounds}; seconds\n")
-    rows = [row for seeds in (1, 8) for row in compare(seeds, rounds, quick=arguments.quick)]
+    rows = [row for seeds in counts for row in compare(seeds, rounds, quick=arguments.quick)]
     print(harness.table(rows))
     if not arguments.quick:
         print(harness.write("checkpoint", rows))
@@ -46,12 +46,12 @@ def main() -> None:
 def compare(seeds: int, rounds: int, *, quick: bool) -> list[dict[str, Any]]:
     """Run all choices in turn; a row for each pair of interest."""
     seconds: dict[str, list[float]] = {name: [] for name in CHOICES}
-    shorter = ["total_timesteps=255000"] if quick else []
+    length = ["total_timesteps=60000", f"evaluation.every={EVERY_QUICK}"] if quick else ["evaluation.every=24500"]
     for _ in range(rounds):
         for name, choice in CHOICES.items():
-            overrides = [f"num_seeds={seeds}", "evaluation.every=24500", *shorter, *choice]
+            overrides = [f"num_seeds={seeds}", *length, *choice]
             if quick:
-                overrides = [one.replace(str(EVERY), str(EVERY // 2)) for one in overrides]
+                overrides = [one.replace(str(EVERY), str(EVERY_QUICK)) for one in overrides]
             reply = harness.answer(harness.start(__spec__.name, {"overrides": overrides}))
             seconds[name].append(reply["seconds"])
     rows = []

@@ -8,8 +8,8 @@ share, with and without the exchange that this needs.
 
 On an accelerator all of it is vmapped over many seeds, times are those of all seeds together, and NumPy stays out.
 
-    python -m benchmarks.limit            a minute on two cores, one busy
-    python -m benchmarks.limit --quick    one round
+    python -m benchmarks.limit            two minutes on two cores, one busy
+    python -m benchmarks.limit --quick    under a minute: one round
     python -m benchmarks.limit --accelerator --seeds 1024
 """
 

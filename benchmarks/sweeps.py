@@ -4,7 +4,7 @@
 point with thirty seeds; a sweep of sixteen points with two seeds. Compiling stands apart, everything else is inside.
 
     python -m benchmarks.sweeps            about 10 minutes on two cores
-    python -m benchmarks.sweeps --quick    a minute: shorter runs, one round
+    python -m benchmarks.sweeps --quick    under a minute: shorter runs, one round, nothing kept
 """
 
 import json
@@ -26,7 +26,7 @@ CHOICES: dict[str, list[str]] = {
 
 def main() -> None:
     arguments = harness.parser(__doc__, quick="short runs, one round", rounds=3).parse_args()
-    rounds, steps = (1, 60_000) if arguments.quick else (arguments.rounds, 255_000)
+    rounds, steps = (1, 30_000) if arguments.quick else (arguments.rounds, 255_000)
     rates: dict[str, list[float]] = {name: [] for name in CHOICES}
     for _ in range(rounds):
         for name, choice in CHOICES.items():

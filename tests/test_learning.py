@@ -24,7 +24,7 @@ def test_every_row_is_a_config_that_can_run_for_the_steps_it_names(name):
 
 
 def test_no_row_is_tested_on_seeds_that_found_its_config():
-    assert [name for name, row in learning.ROWS.items() if learning.find_overlap(row.configs, learning.SEED)] == []
+    assert [name for name, row in learning.ROWS.items() if learning.find_overlap(row.configs, row.seed)] == []
 
 
 def test_the_seeds_of_a_search_and_of_its_second_test_are_refused(capsys, monkeypatch):
