@@ -6,7 +6,7 @@ number of steps each. Results: `gpu.json`, with everything, and one table, `gpu.
 
     python -m benchmarks.gpu               on a machine with a GPU and all packages
     python -m benchmarks.gpu --rehearse    the same parts with tiny sizes, on whatever there is: two minutes
-    python -m benchmarks.gpu --quick       a minute: without peers, nothing kept
+    python -m benchmarks.gpu --quick       under a minute: without peers, nothing kept
 """
 
 import argparse

@@ -18,7 +18,7 @@ Stable-Baselines3, and rejax, have virtual environments of their own, which the 
 each takes until its agent is solved is `solved.py`'s question.
 
     python -m benchmarks.peers            about 10 minutes on two cores
-    python -m benchmarks.peers --quick    a minute: short runs of one seed, one round
+    python -m benchmarks.peers --quick    under a minute: short runs of one seed, one round
     python -m benchmarks.peers --check    do the contenders learn? the last twentieth's mean return after 200,000 steps
 """
 

@@ -5,7 +5,7 @@ there are. The random numbers are the same. This trains the same seeds of `cartp
 after another and batched, and says how far each seed's score moves and how far their interquartile mean does.
 
     python -m benchmarks.rounding            about 5 minutes on two cores
-    python -m benchmarks.rounding --quick    a minute: four seeds, short runs
+    python -m benchmarks.rounding --quick    under a minute: four seeds, short runs
 """
 
 import jax

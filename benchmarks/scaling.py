@@ -10,7 +10,7 @@ Memory per seed is the state that a run keeps (the buffer above all); the peak i
 one and else what the process had resident, interpreter and libraries included.
 
     python -m benchmarks.scaling                         about 12 minutes on two cores
-    python -m benchmarks.scaling --quick                 a minute: two values an axis, one round
+    python -m benchmarks.scaling --quick                 under a minute: two values an axis, one round
     python -m benchmarks.scaling --axis seeds --most 4096 --steps 20000    one axis, on an accelerator
 """
 

@@ -6,7 +6,7 @@ at random, in turn. Each search's best point is tested again on 30 fresh seeds, 
 its length.
 
     python -m benchmarks.search              about 25 minutes on two cores
-    python -m benchmarks.search --quick      a minute: small searches, one repetition
+    python -m benchmarks.search --quick      under a minute: small searches, one repetition
     python -m benchmarks.search --out DIR    keeps the searches, and goes on with what is there
 """
 
@@ -43,9 +43,9 @@ def main() -> None:
             row(
                 repetition,
                 folder,
-                trials=8 if small else 64,
+                trials=4 if small else 64,
                 retest=4 if small else 30,
-                steps=8_000 if small else 20_000,
+                steps=5_000 if small else 20_000,
             )
             for repetition in range(1 if small else arguments.repetitions)
         ]

@@ -7,7 +7,7 @@ their own where they are shipped (ours in `cartpole.yaml`, whose command shows a
 Stable-Baselines3's in rl-zoo3).
 
     python -m benchmarks.solved            about 10 minutes on two cores
-    python -m benchmarks.solved --quick    a minute: one seed of ours and of the scan
+    python -m benchmarks.solved --quick    under a minute: one seed of ours and of the scan
 """
 
 import csv

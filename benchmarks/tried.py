@@ -6,7 +6,7 @@ the variant is faster than what is shipped. Where its contrary is what is shippe
 would cost.
 
     python -m benchmarks.tried            about 20 minutes on two cores
-    python -m benchmarks.tried --quick    a minute: a few variants, one round
+    python -m benchmarks.tried --quick    under a minute: a few variants, one round
     python -m benchmarks.tried --only "inner loop unrolled twice" --rounds 9    one again, for longer
 """
 
