@@ -1,4 +1,4 @@
-"""Peers, scaling and the distance to the limit on one GPU, in under eight minutes.
+"""Peers, time to a solved agent, scaling and the distance to the limit on one GPU, in under eight minutes.
 
 `bash benchmarks/gpu.sh` prepares the packages and runs this. Parts run in the order of their weight, each case in a
 process of its own; what does not fit into the time, or lacks a package, is named as left out. Peers train for the same
@@ -35,6 +35,7 @@ class Size(NamedTuple):
     peer_steps: int
     population: tuple[int, int]  # seeds and steps of the whole run
     axes: Mapping[str, tuple[int, ...]]
+    solved: tuple[str, ...]  # contenders of `solved.py`
     rounds: int  # of the limit
     seconds: float  # in all
 
@@ -46,6 +47,7 @@ FULL = Size(
     peer_steps=21_000,
     population=(1_000, 500_000),
     axes={"environments": (10, 100, 1_000), "width": (64, 256, 1_024), "batch": (32, 512)},
+    solved=("purejaxdqn, cartpole.yaml", "purejaxdqn", "scan and cond"),
     rounds=2,
     seconds=450.0,
 )
@@ -56,10 +58,11 @@ REHEARSAL = Size(
     peer_steps=2_000,
     population=(2, 12_000),
     axes={"environments": (20,), "width": (32,), "batch": (32,)},
+    solved=("purejaxdqn, cartpole.yaml",),
     rounds=1,
     seconds=600.0,
 )
-QUICK = REHEARSAL._replace(seeds=(1,), peer_steps=0, axes={})
+QUICK = REHEARSAL._replace(seeds=(1,), peer_steps=0, solved=(), axes={})
 NEEDS = {"PyTorch": "torch", "Stable-Baselines3": "stable_baselines3"}
 """Packages that this project has no use for."""
 RATE_ASKED = 20e6
@@ -120,6 +123,7 @@ def main() -> None:
     if size.peer_steps:
         compare_peers(report, size, arguments.rejax)
     measure_limit(report, size)
+    time_to_solved(report, size)
     scale_axes(report, size)
     about = {**device, "machine": harness.machine(), "commit": harness.commit(), "rehearsal": size is not FULL}
     about["seconds"] = round(time.monotonic() - report.start, 1)
@@ -232,6 +236,29 @@ def compare_peers(report: Report, size: Size, rejax: str | None) -> None:
 
 def _starter(module: str, task: Mapping[str, Any], env: Mapping[str, str]) -> Callable[[], subprocess.Popen[str]]:
     return lambda: harness.start(module, task, env=env)
+
+
+def time_to_solved(report: Report, size: Size) -> None:
+    """Seconds from the start of a process to a greedy return of 475, nothing cached, one seed each."""
+    from benchmarks import solved
+
+    for name in size.solved:
+        left = report.deadline - time.monotonic()
+        if left < 5.0:
+            report.left_out[f"solved: {name}"] = "no time left"
+            continue
+        try:
+            with tempfile.TemporaryDirectory() as cache:
+                curve = solved.train(solved.CONTENDERS[name], 0, Path(cache), seconds=left)
+        except SystemExit as error:
+            report.left_out[f"solved: {name}"] = str(error)
+            continue
+        if not curve or curve[-1].greedy_return < solved.SOLVED:
+            report.left_out[f"solved: {name}"] = "not solved in the time left"
+            continue
+        seconds, steps, _ = curve[-1]
+        report.add("solved", f"{name}, after {seconds:.1f} s", 1, rate=steps / seconds)
+        report.parts.setdefault("solved", {})[name] = [point._asdict() for point in curve]
 
 
 def measure_limit(report: Report, size: Size) -> None:

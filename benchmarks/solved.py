@@ -13,6 +13,7 @@ Stable-Baselines3's in rl-zoo3).
 import csv
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def main() -> None:
 
 def summarise(name: str, curves: Sequence[Sequence[Point]]) -> dict[str, Any]:
     """A row of the table; a seed that was never solved counts as endless."""
-    times = [curve[-1].seconds if curve[-1].greedy_return >= SOLVED else float("inf") for curve in curves]
+    times = [curve[-1].seconds if curve[-1].greedy_return >= SOLVED else math.inf for curve in curves]
     solved = [curve[-1] for curve in curves if curve[-1].greedy_return >= SOLVED]
     return {
         "contender": name,
@@ -119,8 +120,8 @@ def summarise(name: str, curves: Sequence[Sequence[Point]]) -> dict[str, Any]:
     }
 
 
-def train(contender: Contender, seed: int, cache: Path) -> list[Point]:
-    """Start it, note when each evaluation is known, and stop it when it is solved."""
+def train(contender: Contender, seed: int, cache: Path, *, seconds: float = math.inf) -> list[Point]:
+    """Start it, note when each evaluation is known, and stop it when it is solved or has taken so many seconds."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         compiled = cache if contender.cached else folder / "cache"
@@ -145,6 +146,10 @@ def train(contender: Contender, seed: int, cache: Path) -> list[Point]:
                     process.kill()
                     process.communicate()
                     return curve
+            if time.perf_counter() - start > seconds:
+                process.kill()
+                process.communicate()
+                return curve
             if ended:
                 _, error = process.communicate()
                 if process.returncode or not curve:

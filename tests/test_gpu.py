@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, harness
+from benchmarks import gpu, harness, solved
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +51,40 @@ def test_the_best_number_of_seeds_is_measured_again_with_faster_products_that_no
     assert [row["what"] for row in report.rows if row["asked"]] == ["8 seeds"]
 
 
+def test_an_agent_that_is_not_solved_in_the_time_left_is_left_out(monkeypatch):
+    point = solved.Point
+    curves = {
+        "scan and cond": [],
+        "JAX loop": [point(7.0, 5_000, 20.0)],
+        "purejaxdqn": [point(7.0, 5_000, 200.0), point(8.0, 10_000, 480.0)],
+    }
+    names = tuple(curves)
+    asked = []
+
+    def train(contender, seed, cache, *, seconds):
+        asked.append(seconds)
+        return curves.pop(next(name for name, one in solved.CONTENDERS.items() if one == contender))
+
+    monkeypatch.setattr(solved, "train", train)
+    report = gpu.Report(seconds=60.0)
+    gpu.time_to_solved(report, gpu.FULL._replace(solved=names))
+    assert [(row["what"], row["environment steps a second"]) for row in report.rows] == [
+        ("purejaxdqn, after 8.0 s", 1_250)
+    ]
+    assert report.left_out == {f"solved: {name}": "not solved in the time left" for name in names[:2]}
+    assert all(50 < seconds <= 60 for seconds in asked)
+    report.deadline = report.start
+    gpu.time_to_solved(report, gpu.FULL)
+    assert all(report.left_out[f"solved: {name}"] == "no time left" for name in gpu.FULL.solved)
+
+
+def test_a_contender_that_takes_too_long_is_stopped(monkeypatch, tmp_path):
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    start = subprocess.Popen
+    monkeypatch.setattr(solved.subprocess, "Popen", lambda line, **options: start(sleeper, **options))
+    assert solved.train(solved.CONTENDERS["purejaxdqn"], 0, tmp_path, seconds=0.2) == []
+
+
 @pytest.mark.slow
 def test_the_rehearsal_measures_every_part(tmp_path):
     """Two minutes: ``python -m pytest -m slow tests/test_gpu.py``."""
@@ -58,7 +92,7 @@ def test_the_rehearsal_measures_every_part(tmp_path):
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     parts = {row["part"] for row in found["table"]}
-    assert parts == {"scaling", "population", "peers", "limit", "scaling, one axis"}
+    assert parts == {"scaling", "population", "peers", "limit", "solved", "scaling, one axis"}
     lacking = ("rejax", "PyTorch", "Stable-Baselines3")  # those that need packages beside this project's
     assert all(any(name in what for name in lacking) for what in found["left_out"])
     assert all(row["environment steps a second"] > 0 for row in found["table"])
