@@ -4,7 +4,7 @@ Four runs (plain; prioritised replay with n steps; Rainbow; eight seeds) are kil
 start of the process and the end of the run, and resumed after each. Then their metrics, policy, pictures and summary
 (times aside) are held against those of a run that nobody killed.
 
-    python -m benchmarks.kills            about 10 minutes on two cores
+    python -m benchmarks.kills            about 13 minutes on two cores
     python -m benchmarks.kills --quick    under a minute: three kills of one short run, nothing kept
 """
 
