@@ -5,7 +5,7 @@ process of its own; what does not fit into the time, or lacks a package, is name
 number of steps each. Results: `gpu.json`, with everything, and one table, `gpu.md`.
 
     python -m benchmarks.gpu               on a machine with a GPU and all packages
-    python -m benchmarks.gpu --rehearse    the same parts with tiny sizes, on whatever there is: two minutes
+    python -m benchmarks.gpu --rehearse    the same parts with tiny sizes, on whatever there is: three minutes
     python -m benchmarks.gpu --quick       under a minute: without peers, nothing kept
 """
 

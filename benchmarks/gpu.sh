@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Peers, scaling and the distance to the limit on one GPU, in under eight minutes and without a network.
+# Peers, time to a solved agent, scaling and the limit on one GPU, in under eight minutes and without a network.
 #
 #   bash benchmarks/gpu.sh [--wheels DIR] [--out DIR]    results: gpu.json and gpu.md in DIR (benchmarks/results)
-#   bash benchmarks/gpu.sh --rehearse                    the same with tiny sizes on whatever there is, in two minutes
+#   bash benchmarks/gpu.sh --rehearse                    the same with tiny sizes on whatever there is, in three minutes
 #   bash benchmarks/gpu.sh --quick                       a minute: without peers, nothing kept
 #   bash benchmarks/gpu.sh --fetch DIR [--python 3.12]   with a network: fill DIR with wheels for that Python, nothing else
 #

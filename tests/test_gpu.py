@@ -87,7 +87,7 @@ def test_a_contender_that_takes_too_long_is_stopped(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_the_rehearsal_measures_every_part(tmp_path):
-    """Two minutes: ``python -m pytest -m slow tests/test_gpu.py``."""
+    """Three minutes: ``python -m pytest -m slow tests/test_gpu.py``."""
     run = gpu_script("--rehearse", "--out", tmp_path)
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
