@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.pictures import save
-from purejaxdqn.host.statistics import iqm, iqm_interval, probability_of_improvement
+from purejaxdqn.runs.statistics import iqm, iqm_interval, probability_of_improvement
 
 SEED = 2026
 ADDITIONS = (
@@ -128,7 +128,7 @@ def main() -> None:
 
 def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: int) -> list[dict[str, Any]]:
     """Train all seeds with the command -> a line each."""
-    from purejaxdqn.host.metrics import read_metrics
+    from purejaxdqn.runs.metrics import read_metrics
 
     configs = layers(setting, variant, folder.parent)
     numbers = (f"total_timesteps={steps}", f"seed={SEED}", f"num_seeds={seeds}")
@@ -189,7 +189,7 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
 
 def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Areas under the curve by variant: every seed, and the interval of their IQM."""
-    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
+    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, STYLE, TRAINING, plt
 
     environments = list(dict.fromkeys(one["environment"] for one in lines))
     names = list(dict.fromkeys(one["variant"] for one in lines))

@@ -81,10 +81,10 @@ def measure(case: tuple[str, ...], scratch: Path, place: str) -> tuple[float, fl
 
 def measure_all(*, case: list[str]) -> dict[str, float]:
     """Trace, lower and compile all programs of a run, with nothing cached -> seconds."""
+    from purejaxdqn.config.reading import read_config
     from purejaxdqn.core.plan import make_plan
-    from purejaxdqn.host.configs import read_config
-    from purejaxdqn.host.runtime import configure_cpu_for
-    from purejaxdqn.host.training import choose_segments, compile_training, seeds_of
+    from purejaxdqn.runs.training import choose_segments, compile_training, seeds_of
+    from purejaxdqn.system.runtime import configure_cpu_for
 
     draft = read_config(case[:-1], case[-1:])
     configure_cpu_for(draft.config)

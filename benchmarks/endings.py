@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks import harness, tuning
 from purejaxdqn import configure_cpu
-from purejaxdqn.core.agent import make_agent
-from purejaxdqn.core.environments import Environment, make_environment
-from purejaxdqn.host.policies import load_params
+from purejaxdqn.dqn.agent import make_agent
+from purejaxdqn.environments.registry import Environment, make_environment
+from purejaxdqn.policies.policies import load_params
 
 ROUND = "cartpole_100k_fifth"
 SETTINGS = (  # of this round

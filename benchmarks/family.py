@@ -26,12 +26,12 @@ from flax import linen as nn
 
 from benchmarks import harness
 from purejaxdqn import configure_cpu
-from purejaxdqn.core.agent import make_agent, make_optimizer
 from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.environments import Environment, make_environment
-from purejaxdqn.core.networks import Convolution, make_network, noise_size
 from purejaxdqn.core.types import Array, Batch, HParams, LearnerState, Params, Transition, UpdateStats
+from purejaxdqn.dqn.agent import make_agent, make_optimizer
+from purejaxdqn.dqn.networks import Convolution, make_network, noise_size
+from purejaxdqn.environments.registry import Environment, make_environment
 
 Overrides = Mapping[str, Mapping[str, Any]]
 Update = Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]

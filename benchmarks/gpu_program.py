@@ -67,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     devices = described_devices()
     if arguments.kernels:
-        from purejaxdqn.host.configs import ConfigError
+        from purejaxdqn.config.reading import ConfigError
 
         try:
             config, program = read_config(tuple(arguments.kernels.split("+")), arguments.seeds)

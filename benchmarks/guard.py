@@ -78,9 +78,9 @@ def update_flops(config: Any) -> float:
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core.agent import make_agent
-    from purejaxdqn.core.environments import make_environment
     from purejaxdqn.core.types import Batch, Transition
+    from purejaxdqn.dqn.agent import make_agent
+    from purejaxdqn.environments.registry import make_environment
 
     env = make_environment(**config.env.making())
     agent, hparams, size = make_agent(config, env), config.hparams(), config.replay.batch_size

@@ -133,7 +133,7 @@ def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dic
     """
     import jax
 
-    from purejaxdqn.host.configs import CONFIG_FILE, read_config
+    from purejaxdqn.config.reading import CONFIG_FILE, read_config
 
     begun = folder / CONFIG_FILE
     options = [option for config in configs for option in ("--config", config)]

@@ -98,7 +98,7 @@ def summarise(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each agent; the chance is that of a run of ours to score higher than one of the other's."""
     import numpy as np
 
-    from purejaxdqn.host.statistics import iqm, iqm_interval, probability_of_improvement
+    from purejaxdqn.runs.statistics import iqm, iqm_interval, probability_of_improvement
 
     names = dict.fromkeys(line["agent"] for line in lines)
     scores = {name: np.array([float(x["training_return"]) for x in lines if x["agent"] == name]) for name in names}

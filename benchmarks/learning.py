@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.optimal import best_return_of, mean_and_error, random_returns
 from benchmarks.pictures import save
-from purejaxdqn.host.statistics import iqm, iqm_interval
+from purejaxdqn.runs.statistics import iqm, iqm_interval
 
 SEED = 2026
 """Of the rows; each row's seeds are its indices."""
@@ -202,7 +202,7 @@ def describe(name: str, row: Row) -> dict[str, Any]:
 
 def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
     """Train all seeds of a row with the command -> lines of ``learning.csv`` and of ``learning_curves.csv``."""
-    from purejaxdqn.host.metrics import read_metrics
+    from purejaxdqn.runs.metrics import read_metrics
 
     numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
     summary = harness.train(row.configs, (*row.overrides, *numbers), folder)
@@ -232,7 +232,7 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
 
 def steps_of(row: Row) -> int:
     """The row's steps, or the most below them that make whole periods of the target network."""
-    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.config.reading import read_config
 
     schedule = read_config(row.configs, row.overrides).config.schedule
     return schedule.warmup + (row.steps - schedule.warmup) // schedule.target_every * schedule.target_every
@@ -342,7 +342,7 @@ def random_policy(name: str) -> tuple[float, float]:
 
 def members_of(row: Row) -> str:
     """What the row's agent has of the family, by the names of the presets; ``dqn`` if nothing."""
-    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.config.reading import read_config
 
     config = read_config(row.configs, row.overrides).config
     chosen = {
@@ -362,7 +362,7 @@ def members_of(row: Row) -> str:
 
 def kwargs_of(row: Row) -> dict[str, Any]:
     """How the row's environment is made."""
-    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.config.reading import read_config
 
     return dict(read_config(row.configs, row.overrides).config.env.kwargs)
 
@@ -371,7 +371,7 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
     """Every seed of every row, with the interval of the IQM and what was asked: ``results/learning.png``."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.host.pictures import EVALUATION, SOLVED, TRAINING
+    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, TRAINING
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
         scores = np.array([float(one[ROWS[name].column]) for one in mine])
@@ -390,7 +390,7 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
 
 def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
     """IQM of the greedy return with its interval against environment steps, a panel a row: ``learning_curves.png``."""
-    from purejaxdqn.host.pictures import EVALUATION, SOLVED
+    from purejaxdqn.pictures.runs import EVALUATION, SOLVED
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
         columns = ("env_step", "IQM", "95% CI low", "95% CI high")
@@ -410,7 +410,7 @@ def _draw_rows(
     file: str, title: str, lines: Sequence[dict[str, Any]], panel: Callable[[Any, str, Lines], None]
 ) -> Path:
     """A panel for each row of the benchmark that ``lines`` has."""
-    from purejaxdqn.host.pictures import STYLE, plt
+    from purejaxdqn.pictures.runs import STYLE, plt
 
     names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
     columns = min(4, len(names))
@@ -428,7 +428,7 @@ def _draw_rows(
 
 def read_environment(name: str) -> str:
     """The environment of a row."""
-    from purejaxdqn.host.configs import read_config
+    from purejaxdqn.config.reading import read_config
 
     return read_config(ROWS[name].configs, ROWS[name].overrides).config.env.id
 

@@ -293,7 +293,7 @@ def parts_of_an_iteration(copies: int, *, short: bool) -> tuple[dict[str, Callab
     from purejaxdqn.core.draws import draw
     from purejaxdqn.core.exploration import epsilon, epsilon_greedy
     from purejaxdqn.core.loop import make_program
-    from purejaxdqn.core.replay import make_replay
+    from purejaxdqn.dqn.replay import make_replay
 
     steps = "total_timesteps=30_000" if short else "total_timesteps=260_000"
     config = load_config("cartpole_cleanrl", (steps,))

@@ -122,7 +122,7 @@ TABLES: dict[str, Callable[[Any, Any], Mdp]] = {
 
 def best_return_of(env_id: str, **kwargs: Any) -> float | None:
     """The best possible expected return with gymnax's default parameters; None where it is not computed."""
-    from purejaxdqn.core.environments import underlying_environment
+    from purejaxdqn.environments.registry import underlying_environment
 
     if env_id not in TABLES:
         return None
@@ -135,7 +135,7 @@ def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) 
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core.environments import underlying_environment
+    from purejaxdqn.environments.registry import underlying_environment
 
     env = underlying_environment(env_id, kwargs)
     params = env.default_params

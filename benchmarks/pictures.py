@@ -90,7 +90,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Draw the table called ``name`` -> ``results/<name>.png``."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
+    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, STYLE, TRAINING, plt
 
     bars = PICTURES[name]
     panels = _panels(bars, rows)
@@ -143,7 +143,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def save(figure: Any, name: str) -> Path:
     """Write a figure to ``results/<name>.png`` and close it."""
-    from purejaxdqn.host.pictures import plt
+    from purejaxdqn.pictures.runs import plt
 
     path = RESULTS / f"{name}.png"
     figure.savefig(path)

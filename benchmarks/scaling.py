@@ -103,8 +103,8 @@ def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) ->
 
 def derive(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add threads, the rate of arithmetic, and shares of the best: of steps, or of arithmetic where that changes."""
-    from purejaxdqn.host.configs import read_config
-    from purejaxdqn.host.runtime import gradient_step_flops, takes_default_pool
+    from purejaxdqn.config.reading import read_config
+    from purejaxdqn.system.runtime import gradient_step_flops, takes_default_pool
 
     found = []
     for row in rows:
@@ -120,8 +120,8 @@ def derive(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]:
     """One case; ``steps`` of a seed after the warm-up, a few seconds' worth unless given."""
     from benchmarks.throughput import ours
-    from purejaxdqn.host.configs import read_config
-    from purejaxdqn.host.runtime import gradient_step_flops
+    from purejaxdqn.config.reading import read_config
+    from purejaxdqn.system.runtime import gradient_step_flops
 
     once = ["evaluation.episodes=1", "evaluation.final_episodes=1", f"schedule.warmup={WARMUP}"]
     config = read_config("cartpole_cleanrl", [*once, *overrides]).config
@@ -167,7 +167,7 @@ def find_knee(rows: Sequence[dict[str, Any]]) -> int:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Path:
     """Rates with their spread above, memory below, a column for each axis: ``results/scaling.png``."""
-    from purejaxdqn.host.pictures import EVALUATION, SOLVED, STYLE, TRAINING, plt
+    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, STYLE, TRAINING, plt
 
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))
     with plt.rc_context(STYLE):

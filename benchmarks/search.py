@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from purejaxdqn.host.statistics import iqm
+from purejaxdqn.runs.statistics import iqm
 
 SAMPLERS = ("tpe", "random")
 FIRST_SEED = 7000

@@ -260,7 +260,7 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """
     from matplotlib.ticker import NullFormatter
 
-    from purejaxdqn.host.pictures import EVALUATION, STYLE, plt
+    from purejaxdqn.pictures.runs import EVALUATION, STYLE, plt
 
     others, dashes = itertools.count(1), itertools.cycle(["-", "--", ":"])
     with plt.rc_context(STYLE):

@@ -49,7 +49,7 @@ def flat_parameters() -> None:
     """One vector of all parameters for the optimiser."""
     import optax
 
-    from purejaxdqn.core import agent
+    from purejaxdqn.dqn import agent
 
     make_optimizer = agent.make_optimizer
     agent.make_optimizer = lambda *arguments: optax.flatten(make_optimizer(*arguments))
@@ -117,7 +117,7 @@ def bfloat16_observations() -> None:
     """Half the bytes for observations in the buffer."""
     import jax.numpy as jnp
 
-    from purejaxdqn.core import replay
+    from purejaxdqn.dqn import replay
 
     make_ring = replay._make_ring
 
@@ -139,8 +139,8 @@ def packed_rows() -> None:
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core import replay
     from purejaxdqn.core.types import Step
+    from purejaxdqn.dqn import replay
 
     class Packed(NamedTuple):
         rows: jax.Array
@@ -218,8 +218,9 @@ def _with_update(make_loss: Callable[[Any, Any], Any]) -> None:
     import jax.numpy as jnp
     import optax
 
-    from purejaxdqn.core import agent, loop
+    from purejaxdqn.core import loop
     from purejaxdqn.core.types import UpdateStats
+    from purejaxdqn.dqn import agent
 
     make_agent = loop.make_agent
 
@@ -288,7 +289,7 @@ def batch_first() -> None:
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core import agent
+    from purejaxdqn.dqn import agent
 
     make_network = agent.make_network
 
@@ -312,7 +313,7 @@ def batch_first() -> None:
 
 def all_gradients_of_copies() -> None:
     """A layer's gradients from transposed copies, whatever its size."""
-    from purejaxdqn.core import networks
+    from purejaxdqn.dqn import networks
 
     networks._LARGE = 0
 
@@ -322,7 +323,7 @@ def bfloat16_products() -> None:
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core import networks
+    from purejaxdqn.dqn import networks
 
     def dot(a: Any, b: Any, *contracted: int) -> Any:
         axes = (((contracted[0],), (contracted[1],)), ((), ()))
@@ -353,7 +354,7 @@ def norm_as_one_sum() -> None:
     """The gradient's norm without parts."""
     import optax
 
-    from purejaxdqn.core import agent
+    from purejaxdqn.dqn import agent
 
     agent.global_norm = optax.tree.norm
 
@@ -364,7 +365,7 @@ def folded_adam() -> None:
     import jax.numpy as jnp
     import optax
 
-    from purejaxdqn.core import agent
+    from purejaxdqn.dqn import agent
 
     def make(config: Any, hparams: Any, env_step: Any) -> Any:
         def update(grads: Any, state: Any, params: Any = None) -> Any:
@@ -386,7 +387,7 @@ def action_by_mask() -> None:
     """The taken action's value as a masked sum instead of a gather, whose gradient is a scatter."""
     import jax.numpy as jnp
 
-    from purejaxdqn.core import agent, heads
+    from purejaxdqn.dqn import agent, heads
 
     class Numpy:
         def __getattr__(self, name: str) -> Any:
@@ -417,7 +418,7 @@ def noise_by_sign() -> None:
     """The noise as the paper writes it, sign(e) sqrt|e|, which XLA makes again in every kernel."""
     import jax.numpy as jnp
 
-    from purejaxdqn.core import networks
+    from purejaxdqn.dqn import networks
 
     class Noise(networks._Noise):
         def __init__(self, values: Any):
@@ -561,8 +562,8 @@ def measure_one_program(overrides: list[str]) -> dict[str, float]:
     import jax
 
     from purejaxdqn import make_train
-    from purejaxdqn.host.configs import read_config
-    from purejaxdqn.host.runtime import configure_cpu_for
+    from purejaxdqn.config.reading import read_config
+    from purejaxdqn.system.runtime import configure_cpu_for
 
     draft = read_config("cartpole_cleanrl", overrides)
     configure_cpu_for(draft.config)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import harness
-from purejaxdqn.host.statistics import iqm, iqm_interval
+from purejaxdqn.runs.statistics import iqm, iqm_interval
 
 
 class Tuning(NamedTuple):

@@ -6,26 +6,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from purejaxdqn.config.reading import ConfigError, load_config
     from purejaxdqn.core.config import Config
-    from purejaxdqn.core.environments import from_gymnax
     from purejaxdqn.core.loop import make_train
     from purejaxdqn.core.many import run_many
     from purejaxdqn.core.types import HParams, Result
-    from purejaxdqn.host.configs import ConfigError, load_config
-    from purejaxdqn.host.policies import evaluate_policy, load_policy
-    from purejaxdqn.host.runtime import configure_cpu
+    from purejaxdqn.environments.registry import from_gymnax
+    from purejaxdqn.policies.policies import evaluate_policy, load_policy
+    from purejaxdqn.system.runtime import configure_cpu
 
 # Imported on first use, so that ``configure_cpu`` and bad command lines come before anything slow.
 _HOMES = {
     "Config": "core.config",
-    "ConfigError": "host.configs",
+    "ConfigError": "config.reading",
     "HParams": "core.types",
     "Result": "core.types",
-    "configure_cpu": "host.runtime",
-    "evaluate_policy": "host.policies",
-    "from_gymnax": "core.environments",
-    "load_config": "host.configs",
-    "load_policy": "host.policies",
+    "configure_cpu": "system.runtime",
+    "evaluate_policy": "policies.policies",
+    "from_gymnax": "environments.registry",
+    "load_config": "config.reading",
+    "load_policy": "policies.policies",
     "make_train": "core.loop",
     "run_many": "core.many",
 }

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from purejaxdqn.host.faults import UserError, did_you_mean, run_command
+from purejaxdqn.system.faults import UserError, did_you_mean, run_command
 
 COMMANDS = ("train", "sweep", "search", "evaluate", "plot", "report", "export", "envs")
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from purejaxdqn.host.faults import Parser, run_command
+from purejaxdqn.system.faults import Parser, run_command
 
 
 def parser() -> Parser:
@@ -35,7 +35,7 @@ def describe_environments() -> Iterator[dict[str, Any]]:
       ``id``; ``observation_shape`` and ``observation_dtype`` of one observation, as replay keeps it; ``actions``;
       ``time_limit`` in steps; ``solved_at``, a return, or None where the field agrees on none.
     """
-    from purejaxdqn.core.environments import SOLVED_AT, EnvironmentRefusedError, environment_ids, make_environment
+    from purejaxdqn.environments.registry import SOLVED_AT, EnvironmentRefusedError, environment_ids, make_environment
 
     for env_id in environment_ids():
         try:

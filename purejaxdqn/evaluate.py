@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purejaxdqn.host.faults import Parser, UserError, run_command
+from purejaxdqn.system.faults import Parser, UserError, run_command
 
 if TYPE_CHECKING:
     from purejaxdqn.core.config import Config
@@ -39,12 +39,13 @@ def main(argv: Sequence[str]) -> int:
     if arguments.gif:
         if arguments.backend != "gymnax":
             raise UserError("--gif: episodes are drawn as gymnax plays them; leave out --backend gymnasium")
-        from purejaxdqn.host.films import check_film
+        from purejaxdqn.pictures.films import check_film
 
         check_film(arguments.gif)
 
-    from purejaxdqn.host import policies, runtime
-    from purejaxdqn.host.statistics import iqm, iqm_interval
+    from purejaxdqn.policies import policies
+    from purejaxdqn.runs.statistics import iqm, iqm_interval
+    from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
     runtime.use_compilation_cache()
@@ -53,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         policies.check_seed_index(config, arguments.seed_index)
         params = policies.one_agent(params, arguments.seed_index)
     if arguments.gif:
-        from purejaxdqn.host.drawings import check_drawable
+        from purejaxdqn.pictures.drawings import check_drawable
 
         check_drawable(config)
     play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
@@ -90,8 +91,8 @@ def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
         return
     import jax
 
-    from purejaxdqn.host.episodes import record_episode
-    from purejaxdqn.host.films import write_film
+    from purejaxdqn.pictures.films import write_film
+    from purejaxdqn.policies.episodes import record_episode
 
     seed_index = arguments.seed_index or 0
     episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=arguments.seed)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from purejaxdqn.host.faults import Parser, UserError, require, run_command
+from purejaxdqn.system.faults import Parser, UserError, require, run_command
 
 FORMATS = ("stablehlo", "onnx", "safetensors")
 
@@ -31,10 +31,10 @@ def main(argv: Sequence[str]) -> int:
     if arguments.out:
         _check_out(arguments.out)
 
-    from purejaxdqn.host import runtime
+    from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
-    from purejaxdqn.host.exports import choose_agent, write_folder
+    from purejaxdqn.policies.exports import choose_agent, write_folder
 
     agent = choose_agent(arguments.run_dir, seed_index=arguments.seed_index, best=arguments.best)
     folder = arguments.out or arguments.run_dir / "exports" / f"{kind}-{agent.seed_index}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from purejaxdqn.host.faults import Parser, UserError, run_command
+from purejaxdqn.system.faults import Parser, UserError, run_command
 
 _FORMATS = (".png", ".pdf", ".svg")
 
@@ -38,13 +38,13 @@ def main(argv: Sequence[str]) -> int:
     if len(runs) > 1:
         _compare(runs, arguments.out or Path("comparison.png"))
     for folder in sweeps:
-        from purejaxdqn.host import sweep_pictures
+        from purejaxdqn.pictures import sweeps as sweep_pictures
 
         with _writing(folder):
             drawn = sweep_pictures.draw_directory(folder)
         print(*drawn, sep="\n")
     for folder in searches:
-        from purejaxdqn.host import search_pictures
+        from purejaxdqn.pictures import searches as search_pictures
 
         with _writing(folder):
             drawn = search_pictures.draw_directory(folder)
@@ -73,8 +73,8 @@ def _check_directory(folder: Path) -> None:
 
 def _read(folder: Path) -> tuple[Path, Any, Any]:
     """A run's directory, metrics and config."""
-    from purejaxdqn.host.configs import load_config
-    from purejaxdqn.host.metrics import read_metrics
+    from purejaxdqn.config.reading import load_config
+    from purejaxdqn.runs.metrics import read_metrics
 
     for name in ("metrics.csv", "config.yaml"):
         if not (folder / name).is_file():
@@ -86,7 +86,7 @@ def _read(folder: Path) -> tuple[Path, Any, Any]:
 
 
 def _draw_run(folder: Path, metrics: Any, config: Any) -> None:
-    from purejaxdqn.host.rundir import draw_run
+    from purejaxdqn.runs.rundir import draw_run
 
     with _writing(folder):
         draw_run(folder, metrics, config)
@@ -95,8 +95,8 @@ def _draw_run(folder: Path, metrics: Any, config: Any) -> None:
 
 def _compare(runs: Sequence[tuple[Path, Any, Any]], path: Path) -> None:
     """All runs in one picture; the solved line is drawn where they share an environment."""
-    from purejaxdqn.core.environments import SOLVED_AT
-    from purejaxdqn.host.pictures import draw_comparison
+    from purejaxdqn.environments.registry import SOLVED_AT
+    from purejaxdqn.pictures.runs import draw_comparison
 
     ids = dict.fromkeys(config.env.id for _, _, config in runs)
     solved_at = SOLVED_AT.get(next(iter(ids))) if len(ids) == 1 else None

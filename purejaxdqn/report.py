@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from purejaxdqn.host.faults import Parser, run_command
+from purejaxdqn.system.faults import Parser, run_command
 
 
 def main(argv: Sequence[str]) -> int:
@@ -12,7 +12,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR")
     folder = parser.parse_args(argv).folder
 
-    from purejaxdqn.host.reports import write_report
+    from purejaxdqn.pictures.reports import write_report
 
     print(write_report(folder))
     return 0

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.config.reading import read_config, to_yaml
 from purejaxdqn.core.config import Config
-from purejaxdqn.host.configs import read_config, to_yaml
-from purejaxdqn.host.distributed import add_devices_option
-from purejaxdqn.host.faults import Parser, UserError, run_command
-from purejaxdqn.host.points import (
+from purejaxdqn.sweeps.distributed import add_devices_option
+from purejaxdqn.sweeps.points import (
     Choices,
     Point,
     Space,
@@ -25,7 +24,8 @@ from purejaxdqn.host.points import (
     read_space,
     refuse_both,
 )
-from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.faults import Parser, UserError, run_command
+from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
 
 
 class Options(NamedTuple):
@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name}: {value} must be at least {least}")
-    from purejaxdqn.host.pieces import parse_memory
+    from purejaxdqn.sweeps.pieces import parse_memory
 
     options = Options(
         sources=tuple(arguments.config),
@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
     base = _check(options)
     if not arguments.no_cache:
         use_compilation_cache()
-    from purejaxdqn.host.rundir import default_directory
+    from purejaxdqn.runs.rundir import default_directory
 
     with contextlib.ExitStack() as made:
         folder = options.out or made.enter_context(default_directory(["search", *options.sources]))
@@ -160,12 +160,12 @@ def _check(options: Options) -> Config:
             refused.append(error)
     if len(refused) == len(candidates):
         raise refused[0]
-    from purejaxdqn.host.pieces import plan_work
-    from purejaxdqn.host.sweeps import all_runs
+    from purejaxdqn.sweeps.pieces import plan_work
+    from purejaxdqn.sweeps.sweeps import all_runs
 
     plan_work(points, all_runs(points, 1), devices=options.devices, memory=options.memory, together=(1, 1))
     if options.halving:
-        from purejaxdqn.host.halving import Halving, check_room, check_rungs
+        from purejaxdqn.searches.halving import Halving, check_room, check_rungs
 
         for point in points:
             check_rungs(Halving(*options.halving), point.config)
@@ -179,12 +179,12 @@ def _check(options: Options) -> Config:
 
 def search(options: Options, base: Config, folder: Path) -> int:
     """Run trials until the study has all; then test the best one again. Returns the exit code."""
-    from purejaxdqn.host import searching
-    from purejaxdqn.host.files import write_text
-    from purejaxdqn.host.halving import Halving
-    from purejaxdqn.host.signals import Stopped, StopSignals
-    from purejaxdqn.host.trials import Setting, train_points
-    from purejaxdqn.host.workers import at_work
+    from purejaxdqn.searches import study as searching
+    from purejaxdqn.searches.halving import Halving
+    from purejaxdqn.searches.trials import Setting, train_points
+    from purejaxdqn.searches.workers import at_work
+    from purejaxdqn.system.files import write_text
+    from purejaxdqn.system.signals import Stopped, StopSignals
 
     definition = {
         "config": base.model_dump(mode="json"),
@@ -235,7 +235,7 @@ def search(options: Options, base: Config, folder: Path) -> int:
         print(f"stopped by {stopped}; the same command with --out {folder} goes on", file=sys.stderr)
         return stopped.exit_code
 
-    from purejaxdqn.host.search_pictures import draw_search
+    from purejaxdqn.pictures.searches import draw_search
 
     draw_search(folder, study, options.space, objective=options.objective)
     print(searching.table(study))
@@ -252,8 +252,8 @@ def _run_trials(study: Any, worker: str, options: Options, setting: Any, *, seed
     The tables are written after every batch, for whoever watches the search or stops it. Trials of a worker that is
     gone, or shows no sign of life, are not waited for: they are made up for.
     """
-    from purejaxdqn.host import searching
-    from purejaxdqn.host.workers import Watch
+    from purejaxdqn.searches import study as searching
+    from purejaxdqn.searches.workers import Watch
 
     watch, tried, waited = Watch(), False, False
     while True:
@@ -283,9 +283,9 @@ def _run_trials(study: Any, worker: str, options: Options, setting: Any, *, seed
 
 def _train(study: Any, trials: list[Any], options: Options, setting: Any) -> None:
     """Train a batch and hand it in: each trial when it is done, or all together where they were compared."""
-    from purejaxdqn.host import searching
-    from purejaxdqn.host.halving import check_rungs
-    from purejaxdqn.host.trials import halve_points, train_points
+    from purejaxdqn.searches import study as searching
+    from purejaxdqn.searches.halving import check_rungs
+    from purejaxdqn.searches.trials import halve_points, train_points
 
     points: list[Point] = []
     asked: list[Any] = []
@@ -320,7 +320,7 @@ def _best_config(options: Options, best: Any) -> Config:
 
 
 def _tell_of_start(study: Any, options: Options, base: Config, again: int) -> None:
-    from purejaxdqn.host import searching
+    from purejaxdqn.searches import study as searching
 
     halving = ""
     if options.halving:
@@ -335,7 +335,7 @@ def _tell_of_start(study: Any, options: Options, base: Config, again: int) -> No
 
 
 def _tell_of_progress(study: Any, options: Options) -> None:
-    from purejaxdqn.host import searching
+    from purejaxdqn.searches import study as searching
 
     best, done = searching.best_trial(study), searching.finished(study)
     failed = sum(searching.reason_of(trial) is not None for trial in done)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purejaxdqn.host.configs import Draft
-from purejaxdqn.host.distributed import add_devices_option, add_process_options, join_processes
-from purejaxdqn.host.faults import Parser, UserError, run_command
-from purejaxdqn.host.points import (
+from purejaxdqn.config.reading import Draft
+from purejaxdqn.sweeps.distributed import add_devices_option, add_process_options, join_processes
+from purejaxdqn.sweeps.points import (
     Candidate,
     Point,
     check_points,
@@ -23,11 +22,12 @@ from purejaxdqn.host.points import (
     read_space,
     refuse_both,
 )
-from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.faults import Parser, UserError, run_command
+from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
 
 if TYPE_CHECKING:
-    from purejaxdqn.host.pieces import Work
-    from purejaxdqn.host.signals import StopSignals
+    from purejaxdqn.sweeps.pieces import Work
+    from purejaxdqn.system.signals import StopSignals
 
 
 def parser() -> Parser:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--seeds: {seeds} must be at least 1")
     if arguments.devices is not None and arguments.devices < 1:
         raise UserError(f"--devices: {arguments.devices} must be at least 1")
-    from purejaxdqn.host.pieces import parse_memory
+    from purejaxdqn.sweeps.pieces import parse_memory
 
     memory = parse_memory(arguments.memory) if arguments.memory else None
     configure_cpu_for(*(draft.config for draft in drafts), runs=seeds * len(drafts), devices=arguments.devices)
@@ -133,8 +133,8 @@ def sweep(
       devices: how many to use; all unless given.
       quiet: say less.
     """
-    from purejaxdqn.host.rundir import default_directory
-    from purejaxdqn.host.signals import Stopped, StopSignals
+    from purejaxdqn.runs.rundir import default_directory
+    from purejaxdqn.system.signals import Stopped, StopSignals
 
     with contextlib.ExitStack() as held:  # the directory, until its last picture is drawn
         folder = out or held.enter_context(default_directory(["sweep", *names]))
@@ -163,10 +163,10 @@ def _train(
     stop: "StopSignals",
 ) -> None:
     """Train what is missing of this process's share, in a directory that is ``held`` from here on; see ``sweep``."""
-    from purejaxdqn.host import sweeps
-    from purejaxdqn.host.pieces import plan_work
-    from purejaxdqn.host.progress import SweepProgress
-    from purejaxdqn.host.rundir import provenance, write_summary
+    from purejaxdqn.runs.progress import SweepProgress
+    from purejaxdqn.runs.rundir import provenance, write_summary
+    from purejaxdqn.sweeps import sweeps
+    from purejaxdqn.sweeps.pieces import plan_work
 
     process, processes = share
     runs = sweeps.all_runs(points, seeds)
@@ -224,9 +224,9 @@ def _times(work: "Work", compile_seconds: float, run_seconds: float) -> dict[str
 
 def _finish(folder: Path, points: Sequence[Point]) -> int:
     """Tables and pictures of a sweep whose pieces are all there; returns the exit code."""
-    from purejaxdqn.host.results import collect, summarise_points, table, write_points, write_results
-    from purejaxdqn.host.sweep_pictures import draw_sweep
-    from purejaxdqn.host.sweeps import load_pieces
+    from purejaxdqn.pictures.sweeps import draw_sweep
+    from purejaxdqn.sweeps.results import collect, summarise_points, table, write_points, write_results
+    from purejaxdqn.sweeps.sweeps import load_pieces
 
     results = collect(points, load_pieces(folder))
     summaries = summarise_points(points, results)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import purejaxdqn
+from purejaxdqn.config.reading import read_config, shipped_configs, to_yaml
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import find_warnings
-from purejaxdqn.host.configs import read_config, shipped_configs, to_yaml
-from purejaxdqn.host.faults import Parser, UserError, run_command
-from purejaxdqn.host.resuming import read_end, read_run
-from purejaxdqn.host.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.runs.resuming import read_end, read_run
+from purejaxdqn.system.faults import Parser, UserError, run_command
+from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
 
 
 def parser() -> Parser:
@@ -105,12 +105,12 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def train(config: Config, options: Options) -> int:
     """Compile, run, and fill the run directory; returns the exit code."""
-    from purejaxdqn.host import rundir
-    from purejaxdqn.host.debugging import FoundNan
-    from purejaxdqn.host.files import StorageError
-    from purejaxdqn.host.loggers import check_loggers
-    from purejaxdqn.host.runner import open_run, reopen_run, run
-    from purejaxdqn.host.signals import Stopped, StopSignals
+    from purejaxdqn.runs import rundir
+    from purejaxdqn.runs.debugging import FoundNan
+    from purejaxdqn.runs.loggers import check_loggers
+    from purejaxdqn.runs.runner import open_run, reopen_run, run
+    from purejaxdqn.system.files import StorageError
+    from purejaxdqn.system.signals import Stopped, StopSignals
 
     check_loggers(config)
     if options.cache:

@@ -21,7 +21,7 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.core.loop import make_program
-from purejaxdqn.host.faults import run_command
+from purejaxdqn.system.faults import run_command
 
 TINY = [
     "total_timesteps=600",
@@ -62,7 +62,7 @@ def quick_compiler(options=QUICKLY):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("purejaxdqn.core.many._compiled", {})  # what is kept there is for others
-        for module in ("core.compiling", "host.training"):
+        for module in ("core.compiling", "runs.training"):
             patch.setattr(f"purejaxdqn.{module}.compile_lowered", compile_lowered)
         yield
 
@@ -130,7 +130,7 @@ def command(name, *arguments, cwd, env=None):
 def quietly(monkeypatch, capsys):
     """Call a command in this process: its exit code, lines on standard output and on standard error."""
     monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
-    monkeypatch.setattr("purejaxdqn.host.runtime.configure_cpu", lambda: None)
+    monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda: None)
 
     def call(main, *arguments):
         with pytest.raises(SystemExit) as left:

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import ablation
-from purejaxdqn.host.configs import load_config
+from purejaxdqn.config.reading import load_config
 
 
 def config_of(setting, variant, steps, folder):

@@ -16,12 +16,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from purejaxdqn import load_config, load_policy, run_many
+from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.evaluate import main as evaluate
-from purejaxdqn.host import pictures, rundir
-from purejaxdqn.host.configs import shipped_configs
-from purejaxdqn.host.metrics import COLUMNS, read_metrics
-from purejaxdqn.host.training import run_key
+from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.plot import main as plot
+from purejaxdqn.runs import rundir
+from purejaxdqn.runs.metrics import COLUMNS, read_metrics
+from purejaxdqn.runs.training import run_key
 from purejaxdqn.train import main as train
 from tests.conftest import ROOT, TINY, command
 
@@ -205,7 +206,7 @@ def begin(quietly, tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda *_: "now")
-    monkeypatch.setattr("purejaxdqn.host.runner.run", lambda *_, **__: {**SUMMARY, "diverged": [False]})
+    monkeypatch.setattr("purejaxdqn.runs.runner.run", lambda *_, **__: {**SUMMARY, "diverged": [False]})
 
     def call(*out):
         arguments, seeds = ["--config", "cartpole_cleanrl", *out], []
@@ -237,9 +238,9 @@ def test_a_directory_that_another_run_has_taken_meanwhile_is_refused(begin):
 
 
 DRAWING = {
-    "metrics.csv": "rundir.draw_run",
-    "sweep.yaml": "sweep_pictures.draw_directory",
-    "search.json": "search_pictures.draw_directory",
+    "metrics.csv": "runs.rundir.draw_run",
+    "sweep.yaml": "pictures.sweeps.draw_directory",
+    "search.json": "pictures.searches.draw_directory",
 }
 
 
@@ -253,7 +254,7 @@ def test_plot_in_a_directory_that_may_only_be_read_is_refused(mark, run, quietly
     for name in ("metrics.csv", "config.yaml"):
         shutil.copy(run[0] / name, tmp_path)
     (tmp_path / mark).touch()
-    monkeypatch.setattr(f"purejaxdqn.host.{DRAWING[mark]}", denied)
+    monkeypatch.setattr(f"purejaxdqn.{DRAWING[mark]}", denied)
     assert quietly(plot, tmp_path) == (2, [], [f"error: {tmp_path} cannot be written to: Permission denied"])
 
 
@@ -340,7 +341,7 @@ BAD = {
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD)
 def test_bad_input_is_refused_by_train(arguments, quietly, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("purejaxdqn.host.training.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr("purejaxdqn.runs.training.compile_training", lambda *_, **__: pytest.fail("it compiled"))
     (tmp_path / "taken").mkdir()
     (tmp_path / "list.yaml").write_text("- 1\n", encoding="utf-8")
     (tmp_path / "broken.yaml").write_text("gamma: [\n", encoding="utf-8")

@@ -4,10 +4,10 @@ import pytest
 import yaml
 
 from purejaxdqn import ConfigError, load_config
+from purejaxdqn.config.reading import config_keys, read_config, shipped_configs, to_yaml
 from purejaxdqn.core.config import TRACED, Config, value_at
 from purejaxdqn.core.plan import find_warnings, make_plan
-from purejaxdqn.host.configs import config_keys, read_config, shipped_configs, to_yaml
-from purejaxdqn.host.training import choose_segments
+from purejaxdqn.runs.training import choose_segments
 
 
 def faults(*overrides, source="cartpole_cleanrl"):

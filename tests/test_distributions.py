@@ -10,8 +10,8 @@ import rlax
 from scipy import stats
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.heads import distort, make_head, project, quantile_huber
 from purejaxdqn.core.types import Quantiles
+from purejaxdqn.dqn.heads import distort, make_head, project, quantile_huber
 
 B, A, K = 32, 3, 7
 LOW, HIGH = -4.0, 9.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.endings import Endings, greedy_endings, line
-from purejaxdqn.core.environments import make_environment
+from purejaxdqn.environments.registry import make_environment
 
 
 def leaning(target):

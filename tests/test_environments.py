@@ -16,9 +16,16 @@ import numpy as np
 import pytest
 
 from purejaxdqn import ConfigError, load_config
-from purejaxdqn.core import environments, evaluation
-from purejaxdqn.core.environments import INPUTS, EnvironmentRefusedError, environment_ids, from_gymnax, make_environment
+from purejaxdqn.core import evaluation
 from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.environments import registry as environments
+from purejaxdqn.environments.registry import (
+    INPUTS,
+    EnvironmentRefusedError,
+    environment_ids,
+    from_gymnax,
+    make_environment,
+)
 from tests.probes import State, TableMDP
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from purejaxdqn.core.environments import make_environment
+from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.envs import main
 
 ROOT = Path(__file__).parents[1]

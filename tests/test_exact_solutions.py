@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from purejaxdqn import load_config
-from purejaxdqn.core import loop, replay
-from purejaxdqn.core.environments import from_gymnax
+from purejaxdqn.core import loop
+from purejaxdqn.dqn import replay
+from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import jit_quickly
 from tests.probes import CoinMDP, KeyProbe, Table, TableMDP
 

@@ -16,14 +16,21 @@ from jax import export as jax_export
 from safetensors.numpy import load_file, save_file
 
 from purejaxdqn import load_config, load_policy
-from purejaxdqn.core.agent import make_agent
-from purejaxdqn.core.environments import make_environment
+from purejaxdqn.dqn.agent import make_agent
+from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main
-from purejaxdqn.host import exports
-from purejaxdqn.host.exports import TOLERANCE, Leaving, difference, sample_observations, to_checked_onnx, to_stablehlo
-from purejaxdqn.host.faults import UserError
-from purejaxdqn.host.onnx_graphs import to_onnx
+from purejaxdqn.policies import exports
+from purejaxdqn.policies.exports import (
+    TOLERANCE,
+    Leaving,
+    difference,
+    sample_observations,
+    to_checked_onnx,
+    to_stablehlo,
+)
+from purejaxdqn.policies.onnx_graphs import to_onnx
+from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
 from tests.conftest import TINY
 
@@ -120,7 +127,7 @@ def test_an_onnx_model_that_is_off_is_refused(member, monkeypatch):
     agent = agent_of(*FAMILY[member])
     right = to_onnx
     monkeypatch.setattr(
-        "purejaxdqn.host.onnx_graphs.to_onnx",
+        "purejaxdqn.policies.onnx_graphs.to_onnx",
         lambda function, **kinds: right(lambda obs: function(obs) * 1.001, **kinds),
     )
     with pytest.raises(UserError, match=r"the model is .* from our Q-values"):
@@ -132,7 +139,7 @@ def folders(finished_run, tmp_path_factory):
     """Agent 1 of the run, in every format."""
     place = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("purejaxdqn.host.runtime.configure_cpu", lambda: None)
+        patch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda: None)
         for kind in FORMATS:
             arguments = [str(finished_run), "--format", kind, "--seed-index", "1", "--out", str(place / kind)]
             assert main(arguments) == 0
@@ -210,8 +217,8 @@ def test_the_script_in_the_folder_runs_where_this_package_cannot_be_imported(kin
 @pytest.mark.parametrize("kind", FORMATS)
 def test_an_exported_folder_loads_as_the_run_does_without_its_environment(kind, folders, finished_run, monkeypatch):
     whole = load_policy(finished_run, seed_index=1)(OBS)
-    monkeypatch.setattr("purejaxdqn.host.policies.make_environment", lambda *_, **__: pytest.fail("it was made"))
-    monkeypatch.setattr("purejaxdqn.core.environments._gymnax", lambda: pytest.fail("gymnax was imported"))
+    monkeypatch.setattr("purejaxdqn.policies.policies.make_environment", lambda *_, **__: pytest.fail("it was made"))
+    monkeypatch.setattr("purejaxdqn.environments.registry._gymnax", lambda: pytest.fail("gymnax was imported"))
     act = load_policy(folders[kind])
     np.testing.assert_array_equal(act(OBS), whole)
     assert [act(one) for one in OBS] == whole.tolist()
@@ -310,7 +317,7 @@ def test_a_missing_extra_is_refused_with_the_line_that_installs_it(finished_run,
 
 def test_an_export_that_fails_half_way_leaves_nothing(finished_run, tmp_path, monkeypatch):
     agent = exports.choose_agent(finished_run, seed_index=0, best=False)
-    monkeypatch.setattr("purejaxdqn.host.cards.card", lambda description: 1 / 0)
+    monkeypatch.setattr("purejaxdqn.policies.cards.card", lambda description: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         exports.write_folder(agent, tmp_path / "new" / "deep" / "policy", "stablehlo")
     assert everything_below(tmp_path) == []

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from purejaxdqn import load_config
-from purejaxdqn.core import agent as agent_module
-from purejaxdqn.core.agent import make_agent
 from purejaxdqn.core.draws import draw
-from purejaxdqn.core.environments import from_gymnax
 from purejaxdqn.core.loop import make_program
-from purejaxdqn.core.normalization import normalize, nothing_seen, see
 from purejaxdqn.core.types import Batch, Transition
+from purejaxdqn.dqn import agent as agent_module
+from purejaxdqn.dqn.agent import make_agent
+from purejaxdqn.dqn.observations import normalize, nothing_seen, see
+from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import TINY, jit_quickly
 from tests.probes import Table, TableMDP
 

@@ -5,7 +5,7 @@ import errno
 import jax
 import pytest
 
-from purejaxdqn.host.faults import run_command
+from purejaxdqn.system.faults import run_command
 
 OUT_OF_DEVICE_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."
 OUT_OF_A_CPUS_MEMORY = "INTERNAL: Error dispatching computation: Out of memory allocating 32000000000 bytes."

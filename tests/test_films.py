@@ -14,14 +14,14 @@ import pytest
 from PIL import Image, ImageSequence
 
 from purejaxdqn import load_config
-from purejaxdqn.core.agent import make_agent
-from purejaxdqn.core.environments import make_environment
+from purejaxdqn.config.reading import shipped_configs
+from purejaxdqn.dqn.agent import make_agent
+from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
-from purejaxdqn.host import films
-from purejaxdqn.host.configs import shipped_configs
-from purejaxdqn.host.drawings import CLASSIC, choose_drawing
-from purejaxdqn.host.episodes import Episode, record_episode
-from purejaxdqn.host.faults import UserError
+from purejaxdqn.pictures import films
+from purejaxdqn.pictures.drawings import CLASSIC, choose_drawing
+from purejaxdqn.policies.episodes import Episode, record_episode
+from purejaxdqn.system.faults import UserError
 from tests.conftest import TINY
 
 
@@ -225,7 +225,7 @@ def test_pictures_that_are_colours_already_are_shown_as_they_are():
 def runs(finished_run, tmp_path, monkeypatch):
     """A working directory with a run, one that is not finished, and a file; nothing in it may be played."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("purejaxdqn.host.policies.evaluate_policy", lambda *_, **__: pytest.fail("it played"))
+    monkeypatch.setattr("purejaxdqn.policies.policies.evaluate_policy", lambda *_, **__: pytest.fail("it played"))
     for name in ("run", "unfinished"):
         shutil.copytree(finished_run, name)
     (tmp_path / "unfinished" / "policy.safetensors").unlink()

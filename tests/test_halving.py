@@ -11,10 +11,11 @@ import pytest
 import purejaxdqn.search
 from purejaxdqn import load_config
 from purejaxdqn.core import compiling
-from purejaxdqn.host import halving, searching, trials
-from purejaxdqn.host.faults import run_command
-from purejaxdqn.host.halving import Halving
-from purejaxdqn.host.points import Point, Range
+from purejaxdqn.searches import halving, trials
+from purejaxdqn.searches import study as searching
+from purejaxdqn.searches.halving import Halving
+from purejaxdqn.sweeps.points import Point, Range
+from purejaxdqn.system.faults import run_command
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("all_compiled_quickly")
@@ -152,7 +153,7 @@ def test_one_program_is_compiled_for_each_size_of_the_population(monkeypatch, wh
         compiled.append(options.get("once", False))
         return compile_lowered(lowered, *arguments, **options)
 
-    monkeypatch.setattr("purejaxdqn.host.training.compile_lowered", counting)
+    monkeypatch.setattr("purejaxdqn.runs.training.compile_lowered", counting)
     if sizes:
         monkeypatch.setattr(trials, "population_sizes", lambda *_: sizes)
     points = [point for point in points_of(table(whole)[:8]) if point.config.network.hidden == (8,)]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import harness, learning, tuning
-from purejaxdqn.host.configs import load_config, read_config, to_yaml
-from purejaxdqn.host.metrics import COLUMNS
+from purejaxdqn.config.reading import load_config, read_config, to_yaml
+from purejaxdqn.runs.metrics import COLUMNS
 
 
 @pytest.mark.parametrize("name", learning.ROWS)

@@ -8,14 +8,14 @@ import rlax
 from scipy.special import logsumexp
 
 from purejaxdqn import load_config
-from purejaxdqn.core.agent import global_norm, make_agent, make_optimizer
-from purejaxdqn.core.bootstrap import Known, double, greedy, munchausen
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import Draws
-from purejaxdqn.core.environments import from_gymnax
 from purejaxdqn.core.exploration import epsilon, epsilon_greedy
-from purejaxdqn.core.heads import scalar_head
 from purejaxdqn.core.types import Batch, Transition
+from purejaxdqn.dqn.agent import global_norm, make_agent, make_optimizer
+from purejaxdqn.dqn.bootstrap import Known, double, greedy, munchausen
+from purejaxdqn.dqn.heads import scalar_head
+from purejaxdqn.environments.registry import from_gymnax
 from tests.probes import Table, TableMDP
 
 B, S, A = 64, 3, 2

@@ -8,9 +8,9 @@ from tensorboardX.proto.event_pb2 import Event
 
 from purejaxdqn import load_config
 from purejaxdqn.core.types import EpochRow
-from purejaxdqn.host import loggers
-from purejaxdqn.host.loggers import points
-from purejaxdqn.host.metrics import metrics_from_rows, read_metrics
+from purejaxdqn.runs import loggers
+from purejaxdqn.runs.loggers import points
+from purejaxdqn.runs.metrics import metrics_from_rows, read_metrics
 from purejaxdqn.train import main as train
 from tests.conftest import TINY
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from purejaxdqn.core.networks import Convolution, Dense, NoisyDense, _Noise, make_network, noise_size
 from purejaxdqn.core.types import Quantiles
+from purejaxdqn.dqn.networks import Convolution, Dense, NoisyDense, _Noise, make_network, noise_size
 
 B, A, K, INPUTS = 5, 3, 4, 6
 

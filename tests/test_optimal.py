@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.optimal import TABLES, Mdp, best_return, best_return_of, mean_and_error, random_returns
-from purejaxdqn.core.environments import underlying_environment
+from purejaxdqn.environments.registry import underlying_environment
 
 
 def test_backward_induction_waits_only_while_time_is_left():

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from purejaxdqn.host.faults import UserError
-from purejaxdqn.host.points import (
+from purejaxdqn.sweeps.points import (
     Choices,
     Range,
     as_text,
@@ -18,6 +17,7 @@ from purejaxdqn.host.points import (
     read_space,
     split_values,
 )
+from purejaxdqn.system.faults import UserError
 
 
 def points_of(candidates):

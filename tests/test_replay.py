@@ -11,10 +11,10 @@ import pytest
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import draw, uniform_from_bits
-from purejaxdqn.core.environments import make_environment
-from purejaxdqn.core.replay import annealed_beta, fold, make_replay
-from purejaxdqn.core.sum_tree import make_sum_tree
 from purejaxdqn.core.types import Step
+from purejaxdqn.dqn.replay import annealed_beta, fold, make_replay
+from purejaxdqn.dqn.sum_tree import make_sum_tree
+from purejaxdqn.environments.registry import make_environment
 
 KINDS = ("uniform", "prioritised")
 HPARAMS = Config().hparams()._replace(gamma=np.float32(0.5))

@@ -25,17 +25,17 @@ from sqlalchemy.exc import IntegrityError
 
 import purejaxdqn.search
 from purejaxdqn import load_config, run_many
+from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core import compiling
-from purejaxdqn.host import searching
-from purejaxdqn.host.configs import shipped_configs
-from purejaxdqn.host.faults import UserError, run_command
-from purejaxdqn.host.pieces import Run
-from purejaxdqn.host.points import Choices, Range, read_space
-from purejaxdqn.host.results import RunResult
-from purejaxdqn.host.search_pictures import share
-from purejaxdqn.host.training import run_key
-from purejaxdqn.host.workers import Watch, at_work
+from purejaxdqn.pictures.searches import share
 from purejaxdqn.plot import main as plot
+from purejaxdqn.runs.training import run_key
+from purejaxdqn.searches import study as searching
+from purejaxdqn.searches.workers import Watch, at_work
+from purejaxdqn.sweeps.pieces import Run
+from purejaxdqn.sweeps.points import Choices, Range, read_space
+from purejaxdqn.sweeps.results import RunResult
+from purejaxdqn.system.faults import UserError, run_command
 from tests.conftest import TINY
 
 RUNNING = TrialState.RUNNING
@@ -156,7 +156,7 @@ def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monk
         compiled.append(lowered)
         return compile_lowered(lowered, *arguments, **options)
 
-    monkeypatch.setattr("purejaxdqn.host.training.compile_lowered", counting)
+    monkeypatch.setattr("purejaxdqn.runs.training.compile_lowered", counting)
     code, _, err = search(*line, "--out", tmp_path / "out")
     assert code == 0
     assert sum("/10 trials: best" in one for one in err) == 3  # batches of 4, 4 and 2
@@ -295,7 +295,7 @@ def test_what_a_dead_worker_left_is_made_up_for(search, other, tmp_path, monkeyp
     study, worker, shared = other
     if silent:  # else it had time to say that it was going
         study.set_user_attr(f"worker {worker}", time.time())
-        monkeypatch.setattr("purejaxdqn.host.workers._GRACE", 0.5, raising=False)
+        monkeypatch.setattr("purejaxdqn.searches.workers._GRACE", 0.5, raising=False)
     code, _, err = search(*shared, "--out", tmp_path / "mine")
     assert code == 0, err
     assert ("waiting for 4 trials of other searches" in err) == silent
@@ -322,8 +322,8 @@ def test_two_workers_that_ask_at_once_do_not_train_more_than_was_asked_for(searc
 
 
 def test_a_worker_shows_signs_of_life_until_it_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("purejaxdqn.host.workers._BEAT", 0.02)
-    monkeypatch.setattr("purejaxdqn.host.workers._GRACE", 1.0)
+    monkeypatch.setattr("purejaxdqn.searches.workers._BEAT", 0.02)
+    monkeypatch.setattr("purejaxdqn.searches.workers._GRACE", 1.0)
     study = searching.open_study(str(tmp_path / "study.log"), "s", {})
     searching.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="other")
     watch = Watch()
@@ -460,7 +460,7 @@ def test_ten_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_
 def test_a_finished_search_is_not_trained_again_and_can_be_made_longer(search, line, whole, tmp_path, monkeypatch):
     before = (whole[0] / "trials.csv").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("purejaxdqn.host.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+        patch.setattr("purejaxdqn.sweeps.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
         code, *_ = search(*line, "--out", whole[0])
     assert code == 0
     assert (whole[0] / "trials.csv").read_bytes() == before
@@ -601,7 +601,7 @@ def test_bad_input_is_refused_before_anything_is_written(search, tmp_path, monke
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr("purejaxdqn.host.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr("purejaxdqn.sweeps.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
     if arguments[-1].startswith("SPACE "):
         (tmp_path / "space.yaml").write_text(arguments[-1].removeprefix("SPACE ") + "\n")
         arguments = [*arguments[:-1], str(tmp_path / "space.yaml")]
@@ -675,7 +675,7 @@ def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothi
 def test_searches_without_out_that_start_in_one_second_have_a_directory_each(search, line, tmp_path, monkeypatch):
     """The second starts while the first is under way; nothing came into either."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("purejaxdqn.host.rundir.time.strftime", lambda _: "now")
+    monkeypatch.setattr("purejaxdqn.runs.rundir.time.strftime", lambda _: "now")
     taken = []
 
     def begin(options, base, folder):

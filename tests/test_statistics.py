@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from purejaxdqn.host.statistics import (
+from purejaxdqn.runs.statistics import (
     RESAMPLES,
     iqm,
     iqm_interval,

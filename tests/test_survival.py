@@ -20,14 +20,14 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.core.many import Layout
-from purejaxdqn.host import runner
-from purejaxdqn.host.checkpoints import LISTING, SMALL, Checkpoints, DamagedError
-from purejaxdqn.host.faults import UserError
-from purejaxdqn.host.files import in_use, replacing
-from purejaxdqn.host.metrics import read_metrics
-from purejaxdqn.host.resuming import newest_snapshot, set_aside
-from purejaxdqn.host.snapshots import read_snapshot, save_snapshot
-from purejaxdqn.host.training import Compiling, choose_segments, seeds_of
+from purejaxdqn.runs import runner
+from purejaxdqn.runs.checkpoints import LISTING, SMALL, Checkpoints, DamagedError
+from purejaxdqn.runs.metrics import read_metrics
+from purejaxdqn.runs.resuming import newest_snapshot, set_aside
+from purejaxdqn.runs.snapshots import read_snapshot, save_snapshot
+from purejaxdqn.runs.training import Compiling, choose_segments, seeds_of
+from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import in_use, replacing
 from purejaxdqn.train import main as train
 from tests.conftest import ROOT, TINY, command
 
@@ -219,7 +219,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_change_is_refused_by_name(arguments, message, plain, quietly, monkeypatch):
-    monkeypatch.setattr("purejaxdqn.host.runner.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr("purejaxdqn.runs.runner.compile_training", lambda *_, **__: pytest.fail("it compiled"))
     before = (plain / "config.yaml").read_bytes()
     code, out, err = quietly(train, "--resume", plain, *arguments)
     assert (code, out) == (2, [])
@@ -246,7 +246,7 @@ def test_a_run_that_may_only_be_read_is_not_gone_on_with(number, plain, quietly,
         raise OSError(number, os.strerror(number), path.name)
 
     monkeypatch.setattr(runner, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
-    monkeypatch.setattr("purejaxdqn.host.rundir.write_text", denied)
+    monkeypatch.setattr("purejaxdqn.runs.rundir.write_text", denied)
     cut = killed(plain, tmp_path / "cut", 200)
     code, out, err = quietly(train, "--resume", cut)
     line = f"error: --resume: a run cannot go on in {cut}: {os.strerror(number)}"
@@ -425,7 +425,7 @@ def test_metrics_that_cannot_be_written_stop_a_run_with_a_line(quietly, tmp_path
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("purejaxdqn.host.journal.csv_rows", full)
+    monkeypatch.setattr("purejaxdqn.runs.journal.csv_rows", full)
     path = tmp_path / "run"
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY)
     assert (code, len(err)) == (1, 2)
@@ -670,7 +670,7 @@ def test_debugging_nans_names_the_first_operation(second_seed_diverges, quietly,
     code, _, err = quietly(train, *arguments, *TINY, *EVERY, *SGD)
     assert code == 1
     assert err[-1].startswith("seed 1: the first NaN came from ")
-    assert "purejaxdqn/core/agent.py:" in err[-1]
+    assert "purejaxdqn/dqn/agent.py:" in err[-1]
     assert "(learn)" in err[-1]
 
 

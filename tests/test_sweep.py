@@ -19,12 +19,12 @@ from PIL import Image
 import purejaxdqn.sweep
 from purejaxdqn import load_config, run_many
 from purejaxdqn.core import compiling
-from purejaxdqn.host import pieces, sweeps
-from purejaxdqn.host.faults import UserError, run_command
-from purejaxdqn.host.pieces import Group, Run, group_runs, parse_memory, piece_size, population_of, state_bytes
-from purejaxdqn.host.points import check_points, grid_candidates, read_points
-from purejaxdqn.host.results import collect, ranked, summarise_points
-from purejaxdqn.host.training import run_key
+from purejaxdqn.runs.training import run_key
+from purejaxdqn.sweeps import pieces, sweeps
+from purejaxdqn.sweeps.pieces import Group, Run, group_runs, parse_memory, piece_size, population_of, state_bytes
+from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
+from purejaxdqn.sweeps.results import collect, ranked, summarise_points
+from purejaxdqn.system.faults import UserError, run_command
 from tests.conftest import TINY
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
@@ -74,7 +74,7 @@ def rows_of(folder):
 def test_sweeps_without_out_that_start_in_one_second_have_a_directory_each(sweep, tmp_path, monkeypatch):
     """The second starts while the first is under way; nothing came into the second."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("purejaxdqn.host.rundir.time.strftime", lambda _: "now")
+    monkeypatch.setattr("purejaxdqn.runs.rundir.time.strftime", lambda _: "now")
     taken = []
 
     def train(points, seeds, folder, *_, **__):
@@ -185,7 +185,7 @@ def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
         compiled.append(options.get("once", False))
         return compile_lowered(lowered, *arguments, **options)
 
-    monkeypatch.setattr("purejaxdqn.host.training.compile_lowered", counting)
+    monkeypatch.setattr("purejaxdqn.runs.training.compile_lowered", counting)
     code, *_ = sweep(*ARGUMENTS, "--out", tmp_path / "out", "--memory", "60kB")
     assert code == 0
     assert len(list((tmp_path / "out" / "pieces").iterdir())) > 4
@@ -372,7 +372,7 @@ def test_two_processes_share_a_sweep_and_leave_the_same_table(whole, tmp_path):
 MEETS = """
 import functools, os, signal, sys, time
 import jax
-from purejaxdqn.host.distributed import join_processes
+from purejaxdqn.sweeps.distributed import join_processes
 from purejaxdqn.sweep import parser
 
 jax.config.update("jax_num_cpu_devices", 2)

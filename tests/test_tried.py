@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks.tried import VARIANTS, Variant, compiled_alike
 from purejaxdqn import load_config
-from purejaxdqn.core import agent, compiling, heads, loop, networks, replay
+from purejaxdqn.core import compiling, loop
+from purejaxdqn.dqn import agent, heads, networks, replay
 from tests.conftest import TINY, jit_quickly
 
 PATCHED = [

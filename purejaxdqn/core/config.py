@@ -114,7 +114,7 @@ class EnvConfig(Section):
 
 
 class DistributionConfig(Section):
-    """What is learned of the return (``core.heads``); what a kind does not need is left alone.
+    """What is learned of the return (``dqn.heads``); what a kind does not need is left alone.
 
     ``atoms`` and ``risk_level`` default to what the kind's paper takes; QR-DQN's 200 are 51 here, and IQN's 64 for the
     loss and the target are the 32 it acts with.
@@ -140,7 +140,7 @@ class DistributionConfig(Section):
 
 
 class BootstrapConfig(Section):
-    """Whose action the target values (``core.bootstrap``); the numbers are Munchausen's."""
+    """Whose action the target values (``dqn.bootstrap``); the numbers are Munchausen's."""
 
     kind: Literal["greedy", "double", "munchausen"] = "greedy"
     alpha: Share = 0.9
@@ -149,7 +149,7 @@ class BootstrapConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The Q-network (``core.networks``); ``hidden`` defaults to [120, 84], after ``minatar_cnn`` to [128]."""
+    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], after ``minatar_cnn`` to [128]."""
 
     torso: Literal["mlp", "minatar_cnn"] = "mlp"
     hidden: IntTuple
@@ -188,7 +188,7 @@ class RewardConfig(Section):
 
 
 class ReplayConfig(Section):
-    """The buffer, in environment steps (``core.replay``); alpha and beta are those of prioritised replay."""
+    """The buffer, in environment steps (``dqn.replay``); alpha and beta are those of prioritised replay."""
 
     kind: Literal["uniform", "prioritised"] = "uniform"
     size: Count = 10_000

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.environments import Environment
 from purejaxdqn.core.types import Array
+from purejaxdqn.environments.registry import Environment
 
 MAX_STEPS = 100_000
 """Steps of an episode that are waited for: an agent may balance for ever where nothing else ends an episode."""

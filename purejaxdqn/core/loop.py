@@ -18,14 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.agent import Agent, make_agent
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import Draws, UpdateDraws, draw
-from purejaxdqn.core.environments import Environment, make_environment
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.exploration import epsilon, epsilon_greedy
 from purejaxdqn.core.plan import Plan, find_faults, make_plan
-from purejaxdqn.core.replay import make_replay
 from purejaxdqn.core.rollout import Policy, forget_finished, rollout, start_actors
 from purejaxdqn.core.types import (
     ActorState,
@@ -37,6 +34,9 @@ from purejaxdqn.core.types import (
     RunnerState,
     UpdateStats,
 )
+from purejaxdqn.dqn.agent import Agent, make_agent
+from purejaxdqn.dqn.replay import make_replay
+from purejaxdqn.environments.registry import Environment, make_environment
 
 
 class Program(NamedTuple):

@@ -16,9 +16,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.environments import Environment
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.types import Array, HParams, Network, Result
+from purejaxdqn.environments.registry import Environment
 
 _KEPT = 32  # programs that ``run_many`` keeps
 

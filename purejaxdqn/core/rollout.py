@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from purejaxdqn.core.draws import Draws
-from purejaxdqn.core.environments import Environment
 from purejaxdqn.core.types import ActorState, Array, EpisodeStats, Step
+from purejaxdqn.environments.registry import Environment
 
 Policy = Callable[[ActorState, Draws], Array]
 """What the actors see, and the draws of one step -> action [E]."""

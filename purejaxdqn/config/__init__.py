@@ -1,0 +1,1 @@
+"""Configs: read from files and command lines, checked, and turned into programs."""

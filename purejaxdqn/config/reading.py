@@ -1,0 +1,357 @@
+"""Configs: YAML files and ``key=value`` overrides become a ``Config``, or a list of all that is wrong."""
+
+import dataclasses
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.plan import Fault, find_faults, resolve
+from purejaxdqn.system.faults import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from purejaxdqn.environments.registry import Environment
+
+Tree = dict[str, Any]
+CONFIG_FILE = "config.yaml"
+"""A run's own config, in its directory."""
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a config, a line each."""
+
+
+class Draft(NamedTuple):
+    """A config that has been read but not yet held against its environment, which may start JAX."""
+
+    config: Config  # keys that are wrong by themselves stand at their defaults
+    lines: tuple[str, ...]  # what is not an override
+    faults: tuple[Fault, ...]
+
+    def checked(self) -> Config:
+        """The config with everything it left open resolved.
+
+        Raises:
+          ConfigError: with all faults at once.
+        """
+        faults = list(self.faults)
+        for fault in [*find_faults(self.config), *_environment_faults(self.config)]:
+            blamed = {other.key for other in faults}
+            if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may only follow from another
+                faults.append(fault)
+        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
+        if lines:
+            raise ConfigError(*lines)
+        return resolve(_with_typed_parameters(self.config))
+
+
+def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
+    """Load and check a config.
+
+    Args:
+      source: a path, or the name of a shipped config with or without ``.yaml``; or several, of which
+        later ones win key by key.
+      overrides: ``key=value`` strings with dotted keys and YAML values; these win over the files.
+
+    Returns:
+      The config with everything it left open resolved.
+
+    Raises:
+      ConfigError: with all faults at once.
+    """
+    return read_config(source, overrides).checked()
+
+
+def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Draft:
+    """The first half of ``load_config``: nothing of JAX starts, so that its runtime can still be configured.
+
+    Raises:
+      ConfigError: a file is missing or not a mapping.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    tree: Tree = {}
+    for one in sources:
+        tree = _merge(tree, read_yaml(find_config(one)))
+    tree, lines = _apply_overrides(tree, overrides)
+    try:
+        return Draft(Config.model_validate(tree), tuple(lines), ())
+    except ValidationError as error:
+        faults = [_describe(tree, dict(detail)) for detail in error.errors()]
+    for fault in faults:
+        tree = _without(tree, fault.key.split("."))
+    once = {fault.key: fault for fault in reversed(faults)}  # a union complains once for each of its members
+    return Draft(Config.model_validate(tree), tuple(lines), tuple(reversed(once.values())))
+
+
+def shipped_configs(kind: str = "--config") -> dict[str, Path]:
+    """The configs that come with the package, or the search spaces (``--space``): name without ``.yaml`` -> path."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"  # in a wheel; a checkout has them beside the package
+    root = inside if inside.is_dir() else package.parent / "configs"
+    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+    return {name: path for name, path in found.items() if name.startswith("search/") == (kind == "--space")}
+
+
+def find_config(source: str | Path, *, option: str = "--config") -> Path:
+    """The file that ``source`` names: a path, or the name of a shipped config (of a space, for ``--space``)."""
+    path = Path(source)
+    try:
+        is_file, is_dir = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise ConfigError(f"{option}: {source} cannot be read: {error.strerror}") from error
+    if is_file:
+        return path
+    shipped = shipped_configs(option)
+    name = str(source).removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    if is_dir:
+        raise ConfigError(f"{option}: {source} is a directory; a run directory's config is {path / 'config.yaml'}")
+    hint = did_you_mean(name, shipped) or f"; shipped are {', '.join(shipped)}"
+    raise ConfigError(f"{option}: {source} is neither a file nor a shipped one{hint}")
+
+
+def to_yaml(config: Config) -> str:
+    """The config as YAML that ``load_config`` reads back to the same config."""
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, default_flow_style=None)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-3`` is a number, ``1:30`` and ``010`` are not.
+
+    Keys are words that stand once, and there are no aliases.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012  (YAML's own take dates, base 60 and octal for numbers)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not supported", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            problem = None if isinstance(key, str) else "is not a word"
+            if problem or key in mapping:
+                problem = f"the key {key!r} {problem or 'stands twice'}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=True)
+        return mapping
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", list("tf")),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?([0-9][0-9_]*\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan",
+        list("-+0123456789."),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts words in quotes that ``_Loader`` would take for something else."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def _load_yaml(text: str, place: str) -> Any:
+    """Parse ``text``; ``place`` says where it stands.
+
+    Raises:
+      ConfigError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
+        raise ConfigError(f"{place}{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{place}: not YAML: {str(error).splitlines()[0]}") from error
+
+
+def read_yaml(path: Path) -> Tree:
+    """The mapping in a YAML file, with what people take for numbers as numbers.
+
+    Raises:
+      ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    tree = _load_yaml(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values")
+    return tree
+
+
+_FOLLOWERS = {"kind": "atoms", "risk": "risk_level", "torso": "hidden"}
+"""Keys whose value suits another key of their section, and goes with it when that one changes."""
+
+
+def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
+    """``above`` over ``below``, key by key; a key may be dotted."""
+    merged = dict(below)
+    for leader, follower in _FOLLOWERS.items():
+        if leader in above and leader in below and above[leader] != below[leader]:
+            merged.pop(follower, None)
+    for key, content in above.items():
+        head, _, rest = key.partition(".")
+        value = {rest: content} if rest else content
+        if isinstance(value, dict) and isinstance(merged.get(head, {}), dict):
+            merged[head] = _merge(merged.get(head, {}), value)
+        else:
+            merged[head] = value
+    return merged
+
+
+def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
+    lines: list[str] = []
+    above: Tree = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+            lines.append(f"{override!r} is not an override; write key=value, as in num_seeds=10")
+            continue
+        try:
+            above = _merge(above, {key: _load_yaml(text, key)})
+        except ConfigError as error:
+            lines.extend(error.lines)
+    return _merge(tree, above), lines
+
+
+_WANTED = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "tuple_type": "a list",
+    "too_short": "longer",
+    "finite_number": "finite",
+}
+"""What is wanted, by pydantic's name for the error; for others its message will do."""
+
+
+def _describe(tree: Tree, detail: dict[str, Any]) -> Fault:
+    """A fault from one of pydantic's errors."""
+    path: list[str] = []
+    section: Any = Config
+    value: Any = tree
+    for name in map(str, detail["loc"]):  # what follows the config's own keys is a place inside a value
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            break
+        path.append(name)
+        value = value[name] if isinstance(value, dict) else value
+        field = section.model_fields.get(name)
+        section = field.annotation if field else None
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        return Fault(key, f"unknown key{_similar_key(key)}", ())
+    if detail["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
+    if detail["type"] == "model_type":
+        return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())
+    wanted = _WANTED.get(detail["type"]) or re.sub(r"^(Input should be|Value error,) ", "", detail["msg"])
+    return Fault(key, f"{value!r} must be {wanted}", ())
+
+
+def _similar_key(key: str) -> str:
+    keys = [*config_keys(), *Config.model_fields]
+    same_name = [known for known in keys if known.split(".")[-1] == key.rsplit(".", maxsplit=1)[-1]]
+    return f"; did you mean {same_name[0]!r}?" if len(same_name) == 1 else did_you_mean(key, keys)
+
+
+def config_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a config."""
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from config_keys(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _without(tree: Tree, path: Sequence[str]) -> Tree:
+    head, *rest = path
+    if not isinstance(tree, dict) or head not in tree:
+        return tree
+    if rest:
+        return {**tree, head: _without(tree[head], rest)}
+    return {key: value for key, value in tree.items() if key != head}
+
+
+def _environment_faults(config: Config) -> Iterator[Fault]:
+    """What only the environment itself can tell."""
+    from purejaxdqn.environments.registry import EnvironmentRefusedError, make_environment
+
+    try:
+        env = make_environment(**config.env.making())
+    except EnvironmentRefusedError as error:
+        yield Fault(error.key, str(error), ("env.id", "env.kwargs"))
+        return
+    yield from _feature_faults(config, env)
+    params = env.default_params
+    known = [field.name for field in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else []
+    for name, value in config.env.params:
+        key = f"env.params.{name}"
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; it has {', '.join(known) or 'none'}"
+            yield Fault(key, f"{config.env.id} has no such parameter{hint}", ("env.id", "env.params"))
+        elif wanted := _wanted_parameter(getattr(params, name), value):
+            yield Fault(key, f"{value!r} must be {wanted}", ("env.id", "env.params"))
+
+
+def _feature_faults(config: Config, env: "Environment") -> Iterator[Fault]:
+    """What a network is shown and cannot take."""
+    import jax
+
+    shape = jax.eval_shape(env.features, jax.ShapeDtypeStruct((1, *env.obs_shape), env.obs_dtype)).shape[1:]
+    if config.network.torso == "minatar_cnn" and (len(shape) != 3 or min(shape[:2]) < 3):
+        laid = [key for key in ("one_hot", "flatten") if getattr(config.env, key)]
+        after = f" after {' and '.join(f'env.{key}' for key in laid)}" if laid else ""
+        message = f"'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more; {config.env.id} gives"
+        yield Fault("network.torso", f"{message} {list(shape)}{after}", ("env.id", "env.one_hot", "env.flatten"))
+    if config.env.normalize and config.env.one_hot:
+        yield Fault(
+            "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
+        )
+
+
+def _with_typed_parameters(config: Config) -> Config:
+    """Whole numbers that stand in for fractions as fractions, or 9 beside 9.8 would ask for another program."""
+    from purejaxdqn.environments.registry import underlying_environment
+
+    if not config.env.params:
+        return config
+    defaults = underlying_environment(config.env.id, dict(config.env.kwargs)).default_params
+    fractions = {name for name, _ in config.env.params if np.asarray(getattr(defaults, name)).dtype.kind == "f"}
+    params = tuple((name, float(value) if name in fractions else value) for name, value in config.env.params)
+    return config.model_copy(update={"env": config.env.model_copy(update={"params": params})})
+
+
+def _wanted_parameter(default: Any, value: Any) -> str | None:
+    """What a parameter must be to stand in for ``default``, where ``value`` is not."""
+    kind = np.asarray(default).dtype.kind
+    if np.shape(default) or kind not in "biuf":
+        return "left alone: only single numbers can be set, and it is none"
+    if kind == "b":
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(value, bool | str):
+        return "a number"
+    if kind in "iu":
+        return None if isinstance(value, int) and abs(value) < 2**31 else "an integer of 32 bits"
+    return None if abs(value) <= float(np.finfo(np.float32).max) else "a finite number"

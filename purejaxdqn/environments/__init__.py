@@ -1,0 +1,1 @@
+"""Environments: one record for all suites, one adapter for each suite."""

@@ -1,1 +1,0 @@
-"""The host side: files, command lines, pictures and the runtime around the pure core."""

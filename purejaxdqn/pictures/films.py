@@ -1,0 +1,125 @@
+"""An episode as a moving picture, with return and step written over each frame."""
+
+import contextlib
+import itertools
+import math
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.pictures.drawings import Drawing, choose_drawing, font
+from purejaxdqn.policies.episodes import Episode
+from purejaxdqn.system.faults import UserError, require
+
+MAX_FRAMES = 300
+"""Of longer episodes every n-th step is drawn, and the last."""
+SUFFIXES = (".gif", ".mp4")
+_HEADER, _LEAST_WIDTH = 30, 420
+_INK, _PAPER = (230, 232, 236), (50, 55, 66)
+_LAST_SECONDS = 1.5  # that the end of an episode stands still
+
+
+class Film(NamedTuple):
+    """What was drawn."""
+
+    frames: int
+    stride: int  # every how manieth step
+
+
+def check_film(path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is played.
+
+    Raises:
+      UserError: the suffix is none of ours, the file exists, its directory does not, or a library is missing.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--gif: {path} must end in {' or '.join(SUFFIXES)}")
+    try:
+        exists, has_parent = path.exists(), path.parent.is_dir()
+    except OSError as error:
+        raise UserError(f"--gif: {path} cannot be written: {error.strerror}") from error
+    if exists:
+        raise UserError(f"--gif: {path} exists; nothing is overwritten")
+    if not has_parent:
+        raise UserError(f"--gif: there is no directory {path.parent}")
+    if path.suffix.lower() == ".mp4":
+        require("--gif with .mp4", "imageio_ffmpeg", install="purejaxdqn[video]")
+
+
+def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int) -> Film:
+    """Draw an episode into ``path``, a GIF or by its suffix an MP4.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    steps = len(episode.rewards)
+    stride = math.ceil(steps / MAX_FRAMES)
+    moments = sorted({*range(0, steps + 1, stride), steps})
+    drawing = choose_drawing(config, episode.obs)
+    frames = _frames(episode, drawing, moments, title=f"{config.env.id}, agent {seed_index}")
+    write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
+    try:
+        write(path, frames, drawing.fps)
+    except BaseException as error:
+        path.unlink(missing_ok=True)  # half a film is of no use
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(f"--gif: {path} cannot be written: {error.strerror or error}") from error
+    return Film(len(moments), stride)
+
+
+def _frames(episode: Episode, drawing: Drawing, moments: list[int], *, title: str) -> Iterator[Image.Image]:
+    """The pictures after as many steps as ``moments`` say."""
+    returns = np.concatenate([[0.0], np.cumsum(episode.rewards)])
+    last = len(episode.states) - 1
+    for step in moments:
+        picture = drawing.draw(episode.obs[step], episode.states[min(step, last)])
+        yield _framed(picture, title, f"step {step}   return {returns[step]:.6g}")
+
+
+def _framed(picture: Image.Image, title: str, score: str) -> Image.Image:
+    """A picture under a line of text, with even sides, which MP4 wants."""
+    width = max(picture.width, _LEAST_WIDTH)
+    height = picture.height + _HEADER
+    frame = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
+    frame.paste(picture, ((width - picture.width) // 2, _HEADER))
+    pen = ImageDraw.Draw(frame)
+    pen.text((8, _HEADER // 2), title, fill=_INK, font=font(14), anchor="lm")
+    pen.text((frame.width - 8, _HEADER // 2), score, fill=_INK, font=font(14), anchor="rm")
+    return frame
+
+
+def _write_gif(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
+    first, *rest = [frame.quantize(64, dither=Image.Dither.NONE) for frame in frames]
+    durations = [round(1000 / fps, -1)] * len(rest) + [1000 * _LAST_SECONDS]
+    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0)
+
+
+def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
+    """Through a pipe into ffmpeg, which imageio-ffmpeg brings along.
+
+    Not by imageio-ffmpeg's own writer: it forks this process, in which JAX has threads.
+    """
+    import imageio_ffmpeg
+
+    first = next(frames)
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
+        "-s", f"{first.width}x{first.height}", "-r", str(fps), "-i", "-",
+        "-vcodec", "libx264", "-pix_fmt", "yuv420p", str(path.absolute()),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # what went wrong, ffmpeg says itself
+            frame = first
+            for frame in itertools.chain([first], frames):
+                process.stdin.write(frame.tobytes())
+            process.stdin.write(frame.tobytes() * (round(_LAST_SECONDS * fps) - 1))
+        _, complaint = process.communicate()
+    if process.returncode:
+        raise OSError((complaint.decode(errors="replace").splitlines() or ["ffmpeg failed"])[-1])

@@ -1,0 +1,129 @@
+"""Pictures of a run. Matplotlib without a display; imported by the commands that draw."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import matplotlib
+import matplotlib.ticker
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.statistics import iqm, iqm_interval, trailing_mean
+from purejaxdqn.system.files import replacing
+
+EVALUATION, TRAINING, SOLVED = "#1f5fa8", "#d9822b", "#666666"
+STYLE: Any = {
+    "figure.dpi": 130,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+def draw_learning_curve(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
+    """Evaluation and training return against environment steps, seeds thin, their IQM thick with its interval."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        _draw_seeds(axes, metrics.env_step[0], metrics.episode_return, TRAINING, "training, epsilon-greedy")
+        _draw_seeds(axes, metrics.env_step[0], metrics.eval_return, EVALUATION, "evaluation, greedy")
+        draw_solved(axes, solved_at)
+        axes.set(xlabel="environment steps", ylabel="episode return", title=title)
+        _finish(figure, [axes], path)
+
+
+def draw_report(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
+    """The four panels of a DQN report: episode return, its moving average, loss, success rate."""
+    steps = metrics.env_step[0]
+    moving = np.array([trailing_mean(r, c) for r, c in zip(metrics.episode_return, metrics.episodes, strict=True)])
+    with plt.rc_context(STYLE):
+        figure, ((returns, average), (loss, success)) = plt.subplots(
+            2, 2, figsize=(9.0, 6.0), sharex=True, layout="constrained"
+        )
+        _draw_seeds(returns, steps, metrics.episode_return, TRAINING, "training")
+        returns.set(ylabel="episode return", title="Mean return of an epoch's episodes")
+        _draw_seeds(average, steps, moving, TRAINING, "training")
+        average.set(ylabel="episode return", title="Moving average over 100 episodes or more")
+        _draw_seeds(loss, steps, metrics.loss, EVALUATION, "loss")
+        loss.set(ylabel="loss", title="Mean loss of an epoch's updates")
+        finite = metrics.loss[np.isfinite(metrics.loss)]
+        if finite.size and finite.min() > 0:
+            loss.set_yscale("log")
+        if solved_at is None:
+            success.text(0.5, 0.5, "no solved line is agreed on", ha="center", transform=success.transAxes)
+        else:
+            _draw_seeds(success, steps, 100 * metrics.success_rate, EVALUATION, "greedy")
+        success.set(ylabel="episodes solved (%)", title="Success rate in evaluation", ylim=(-4, 104))
+        for axes in (returns, average):
+            draw_solved(axes, solved_at)
+        for axes in (loss, success):
+            axes.set_xlabel("environment steps")
+        figure.suptitle(title)
+        _finish(figure, [returns, average], path)
+
+
+def draw_comparison(path: Path, runs: Mapping[str, Metrics], *, title: str, solved_at: float | None) -> None:
+    """Greedy return against environment steps of several runs, by name: IQM over seeds with its interval."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        for nth, (name, metrics) in enumerate(runs.items()):
+            seeds = f" ({len(metrics.eval_return)} seeds)" if len(metrics.eval_return) > 1 else ""
+            values = np.where(np.isfinite(metrics.eval_return), metrics.eval_return, np.nan)
+            draw_band(axes, metrics.env_step[0], values, color=f"C{nth}", label=f"{name}{seeds}")
+        draw_solved(axes, solved_at)
+        axes.set(xlabel="environment steps", ylabel="greedy return of an episode", title=title)
+        _finish(figure, [axes], path)
+
+
+def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+    """Values [S, T] at steps [T]; an epoch without a finite value for a seed is a gap in its line."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    seeds = values.shape[0]
+    if seeds == 1:
+        axes.plot(steps, values[0], color=color, lw=1.8, marker=".", ms=4, label=label)
+        return
+    axes.plot(steps, values.T, color=color, lw=0.6, alpha=max(0.12, 0.5 / seeds**0.5))
+    draw_band(axes, steps, values, color=color, label=f"{label} (IQM of {seeds} seeds, 95% CI)")
+
+
+def draw_band(axes: Axes, steps: np.ndarray, values: np.ndarray, *, color: Any, label: str) -> None:
+    """IQM of values [S, T] at steps [T] with its interval; seeds without a value at a step are left out there."""
+    known = [column[~np.isnan(column)] for column in values.T]
+    centre = [iqm(column) if len(column) else np.nan for column in known]
+    axes.plot(steps, centre, color=color, lw=2.2, label=label)
+    interval = np.array([iqm_interval(column) or (np.nan, np.nan) for column in known])
+    axes.fill_between(steps, interval[:, 0], interval[:, 1], color=color, alpha=0.2, lw=0)
+
+
+def draw_solved(axes: Axes, solved_at: float | None) -> None:
+    """The line from which an environment counts as solved."""
+    if solved_at is not None:
+        axes.axhline(solved_at, color=SOLVED, lw=1, ls="--", label=f"solved ({solved_at:g})")
+
+
+def finish_figure(figure: Any, path: Path | BinaryIO, *, steps_on_x: bool = False) -> None:
+    """Save and close."""
+    if steps_on_x:
+        for axes in figure.axes:
+            axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    if isinstance(path, Path):
+        with replacing(path) as part:
+            unsigned = {"Software": None} if path.suffix == ".png" else {}  # equal runs leave equal pictures
+            figure.savefig(part, format=path.suffix[1:], metadata=unsigned)
+    else:
+        figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _finish(figure: Any, with_legend: list[Axes], path: Path | BinaryIO) -> None:
+    for axes in with_legend:
+        axes.legend(fontsize="small")
+    finish_figure(figure, path, steps_on_x=True)

@@ -1,0 +1,1 @@
+"""Trained policies: stored, loaded, played and exported."""

@@ -1,0 +1,1 @@
+"""One population of runs: training, its directory, checkpoints and metrics."""

@@ -1,0 +1,168 @@
+"""Live logs beside ``metrics.csv``: TensorBoard and Weights & Biases, per seed and as the mean over seeds.
+
+A logger that fails says so once and is left out from then on: no log is worth a run.
+"""
+
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import write_text
+
+_MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+
+
+class Logger(Protocol):
+    """Where the rows of a run go as it runs."""
+
+    def write(self, part: Metrics) -> None:
+        """Take the rows of a segment [S, T]."""
+
+    def close(self) -> None:
+        """The run has ended, in whatever way."""
+
+
+def check_loggers(config: Config) -> None:
+    """Refuse loggers whose package is missing.
+
+    Raises:
+      UserError: with the line that installs it.
+    """
+    missing = [name for name in config.log if name in _MODULES and find_spec(_MODULES[name]) is None]
+    if missing:
+        lines = [f"log: {name} needs {_MODULES[name]}: pip install 'purejaxdqn[{name}]'" for name in missing]
+        raise UserError(*lines)
+
+
+def open_loggers(config: Config, folder: Path, *, done: int | None) -> list[Logger]:
+    """The loggers that ``config.log`` asks for but for ``csv``, which the journal itself keeps.
+
+    Args:
+      config: the run's.
+      folder: the run directory.
+      done: the environment step that a resumed run goes on from, None for a new one.
+    """
+    makers: dict[str, Callable[[], Logger]] = {
+        "tensorboard": lambda: TensorBoard(folder, done=done),
+        "wandb": lambda: WeightsAndBiases(folder, config),
+    }
+    return [Guarded(name, makers[name]) for name in config.log if name in makers]
+
+
+class Guarded:
+    """A logger that cannot stop a run: its first failure is a warning, and its last."""
+
+    def __init__(self, name: str, make: Callable[[], Logger]):
+        self._name = name
+        self._logger: Logger | None = None
+        self._try(lambda: setattr(self, "_logger", make()))
+
+    def write(self, part: Metrics) -> None:
+        """Write, unless it has failed before."""
+        if self._logger:
+            self._try(lambda: self._logger.write(part))  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Close, unless it has failed before."""
+        if self._logger:
+            self._try(self._logger.close)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever a library comes up with
+            self._logger = None
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            print(f"warning: log: {self._name} failed and is left out from now on: {reason}", file=sys.stderr)
+
+
+class TensorBoard:
+    """Events in ``tensorboard/``; those of a resumed run hide what was written after its checkpoint.
+
+    Written here and now: tensorboardX's own writer has a thread, and blocks for ever when that has failed.
+    """
+
+    def __init__(self, folder: Path, *, done: int | None):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        place = folder / "tensorboard"
+        place.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(place / "events"))
+        self._event = Event
+        if done is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=done + 1, session_log=start))
+            self._writer.flush()
+
+    def write(self, part: Metrics) -> None:
+        """Write and flush."""
+        for step, values in points(part):
+            event = self._event(wall_time=time.time(), step=step)
+            for tag, value in values.items():
+                event.summary.value.add(tag=tag, simple_value=value)
+            self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run in Weights & Biases, online or offline as its own environment variables say (``WANDB_MODE``).
+
+    Its files are in ``wandb/``; a resumed run goes on under the same name.
+    """
+
+    def __init__(self, folder: Path, config: Config):
+        import wandb
+
+        place = folder / "wandb"
+        place.mkdir(exist_ok=True)
+        note = place / "run_id"
+        if not note.exists():
+            write_text(note, uuid.uuid4().hex)
+        self._run = wandb.init(
+            project="purejaxdqn",
+            dir=folder,
+            id=note.read_text(encoding="utf-8"),
+            resume="allow",
+            name=folder.name,
+            config=config.model_dump(),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self._run.define_metric("env_step")
+        self._run.define_metric("*", step_metric="env_step")
+
+    def write(self, part: Metrics) -> None:
+        """Hand the rows over."""
+        for step, values in points(part):
+            self._run.log({"env_step": step, **values})
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def points(part: Metrics) -> Iterator[tuple[int, dict[str, float]]]:
+    """Epoch by epoch the environment step, and what is known by ``metric/seed_0``... and ``metric/mean``."""
+    columns = part._asdict()
+    steps = columns.pop("env_step")[0]
+    for epoch, step in enumerate(steps):
+        values: dict[str, float] = {}
+        for name, column in columns.items():
+            known = {seed: float(value) for seed, value in enumerate(column[:, epoch]) if not np.isnan(value)}
+            values |= {f"{name}/seed_{seed}": value for seed, value in known.items()}
+            if known:
+                values[f"{name}/mean"] = float(np.mean(list(known.values())))
+        yield int(step), values

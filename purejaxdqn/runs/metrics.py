@@ -1,0 +1,126 @@
+"""Metrics on the host: rows from the device, the CSV files of a run, and reading them back."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from purejaxdqn.core.types import EpochRow
+from purejaxdqn.system.files import replacing
+
+COLUMNS = (
+    "seed_index",
+    "env_step",
+    "episodes",
+    "episode_return",
+    "episode_length",
+    "eval_return",
+    "loss",
+    "q_value",
+    "epsilon",
+    "grad_norm",
+    "success_rate",
+)
+
+
+class Metrics(NamedTuple):
+    """A run's metrics, each [S, T]: seeds, epochs. NaN where the file is empty."""
+
+    env_step: np.ndarray
+    episodes: np.ndarray
+    episode_return: np.ndarray
+    episode_length: np.ndarray
+    eval_return: np.ndarray
+    loss: np.ndarray
+    q_value: np.ndarray
+    epsilon: np.ndarray
+    grad_norm: np.ndarray
+    success_rate: np.ndarray  # share of the evaluation episodes at or above the solved line
+
+
+def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
+    """Rows with leaves [S, T] (``eval_returns`` [S, T, N]) as NumPy arrays."""
+    values = {name: np.asarray(leaf) for name, leaf in rows._asdict().items()}
+    eval_returns = values.pop("eval_returns")
+    solved = eval_returns >= (np.nan if solved_at is None else solved_at)
+    success_rate = np.full(eval_returns.shape[:2], np.nan) if solved_at is None else solved.mean(-1)
+    return Metrics(
+        **values, eval_return=eval_returns.mean(-1, dtype=np.float32), success_rate=success_rate.astype(np.float32)
+    )
+
+
+class CsvFile:
+    """A CSV file that begins anew with ``rows``, grows, and keeps what was written; a context manager."""
+
+    def __init__(self, path: Path, columns: Iterable[str], rows: Iterable[Iterable[str]] = ()):
+        write_csv(path, columns, rows)
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def write(self, rows: Iterable[Iterable[str]]) -> None:
+        """Add rows and flush."""
+        self._writer.writerows(rows)
+        self._file.flush()
+
+    def __enter__(self) -> "CsvFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Write or replace a CSV file as a whole."""
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Read ``metrics.csv`` back.
+
+    Raises:
+      ValueError: the file is not one, or lacks rows.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    if not table or any(name not in table[0] for name in COLUMNS):
+        raise ValueError(f"{path} has no rows, or not the columns of a metrics.csv")
+    seeds = max(int(row["seed_index"]) for row in table) + 1
+    columns = {
+        name: np.array([float(row[name] or "nan") for row in table]).reshape(-1, seeds).T for name in Metrics._fields
+    }
+    return Metrics(**columns)
+
+
+def join_metrics(parts: list[Metrics]) -> Metrics:
+    """Parts of a run, one after another along the epochs."""
+    return Metrics(*(np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)))
+
+
+def first_solved_steps(metrics: Metrics, solved_at: float | None) -> list[int | None]:
+    """Per seed the environment step of the first evaluation at or above the solved line, None if there is none."""
+    if solved_at is None:
+        return [None] * metrics.env_step.shape[0]
+    solved = metrics.eval_return >= solved_at
+    return [
+        int(steps[hit.argmax()]) if hit.any() else None for steps, hit in zip(metrics.env_step, solved, strict=True)
+    ]
+
+
+def csv_rows(metrics: Metrics) -> Iterator[list[str]]:
+    """Rows of ``metrics.csv``: all seeds of an epoch, epoch by epoch."""
+    seeds, epochs = metrics.env_step.shape
+    for epoch in range(epochs):
+        for seed in range(seeds):
+            row = {name: column[seed, epoch] for name, column in metrics._asdict().items()}
+            if row["episodes"] == 0:
+                row["episode_return"] = row["episode_length"] = None
+            if np.isnan(row["success_rate"]):
+                row["success_rate"] = None
+            # str of a NumPy scalar is the shortest text that reads back to the same number.
+            yield [str(seed), *("" if row[name] is None else str(row[name]) for name in COLUMNS[1:])]

@@ -1,0 +1,96 @@
+"""Progress on a terminal as a bar, elsewhere as plain lines."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rich.console
+import rich.progress
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.runs.metrics import Metrics
+
+
+class _Display:
+    """Context manager over environment steps: a bar where there is a terminal; its time begins when it is entered."""
+
+    def __init__(self, total: int, *, done: int, first: str, quiet: bool):
+        self._total, self._done, self._first, self._quiet = total, done, first, quiet
+        self._start = time.perf_counter()
+        self._bar = _make_bar(quiet=quiet)
+
+    def __enter__(self) -> Self:
+        self._start = time.perf_counter()
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total, completed=self._done, text=self._first)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+class Progress(_Display):
+    """Of one training, all seeds beside each other; ``update`` after every segment."""
+
+    def __init__(self, config: Config, *, done: int = 0, quiet: bool = False):
+        super().__init__(config.total_timesteps, done=done, first="warm-up", quiet=quiet)
+        self._num_seeds = config.num_seeds
+
+    def update(self, metrics: Metrics) -> None:
+        """Show the last epoch of ``metrics``: means over the seeds."""
+        env_step = int(metrics.env_step[0, -1])
+        elapsed = time.perf_counter() - self._start
+        steps_per_second = (env_step - self._done) * self._num_seeds / elapsed
+        text = (
+            f"train {_mean(metrics.episode_return[:, -1])} eval {_mean(metrics.eval_return[:, -1])} "
+            f"loss {_mean(metrics.loss[:, -1], 4)} eps {metrics.epsilon[0, -1]:.2f} {steps_per_second:,.0f}/s"
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=env_step, text=text)
+        elif not self._quiet:
+            left = elapsed * (self._total - env_step) / (env_step - self._done)
+            print(f"{env_step:>10,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def _make_bar(*, quiet: bool) -> Any:
+    """A bar on standard error; None where there is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        return None
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+        rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.fields[text]}"),
+        rich.progress.TimeRemainingColumn(),
+        console=rich.console.Console(stderr=True),
+    )
+
+
+class SweepProgress(_Display):
+    """Of many runs, over the environment steps of all together; ``update`` after every segment."""
+
+    def __init__(self, total: int, *, quiet: bool = False):
+        super().__init__(total, done=0, first="compiling", quiet=quiet)
+        self._told = 0.0
+
+    def update(self, runs: int, env_steps: int) -> None:
+        """``runs`` more runs have each taken ``env_steps`` more steps."""
+        self._done += runs * env_steps
+        elapsed = time.perf_counter() - self._start
+        text = f"{self._done / elapsed:,.0f}/s"
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, text=text)
+        elif not self._quiet and self._done - self._told >= 0.05 * self._total:
+            self._told = self._done
+            left = elapsed * (self._total - self._done) / self._done
+            print(f"{self._done:>12,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def _mean(values: np.ndarray, digits: int = 1) -> str:
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.{digits}f}" if len(known) else "-"

@@ -1,0 +1,125 @@
+"""The complete state of a training between two segments, as named arrays and back.
+
+Saved without the places that only fill up the devices, so that it goes on on any number of them.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.many import Layout
+from purejaxdqn.core.types import RunnerState
+from purejaxdqn.runs.checkpoints import Checkpoint, Checkpoints
+from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.training import KEY_KIND, Training, shapes_of_run
+from purejaxdqn.system.faults import UserError
+
+
+class Snapshot(NamedTuple):
+    """What a run goes on from."""
+
+    state: dict[str, np.ndarray]  # leaves of a RunnerState [R, ...] by their paths, keys as their data; to be taken
+    metrics: Metrics  # [R, T] so far
+    config: Config  # as the run was when this was saved
+    segment_epochs: int  # of the program that ran
+    run_seconds: float  # so far
+
+    @property
+    def env_step(self) -> int:
+        """Environment steps done, over all environments, warm-up included."""
+        return int(self.metrics.env_step[0, -1])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done."""
+        return self.metrics.env_step.shape[1]
+
+
+def save_snapshot(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
+    """Save at its environment step.
+
+    Raises:
+      StorageError: it could not be written.
+    """
+    arrays = {f"state{path}": leaf for path, leaf in snapshot.state.items()}
+    arrays |= {f"metrics.{name}": column for name, column in snapshot.metrics._asdict().items()}
+    about = {
+        "config": snapshot.config.model_dump(),
+        "segment_epochs": snapshot.segment_epochs,
+        "run_seconds": round(snapshot.run_seconds, 3),
+    }
+    checkpoints.save(snapshot.env_step, arrays, about)
+
+
+def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
+    """The snapshot that was saved as ``checkpoint``."""
+    state = {name.removeprefix("state"): one for name, one in checkpoint.arrays.items() if name.startswith("state")}
+    # Copied: they outlive the state, whose small arrays lie in the same memory.
+    metrics = Metrics(**{name: checkpoint.arrays[f"metrics.{name}"].copy() for name in Metrics._fields})
+    about = dict(checkpoint.about)
+    return Snapshot(state, metrics, Config.model_validate(about.pop("config")), **about)
+
+
+def fetch_state(state: RunnerState, layout: Layout) -> dict[str, np.ndarray]:
+    """Leaves [size, ...] on devices -> leaves [R, ...] on the host, by their paths.
+
+    They may share the memory of the state, which the next segment overwrites.
+    """
+    fetched = jax.device_get(jax.tree.map(_data, state))
+    return {jax.tree_util.keystr(path): layout.take(leaf) for path, leaf in jax.tree.leaves_with_path(fetched)}
+
+
+def check_state(snapshot: Snapshot) -> None:
+    """Whether this version of the program can go on from it. Nothing is compiled for that.
+
+    Raises:
+      UserError: the state has other arrays here.
+    """
+    shapes, runs = shapes_of_run(snapshot.config), snapshot.config.num_seeds
+    wanted = jax.tree.leaves_with_path(jax.eval_shape(lambda state: jax.tree.map(_data, state), shapes))
+    fits = {jax.tree_util.keystr(path): (str(leaf.dtype), (runs, *leaf.shape)) for path, leaf in wanted}
+    found = {path: (str(leaf.dtype), leaf.shape) for path, leaf in snapshot.state.items()}
+    for path in [*fits, *found]:
+        if fits.get(path) != found.get(path):
+            what = f"state{path} is {_describe(found.get(path))} in it, and {_describe(fits.get(path))} here"
+            raise UserError(f"--resume: the checkpoint is of another version of this program: {what}")
+
+
+def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:
+    """The opposite of ``fetch_state``, for the devices of ``training``.
+
+    It takes the arrays over and leaves ``arrays`` empty: each is freed when it is placed, whoever else holds the
+    mapping, so that a large state does not exist twice for the rest of a run.
+    """
+    layout = training.layout
+
+    def place(path: Any, like: Any) -> Any:
+        # Copied: memory of NumPy's would be given away with the state.
+        leaf = jax.device_put(layout.fill(arrays.pop(jax.tree_util.keystr(path))), layout.sharding, may_alias=False)
+        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if _is_key(like) else leaf
+
+    return jax.tree.map_with_path(place, training.state)
+
+
+def state_of_run(arrays: dict[str, np.ndarray], run: int, training: Training) -> RunnerState:
+    """The state of one run out of ``fetch_state``'s arrays, without the axis over runs."""
+
+    def pick(path: Any, like: Any) -> Any:
+        leaf = arrays[jax.tree_util.keystr(path)][run]
+        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if _is_key(like) else leaf
+
+    return jax.tree.map_with_path(pick, training.state)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _describe(kind: tuple[str, tuple[int, ...]] | None) -> str:
+    return f"{kind[0]}{list(kind[1])}" if kind else "missing"

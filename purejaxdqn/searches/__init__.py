@@ -1,0 +1,1 @@
+"""Searches: Bayesian optimisation over trials, with successive halving."""

@@ -1,0 +1,1 @@
+"""Sweeps: many points and seeds, trained piece by piece."""

@@ -1,0 +1,160 @@
+"""Results of many runs: a row each, summaries of points, and their CSV files."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purejaxdqn.environments.registry import SOLVED_AT
+from purejaxdqn.runs.metrics import first_solved_steps
+from purejaxdqn.runs.statistics import iqm, iqm_interval
+from purejaxdqn.sweeps.pieces import Run
+from purejaxdqn.sweeps.points import Point, as_text
+from purejaxdqn.sweeps.sweeps import Trained
+from purejaxdqn.system.files import write_text
+
+
+class RunResult(NamedTuple):
+    """One finished run."""
+
+    run: Run
+    final_eval_return: float  # mean greedy return of the final parameters
+    auc: float  # area under the curve of greedy returns, divided by its length: a mean return
+    first_solved_step: int | None
+    diverged: bool
+    env_step: np.ndarray  # [T]
+    eval_return: np.ndarray  # [T]
+    episode_return: np.ndarray  # [T]
+
+
+class PointResult(NamedTuple):
+    """What the seeds of a point say together."""
+
+    point: int
+    name: str
+    scores: np.ndarray  # [S] final_eval_return
+    iqm: float
+    interval: tuple[float, float] | None  # of the IQM, 95%
+    auc: float  # IQM
+    solved: int  # seeds that were solved at some evaluation
+    diverged: int  # seeds
+
+
+def collect(points: Sequence[Point], pieces: Iterable[Trained]) -> list[RunResult]:
+    """The runs of all pieces, by point and seed."""
+    results: dict[Run, RunResult] = {}
+    for piece in pieces:
+        solved_at = SOLVED_AT.get(points[piece.runs[0].point].config.env.id)
+        solved = first_solved_steps(piece.metrics, solved_at)
+        for place, run in enumerate(piece.runs):
+            results[run] = RunResult(
+                run=run,
+                final_eval_return=float(piece.final_returns[place].mean(dtype=np.float64)),
+                auc=float(piece.metrics.eval_return[place].mean(dtype=np.float64)),
+                first_solved_step=solved[place],
+                diverged=bool(piece.diverged[place]),
+                env_step=piece.metrics.env_step[place],
+                eval_return=piece.metrics.eval_return[place],
+                episode_return=piece.metrics.episode_return[place],
+            )
+    return [results[run] for run in sorted(results)]
+
+
+def summarise_points(points: Sequence[Point], results: Sequence[RunResult]) -> list[PointResult]:
+    """One summary a point, in order."""
+    summaries = []
+    for index, point in enumerate(points):
+        mine = [result for result in results if result.run.point == index]
+        scores = np.array([result.final_eval_return for result in mine])
+        summaries.append(
+            PointResult(
+                point=index,
+                name=point.name,
+                scores=scores,
+                iqm=iqm(scores),
+                interval=iqm_interval(scores),
+                auc=iqm(np.array([result.auc for result in mine])),
+                solved=sum(result.first_solved_step is not None for result in mine),
+                diverged=sum(result.diverged for result in mine),
+            )
+        )
+    return summaries
+
+
+def ranked(summaries: Sequence[PointResult]) -> list[PointResult]:
+    """Best first: by IQM, then by the area under the curve; points whose seeds all diverged come last."""
+
+    def key(one: PointResult) -> tuple[bool, float, float, int]:
+        return one.diverged == len(one.scores), -_or_low(one.iqm), -_or_low(one.auc), one.point
+
+    return sorted(summaries, key=key)
+
+
+def write_results(folder: Path, points: Sequence[Point], results: Sequence[RunResult]) -> None:
+    """Write ``runs.csv``, a row a run, and ``curves.csv``, a row a run and epoch."""
+    keys = list(points[0].swept)
+    runs = [
+        [
+            *result.run,
+            *(points[result.run.point].swept[key] for key in keys),
+            *(result.final_eval_return, result.auc, result.first_solved_step, result.diverged),
+        ]
+        for result in results
+    ]
+    header = ["point", "seed_index", *keys, "final_eval_return", "auc", "first_solved_step", "diverged"]
+    write_csv(folder / "runs.csv", header, runs)
+    curves = [
+        [*result.run, *row]
+        for result in results
+        for row in zip(result.env_step, result.eval_return, result.episode_return, strict=True)
+    ]
+    write_csv(folder / "curves.csv", ["point", "seed_index", "env_step", "eval_return", "episode_return"], curves)
+
+
+def write_points(folder: Path, points: Sequence[Point], summaries: Sequence[PointResult]) -> None:
+    """Write ``points.csv``, a row a point, best first."""
+    header = ["point", *points[0].swept, "iqm", "iqm_low", "iqm_high", "auc", "seeds", "solved", "diverged"]
+    rows = [
+        [
+            *(one.point, *points[one.point].swept.values()),
+            *(one.iqm, *(one.interval or (None, None)), one.auc),
+            *(len(one.scores), one.solved, one.diverged),
+        ]
+        for one in ranked(summaries)
+    ]
+    write_csv(folder / "points.csv", header, rows)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table, whole or not at all; what is missing or not a number is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
+    write_text(path, text.getvalue())
+
+
+def table(summaries: Sequence[PointResult], *, rows: int = 12) -> str:
+    """The best points as a table for the terminal."""
+    best = ranked(summaries)[:rows]
+    width = max(len("point"), *(len(one.name) for one in best))
+    lines = [f"{'point':{width}}  {'IQM':>8}  {'95% CI':>17}  {'AUC':>8}  solved"]
+    for one in best:
+        interval = f"{one.interval[0]:.4g} to {one.interval[1]:.4g}" if one.interval else "-"
+        solved = f"{one.solved}/{len(one.scores)}" + (f", {one.diverged} diverged" if one.diverged else "")
+        lines.append(f"{one.name:{width}}  {one.iqm:8.4g}  {interval:>17}  {one.auc:8.4g}  {solved}")
+    if len(summaries) > rows:
+        lines.append(f"... and {len(summaries) - rows} more")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    """A value as text; empty for what is missing or not a number."""
+    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return ""
+    return str(value) if isinstance(value, np.generic) else as_text(value)
+
+
+def _or_low(value: float) -> float:
+    return value if np.isfinite(value) else -np.inf

@@ -1,0 +1,105 @@
+"""What must be settled before JAX starts: threads and devices of a CPU, and the compilation cache."""
+
+import itertools
+import math
+import os
+from pathlib import Path
+
+import platformdirs
+
+from purejaxdqn.core.compiling import LARGE_PRODUCT
+from purejaxdqn.core.config import Config
+from purejaxdqn.environments.registry import INPUTS
+
+LARGE_STEP_FLOPS = 3e7
+"""Floating-point operations of a gradient step from which one run is faster with a pool of threads.
+
+Measured by ``benchmarks/throughput.py --part threads``: one thread wins at 10 million, the pool at 67 million."""
+
+
+def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> None:
+    """Give the CPU backend ``devices`` host devices with ``threads`` threads each.
+
+    Call it before the first JAX computation. What the user has set in the environment stays as it is
+    (``NPROC``, ``JAX_NUM_CPU_DEVICES``, ``XLA_FLAGS``). A GPU or TPU is not affected.
+
+    Args:
+      devices: host devices; one for every core this process may use unless given.
+      threads: threads of XLA's pool; None leaves one for each core. DQN's kernels are so small that
+        handing them to another thread costs more than it saves.
+
+    Raises:
+      RuntimeError: JAX has already started.
+    """
+    import jax
+
+    if threads is not None:
+        os.environ.setdefault("NPROC", str(threads))
+    set_by_user = "JAX_NUM_CPU_DEVICES" in os.environ
+    if not set_by_user and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", devices or usable_cores())
+
+
+def configure_cpu_for(*configs: Config, runs: int | None = None, devices: int | None = None) -> None:
+    """``configure_cpu`` as measured best for runs of these configs (``benchmarks/throughput.py``).
+
+    A device for every core or run, whichever are fewer; one thread each for small networks, a thread for every
+    core where one is large.
+
+    Args:
+      configs: what is to be run.
+      runs: how many runs; the first config's seeds unless given.
+      devices: at most this many.
+    """
+    large = any(takes_default_pool(config) for config in configs)
+    configure_cpu(devices=min(runs or configs[0].num_seeds, devices or usable_cores()), threads=None if large else 1)
+
+
+def takes_default_pool(config: Config) -> bool:
+    """Whether a run has work for several threads.
+
+    How XLA cuts large operations, and with that the last bits of their sums, hangs on the size of its pool. So the
+    pool of a large network is the same for one seed and for many; operations of a small one are never cut. An
+    environment whose observations are not known before JAX starts counts as large.
+    """
+    return gradient_step_flops(config) >= LARGE_STEP_FLOPS or estimated_largest_product(config) >= LARGE_PRODUCT
+
+
+def estimated_largest_product(config: Config) -> float:
+    """Elements of the largest matrix product of an update, for three actions; infinite where it is not known."""
+    hidden, distribution, batch_size = config.network.hidden, config.distribution, config.replay.batch_size
+    fractions = distribution.kind in ("iqn", "fqf")
+    widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
+    images = 16 * 64 if config.network.torso == "minatar_cnn" else 0  # filters times places
+    inputs: float = images or (math.inf if config.env.kwargs else INPUTS.get(config.env.id, math.inf))
+    rows = batch_size * distribution.atoms if fractions else batch_size
+    return max(rows * max(widths), batch_size * images, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
+
+
+def gradient_step_flops(config: Config) -> float:
+    """Operations of an update's matrix products but for the input layer of an MLP: target, online, and twice back."""
+    hidden, distribution = config.network.hidden, config.distribution
+    widths = (1024, *hidden) if config.network.torso == "minatar_cnn" else hidden  # of 10 x 10 pictures
+    products = sum(a * b for a, b in itertools.pairwise(widths))
+    if distribution.kind in ("iqn", "fqf"):  # the embedding of fractions by 64 cosines
+        products += distribution.atoms * 64 * hidden[-1]
+    return 8.0 * config.replay.batch_size * products
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache directory, unless JAX_COMPILATION_CACHE_DIR says where."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def cache_directory() -> Path:
+    """Where compiled programs are kept."""
+    return Path(platformdirs.user_cache_dir("purejaxdqn")) / "xla"
