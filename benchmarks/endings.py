@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from purejaxdqn.dqn.agent import make_agent
 
 from benchmarks import harness, tuning
 from purejaxdqn import configure_cpu
-from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.environments.registry import Environment, make_environment
 from purejaxdqn.policies.policies import load_params
 

@@ -23,13 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from purejaxdqn.dqn.agent import make_agent, make_optimizer
 
 from benchmarks import harness
 from purejaxdqn import configure_cpu
 from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.types import Array, Batch, HParams, LearnerState, Params, Transition, UpdateStats
-from purejaxdqn.dqn.agent import make_agent, make_optimizer
 from purejaxdqn.dqn.networks import Convolution, make_network, noise_size
 from purejaxdqn.environments.registry import Environment, make_environment
 

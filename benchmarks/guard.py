@@ -55,8 +55,8 @@ def measure(preset: str) -> dict[str, Any]:
     import jaxlib
 
     from purejaxdqn import load_config
+    from purejaxdqn.config.building import make_program
     from purejaxdqn.core.compiling import compile_runs
-    from purejaxdqn.core.loop import make_program
 
     config = load_config(("cartpole_cleanrl", preset), ("total_timesteps=20_000",))
     program, hparams = make_program(config), config.hparams()
@@ -74,20 +74,21 @@ def measure(preset: str) -> dict[str, Any]:
 
 
 def update_flops(config: Any) -> float:
-    """FLOPs of ``Agent.update`` before the compiler changes it: the same on every machine."""
+    """FLOPs of ``Learner.update`` before the compiler changes it: the same on every machine."""
     import jax
     import jax.numpy as jnp
 
+    from purejaxdqn.config.building import make_parts
     from purejaxdqn.core.types import Batch, Transition
-    from purejaxdqn.dqn.agent import make_agent
+    from purejaxdqn.dqn.learner import make_learner
     from purejaxdqn.environments.registry import make_environment
 
     env = make_environment(**config.env.making())
-    agent, hparams, size = make_agent(config, env), config.hparams(), config.replay.batch_size
+    learner, hparams, size = make_learner(make_parts(config, env)), config.hparams(), config.replay.batch_size
     obs, ones = jnp.zeros((size, *env.obs_shape), env.obs_dtype), jnp.ones(size)
     batch = Batch(Transition(obs, jnp.zeros(size, jnp.int32), ones, ones, obs), ones, jnp.zeros(size, jnp.int32))
-    learner = jax.eval_shape(agent.init, hparams, jax.random.key(0))
-    lowered = jax.jit(agent.update).lower(hparams, learner, batch, jax.random.key(0), jnp.int32(0))
+    state = jax.eval_shape(learner.init, hparams, jax.random.key(0))
+    lowered = jax.jit(learner.update).lower(hparams, state, batch, jax.random.key(0), hparams.optimizer_learning_rate)
     return float((lowered.cost_analysis() or {})["flops"])
 
 

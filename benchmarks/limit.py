@@ -287,11 +287,11 @@ def parts_of_an_iteration(copies: int, *, short: bool) -> tuple[dict[str, Callab
     """Seconds an iteration by part, and the FLOPs and bytes of one update by the compiler's count."""
     import jax
     import jax.numpy as jnp
+    from purejaxdqn.core.exploration import epsilon, epsilon_greedy
 
     from benchmarks.family import counted, make_batches
     from purejaxdqn import load_config
     from purejaxdqn.core.draws import draw
-    from purejaxdqn.core.exploration import epsilon, epsilon_greedy
     from purejaxdqn.core.loop import make_program
     from purejaxdqn.dqn.replay import make_replay
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from purejaxdqn.config.building import make_train, run_many
     from purejaxdqn.config.reading import ConfigError, load_config
-    from purejaxdqn.core.config import Config
-    from purejaxdqn.core.loop import make_train
-    from purejaxdqn.core.many import run_many
-    from purejaxdqn.core.types import HParams, Result
+    from purejaxdqn.core.config import Config, HParams
+    from purejaxdqn.core.types import Result
     from purejaxdqn.environments.registry import from_gymnax
     from purejaxdqn.policies.policies import evaluate_policy, load_policy
     from purejaxdqn.system.runtime import configure_cpu
@@ -19,15 +18,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "Config": "core.config",
     "ConfigError": "config.reading",
-    "HParams": "core.types",
+    "HParams": "core.config",
     "Result": "core.types",
     "configure_cpu": "system.runtime",
     "evaluate_policy": "policies.policies",
     "from_gymnax": "environments.registry",
     "load_config": "config.reading",
     "load_policy": "policies.policies",
-    "make_train": "core.loop",
-    "run_many": "core.many",
+    "make_train": "config.building",
+    "run_many": "config.building",
 }
 
 __all__ = [

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import purejaxdqn
 from purejaxdqn.config.reading import read_config, shipped_configs, to_yaml
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.plan import find_warnings
 from purejaxdqn.runs.resuming import read_end, read_run
 from purejaxdqn.system.faults import Parser, UserError, run_command
 from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
@@ -73,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
         draft = read_config(arguments.config, overrides)
     configure_cpu_for(draft.config)
     config = draft.checked()
+    from purejaxdqn.config.checks import find_warnings
+
     for warning in find_warnings(draft.config):
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.print_config:

@@ -13,10 +13,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from jax import export as jax_export
+from purejaxdqn.dqn.agent import make_agent
 from safetensors.numpy import load_file, save_file
 
 from purejaxdqn import load_config, load_policy
-from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from purejaxdqn.dqn.agent import make_agent
 
 from purejaxdqn import load_config
 from purejaxdqn.core.draws import draw
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.types import Batch, Transition
 from purejaxdqn.dqn import agent as agent_module
-from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.dqn.observations import normalize, nothing_seen, see
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import TINY, jit_quickly

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+from purejaxdqn.dqn.agent import make_agent
 
 from purejaxdqn import load_config
 from purejaxdqn.config.reading import shipped_configs
-from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.pictures import films

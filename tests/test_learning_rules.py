@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
+from purejaxdqn.core.exploration import epsilon, epsilon_greedy
+from purejaxdqn.dqn.agent import global_norm, make_agent, make_optimizer
 from scipy.special import logsumexp
 
 from purejaxdqn import load_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import Draws
-from purejaxdqn.core.exploration import epsilon, epsilon_greedy
 from purejaxdqn.core.types import Batch, Transition
-from purejaxdqn.dqn.agent import global_norm, make_agent, make_optimizer
 from purejaxdqn.dqn.bootstrap import Known, double, greedy, munchausen
 from purejaxdqn.dqn.heads import scalar_head
 from purejaxdqn.environments.registry import from_gymnax

@@ -10,8 +10,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from purejaxdqn.core.config import Config
-from purejaxdqn.core.plan import Fault, find_faults, resolve
+from purejaxdqn.core.choices import Fault
+from purejaxdqn.core.config import Config, config_keys
 from purejaxdqn.system.faults import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Draft(NamedTuple):
         Raises:
           ConfigError: with all faults at once.
         """
+        from purejaxdqn.config.checks import find_faults, resolve  # imports every part of the family
+
         faults = list(self.faults)
         for fault in [*find_faults(self.config), *_environment_faults(self.config)]:
             blamed = {other.key for other in faults}
@@ -273,16 +275,6 @@ def _similar_key(key: str) -> str:
     keys = [*config_keys(), *Config.model_fields]
     same_name = [known for known in keys if known.split(".")[-1] == key.rsplit(".", maxsplit=1)[-1]]
     return f"; did you mean {same_name[0]!r}?" if len(same_name) == 1 else did_you_mean(key, keys)
-
-
-def config_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """All dotted keys of a config."""
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from config_keys(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def _without(tree: Tree, path: Sequence[str]) -> Tree:

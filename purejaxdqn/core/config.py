@@ -1,42 +1,38 @@
-"""The configuration of a run: what is static, the numbers in it, and the faults that no single key shows.
+"""The configuration of a run: which of its values are built into a program, and which a program takes as arguments.
 
-A ``Config`` is frozen and hashable. ``Config.hparams()`` gives the numbers a program takes as arguments;
-everything else is built into the program. Reading files and command lines is the host's business.
+A ``Config`` is frozen and hashable. Each field is static unless its declaration says otherwise:
+
+    Traced()    a number that the program takes as an argument: ``HParams`` has a field for it
+    OUTSIDE     a value that no program depends on
+
+``HParams``, ``Config.hparams()``, ``Config.static()`` and ``traced_keys`` are derived from these marks, so a new number
+is declared once. Reading files and command lines is the host's business.
 """
 
+import functools
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections import namedtuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from purejaxdqn.core.types import HParams
 
-TRACED: Mapping[str, str] = {
-    "gamma": "gamma",
-    "optimizer.learning_rate": "learning_rate",
-    "optimizer.eps": "optimizer_eps",
-    "optimizer.max_grad_norm": "max_grad_norm",
-    "reward.scale": "reward_scale",
-    "reward.clip": "reward_clip",
-    "exploration.start": "epsilon_start",
-    "exploration.end": "epsilon_end",
-    "exploration.fraction": "epsilon_fraction",
-    "schedule.tau": "tau",
-    "distribution.v_min": "v_min",
-    "distribution.v_max": "v_max",
-    "distribution.kappa": "kappa",
-    "distribution.risk_level": "risk_level",
-    "distribution.fraction_rate": "fraction_rate",
-    "bootstrap.alpha": "munchausen_alpha",
-    "bootstrap.temperature": "munchausen_temperature",
-    "bootstrap.clip": "munchausen_clip",
-    "network.sigma": "sigma",
-    "replay.alpha": "priority_alpha",
-    "replay.beta": "priority_beta",
-}
-"""Config keys that are traced numbers, and their fields in ``HParams``."""
+class Traced(NamedTuple):
+    """Marks a field as a traced number, ``hparams.section_name`` in a program.
+
+    A mapping of names to numbers becomes a dict of traced numbers, whose names stay static.
+    """
+
+    null: float | str = math.inf  # what null stands for: a number, or the key whose value it takes
+
+
+class _Outside(NamedTuple):
+    """Marks a field that neither the structure nor the numbers of a program depend on."""
+
+
+OUTSIDE = _Outside()
 
 Scalar = bool | int | float | str
 
@@ -84,26 +80,26 @@ def _word(values: Any, name: str) -> Any:
 
 
 def _filled(values: Any, **defaults: Any) -> Any:
-    """``values`` with defaults that hang on another key of the section; null asks for them too."""
+    """``values`` with defaults that depend on another key of the section; null stands for the default too."""
     if not isinstance(values, dict):
         return values
     return {**defaults, **{name: value for name, value in values.items() if value is not None or name not in defaults}}
 
 
 class EnvConfig(Section):
-    """The environment, how many run side by side, and what is laid round it."""
+    """The environment, the number of copies that run side by side, and the wrappers around it."""
 
     id: str = "CartPole-v1"
     num_envs: Count = 10
     kwargs: Settings = ()
-    params: Settings = ()
+    params: Annotated[Settings, Traced()] = ()
     sticky_actions: Annotated[float, Field(ge=0, lt=1)] = 0.0
     one_hot: bool = False
     flatten: bool = False
     normalize: bool = False
 
     def making(self) -> dict[str, Any]:
-        """What ``make_environment`` takes."""
+        """The arguments of ``make_environment``."""
         return {
             "env_id": self.id,
             "kwargs": dict(self.kwargs),
@@ -122,12 +118,12 @@ class DistributionConfig(Section):
 
     kind: Literal["scalar", "categorical", "quantile", "iqn", "fqf"] = "scalar"
     atoms: Count
-    v_min: Finite | None = None
-    v_max: Finite | None = None
-    kappa: Positive = 1.0
+    v_min: Annotated[Finite | None, Traced()] = None
+    v_max: Annotated[Finite | None, Traced()] = None
+    kappa: Annotated[Positive, Traced()] = 1.0
     risk: Literal["neutral", "cvar", "cpw", "wang"] = "neutral"
-    risk_level: Finite
-    fraction_rate: Positive = 1e-3
+    risk_level: Annotated[Finite, Traced()]
+    fraction_rate: Annotated[Positive, Traced()] = 1e-3
 
     @model_validator(mode="before")
     @classmethod
@@ -143,13 +139,13 @@ class BootstrapConfig(Section):
     """Whose action the target values (``dqn.bootstrap``); the numbers are Munchausen's."""
 
     kind: Literal["greedy", "double", "munchausen"] = "greedy"
-    alpha: Share = 0.9
-    temperature: Positive = 0.03
-    clip: Annotated[Finite, Field(le=0)] = -1.0
+    alpha: Annotated[Share, Traced()] = 0.9
+    temperature: Annotated[Positive, Traced()] = 0.03
+    clip: Annotated[Finite, Field(le=0), Traced()] = -1.0
 
 
 class NetworkConfig(Section):
-    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], after ``minatar_cnn`` to [128]."""
+    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with ``minatar_cnn``."""
 
     torso: Literal["mlp", "minatar_cnn"] = "mlp"
     hidden: IntTuple
@@ -157,7 +153,7 @@ class NetworkConfig(Section):
     layer_norm: bool = False
     dueling: bool = False
     noisy: bool = False
-    sigma: Annotated[Finite, Field(ge=0)] = 0.5
+    sigma: Annotated[Finite, Field(ge=0), Traced()] = 0.5
 
     @model_validator(mode="before")
     @classmethod
@@ -166,43 +162,43 @@ class NetworkConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """The optimiser; ``max_grad_norm`` null leaves gradients as they are, ``anneal`` takes the rate to 0.
+    """The optimiser; ``max_grad_norm`` null does not clip gradients, ``anneal`` decays the learning rate to 0.
 
-    ``centered`` is RMSProp's: the second moment less the square of the first. RMSProp's moments decay by 0.95, and
-    AdamW's weights by 1e-4.
+    ``centered`` is an option of RMSProp: it divides by the root of the variance of the gradient in place of its second
+    moment. The moments of RMSProp decay by 0.95, and AdamW's weight decay is 1e-4.
     """
 
     name: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    learning_rate: Positive = 2.5e-4
-    eps: Positive = 1e-8
-    max_grad_norm: Positive | None = None
+    learning_rate: Annotated[Positive, Traced()] = 2.5e-4
+    eps: Annotated[Positive, Traced()] = 1e-8
+    max_grad_norm: Annotated[Positive | None, Traced()] = None
     anneal: bool = False
     centered: bool = False
 
 
 class RewardConfig(Section):
-    """What happens to rewards before they are learned from; returns are reported as the environment gives them."""
+    """How rewards are changed for learning; reported returns are those of the environment."""
 
-    scale: Positive = 1.0
-    clip: Positive | None = None
+    scale: Annotated[Positive, Traced()] = 1.0
+    clip: Annotated[Positive | None, Traced()] = None
 
 
 class ReplayConfig(Section):
-    """The buffer, in environment steps (``dqn.replay``); alpha and beta are those of prioritised replay."""
+    """The replay buffer, in environment steps (``dqn.replay``); prioritised replay reads alpha and beta."""
 
     kind: Literal["uniform", "prioritised"] = "uniform"
     size: Count = 10_000
     batch_size: Count = 128
-    alpha: Share = 0.6
-    beta: Share = 0.4
+    alpha: Annotated[Share, Traced()] = 0.6
+    beta: Annotated[Share, Traced()] = 0.4
 
 
 class ExplorationConfig(Section):
-    """Epsilon: start, end, and the share of the run that the linear decay takes after the warm-up."""
+    """Epsilon: its start, its end, and the share of the run over which it decays linearly after the warm-up."""
 
-    start: Share = 1.0
-    end: Share = 0.05
-    fraction: Share = 0.5
+    start: Annotated[Share, Traced()] = 1.0
+    end: Annotated[Share, Traced()] = 0.05
+    fraction: Annotated[Share, Traced()] = 0.5
 
 
 def _as_tuple(value: Any) -> Any:
@@ -219,21 +215,21 @@ LogNames = Annotated[
 
 
 class ScheduleConfig(Section):
-    """When things happen, in environment steps over all environments (``gradient_steps``: per train).
+    """Intervals in environment steps over all environments; ``gradient_steps`` counts updates per ``train_every``.
 
-    ``horizon`` is the run that shares of a run are shares of; null takes ``total_timesteps``.
+    ``horizon`` is the length of the run that schedules assume; null stands for ``total_timesteps``.
     """
 
     warmup: Count = 10_000
     train_every: Count = 10
     gradient_steps: Count = 1
     target_every: Count = 500
-    tau: Annotated[float, Field(gt=0, le=1)] = 1.0
-    horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    tau: Annotated[float, Field(gt=0, le=1), Traced()] = 1.0
+    horizon: Annotated[Count | None, Traced(null="total_timesteps")] = None
 
 
 class EvaluationConfig(Section):
-    """Greedy episodes; ``every`` null makes as many epochs, up to 20, as divide the run."""
+    """Greedy episodes; ``every`` null gives as many evaluations, up to 20, as divide the run."""
 
     every: Count | None = None
     episodes: Count = 10
@@ -241,20 +237,20 @@ class EvaluationConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """Checkpoints, in environment steps from the end of the warm-up; ``every`` null saves the end alone."""
+    """Checkpoints, in environment steps from the end of the warm-up; ``every`` null saves only at the end."""
 
-    every: Count | None = None
-    keep: Count = 2
+    every: Annotated[Count | None, OUTSIDE] = None
+    keep: Annotated[Count, OUTSIDE] = 2
 
 
 class Config(Section):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    num_seeds: Count = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32), OUTSIDE] = 0
+    num_seeds: Annotated[Count, OUTSIDE] = 1
     total_timesteps: Annotated[int, Field(ge=1, lt=2**31)] = 100_000
     env: EnvConfig = EnvConfig()
-    gamma: Share = 0.99
+    gamma: Annotated[Share, Traced()] = 0.99
     n_step: Count = 1
     distribution: DistributionConfig = DistributionConfig.model_validate({})
     bootstrap: BootstrapConfig = BootstrapConfig()
@@ -268,38 +264,101 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    log: LogNames = ("csv",)
+    log: Annotated[LogNames, OUTSIDE] = ("csv",)
 
-    def hparams(self) -> HParams:
-        """The numbers of this config, as NumPy scalars; a limit that is ``null`` becomes an infinite one."""
-        numbers = {field: value_at(self, key) for key, field in TRACED.items()}
-        return HParams(
-            **{field: np.float32(math.inf if value is None else value) for field, value in numbers.items()},
-            horizon=np.float32(self.schedule.horizon or self.total_timesteps),
-            env_params={name: np.asarray(value) for name, value in self.env.params},
-        )
+    def hparams(self) -> "HParams":
+        """The traced numbers, as NumPy scalars."""
+        record = _record_of(type(self))
+        return record(*(_as_numbers(self, field) for field in _fields(type(self)) if field.traced))
 
     def static(self) -> "Config":
-        """What a program is built from: equal for two configs just when one program serves both.
+        """What a program is built from: equal for two configs exactly when one program serves both.
 
-        Every traced number and all that is the host's alone stand at their defaults, so nothing built from it can
-        depend on them.
+        Every field marked ``Traced`` or ``OUTSIDE`` is None, so nothing built from it can depend on them.
         """
-        values = self.model_dump()
-        for key in (*TRACED, *_OUTSIDE):
-            *sections, name = key.split(".")
-            parent = values[sections[0]] if sections else values
-            parent[name] = _PLACEHOLDERS.get(key, value_at(Config(), key))
-        del values["distribution"]["risk_level"]  # filled in again: what is allowed hangs on the kind of risk
-        values["env"]["params"] = dict.fromkeys(values["env"]["params"], 0)
-        return Config.model_validate(values)
+        return _without(self, [field for field in _fields(type(self)) if field.traced or field.outside])
 
 
-_OUTSIDE = ("seed", "num_seeds", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
-"""Keys that neither structure nor numbers of a program hang on, beside the traced ones; ``horizon`` is traced too."""
+class _FieldInfo(NamedTuple):
+    """A field of a config, or of one of its sections."""
 
-_PLACEHOLDERS = {"distribution.v_min": 0.0, "distribution.v_max": 1.0}
-"""Stand in for numbers that have no default."""
+    path: tuple[str, ...]
+    traced: Traced | None
+    outside: bool
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.path)
+
+
+@functools.cache
+def _fields(section: type[BaseModel], path: tuple[str, ...] = ()) -> tuple[_FieldInfo, ...]:
+    """All fields below ``section``, in the order of their declaration."""
+    found: list[_FieldInfo] = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _fields(field.annotation, (*path, name))
+        else:
+            traced = next((mark for mark in field.metadata if isinstance(mark, Traced)), None)
+            found.append(_FieldInfo((*path, name), traced, OUTSIDE in field.metadata))
+    return tuple(found)
+
+
+def config_keys(config: type[Config] = Config) -> Iterator[str]:
+    """All dotted keys of a config."""
+    return (field.key for field in _fields(config))
+
+
+def traced_keys(config: type[Config] = Config) -> dict[str, str]:
+    """The dotted keys of all traced numbers, and their fields in ``HParams``."""
+    return {field.key: "_".join(field.path) for field in _fields(config) if field.traced}
+
+
+@functools.cache
+def _record_of(config: type[Config]) -> Any:
+    """The class of the traced numbers of ``config``."""
+    fields = list(traced_keys(config).values())
+    record: Any = namedtuple("HParams", fields, module=__name__)  # type: ignore[misc]
+    record.__doc__ = """The numbers of a run: traced, so a new value compiles nothing, and ``vmap`` maps over them.
+
+    ``Config.hparams()`` makes one. The field of the config key ``optimizer.learning_rate`` is
+    ``optimizer_learning_rate``, and so on for every key of ``traced_keys()``. Each field is a number [], which may
+    carry leading axes where a caller maps over it; a limit that is null in the config is infinite.
+    ``env_params`` is a dict: the parameters of the environment that the config sets.
+    """
+    return record
+
+
+if TYPE_CHECKING:
+    HParams = Any
+else:
+    HParams = _record_of(Config)
+
+
+def _as_numbers(config: Config, field: _FieldInfo) -> Any:
+    value = value_at(config, field.key)
+    if isinstance(value, tuple):
+        return {name: np.asarray(one) for name, one in value}
+    if value is None:
+        assert field.traced
+        null = field.traced.null
+        value = value_at(config, null) if isinstance(null, str) else null
+    return np.float32(value)
+
+
+def _without(section: Any, fields: list[_FieldInfo], depth: int = 0) -> Any:
+    """A copy of ``section`` in which ``fields`` are None; a mapping keeps its names."""
+    update: dict[str, Any] = {}
+    for name in dict.fromkeys(field.path[depth] for field in fields):
+        inner = [field for field in fields if field.path[depth] == name]
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            update[name] = _without(value, inner, depth + 1)
+        else:
+            update[name] = (
+                tuple((key, None) for key, _ in value) if inner[0].traced and isinstance(value, tuple) else None
+            )
+    return section.model_copy(update=update)
 
 
 def value_at(config: Config, key: str) -> Any:

@@ -5,7 +5,8 @@ scans take their random numbers as inputs instead of splitting keys as they go.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,51 +14,71 @@ import jax.numpy as jnp
 from purejaxdqn.core.types import Array
 
 
-class Draws(NamedTuple):
-    """What the steps of one iteration consume. A further axis in front holds several iterations."""
+class ActDraws(NamedTuple):
+    """What one call of ``Algorithm.act`` consumes, for all environments. Axes [..., T] in front hold many calls."""
 
-    explore: Array  # [T, E] float32, uniform in [0, 1)
-    random_action: Array  # [T, E] int32
-    step_keys: Array  # [T, E] PRNG keys
-    noise_key: Array  # [T] PRNG keys, for the noise of acting
-
-
-class UpdateDraws(NamedTuple):
-    """What the gradient steps of one iteration consume."""
-
-    sample: Array  # [G, B] uint32, for ``Replay.sample``
-    key: Array  # [G] PRNG keys, for ``Agent.update``
+    explore: Array  # [E] float32, uniform in [0, 1): below epsilon the action is random
+    choice: Array  # [E] uint32: which action it is then
+    key: Array  # [] PRNG key, for whatever else acting draws, such as the noise of noisy layers
 
 
-def draw(
-    key: Array, length: int, *, rollout: int, num_envs: int, num_actions: int, gradient_steps: int, batch_size: int
-) -> tuple[Draws, UpdateDraws]:
+class StepDraws(NamedTuple):
+    """What one step of all environments consumes."""
+
+    act: ActDraws
+    env_keys: Array  # [E] PRNG keys
+
+
+class LearnDraws(NamedTuple):
+    """How the 32-bit random words of a call of ``Algorithm.learn`` become what it consumes."""
+
+    shapes: tuple[tuple[int, ...], ...]  # of the parts of the words
+    read: Callable[..., Any]  # parts uint32 [N, *shape] -> what N calls consume, leaves [N, ...]
+
+
+def draw(key: Array, length: int, *, rollout: int, num_envs: int, learning: LearnDraws) -> tuple[StepDraws, Any]:
     """Make the draws of ``length`` iterations from one ``key``, which is consumed.
 
     A PRNG key is itself 64 random bits of the generator, which is all that ``jax.random.split`` makes.
-    An action is bits modulo ``num_actions``, which favours none by more than num_actions / 2^32.
 
     Returns:
-      Draws for acting and for learning, with an axis ``length`` in front.
+      Draws for acting, leaves [length, rollout, ...], and for learning, leaves [length, ...].
     """
-    steps, batches = (rollout, num_envs), (gradient_steps, batch_size)
-    shapes = (steps, steps, (*steps, 2), (rollout, 2), batches, (gradient_steps, 2))
+    steps = (rollout, num_envs)
+    shapes = (steps, steps, (*steps, 2), (rollout, 2), *learning.shapes)
     sizes = [math.prod(shape) for shape in shapes]
     bits = jax.random.bits(key, (length, sum(sizes)), jnp.uint32)
     ends = [sum(sizes[:i]) for i in range(1, len(sizes))]
-    explore, action, step_keys, noise, samples, update = (
+    explore, choice, env_keys, act_keys, *words = (
         part.reshape(length, *shape) for part, shape in zip(jnp.split(bits, ends, axis=1), shapes, strict=True)
     )
-    acting = Draws(
-        explore=uniform_from_bits(explore),
-        random_action=(action % num_actions).astype(jnp.int32),
-        step_keys=_as_keys(step_keys),
-        noise_key=_as_keys(noise),
-    )
-    return acting, UpdateDraws(samples, _as_keys(update))
+    act = ActDraws(uniform_from_bits(explore), choice, as_keys(act_keys))
+    return StepDraws(act, as_keys(env_keys)), learning.read(*words)
 
 
-def _as_keys(words: Array) -> Array:
+NO_LEARNING = LearnDraws((), lambda: ())
+"""For the warm-up, in which nothing is learned."""
+
+
+def random_action(bits: Array, legal: Any, num_actions: int) -> Array:
+    """Uniformly random legal actions [E] int32 from uint32 bits [E].
+
+    Bits modulo the number of actions favour none by more than num_actions / 2^32.
+
+    Args:
+      bits: [E] uint32.
+      legal: [E, A] bool, or () where all actions are legal.
+      num_actions: A.
+    """
+    if isinstance(legal, tuple):
+        return (bits % num_actions).astype(jnp.int32)
+    count = jnp.sum(legal, axis=-1, dtype=jnp.uint32)
+    nth = (bits % jnp.maximum(count, 1)).astype(jnp.int32)
+    return jnp.argmax(jnp.cumsum(legal, axis=-1) > nth[:, None], axis=-1).astype(jnp.int32)
+
+
+def as_keys(words: Array) -> Array:
+    """PRNG keys [...] of pairs of uint32 words [..., 2]."""
     return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 

@@ -1,8 +1,8 @@
-"""Many runs at once: seeds and hyper-parameters laid over devices.
+"""Many runs at once: seeds and hyper-parameters spread over devices.
 
-Runs do not talk to each other, so a program over many is the program of one, mapped. On a CPU the runs of a
-device follow one another (batching them is no faster, and small kernels stay in cache); on an accelerator
-they are batched by ``vmap``. Either way one program is compiled, however many runs there are.
+Runs do not communicate, so a program over many is the program of one, mapped. On a CPU the runs of a device follow one
+another (batching them is no faster, and small kernels stay in cache); on an accelerator ``vmap`` batches them. Either
+way one program is compiled, however many runs there are.
 """
 
 import functools
@@ -14,17 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from purejaxdqn.core.compiling import compile_runs
-from purejaxdqn.core.config import Config
-from purejaxdqn.core.loop import make_program
-from purejaxdqn.core.types import Array, HParams, Network, Result
-from purejaxdqn.environments.registry import Environment
-
-_KEPT = 32  # programs that ``run_many`` keeps
+from purejaxdqn.core.config import HParams
+from purejaxdqn.core.types import Array
 
 
 class Layout(NamedTuple):
-    """Where runs go: ``size`` places, of which the first ``num_runs`` count and the rest repeat the last run."""
+    """The places of runs: ``size`` of them, of which the first ``num_runs`` count and the rest repeat the last run."""
 
     num_runs: int
     devices: tuple[jax.Device, ...]
@@ -53,7 +48,7 @@ class Layout(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[places], tree)
 
     def put(self, tree: Any) -> Any:
-        """``fill``, and lay the leaves over the devices; these may be some of many processes' devices."""
+        """``fill``, and shard the leaves over the devices; these may belong to several processes."""
         return jax.device_put(self.fill(tree), self.sharding)
 
     def take(self, tree: Any) -> Any:
@@ -82,7 +77,7 @@ def map_runs(function: Callable[[HParams, Any], Any], layout: Layout, *, in_plac
 
     Args:
       function: of one run.
-      layout: where the runs go.
+      layout: the places of the runs.
       in_place: ``function`` returns ``(x, y)`` with an ``x`` like the one it got. The memory of ``x`` is
         donated and holds the result, so that a large state never exists twice.
     """
@@ -104,59 +99,6 @@ def map_runs(function: Callable[[HParams, Any], Any], layout: Layout, *, in_plac
         out_shardings=layout.sharding,
         donate_argnums=(1,) if in_place else (),
     )
-
-
-def run_many(
-    config: Config,
-    hparams: HParams,
-    keys: Array,
-    *,
-    devices: Sequence[jax.Device] | None = None,
-    batch_size: int | None = None,
-    network: Network | None = None,
-    env: Environment | None = None,
-) -> Result:
-    """Train every point of ``hparams`` with every key.
-
-    Args:
-      config: the static part of all runs.
-      hparams: leaves [] or [P]; those without an axis serve every point.
-      keys: [S] keys; seed k of the command line is ``fold_in(key(seed), k)``.
-      devices: see ``lay_out``, as for ``batch_size``.
-      batch_size: runs to vmap together.
-      network: see ``make_train``, as for ``env``.
-      env: an environment in place of the config's own.
-
-    Returns:
-      A ``Result`` whose leaves start with axes [P, S]; P is 1 where ``hparams`` has no axis.
-    """
-    points = max([np.shape(leaf)[0] for leaf in jax.tree.leaves(hparams) if np.ndim(leaf)], default=1)
-    seeds = keys.shape[0]
-    hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
-    layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
-    arguments = layout.put(hparams), layout.put(jnp.tile(keys, points))
-    train = _compiled_train(config.static(), layout, arguments, network, env)
-    # Waited for: what gathers the results from the devices gives up on one that is 40 seconds later than another.
-    result = jax.block_until_ready(train(*arguments))
-    return jax.tree.map(lambda leaf: leaf.reshape(points, seeds, *leaf.shape[1:]), layout.take(result))
-
-
-_compiled: dict[tuple, tuple] = {}
-
-
-def _compiled_train(
-    config: Config, layout: Layout, arguments: Any, network: Network | None, env: Environment | None
-) -> Any:
-    """The compiled program of a layout, kept: networks and environments may be unhashable, so identity tells them."""
-    leaves, structure = jax.tree.flatten(arguments)
-    key = (config, layout, structure, *map(jax.typeof, leaves), id(network), id(env))
-    if key not in _compiled:
-        program = make_program(config, network=network, env=env)
-        # The objects are kept too, so that their ids stay theirs.
-        _compiled[key] = (compile_runs(map_runs(program.train, layout), layout.platform, *arguments), network, env)
-        while len(_compiled) > _KEPT:
-            del _compiled[next(iter(_compiled))]
-    return _compiled[key][0]
 
 
 def _squeezed(function: Callable) -> Callable:

@@ -6,36 +6,41 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.draws import Draws
+from purejaxdqn.core.algorithm import ActorView
+from purejaxdqn.core.draws import ActDraws, StepDraws
+from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import ActorState, Array, EpisodeStats, Step
-from purejaxdqn.environments.registry import Environment
 
-Policy = Callable[[ActorState, Draws], Array]
-"""What the actors see, and the draws of one step -> action [E]."""
+Act = Callable[[ActorView, ActDraws, Array], tuple[Array, Any]]
+"""What the actors see, the draws of one step, env_step [] -> action [E], memory."""
 
 
-def start_actors(env: Environment, env_params: Any, key: Array, *, num_envs: int) -> ActorState:
+def start_actors(env: Environment, env_params: Any, key: Array, *, num_envs: int, memory: Any = ()) -> ActorState:
     """Reset ``num_envs`` environments. Consumes ``key``."""
     obs, env_state = env.reset(env_params, jax.random.split(key, num_envs))
-    return ActorState(env_state, obs, _no_episodes(num_envs), env_step=jnp.int32(0))
+    start = jnp.ones(num_envs, bool) if jax.tree.leaves(memory) else ()
+    return ActorState(env_state, obs, _no_episodes(num_envs), env_step=jnp.int32(0), memory=memory, start=start)
 
 
 def rollout(
-    env: Environment, env_params: Any, policy: Policy, actors: ActorState, draws: Draws
+    env: Environment, env_params: Any, act: Act, actors: ActorState, draws: StepDraws
 ) -> tuple[ActorState, Step]:
     """Take T steps in every environment, T being the first axis of ``draws``; the steps have leaves [T, E, ...]."""
 
-    def body(actors: ActorState, draws: Draws) -> tuple[ActorState, Step]:
-        action = policy(actors, draws)
-        obs, env_state, step = env.step(env_params, draws.step_keys, actors.env_state, actors.obs, action)
+    def body(actors: ActorState, draws: StepDraws) -> tuple[ActorState, Step]:
+        view = ActorView(actors.obs, env.legal(env_params, actors.env_state), actors.memory, actors.start)
+        action, memory = act(view, draws.act, actors.env_step)
+        obs, env_state, step = env.step(env_params, draws.env_keys, actors.env_state, actors.obs, action)
+        start = () if isinstance(actors.start, tuple) else step.terminated | step.truncated
         episodes = _count_episodes(actors.episodes, step)
-        return ActorState(env_state, obs, episodes, actors.env_step + action.shape[0]), step
+        env_step = actors.env_step + action.shape[0]
+        return ActorState(env_state, obs, episodes, env_step, memory, start), step
 
     return jax.lax.scan(body, actors, draws)
 
 
 def forget_finished(stats: EpisodeStats) -> EpisodeStats:
-    """Start a new epoch: episodes under way go on, the sums over finished ones begin again."""
+    """Start a new epoch: episodes under way continue, the sums over finished ones begin again at 0."""
     fresh = _no_episodes(stats.finished.shape[0])
     return fresh._replace(episode_return=stats.episode_return, episode_length=stats.episode_length)
 

@@ -1,8 +1,9 @@
-"""The records that cross files.
+"""The data that crosses files: pytrees of arrays.
 
 Letters for shapes: B batch, E environments, T steps of a rollout, G gradient steps of an iteration,
-A actions, O observation shape, K atoms or quantiles, N evaluation episodes. Every record here is a pytree
-of arrays; what is static lives in ``config``.
+A actions, O observation shape, K atoms or quantiles, N evaluation episodes. What is static lives in ``config``;
+the two records of functions that the loop knows are ``environment.Environment`` and ``algorithm.Algorithm``.
+An optional part that is off is ``()``: it has no arrays, and costs nothing.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -13,39 +14,8 @@ Array = jax.Array
 Params = Any  # the pytree of a network's parameters
 
 
-class HParams(NamedTuple):
-    """The numbers of a run: traced, so changing one changes no program and ``vmap`` runs over them.
-
-    ``Config.hparams()`` makes one; a field may carry leading axes where a caller maps over it.
-    """
-
-    gamma: Any  # [] discount per environment step
-    learning_rate: Any  # []
-    optimizer_eps: Any  # [] added to the root of the second moment, by RMSProp under the root
-    max_grad_norm: Any  # [] global norm that gradients are scaled down to; inf leaves them as they are
-    reward_scale: Any  # [] rewards are multiplied by it before clipping
-    reward_clip: Any  # [] rewards are clipped to [-reward_clip, reward_clip]; inf leaves them
-    epsilon_start: Any  # [] chance of a random action when learning begins
-    epsilon_end: Any  # [] ... and once the decay is over
-    epsilon_fraction: Any  # [] length of the decay as a share of the horizon
-    tau: Any  # [] share of the online network that a sync moves into the target; 1 copies
-    v_min: Any  # [] lowest return of a categorical distribution's support
-    v_max: Any  # [] ... and its highest
-    kappa: Any  # [] where the quantile loss turns from square to linear
-    risk_level: Any  # [] parameter of the risk distortion
-    fraction_rate: Any  # [] learning rate of proposed fractions, as a share of learning_rate
-    munchausen_alpha: Any  # [] weight of the log-policy in the reward
-    munchausen_temperature: Any  # [] of the softmax policy
-    munchausen_clip: Any  # [] lowest value of temperature * log-policy, at most 0
-    sigma: Any  # [] initial noise of noisy layers, before division by the root of their inputs
-    priority_alpha: Any  # [] exponent of priorities; 0 samples uniformly
-    priority_beta: Any  # [] exponent of importance weights when learning begins; it ends at 1
-    horizon: Any  # [] environment steps that the schedules take for the whole run
-    env_params: dict[str, Any]  # [] each: the environment's own parameters that the config sets
-
-
 class Step(NamedTuple):
-    """What happened in one environment step; replay keeps these. ``next_obs`` is the true one, before any reset."""
+    """One environment step; replay keeps these. ``next_obs`` is the true one, before any reset."""
 
     obs: Array  # [..., O]
     action: Array  # [...] int32
@@ -56,13 +26,13 @@ class Step(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """m steps of one episode as an update takes them; m is n, or less where the episode ended before."""
+    """m steps of one episode, as an update takes them; m is n, or less where the episode ended earlier."""
 
     obs: Array  # [..., O] where the first step began
     action: Array  # [...] int32, of the first step
     reward: Array  # [...] float32: sum over k < m of gamma^k times the k-th reward, scaled and clipped
     discount: Array  # [...] float32: gamma^m, or 0 after a termination
-    next_obs: Array  # [..., O] where the last step led
+    next_obs: Array  # [..., O] after the last step
 
 
 class Batch(NamedTuple):
@@ -74,22 +44,13 @@ class Batch(NamedTuple):
 
 
 class Quantiles(NamedTuple):
-    """Distributions of returns by their quantile functions: values at fractions, and what each weighs in the mean."""
+    """Distributions of returns by their quantile functions: values at fractions, and the weight of each in the mean."""
 
     values: Array  # [B, A, K]
     fractions: Array  # [B, K] or [K], in (0, 1)
     widths: Array  # [B, K] or [K], sum 1
-    edges: Array | None = None  # [B, K - 1] the fractions between, where a network proposes them
+    edges: Array | None = None  # [B, K - 1] the boundaries between intervals, where a network proposes fractions
     edge_values: Array | None = None  # [B, A, K - 1]
-
-
-class LearnerState(NamedTuple):
-    """All that learning changes."""
-
-    online: Params
-    target: Params
-    opt_state: Any
-    observations: Any  # running statistics of what was seen; () unless observations are normalised
 
 
 class EpisodeStats(NamedTuple):
@@ -109,14 +70,15 @@ class ActorState(NamedTuple):
     obs: Array  # [E, O]
     episodes: EpisodeStats
     env_step: Array  # [] int32 over all environments, warm-up included
+    memory: Any = ()  # leaves [E, ...]: what the algorithm's actors remember between steps; () without a memory
+    start: Array | tuple = ()  # [E] bool: ``obs`` is the first of its episode; () without a memory
 
 
 class RunnerState(NamedTuple):
     """Everything a run carries: with the hyper-parameters, all that its future depends on."""
 
-    learner: LearnerState
+    algorithm: Any  # the state of an ``Algorithm``
     actors: ActorState
-    replay: Any  # the state of a ``Replay``
     key: Array  # [] PRNG key
 
 
@@ -143,18 +105,18 @@ class EpochRow(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a finished run leaves."""
+    """The result of a finished run."""
 
-    params: Params  # what acting takes: the online network
+    params: Params  # the policy: what greedy acting takes
     rows: EpochRow  # leaves [epochs, ...]
     final_returns: Array  # [N] greedy returns of the final parameters
 
 
 class Network(Protocol):
-    """A user's own network: a ``flax.linen`` module, or anything else with these two methods."""
+    """A Q-network of your own: a ``flax.linen`` module, or anything else with these two methods."""
 
     def init(self, key: Array, obs: Array, /) -> Params:
         """Draw parameters; ``obs`` [1, O] is an example of an observation."""
 
     def apply(self, params: Params, obs: Array, /) -> Array:
-        """Of observations [B, O]: Q-values [B, A], or what each action's distribution needs, [B, A, K]."""
+        """Map observations [B, O] to Q-values [B, A], or to the K numbers of each action's distribution, [B, A, K]."""

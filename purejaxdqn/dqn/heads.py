@@ -1,6 +1,6 @@
 """Heads: what a network's output means, the target it is moved towards, and the loss between them.
 
-A head answers for the agent, which never looks inside a network's output itself. One is chosen by name:
+Only a head looks inside a network's output. The names of ``distribution.kind``:
 
     scalar         the expected return                            Mnih et al. 2015
     categorical    probabilities of evenly spaced returns         C51: Bellemare et al. 2017
@@ -9,41 +9,42 @@ A head answers for the agent, which never looks inside a network's output itself
     fqf            returns at fractions the network proposes      FQF: Yang et al. 2019
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from purejaxdqn.core.types import Array, HParams, Quantiles
+from purejaxdqn.core import kernels
+from purejaxdqn.core.choices import Axis, Choice, Fault
+from purejaxdqn.core.config import Config, HParams
+from purejaxdqn.core.types import Array, Params, Quantiles
+from purejaxdqn.dqn.networks import is_fraction_proposal
+from purejaxdqn.dqn.optimizers import nothing_apart
 
 
 class Head(NamedTuple):
-    """Pure functions over network outputs ``out``; a target is made at next_obs and held fixed."""
+    """Pure functions over network outputs ``out``; a target is made at next_obs and passes no gradient.
+
+    ``scalar_head("squared")._replace(loss=...)`` makes a head of your own from another.
+    """
 
     q_values: Callable[[HParams, Any], Array]  # out -> [B, A]
     target: Callable[[HParams, Any, Array, Array, Array], Any]
     # out at next_obs, policy[B, A], reward[B], discount[B] -> target
     loss: Callable[[HParams, Any, Array, Any], tuple[Array, Array]]
     # out at obs, action[B], target -> loss [B], TD error [B] (its size is the priority)
-    acting_fractions: Callable[[HParams], Array | None]  # -> [K] at which to ask the network for Q-values
-    draws_fractions: bool  # whether target and loss want the network at fractions drawn at random
+    outputs: tuple[int, ...] = ()  # numbers of the network for each action: () for one, (K,) for K
+    fractions: Literal["none", "given", "proposed"] = "none"  # at which the network gives quantiles
+    acting_fractions: Callable[[HParams], Array | None] = lambda hparams: None  # -> [K] for Q-values
+    draw_fractions: Callable[[Array, int], tuple[Any, Any]] = lambda key, batch_size: (None, None)
+    # key (consumed), B -> fractions [B, K] for the loss and for the target, where they are drawn at random
+    apart: Callable[[Params], Any] = nothing_apart  # see ``optimizers.make_optimizer``
 
 
-def make_head(kind: str, *, loss: str, atoms: int, risk: str) -> Head:
-    """The head of a distribution; the names are the config's."""
-    match kind:
-        case "scalar":
-            return scalar_head(loss)
-        case "categorical":
-            return categorical_head(atoms)
-        case "quantile" | "fqf":
-            return quantile_head(atoms)
-        case "iqn":
-            return implicit_quantile_head(atoms, risk)
-        case _:
-            raise ValueError(f"no distribution is called {kind!r}")
+_PENALTIES: dict[str, Callable[[Array], Array]] = {"huber": optax.huber_loss, "squared": jnp.square}
 
 
 def scalar_head(loss: str) -> Head:
@@ -55,13 +56,7 @@ def scalar_head(loss: str) -> Head:
       loss: ``huber``, half the squared TD error up to 1 and its absolute value less a half beyond;
         ``squared``, the squared TD error.
     """
-    match loss:
-        case "huber":
-            penalty = optax.huber_loss
-        case "squared":
-            penalty = jnp.square
-        case _:
-            raise ValueError(f"loss is huber or squared, not {loss!r}")
+    penalty = _PENALTIES[loss]
 
     def target(hparams: HParams, out: Array, policy: Array, reward: Array, discount: Array) -> Array:
         return jax.lax.stop_gradient(reward + discount * jnp.sum(policy * out, axis=-1))
@@ -70,7 +65,7 @@ def scalar_head(loss: str) -> Head:
         td_error = target - _taken(out, action)
         return penalty(td_error), td_error
 
-    return Head(lambda hparams, out: out, target, batch_loss, lambda hparams: None, draws_fractions=False)
+    return Head(lambda hparams, out: out, target, batch_loss)
 
 
 def categorical_head(atoms: int) -> Head:
@@ -81,7 +76,9 @@ def categorical_head(atoms: int) -> Head:
     """
 
     def support(hparams: HParams) -> Array:
-        return hparams.v_min + (hparams.v_max - hparams.v_min) * jnp.arange(atoms) / (atoms - 1)
+        return hparams.distribution_v_min + (hparams.distribution_v_max - hparams.distribution_v_min) * jnp.arange(
+            atoms
+        ) / (atoms - 1)
 
     def q_values(hparams: HParams, out: Array) -> Array:
         return jax.nn.softmax(out) @ support(hparams)
@@ -96,7 +93,7 @@ def categorical_head(atoms: int) -> Head:
         entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
         return cross_entropy, jax.lax.stop_gradient(cross_entropy - entropy)
 
-    return Head(q_values, target, loss, lambda hparams: None, draws_fractions=False)
+    return Head(q_values, target, loss, outputs=(atoms,))
 
 
 def project(hparams: HParams, returns: Array, probabilities: Array) -> Array:
@@ -106,13 +103,13 @@ def project(hparams: HParams, returns: Array, probabilities: Array) -> Array:
     the edge.
     """
     atoms = returns.shape[-1]
-    spacing = (hparams.v_max - hparams.v_min) / (atoms - 1)
-    places = jnp.clip((returns - hparams.v_min) / spacing, 0.0, atoms - 1.0)
+    spacing = (hparams.distribution_v_max - hparams.distribution_v_min) / (atoms - 1)
+    places = jnp.clip((returns - hparams.distribution_v_min) / spacing, 0.0, atoms - 1.0)
 
     def arriving(to: Array, place: Array, probability: Array) -> Array:
         return probability * jnp.maximum(0.0, 1.0 - jnp.abs(place - to))
 
-    return _sum_over_pairs(arriving, (jnp.arange(atoms, dtype=places.dtype),), (places, probabilities))
+    return kernels.sum_over_pairs(arriving, (jnp.arange(atoms, dtype=places.dtype),), (places, probabilities))
 
 
 class Samples(NamedTuple):
@@ -143,7 +140,9 @@ def quantile_head(atoms: int) -> Head:
     def loss(hparams: HParams, out: Any, action: Array, target: Samples) -> tuple[Array, Array]:
         quantiles = _as_quantiles(out, atoms)
         values = _taken(quantiles.values, action)
-        losses = quantile_huber(values, quantiles.fractions, target.returns, target.weights, hparams.kappa)
+        losses = kernels.quantile_huber(
+            values, quantiles.fractions, target.returns, target.weights, hparams.distribution_kappa
+        )
         td_error = jax.lax.stop_gradient(losses)
         if quantiles.edges is None or quantiles.edge_values is None:
             return losses, td_error
@@ -152,92 +151,56 @@ def quantile_head(atoms: int) -> Head:
         gradient_alone = pulled - jax.lax.stop_gradient(pulled)  # the value of what has this gradient means nothing
         return losses + gradient_alone, td_error
 
-    return Head(q_values, target, loss, lambda hparams: None, draws_fractions=False)
+    return Head(q_values, target, loss, outputs=(atoms,))
 
 
-def implicit_quantile_head(atoms: int, risk: str) -> Head:
+def proposed_quantile_head(atoms: int) -> Head:
+    """``quantile_head`` at K fractions that the network proposes, whose proposal learns apart (Yang et al. 2019)."""
+    return quantile_head(atoms)._replace(fractions="proposed", apart=is_fraction_proposal)
+
+
+def implicit_quantile_head(atoms: int, distort: "Distortion") -> Head:
     """``quantile_head`` at fractions drawn uniformly at random, K for the target and K for the loss.
 
-    Q-values are means over the midpoints of K even intervals, distorted by ``risk`` (Dabney et al. 2018b, section 3.1):
-    neutral leaves them; with e the risk level, cvar(f) = e f, cpw(f) = f^e / (f^e + (1 - f)^e)^(1/e), and
-    wang(f) = Phi(Phi^-1(f) + e). The paper draws them at random; midpoints give the same mean without noise.
+    Q-values are means over the midpoints of K even intervals, distorted by the attitude to risk (Dabney et al. 2018b,
+    section 3.1). The paper draws these fractions at random, too; midpoints give the same mean without noise.
     """
 
     def acting_fractions(hparams: HParams) -> Array:
-        return distort(risk, hparams.risk_level, _midpoints(atoms))
+        return distort(hparams.distribution_risk_level, _midpoints(atoms))
 
-    return quantile_head(atoms)._replace(acting_fractions=acting_fractions, draws_fractions=True)
+    def draw_fractions(key: Array, batch_size: int) -> tuple[Array, Array]:
+        online, target = jax.random.uniform(key, (2, batch_size, atoms))
+        return online, target
 
-
-def distort(risk: str, level: Array, fractions: Array) -> Array:
-    """Fractions [...] as a policy of this attitude to risk weighs them (Dabney et al. 2018b, section 3.1)."""
-    match risk:
-        case "neutral":
-            return fractions
-        case "cvar":
-            return level * fractions
-        case "cpw":
-            powers = fractions**level + (1 - fractions) ** level
-            return fractions**level / powers ** (1 / level)
-        case "wang":
-            return jax.scipy.stats.norm.cdf(jax.scipy.stats.norm.ppf(fractions) + level)
-        case _:
-            raise ValueError(f"risk is neutral, cvar, cpw or wang, not {risk!r}")
+    return quantile_head(atoms)._replace(
+        fractions="given", acting_fractions=acting_fractions, draw_fractions=draw_fractions
+    )
 
 
-@jax.custom_vjp
-def quantile_huber(values: Array, fractions: Array, returns: Array, weights: Array, kappa: Array) -> Array:
-    """The loss [B] of values [B, K] at fractions, against weighted returns [B, K'].
-
-    sum_i sum_j weight_j |fraction_i - [d_ij < 0]| huber(d_ij, kappa) / kappa with d_ij = return_j - value_i. Only the
-    values pass a gradient, which is found along with the loss: differentiated by JAX, every pair would be kept.
-    """
-    return _quantile_huber(values, fractions, returns, weights, kappa)[0]
+Distortion = Callable[[Array, Array], Array]
+"""risk level [], fractions [...] -> fractions as a policy with this attitude to risk weighs them."""
 
 
-def _quantile_huber(
-    values: Array, fractions: Array, returns: Array, weights: Array, kappa: Array
-) -> tuple[Array, Array]:
-    """The loss [B] and its gradient [B, K] by the values."""
-
-    def pair(value: Array, fraction: Array, ret: Array, weight: Array) -> tuple[Array, Array]:
-        error = ret - value
-        clipped = jnp.clip(error, -kappa, kappa)
-        slope = weight * jnp.abs(fraction - (error < 0.0)) * clipped
-        return slope * (error - clipped / 2), slope
-
-    losses, slopes = _sum_over_pairs(pair, (values, fractions), (returns, weights / kappa))
-    return jnp.sum(losses, axis=-1), -slopes
+def neutral(level: Array, fractions: Array) -> Array:
+    """The mean of the return: fractions as they are."""
+    return fractions
 
 
-def _pull_back(gradient: Array, cotangent: Array) -> tuple[Array, None, None, None, None]:
-    return cotangent[:, None] * gradient, None, None, None, None
+def cvar(level: Array, fractions: Array) -> Array:
+    """The mean of the worst returns, ``level`` of all: level * f (Dabney et al. 2018b, section 3.1)."""
+    return level * fractions
 
 
-quantile_huber.defvjp(_quantile_huber, _pull_back)
+def cpw(level: Array, fractions: Array) -> Array:
+    """Cumulative probability weighting: f^e / (f^e + (1 - f)^e)^(1/e) with e the level (ibid.)."""
+    powers = fractions**level + (1 - fractions) ** level
+    return fractions**level / powers ** (1 / level)
 
 
-def _sum_over_pairs(term: Callable[..., Any], left: tuple[Array, ...], right: tuple[Array, ...]) -> Any:
-    """The sums [B, I] over j of term(*left_i, *right_j), for left [B, I] or [I] and right [B, J] or [J].
-
-    A CPU takes one j after another, with the batch innermost: the sums stay in its cache and its vectors are full,
-    which makes it several times as fast as with one large sum. That suits a GPU, where each j would be a launch.
-    """
-
-    def one_by_one(left: tuple[Array, ...], right: tuple[Array, ...]) -> Any:
-        left, right = jax.tree.map(lambda x: jnp.atleast_2d(x).T, (left, right))  # [I, B] or [I, 1]
-
-        def add(sums: Any, right: tuple[Array, ...]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, sums, term(*left, *right)), None
-
-        start = jax.tree.map(jnp.zeros_like, term(*left, *(x[0] for x in right)))
-        return jax.tree.map(jnp.transpose, jax.lax.scan(add, start, right)[0])
-
-    def at_once(left: tuple[Array, ...], right: tuple[Array, ...]) -> Any:
-        terms = term(*(x[..., :, None] for x in left), *(x[..., None, :] for x in right))
-        return jax.tree.map(lambda x: jnp.sum(x, axis=-1), terms)
-
-    return jax.lax.platform_dependent(left, right, cpu=one_by_one, default=at_once)
+def wang(level: Array, fractions: Array) -> Array:
+    """Wang's distortion: Phi(Phi^-1(f) + e) with e the level; risk-averse below 0 (ibid.)."""
+    return jax.scipy.stats.norm.cdf(jax.scipy.stats.norm.ppf(fractions) + level)
 
 
 def _taken(out: Array, action: Array) -> Array:
@@ -258,3 +221,92 @@ def _per_action(widths: Array) -> Array:
 
 def _midpoints(count: int) -> Array:
     return (jnp.arange(count) + 0.5) / count
+
+
+def _support_faults(config: Config) -> Iterator[Fault]:
+    distribution = config.distribution
+    low, high = distribution.v_min, distribution.v_max
+    for name, bound in (("v_min", low), ("v_max", high)):
+        if bound is None:
+            message = "missing: a categorical distribution needs the lowest and the highest return of its support"
+            yield Fault(f"distribution.{name}", message, ("distribution.kind",))
+    if low is not None and high is not None and not _distinct(low, high, distribution.atoms):
+        message = f"{low:g} is not below distribution.v_max ({high:g}) by steps that float32 can tell apart"
+        yield Fault("distribution.v_min", message, ("distribution.v_max",))
+    yield from _several_atoms(config)
+
+
+def _distinct(low: float, high: float, atoms: int) -> bool:
+    """Whether evenly spaced returns from ``low`` to ``high`` differ in float32."""
+    largest = np.float32(max(abs(low), abs(high)))
+    with np.errstate(over="ignore"):
+        spacing = (np.float32(high) - np.float32(low)) / np.float32(max(atoms - 1, 1))
+        return bool(0 < spacing < np.inf and largest + spacing != largest)
+
+
+def _one_atom(config: Config) -> Iterator[Fault]:
+    if config.distribution.atoms != 1:
+        message = f"{config.distribution.atoms}, but distribution.kind is scalar, which has one number an action"
+        yield Fault("distribution.atoms", message, ("distribution.kind",))
+
+
+def _several_atoms(config: Config) -> Iterator[Fault]:
+    kind, atoms = config.distribution.kind, config.distribution.atoms
+    if atoms < 2:
+        message = f"{atoms} is below 2: a {kind} distribution needs at least two"
+        yield Fault("distribution.atoms", message, ("distribution.kind",))
+
+
+def _needs_iqn(config: Config) -> Iterator[Fault]:
+    if config.distribution.kind != "iqn":
+        message = f"{config.distribution.risk!r} needs distribution.kind iqn, which alone can ask for any fraction"
+        yield Fault("distribution.risk", message, ("distribution.kind",))
+
+
+def _cvar_faults(config: Config) -> Iterator[Fault]:
+    yield from _needs_iqn(config)
+    level = config.distribution.risk_level
+    if not 0 < level <= 1:
+        message = f"{level:g} must be above 0 and at most 1: the share of the worst returns"
+        yield Fault("distribution.risk_level", message, ("distribution.risk",))
+
+
+def _cpw_faults(config: Config) -> Iterator[Fault]:
+    yield from _needs_iqn(config)
+    level = config.distribution.risk_level
+    if not 0.1 <= level <= 10:
+        yield Fault("distribution.risk_level", f"{level:g} must be from 0.1 to 10", ("distribution.risk",))
+
+
+_KAPPA, _LEVEL = ("distribution.kappa",), ("distribution.risk_level",)
+RISKS = Axis(
+    "distribution.risk",
+    {
+        "neutral": Choice(lambda config: neutral),
+        "cvar": Choice(lambda config: cvar, keys=_LEVEL, faults=_cvar_faults),
+        "cpw": Choice(lambda config: cpw, keys=_LEVEL, faults=_cpw_faults),
+        "wang": Choice(lambda config: wang, keys=_LEVEL, faults=_needs_iqn),
+    },
+)
+HEADS = Axis(
+    "distribution.kind",
+    {
+        "scalar": Choice(lambda config: scalar_head(config.loss), keys=("loss",), faults=_one_atom),
+        "categorical": Choice(
+            lambda config: categorical_head(config.distribution.atoms),
+            keys=("distribution.v_min", "distribution.v_max"),
+            faults=_support_faults,
+        ),
+        "quantile": Choice(lambda config: quantile_head(config.distribution.atoms), keys=_KAPPA, faults=_several_atoms),
+        "iqn": Choice(
+            lambda config: implicit_quantile_head(config.distribution.atoms, RISKS.make(config)),
+            keys=_KAPPA,
+            faults=_several_atoms,
+        ),
+        "fqf": Choice(
+            lambda config: proposed_quantile_head(config.distribution.atoms),
+            keys=(*_KAPPA, "distribution.fraction_rate"),
+            faults=_several_atoms,
+        ),
+    },
+)

@@ -1,7 +1,7 @@
-"""Replay: what is remembered of the steps and how it is drawn again. The only file that imports flashbax.
+"""Replay: which steps are kept and how they are sampled. The only file that imports flashbax.
 
-A ring holds the last steps as they were taken. What an update gets of them is two choices, neither of which knows
-the other: how many steps a transition spans (``fold``), and which are drawn (``uniform``, ``prioritised``).
+A ring holds the last steps as they were taken. What an update gets of them is two independent choices: how many steps a
+transition spans (``fold``), and which are drawn (``uniform_replay``, ``prioritised_replay``).
 """
 
 from collections.abc import Callable
@@ -12,7 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxdqn.core.types import Array, Batch, HParams, Step, Transition
+from purejaxdqn.core import kernels
+from purejaxdqn.core.choices import Axis, Choice
+from purejaxdqn.core.config import Config, HParams
+from purejaxdqn.core.draws import uniform_from_bits
+from purejaxdqn.core.types import Array, Batch, Step, Transition
 from purejaxdqn.dqn.sum_tree import make_sum_tree
 
 
@@ -21,7 +25,8 @@ class Replay(NamedTuple):
 
     init: Callable[[Array], Any]  # an observation [O] as an example -> empty state
     add: Callable[[HParams, Any, Step], Any]  # state, steps with leaves [T, E, ...] -> state
-    sample: Callable[[HParams, Any, Array, Array], Batch]  # state, bits uint32[B], env_step[] -> Batch
+    sample: Callable[[HParams, Any, Array, Callable[[], Array]], Batch]
+    # state, bits uint32[B], beta: the exponent of importance weights -> Batch; before B steps are ready, do not
     reprioritise: Callable[[HParams, Any, Array, Array], Any]  # state, indices[B], TD error[B] -> state
 
 
@@ -35,38 +40,16 @@ class Ring(NamedTuple):
     waiting: int  # (n - 1) * E
     init: Callable[[Array], Any]  # an observation [O] as an example -> empty state
     add: Callable[[Any, Step], Any]  # state, steps with leaves [T, E, ...] -> state
-    candidates: Callable[[Any], tuple[Array, Array]]  # state -> the oldest's row [], how many follow each other []
-    transitions: Callable[[HParams, Any, Array], tuple[Array, Transition]]  # rows[B], to wrap -> wrapped, leaves [B]
-
-
-def make_replay(*, kind: str, size: int, n_step: int, num_envs: int, warmup: int) -> Replay:
-    """The replay called ``kind``, uniform or prioritised, of the last ``size`` steps, as ``n_step`` transitions.
-
-    Sampling is not noticed to be too early: until batch size + (n_step - 1) * num_envs steps are in, do not.
-
-    Args:
-      kind: uniform or prioritised.
-      size: environment steps held.
-      n_step: environment steps that a transition spans, fewer at an episode's end.
-      num_envs: environments that every block of steps has.
-      warmup: environment steps before the first update; from then on beta is annealed.
-    """
-    ring = _make_ring(size=size, n_step=n_step, num_envs=num_envs)
-    match kind:
-        case "uniform":
-            return _uniform(ring)
-        case "prioritised":
-            return _prioritised(ring, warmup=warmup)
-        case _:
-            raise ValueError(f"replay is uniform or prioritised, not {kind!r}")
+    candidates: Callable[[Any], tuple[Array, Array]]  # state -> row of the oldest [], number of candidates []
+    transitions: Callable[[HParams, Any, Array], tuple[Array, Transition]]  # rows[B] -> rows modulo size, leaves [B]
 
 
 def fold(steps: Step, *, gamma: Array, scale: Array, clip: Array) -> Transition:
     """Make one transition, leaves [...], of n steps of one environment, leaves [n, ...].
 
     The reward is that of Hessel et al. 2018 (section 3), its terms scaled and then clipped one by one. The sum ends
-    with the first step that terminated or was truncated, so it never runs on into the next episode. Only a termination
-    leaves no future; after a time limit the last observation is still valued (Pardo et al. 2018).
+    with the first step that terminated or was truncated, so it never includes rewards of the next episode. Only a
+    termination has no future; after a truncation the last observation is still valued (Pardo et al. 2018).
     """
     rewards = jnp.clip(scale * steps.reward, -clip, clip)
     reward, discount, terminated, next_obs = rewards[0], gamma, steps.terminated[0], steps.next_obs[0]
@@ -81,13 +64,14 @@ def fold(steps: Step, *, gamma: Array, scale: Array, clip: Array) -> Transition:
     return Transition(steps.obs[0], steps.action[0], reward, jnp.where(terminated, 0.0, discount), next_obs)
 
 
-def annealed_beta(hparams: HParams, env_step: Array, *, warmup: int) -> Array:
-    """Exponent of the importance weights: from ``priority_beta`` when learning begins to 1 at the horizon."""
-    progress = (env_step - warmup) / jnp.maximum(hparams.horizon - warmup, 1.0)
-    return hparams.priority_beta + (1.0 - hparams.priority_beta) * jnp.clip(progress, 0.0, 1.0)
+def make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
+    """A ring of ``size`` environment steps.
 
-
-def _make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
+    Args:
+      size: environment steps.
+      n_step: environment steps that a transition spans, fewer at an episode's end.
+      num_envs: E, environments of every block of steps.
+    """
     buffer = flashbax.make_item_buffer(max_length=size, min_length=1, sample_batch_size=1, add_batches=True)
     waiting = (n_step - 1) * num_envs
 
@@ -107,7 +91,7 @@ def _make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
     def transitions(hparams: HParams, state: Any, rows: Array) -> tuple[Array, Transition]:
         rows = (rows + num_envs * jnp.arange(n_step)[:, None]) % size
         held = state.experience
-        # Row numbers stand for what is fetched only where it comes out: once, not n times.
+        # Row numbers take the place of observations and actions, which are then fetched once and not n times.
         folded = fold(
             Step(rows, rows, held.reward[0, rows], held.terminated[0, rows], held.truncated[0, rows], next_obs=rows),
             gamma=hparams.gamma,
@@ -120,16 +104,16 @@ def _make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
     return Ring(size, waiting, init, add, candidates, transitions)
 
 
-def _uniform(ring: Ring) -> Replay:
-    """Each candidate as likely as any other, with replacement (Lin 1992; Mnih et al. 2015).
+def uniform_replay(ring: Ring) -> Replay:
+    """Each candidate is as likely as any other, with replacement (Lin 1992; Mnih et al. 2015).
 
-    A candidate is bits modulo their number, which favours none by more than size / 2^32.
+    A candidate's index is bits modulo their number, which favours none by more than size / 2^32.
     """
 
     def add(hparams: HParams, state: Any, steps: Step) -> Any:
         return ring.add(state, steps)
 
-    def sample(hparams: HParams, state: Any, bits: Array, env_step: Array) -> Batch:
+    def sample(hparams: HParams, state: Any, bits: Array, beta: Callable[[], Array]) -> Batch:
         oldest, count = ring.candidates(state)
         drawn = (bits % count.astype(jnp.uint32)).astype(jnp.int32)
         indices, transition = ring.transitions(hparams, state, oldest + drawn)
@@ -149,11 +133,11 @@ class PrioritisedState(NamedTuple):
     max_priority: Array  # [] float32, the largest priority there ever was
 
 
-_SMALLEST_PRIORITY = 1e-6  # so that what was learnt perfectly is seen again
+_SMALLEST_PRIORITY = 1e-6  # so that a transition without a TD error can be drawn again
 
 
-def _prioritised(ring: Ring, *, warmup: int) -> Replay:
-    """Each candidate as likely as its last TD error was large (Schaul et al. 2016, proportional variant, algorithm 1).
+def prioritised_replay(ring: Ring) -> Replay:
+    """Candidates are sampled by their last TD errors (Schaul et al. 2016, proportional variant, algorithm 1).
 
     P(i) = p_i^alpha / sum_k p_k^alpha, p_i = |TD error| + 1e-6; a new candidate gets the largest p there was. Item i of
     a batch is drawn from the i-th of B equal shares of the sum (appendix B.2.1). Weights are (N P(i))^-beta over the
@@ -165,31 +149,45 @@ def _prioritised(ring: Ring, *, warmup: int) -> Replay:
         return PrioritisedState(ring.init(obs), sum_tree.init(), jnp.float32(1))
 
     def add(hparams: HParams, state: PrioritisedState, steps: Step) -> PrioritisedState:
-        """As new steps come in, the oldest rows that wait become candidates, and the newest wait in their place."""
+        """Add steps: the oldest rows that wait become candidates, and the newest wait in their place."""
         block = steps.reward.size
-        # What lies a whole ring before the newest row is overwritten, and the row's entry is the newer step's.
+        # Rows a whole ring before the newest are overwritten: their entry belongs to the newer step.
         offsets = np.arange(max(-ring.waiting, block - ring.size), block)  # 0 is the block's first row
         rows = state.ring.current_index + offsets
         candidate = (offsets < block - ring.waiting) & (state.ring.is_full | (rows >= 0))
-        priorities = jnp.where(candidate, state.max_priority**hparams.priority_alpha, 0.0)
+        priorities = jnp.where(candidate, state.max_priority**hparams.replay_alpha, 0.0)
         tree = sum_tree.set(state.tree, rows % ring.size, priorities)
         return PrioritisedState(ring.add(state.ring, steps), tree, state.max_priority)
 
-    def sample(hparams: HParams, state: PrioritisedState, bits: Array, env_step: Array) -> Batch:
-        share = (bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)
+    def sample(hparams: HParams, state: PrioritisedState, bits: Array, beta: Callable[[], Array]) -> Batch:
+        share = uniform_from_bits(bits)
         drawn = sum_tree.sample(state.tree, (jnp.arange(bits.size) + share) / bits.size)
         indices, transition = ring.transitions(hparams, state.ring, drawn)
         priorities = jnp.maximum(sum_tree.get(state.tree, indices), jnp.finfo(jnp.float32).tiny)
-        # N and the sum stand in every weight and so in the largest, that of the smallest priority: they cancel.
-        weight = (jnp.min(priorities) / priorities) ** annealed_beta(hparams, env_step, warmup=warmup)
-        # Always so. It makes ``reprioritise`` wait until the priorities are read: free to write first, XLA copies the
-        # whole tree in every update.
-        indices = jnp.where(weight >= 0.0, indices, 0)
-        return Batch(transition, weight=weight, indices=indices)
+        # N and the sum are factors of every weight, the largest included, which is that of the smallest priority: they
+        # cancel.
+        weight = (jnp.min(priorities) / priorities) ** beta()
+        # ``reprioritise`` writes to the tree at these indices, and must not do so before the priorities are read.
+        return Batch(transition, weight=weight, indices=kernels.after(weight, indices))
 
     def reprioritise(hparams: HParams, state: PrioritisedState, indices: Array, td_error: Array) -> PrioritisedState:
         priorities = jnp.abs(td_error) + _SMALLEST_PRIORITY
-        tree = sum_tree.set(state.tree, indices, priorities**hparams.priority_alpha)
+        tree = sum_tree.set(state.tree, indices, priorities**hparams.replay_alpha)
         return PrioritisedState(state.ring, tree, jnp.maximum(state.max_priority, jnp.max(priorities)))
 
     return Replay(init, add, sample, reprioritise)
+
+
+def _ring_of(config: Config) -> Ring:
+    return make_ring(size=config.replay.size, n_step=config.n_step, num_envs=config.env.num_envs)
+
+
+REPLAYS = Axis(
+    "replay.kind",
+    {
+        "uniform": Choice(lambda config: uniform_replay(_ring_of(config))),
+        "prioritised": Choice(
+            lambda config: prioritised_replay(_ring_of(config)), keys=("replay.alpha", "replay.beta")
+        ),
+    },
+)

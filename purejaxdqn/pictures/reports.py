@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from purejaxdqn.config.reading import CONFIG_FILE, config_keys, read_config
-from purejaxdqn.core.config import Config, value_at
+from purejaxdqn.config.reading import CONFIG_FILE, read_config
+from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.pictures import webpages as web
 from purejaxdqn.runs.metrics import Metrics, read_metrics

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from purejaxdqn.config.building import make_q_values
 from purejaxdqn.core.config import Config
-from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.runs.training import episodes_key
 
@@ -32,13 +32,13 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
       seed: for the episode.
     """
     env = make_environment(**config.env.making())
-    agent, hparams = make_agent(config, env), config.hparams()
+    q_values, hparams = make_q_values(config, env), config.hparams()
     env_params = env.with_params(hparams.env_params)
 
     @jax.jit
     def step(key: jax.Array, obs: jax.Array, state: Any) -> Any:
         keys = jax.random.split(key, 2)
-        action = agent.q_values(hparams, params, obs).argmax(-1)
+        action = q_values(hparams, params, obs).argmax(-1)
         return keys[0], *env.step(env_params, keys[1:], state, obs, action)
 
     keys = jax.random.split(episodes_key(seed), 2)

@@ -15,9 +15,9 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save
 
+from purejaxdqn.config.building import make_q_values
 from purejaxdqn.config.reading import CONFIG_FILE, to_yaml
 from purejaxdqn.core.config import Config
-from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.environments.registry import Environment, make_environment, underlying_environment
 from purejaxdqn.policies import cards
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
@@ -90,7 +90,7 @@ def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool) -> Leavin
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(mine)):
         raise UserError(f"agent {index} diverged: its weights are not finite")
     env = make_environment(**config.env.making())
-    q_values = functools.partial(make_agent(config, env).q_values, config.hparams(), mine)
+    q_values = functools.partial(make_q_values(config, env), config.hparams(), mine)
     return Leaving(config, summary, index, mine, env, q_values)
 
 

@@ -11,12 +11,14 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from purejaxdqn.config.building import make_algorithm, make_q_values, policy_shapes
 from purejaxdqn.config.reading import CONFIG_FILE, load_config, read_config
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.many import lay_out, map_runs
-from purejaxdqn.dqn.agent import make_agent
-from purejaxdqn.environments.registry import Environment, make_environment, observation_features
+from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.environments.wrappers import observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
 from purejaxdqn.runs.training import episodes_key
 from purejaxdqn.system.faults import UserError
@@ -52,8 +54,7 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
     config = load_config(folder / CONFIG_FILE)
     flat = _read_weights(folder)
     params = traverse_util.unflatten_dict(flat, sep="/")
-    agent = make_agent(config, make_environment(**config.env.making()))
-    wanted = jax.eval_shape(lambda: agent.policy(agent.init(config.hparams(), jax.random.key(0))))
+    wanted = policy_shapes(config, make_environment(**config.env.making()))
     _check_shapes(folder, flat, wanted, leading=(config.num_seeds,))
     return config, params
 
@@ -79,7 +80,7 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
         check_seed_index(config, seed_index)
         env = make_environment(**config.env.making())
         mine = jax.tree.map(lambda leaf: leaf[seed_index], params)
-    q_values = jax.jit(functools.partial(make_agent(config, env).q_values, config.hparams(), mine))
+    q_values = jax.jit(functools.partial(make_q_values(config, env), config.hparams(), mine))
     single = len(env.obs_shape)
 
     def act(obs: Any) -> np.ndarray:
@@ -105,9 +106,7 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
         raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {error}") from error
     config = _read_config_alone(folder / CONFIG_FILE)
     flat = _read_weights(folder)
-    agent = make_agent(config, env)
-    wanted = jax.eval_shape(lambda: agent.policy(agent.init(config.hparams(), jax.random.key(0))))
-    _check_shapes(folder, flat, wanted)
+    _check_shapes(folder, flat, policy_shapes(config, env))
     return env, config, traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -161,8 +160,8 @@ def _check_shapes(folder: Path, flat: dict[str, np.ndarray], wanted: Any, *, lea
 
 def jitted_q_values(config: Config) -> Callable[[Any, Any], jax.Array]:
     """Q-values [B, A] of one agent's parameters and observations [B, O], compiled once for all agents."""
-    agent = make_agent(config, make_environment(**config.env.making()))
-    return jax.jit(functools.partial(agent.q_values, config.hparams()))
+    q_values = make_q_values(config, make_environment(**config.env.making()))
+    return jax.jit(functools.partial(q_values, config.hparams()))
 
 
 def one_agent(params: Any, seed_index: int) -> Any:
@@ -191,14 +190,13 @@ def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: i
       Returns [S, N].
     """
     env = make_environment(**config.env.making())
-    agent = make_agent(config, env)
+    algorithm = make_algorithm(config, env)
 
     def play(hparams: Any, params: Any) -> Any:
         env_params = env.with_params(hparams.env_params)
         key = episodes_key(seed)
-        return greedy_returns(
-            env, functools.partial(agent.q_values, hparams, params), env_params, key, episodes=episodes
-        )
+        values = functools.partial(algorithm.values, hparams, params)
+        return greedy_returns(env, values, env_params, key, episodes=episodes, memory=algorithm.memory(episodes))
 
     seeds = jax.tree.leaves(params)[0].shape[0]
     layout = lay_out(seeds)

@@ -10,8 +10,8 @@ import numpy as np
 from jax.experimental import checkify
 
 import purejaxdqn
+from purejaxdqn.config.building import make_program
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.loop import make_program
 from purejaxdqn.runs.snapshots import fetch_state, state_of_run
 from purejaxdqn.runs.training import Population, Training, run_key
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from purejaxdqn.config.reading import CONFIG_FILE, Draft, config_keys, read_config
-from purejaxdqn.core.config import Config, value_at
+from purejaxdqn.config.reading import CONFIG_FILE, Draft, read_config
+from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.runs.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.system.faults import UserError

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from purejaxdqn.config.building import make_program
 from purejaxdqn.core.compiling import compile_lowered, lower_runs
-from purejaxdqn.core.config import Config
-from purejaxdqn.core.loop import make_program
+from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.many import Layout, lay_out, map_runs
-from purejaxdqn.core.types import Array, EpochRow, HParams, RunnerState
+from purejaxdqn.core.types import Array, EpochRow, RunnerState
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.runtime import usable_cores
 
@@ -72,7 +72,7 @@ class Training(NamedTuple):
     init: Any  # hparams, (seed, seed index) -> state after the warm-up
     segment: Any  # hparams, state (donated) -> state, rows
     finish: Compiling  # hparams, state -> final returns
-    policy: Any  # learner -> what acting needs
+    policy: Any  # algorithm's state -> what acting needs
     first_seconds: float  # until ``init`` and ``segment`` were compiled
     state: Any = None  # shapes and types of the state
 
@@ -83,7 +83,7 @@ class Training(NamedTuple):
 
     def fetch_policy(self, state: RunnerState) -> Any:
         """What acting needs, on the host; leaves [R, ...]. It may share the state's memory."""
-        return self.layout.take(jax.device_get(self.policy(state.learner)))
+        return self.layout.take(jax.device_get(self.policy(state.algorithm)))
 
 
 class Outcome(NamedTuple):
@@ -196,7 +196,7 @@ def compile_training(
         init=compiled_init,
         segment=compiled_segment,
         finish=finish,
-        policy=program.agent.policy,
+        policy=program.algorithm.policy,
         first_seconds=time.perf_counter() - start,
         state=state,
     )

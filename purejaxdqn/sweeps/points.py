@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from purejaxdqn.config.checks import find_idle
 from purejaxdqn.config.reading import Draft, find_config, read_config, read_yaml
 from purejaxdqn.core.config import Config, value_at
-from purejaxdqn.core.plan import find_idle
 from purejaxdqn.system.faults import UserError
 
 CONFIG_COLUMN = "config"  # the swept column of compared configs

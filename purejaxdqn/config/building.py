@@ -1,0 +1,194 @@
+"""From a config to a program: the parts that its names stand for, or those that are passed in their place."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from purejaxdqn.config.checks import find_faults
+from purejaxdqn.core.algorithm import ActorView, Algorithm
+from purejaxdqn.core.compiling import compile_runs
+from purejaxdqn.core.config import Config, HParams
+from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.loop import Program, build_program
+from purejaxdqn.core.many import Layout, lay_out, map_runs
+from purejaxdqn.core.plan import make_plan
+from purejaxdqn.core.schedules import make_clock
+from purejaxdqn.core.types import Array, Network, Params, Result
+from purejaxdqn.dqn.algorithm import off_policy
+from purejaxdqn.dqn.bootstrap import BOOTSTRAPS, Bootstrap
+from purejaxdqn.dqn.heads import HEADS, Head
+from purejaxdqn.dqn.learner import Parts, check_output
+from purejaxdqn.dqn.networks import adapt, make_network
+from purejaxdqn.dqn.observations import normalized_observations, plain_observations
+from purejaxdqn.dqn.optimizers import OPTIMIZERS, Transformation, as_transformation, make_optimizer
+from purejaxdqn.dqn.replay import REPLAYS, Replay
+from purejaxdqn.environments.registry import make_environment
+
+
+class Own(NamedTuple):
+    """Parts of your own, each in place of what the config names; None takes the config's."""
+
+    env: Environment | None = None
+    network: Network | None = None
+    head: Head | None = None
+    bootstrap: Bootstrap | None = None
+    replay: Replay | None = None
+    optimizer: optax.GradientTransformation | Transformation | None = None
+
+
+NOTHING_OWN = Own()
+"""Every part as the config names it."""
+
+
+def make_train(
+    config: Config,
+    *,
+    env: Environment | None = None,
+    network: Network | None = None,
+    head: Head | None = None,
+    bootstrap: Bootstrap | None = None,
+    replay: Replay | None = None,
+    optimizer: optax.GradientTransformation | Transformation | None = None,
+) -> Callable[[HParams, Array], Result]:
+    """The pure function ``train(hparams, key) -> Result`` of a whole run.
+
+    Args:
+      config: only its static part is used; the numbers come in through ``hparams``.
+      env: ``from_gymnax(...)``, in place of ``config.env``.
+      network: anything with ``init(key, obs)`` and ``apply(params, obs)``, in place of ``config.network``.
+      head: a ``Head``, in place of ``config.distribution`` and ``config.loss``.
+      bootstrap: a function ``(hparams, estimates) -> Backup``, in place of ``config.bootstrap``.
+      replay: a ``Replay``, in place of ``config.replay`` but for ``batch_size``.
+      optimizer: a gradient transformation of optax, or a function ``(hparams, rate)`` that returns one, in place of
+        ``config.optimizer`` but for ``max_grad_norm``.
+
+    Raises:
+      ValueError: the config's keys contradict each other (``load_config`` would have refused it), or the network's
+        output does not fit the head.
+    """
+    return make_program(config, Own(env, network, head, bootstrap, replay, optimizer)).train
+
+
+def make_program(config: Config, own: Own = NOTHING_OWN) -> Program:
+    """The program of a run; see ``make_train``."""
+    faults = [f"{fault.key}: {fault.message}" for fault in find_faults(config)]
+    if faults:
+        raise ValueError("; ".join(faults))
+    config = config.static()
+    env = own.env or make_environment(**config.env.making())
+    algorithm = make_algorithm(config, env, own)
+    clock = make_clock(warmup=config.schedule.warmup, anneal=config.optimizer.anneal)
+    return build_program(env, algorithm, make_plan(config), clock)
+
+
+def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Algorithm:
+    """The algorithm that ``config`` names, for the shapes of ``env``.
+
+    Raises:
+      ValueError: the network's output does not fit the head.
+    """
+    return off_policy(
+        make_parts(config, env, own),
+        own.replay or REPLAYS.make(config),
+        batch_size=config.replay.batch_size,
+        gradient_steps=config.schedule.gradient_steps,
+        precision=config.precision,
+    )
+
+
+def make_parts(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Parts:
+    """One part for each axis."""
+    example = jnp.zeros((1, *env.obs_shape), env.obs_dtype)
+    head = own.head or HEADS.make(config)
+    transformation = as_transformation(own.optimizer) if own.optimizer else OPTIMIZERS.make(config)
+    parts = Parts(
+        network=adapt(own.network)
+        if own.network
+        else make_network(config, num_actions=env.num_actions, outputs=head.outputs, fractions=head.fractions),
+        head=head,
+        bootstrap=own.bootstrap or BOOTSTRAPS.make(config),
+        optimizer=make_optimizer(transformation, apart=head.apart),
+        observations=normalized_observations(env.features, example)
+        if config.env.normalize
+        else plain_observations(env.features),
+        example=example,
+        num_actions=env.num_actions,
+    )
+    check_output(parts)
+    return parts
+
+
+def make_q_values(config: Config, env: Environment) -> Callable[[HParams, Params, Array], Array]:
+    """The function ``(hparams, policy, obs[B, O]) -> Q-values [B, A]`` of trained policies."""
+    algorithm = make_algorithm(config, env)
+    return lambda hparams, policy, obs: algorithm.values(hparams, policy, ActorView(obs))[0]
+
+
+def policy_shapes(config: Config, env: Environment) -> Params:
+    """Shapes and types of a policy."""
+    algorithm = make_algorithm(config, env)
+    return jax.eval_shape(lambda: algorithm.policy(algorithm.init(config.hparams(), jax.random.key(0))))
+
+
+def run_many(
+    config: Config,
+    hparams: HParams,
+    keys: Array,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    batch_size: int | None = None,
+    env: Environment | None = None,
+    network: Network | None = None,
+    head: Head | None = None,
+    bootstrap: Bootstrap | None = None,
+    replay: Replay | None = None,
+    optimizer: optax.GradientTransformation | Transformation | None = None,
+) -> Result:
+    """Train every point of ``hparams`` with every key.
+
+    Args:
+      config: the static part of all runs.
+      hparams: leaves [] or [P]; those without an axis serve every point.
+      keys: [S] keys; seed k of the command line is ``fold_in(key(seed), k)``.
+      devices: see ``lay_out``.
+      batch_size: runs to vmap together; see ``lay_out``.
+      env: see ``make_train``, as for the other parts.
+      network: see ``make_train``.
+      head: see ``make_train``.
+      bootstrap: see ``make_train``.
+      replay: see ``make_train``.
+      optimizer: see ``make_train``.
+
+    Returns:
+      A ``Result`` whose leaves start with axes [P, S]; P is 1 where ``hparams`` has no axis.
+    """
+    points = max([np.shape(leaf)[0] for leaf in jax.tree.leaves(hparams) if np.ndim(leaf)], default=1)
+    seeds = keys.shape[0]
+    hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
+    layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
+    arguments = layout.put(hparams), layout.put(jnp.tile(keys, points))
+    train = _compiled_train(config, layout, arguments, Own(env, network, head, bootstrap, replay, optimizer))
+    # Wait here: gathering the results gives up on a device that is 40 seconds later than another.
+    result = jax.block_until_ready(train(*arguments))
+    return jax.tree.map(lambda leaf: leaf.reshape(points, seeds, *leaf.shape[1:]), layout.take(result))
+
+
+_KEPT = 32  # programs that ``run_many`` keeps
+_compiled: dict[tuple, tuple] = {}
+
+
+def _compiled_train(config: Config, layout: Layout, arguments: tuple, own: Own) -> Callable:
+    """The compiled program of a layout, kept. Parts of your own may be unhashable: their identity is the key."""
+    leaves, structure = jax.tree.flatten(arguments)
+    key = (config.static(), layout, structure, *map(jax.typeof, leaves), *map(id, own))
+    if key not in _compiled:
+        program = make_program(config, own)
+        # The parts are kept too, so that no other object gets their id.
+        _compiled[key] = (compile_runs(map_runs(program.train, layout), layout.platform, *arguments), own)
+        while len(_compiled) > _KEPT:
+            del _compiled[next(iter(_compiled))]
+    return _compiled[key][0]

@@ -1,0 +1,100 @@
+"""The record of an algorithm: all that the loop knows about learning."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from purejaxdqn.core.config import HParams
+from purejaxdqn.core.draws import ActDraws, LearnDraws
+from purejaxdqn.core.environment import assert_same_structure
+from purejaxdqn.core.schedules import Clock
+from purejaxdqn.core.types import Array, Params, Step, UpdateStats
+
+
+class ActorView(NamedTuple):
+    """What actors see; E is any number of environments."""
+
+    obs: Array  # [E, O]
+    legal: Any = ()  # [E, A] bool: the actions that are legal now; () where all always are
+    memory: Any = ()  # leaves [E, ...]: what ``act`` returned in the step before; () without a memory
+    start: Any = ()  # [E] bool: an episode begins, and the memory is that of another; () without a memory
+
+
+def no_memory(num_envs: int) -> tuple:
+    """The memory of actors that remember nothing."""
+    return ()
+
+
+class Algorithm(NamedTuple):
+    """A learning algorithm as pure functions of a state, which is any pytree.
+
+    A rollout is T steps of E environments under one policy. An iteration of the loop is a rollout, ``observe`` and
+    ``learn``; ``sync`` ends a period of many iterations. Keys and draws are consumed.
+    """
+
+    init: Callable[[HParams, Array], Any]  # key -> state
+    policy: Callable[[Any], Params]  # state -> the policy: what acting, evaluation and export take
+    act: Callable[[HParams, Params, ActorView, ActDraws, Clock], tuple[Array, Any]]
+    # policy, view[E], draws, clock -> exploring action[E] int32, memory
+    values: Callable[[HParams, Params, ActorView], tuple[Array, Any]]
+    # policy, view[B] -> Q-values[B, A] whose largest legal one is the greedy action, memory
+    observe: Callable[[HParams, Any, Step], Any]  # state, steps[T, E] -> state
+    learn: Callable[[HParams, Any, Any, Clock], tuple[Any, UpdateStats]]  # state, draws, clock -> state, means
+    sync: Callable[[HParams, Any], Any]  # state -> state; the identity without a target network
+    draws: LearnDraws  # what ``learn`` consumes
+    memory: Callable[[int], Any] = no_memory  # E -> the memory of E actors before their first step
+
+
+def greedy(q_values: Array, legal: Any) -> Array:
+    """The legal actions [E] of the largest Q-values [E, A]; the first of several."""
+    if not isinstance(legal, tuple):
+        q_values = jnp.where(legal, q_values, -jnp.inf)
+    return jnp.argmax(q_values, axis=-1)
+
+
+def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:
+    """``algorithm``, whose functions check the shapes and types of their results when they are traced.
+
+    The compiled program is the same. An AssertionError names the function at fault.
+    """
+
+    def act(hparams: HParams, policy: Params, view: ActorView, draws: ActDraws, clock: Clock) -> tuple[Array, Any]:
+        action, memory = algorithm.act(hparams, policy, view, draws, clock)
+        chex.assert_shape(action, view.obs.shape[:1], custom_message="algorithm.act: the actions")
+        chex.assert_type(action, int, custom_message="algorithm.act: the actions")
+        assert_same_structure(view.memory, memory, "algorithm.act: the memory")
+        return action, memory
+
+    def values(hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Any]:
+        q_values, memory = algorithm.values(hparams, policy, view)
+        shape = (view.obs.shape[0], num_actions)
+        chex.assert_shape(q_values, shape, custom_message="algorithm.values: the Q-values")
+        assert_same_structure(view.memory, memory, "algorithm.values: the memory")
+        return q_values, memory
+
+    def observe(hparams: HParams, state: Any, steps: Step) -> Any:
+        after = algorithm.observe(hparams, state, steps)
+        assert_same_structure(state, after, "algorithm.observe: the state")
+        return after
+
+    def learn(hparams: HParams, state: Any, draws: Any, clock: Clock) -> tuple[Any, UpdateStats]:
+        after, stats = algorithm.learn(hparams, state, draws, clock)
+        assert_same_structure(state, after, "algorithm.learn: the state")
+        for name, value in stats._asdict().items():
+            chex.assert_shape(value, (), custom_message=f"algorithm.learn: {name}")
+        return after, stats
+
+    def sync(hparams: HParams, state: Any) -> Any:
+        after = algorithm.sync(hparams, state)
+        assert_same_structure(state, after, "algorithm.sync: the state")
+        return after
+
+    return algorithm._replace(act=act, values=values, observe=observe, learn=learn, sync=sync)
+
+
+def mean(stats: Any) -> Any:
+    """The mean of every leaf."""
+    return jax.tree.map(jnp.mean, stats)

@@ -1,0 +1,223 @@
+"""Performance tricks, each beside the plain expression that it computes.
+
+The rest of the package calls a kernel by the name of what it computes; ``plain_...`` is the reference that
+``tests/test_kernels.py`` compares it with. Measurements are in ``benchmarks/results/tried.csv``.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from purejaxdqn.core.compiling import LARGE_PRODUCT
+from purejaxdqn.core.types import Array
+
+_LARGE = 2**14
+"""Elements of a matrix from which on XLA's CPU backend takes longer over the product of it transposed than over a copy
+and a plain product; below, the copy costs more than it gains."""
+
+
+def affine(weight: Array, x: Array, bias: Array) -> Array:
+    """W x + b of columns: weight [width, inputs], x [inputs, ...], bias [width] -> [width, ...].
+
+    As a product of two matrices, for which XLA's CPU backend has the fastest sums.
+    """
+    return (_product(weight, x.reshape(x.shape[0], -1)) + bias[:, None]).reshape(-1, *x.shape[1:])
+
+
+def plain_affine(weight: Array, x: Array, bias: Array) -> Array:
+    """The reference of ``affine``."""
+    return jnp.tensordot(weight, x, 1) + bias.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+@jax.custom_vjp
+def _product(weight: Array, x: Array) -> Array:
+    """W x, of two matrices; its gradients (reverse mode only) are those of ``@``, some taken of transposed copies."""
+    return weight @ x
+
+
+def _product_forward(weight: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
+    return weight @ x, (weight, x)
+
+
+def _product_backward(factors: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    weight, x = factors
+    return cotangent @ _transposed(x), _transposed(weight) @ cotangent
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def _transposed(x: Array) -> Array:
+    if x.size < _LARGE:
+        return x.T
+    return jax.lax.platform_dependent(x, cpu=lambda x: jax.lax.optimization_barrier(x.T), default=jnp.transpose)
+
+
+def convolution_3x3(weight: Array, x: Array, bias: Array) -> Array:
+    """A 3x3 convolution without padding: weight [F, C, 3, 3], x [C, H, W, B], bias [F] -> [F, H - 2, W - 2, B].
+
+    As nine shifted slices and one matrix product: on a CPU several times as fast as XLA's convolution at MinAtar's
+    sizes.
+    """
+    channels, height, width = x.shape[0], x.shape[1] - 2, x.shape[2] - 2
+    shifted = [x[:, None, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    patches = jnp.concatenate(shifted, axis=1).reshape(9 * channels, height, width, -1)
+    return affine(weight.reshape(weight.shape[0], -1), patches, bias)
+
+
+def plain_convolution_3x3(weight: Array, x: Array, bias: Array) -> Array:
+    """The reference of ``convolution_3x3``."""
+    layout = ("CHWN", "OIHW", "CHWN")
+    return (
+        jax.lax.conv_general_dilated(x, weight, (1, 1), "VALID", dimension_numbers=layout) + bias[:, None, None, None]
+    )
+
+
+def signed_root(values: Array) -> Array:
+    """f(e) = sign(e) sqrt|e| of normal numbers e (Fortunato et al. 2018, section 3.1b).
+
+    As e / sqrt|e|, because XLA computes a division once. It would fuse a product with the sign into every kernel that
+    uses it, and with it the generation of the normal numbers, for every weight. The tiny number makes f(0) 0 and keeps
+    the division a division.
+    """
+    return values / (jnp.sqrt(jnp.abs(values)) + 1e-30)
+
+
+def plain_signed_root(values: Array) -> Array:
+    """The reference of ``signed_root``."""
+    return jnp.sign(values) * jnp.sqrt(jnp.abs(values))
+
+
+def cos_pi(x: Array) -> Array:
+    """cos(pi x), to 2e-7.
+
+    By a polynomial, because XLA's CPU backend takes several times as long over ``jnp.cos`` as over the matrix product
+    that follows; it is also the more exact of the two, since its argument is not rounded by a product with pi. The
+    outer ``where`` also keeps XLA from fusing the polynomial into that product, where it would be slow again.
+    """
+    y = jnp.abs(x - 2 * jnp.round(x / 2))  # in [0, 1]; past its half the cosine is that of 1 - y, negative
+    past = y > 0.5
+    square = jnp.square(jnp.where(past, 1 - y, y))
+    coefficients = ((-1) ** n * math.pi ** (2 * n) / math.factorial(2 * n) for n in reversed(range(7)))
+    cosine = functools.reduce(lambda total, coefficient: total * square + coefficient, coefficients)
+    return jnp.where(past, -cosine, cosine)
+
+
+def plain_cos_pi(x: Array) -> Array:
+    """The reference of ``cos_pi``."""
+    return jnp.cos(jnp.pi * x)
+
+
+def sum_over_pairs(term: Callable[..., Any], left: tuple[Array, ...], right: tuple[Array, ...]) -> Any:
+    """The sums [B, I] over j of term(*left_i, *right_j), for left [B, I] or [I] and right [B, J] or [J].
+
+    On a CPU one j after another, with the batch innermost: the sums stay in its cache and its vectors are full, which
+    makes it several times as fast as one large sum. A GPU would launch a kernel for each j, and takes the plain sum.
+    """
+
+    def one_by_one(left: tuple[Array, ...], right: tuple[Array, ...]) -> Any:
+        left, right = jax.tree.map(lambda x: jnp.atleast_2d(x).T, (left, right))  # [I, B] or [I, 1]
+
+        def add(sums: Any, right: tuple[Array, ...]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, sums, term(*left, *right)), None
+
+        start = jax.tree.map(jnp.zeros_like, term(*left, *(x[0] for x in right)))
+        return jax.tree.map(jnp.transpose, jax.lax.scan(add, start, right)[0])
+
+    plain = functools.partial(plain_sum_over_pairs, term)
+    return jax.lax.platform_dependent(left, right, cpu=one_by_one, default=plain)
+
+
+def plain_sum_over_pairs(term: Callable[..., Any], left: tuple[Array, ...], right: tuple[Array, ...]) -> Any:
+    """The reference of ``sum_over_pairs``."""
+    terms = term(*(x[..., :, None] for x in left), *(x[..., None, :] for x in right))
+    return jax.tree.map(lambda x: jnp.sum(x, axis=-1), terms)
+
+
+@jax.custom_vjp
+def quantile_huber(values: Array, fractions: Array, returns: Array, weights: Array, kappa: Array) -> Array:
+    """The quantile Huber loss [B] of values [B, K] at fractions, against weighted returns [B, K'].
+
+    sum_i sum_j weight_j |fraction_i - [d_ij < 0]| huber(d_ij, kappa) / kappa with d_ij = return_j - value_i (Dabney et
+    al. 2018a, eq. 10). Only the values pass a gradient. It is computed along with the loss: differentiated by JAX,
+    the terms of all pairs would be kept in memory.
+
+    Args:
+      values: [B, K].
+      fractions: [B, K] or [K], in (0, 1).
+      returns: [B, K'].
+      weights: [B, K'] or [K'], sum 1.
+      kappa: [] where the loss turns from square to linear.
+    """
+    return _quantile_huber(values, fractions, returns, weights, kappa)[0]
+
+
+def _quantile_huber(
+    values: Array, fractions: Array, returns: Array, weights: Array, kappa: Array
+) -> tuple[Array, Array]:
+    """The loss [B] and its gradient [B, K] by the values."""
+
+    def pair(value: Array, fraction: Array, ret: Array, weight: Array) -> tuple[Array, Array]:
+        error = ret - value
+        clipped = jnp.clip(error, -kappa, kappa)
+        slope = weight * jnp.abs(fraction - (error < 0.0)) * clipped
+        return slope * (error - clipped / 2), slope
+
+    losses, slopes = sum_over_pairs(pair, (values, fractions), (returns, weights / kappa))
+    return jnp.sum(losses, axis=-1), -slopes
+
+
+def _pull_back(gradient: Array, cotangent: Array) -> tuple[Array, None, None, None, None]:
+    return cotangent[:, None] * gradient, None, None, None, None
+
+
+quantile_huber.defvjp(_quantile_huber, _pull_back)
+
+
+def plain_quantile_huber(values: Array, fractions: Array, returns: Array, weights: Array, kappa: Array) -> Array:
+    """The reference of ``quantile_huber``, which JAX differentiates."""
+    error = returns[:, None, :] - values[:, :, None]
+    fraction = jnp.broadcast_to(fractions, values.shape)[:, :, None]
+    weight = jnp.broadcast_to(weights, returns.shape)[:, None, :]
+    terms = weight * jnp.abs(fraction - (error < 0.0)) * optax.huber_loss(error, delta=kappa) / kappa
+    return jnp.sum(terms, axis=(1, 2))
+
+
+def global_norm(tree: Any) -> Array:
+    """The Euclidean norm [] of all leaves together.
+
+    A large gradient comes from a large product, and a program with one is compiled without the library whose sums are
+    fast (``compiling.compile_lowered``). XLA's own sums add one number after the other, unless many short ones stand
+    beside each other: so the norm of a large leaf is that of the norms of its parts.
+    """
+    return optax.tree.norm(jax.tree.map(lambda x: x if x.size < LARGE_PRODUCT else _norms_of_parts(x), tree))
+
+
+def _norms_of_parts(x: Array) -> Array:
+    """The norms of parts of ``x`` of up to 32 entries each."""
+    pieces = x.reshape(math.gcd(x.size, 32), -1)
+    return jnp.sqrt(functools.reduce(jnp.add, jnp.square(pieces)))
+
+
+def plain_global_norm(tree: Any) -> Array:
+    """The reference of ``global_norm``."""
+    return optax.tree.norm(tree)
+
+
+def after(read: Array, indices: Array) -> Array:
+    """``indices`` [B] int32, available only once ``read`` [B], which is never negative, has been computed.
+
+    A later write at ``indices`` then waits for the read. Without that order, XLA may write first, for which it copies
+    the whole array in every update.
+    """
+    return jnp.where(read >= 0.0, indices, 0)
+
+
+def plain_after(read: Array, indices: Array) -> Array:
+    """The reference of ``after``."""
+    return indices

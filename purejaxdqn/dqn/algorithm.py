@@ -1,0 +1,80 @@
+"""DQN with replay as an ``Algorithm``: remember each rollout, then sample, update and reprioritise."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxdqn.core.algorithm import ActorView, Algorithm, greedy, mean
+from purejaxdqn.core.config import HParams
+from purejaxdqn.core.draws import ActDraws, LearnDraws, as_keys, random_action
+from purejaxdqn.core.schedules import Clock
+from purejaxdqn.core.types import Array, Params, Step, UpdateStats
+from purejaxdqn.dqn.learner import LearnerState, Parts, make_learner
+from purejaxdqn.dqn.replay import Replay
+
+
+class OffPolicyState(NamedTuple):
+    """All that an off-policy algorithm remembers."""
+
+    learner: LearnerState
+    replay: Any  # the state of a ``Replay``
+
+
+class UpdateDraws(NamedTuple):
+    """What G gradient steps consume."""
+
+    sample: Array  # [G, B] uint32, for ``Replay.sample``
+    key: Array  # [G] PRNG keys, for ``Learner.update``
+
+
+def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps: int, precision: str) -> Algorithm:
+    """Q-learning from replay (Mnih et al. 2015, algorithm 1) with any parts of the family.
+
+    Args:
+      parts: head, bootstrap, network, optimiser and observations.
+      replay: what is remembered.
+      batch_size: B, transitions of a gradient step.
+      gradient_steps: G, in each iteration.
+      precision: of matrix products: ``default``, ``high`` or ``highest``.
+    """
+    learner, num_actions = make_learner(parts), parts.num_actions
+    # Set in every trace: on a GPU the default precision of matrix products may be TF32.
+    at_precision = jax.default_matmul_precision(precision)
+    q_values, update = at_precision(learner.q_values), at_precision(learner.update)
+
+    def init(hparams: HParams, key: Array) -> OffPolicyState:
+        return OffPolicyState(learner.init(hparams, key), replay.init(parts.example[0]))
+
+    def policy(state: OffPolicyState) -> Params:
+        return learner.policy(state.learner)
+
+    def act(hparams: HParams, policy: Params, view: ActorView, draws: ActDraws, clock: Clock) -> tuple[Array, Any]:
+        best = greedy(q_values(hparams, policy, view.obs, draws.key), view.legal)
+        random = random_action(draws.choice, view.legal, num_actions)
+        return jnp.where(draws.explore < clock.epsilon(), random, best), view.memory
+
+    def values(hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Any]:
+        return q_values(hparams, policy, view.obs), view.memory
+
+    def observe(hparams: HParams, state: OffPolicyState, steps: Step) -> OffPolicyState:
+        seen = learner.observe(state.learner, steps.obs.reshape(-1, *parts.example.shape[1:]))
+        return OffPolicyState(seen, replay.add(hparams, state.replay, steps))
+
+    def learn(hparams: HParams, state: OffPolicyState, draws: UpdateDraws, clock: Clock) -> tuple[Any, UpdateStats]:
+        def gradient_step(state: OffPolicyState, draws: UpdateDraws) -> tuple[OffPolicyState, UpdateStats]:
+            batch = replay.sample(hparams, state.replay, draws.sample, clock.beta)
+            learned, td_error, stats = update(hparams, state.learner, batch, draws.key, clock.learning_rate())
+            return OffPolicyState(learned, replay.reprioritise(hparams, state.replay, batch.indices, td_error)), stats
+
+        state, stats = jax.lax.scan(gradient_step, state, draws)
+        return state, mean(stats)
+
+    def sync(hparams: HParams, state: OffPolicyState) -> OffPolicyState:
+        return state._replace(learner=learner.sync(hparams, state.learner))
+
+    draws = LearnDraws(
+        shapes=((gradient_steps, batch_size), (gradient_steps, 2)),
+        read=lambda sample, key: UpdateDraws(sample, as_keys(key)),
+    )
+    return Algorithm(init, policy, act, values, observe, learn, sync, draws)

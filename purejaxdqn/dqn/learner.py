@@ -1,0 +1,199 @@
+"""The learner: Q-values, targets and gradient steps of any head, bootstrap, network and optimiser.
+
+Every member of the family makes the same backup, and differs in what the words mean (``bootstrap``, ``heads``):
+
+    target = reward + bonus + discount * (sum_a policy(a) Z(next_obs, a) + entropy)
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from purejaxdqn.core.config import HParams
+from purejaxdqn.core.types import Array, Batch, Params, Quantiles, Transition, UpdateStats
+from purejaxdqn.dqn.bootstrap import Bootstrap, Estimates
+from purejaxdqn.dqn.heads import Head
+from purejaxdqn.dqn.networks import QFunction, draw_noise
+from purejaxdqn.dqn.observations import Observations
+from purejaxdqn.dqn.optimizers import Optimizer
+
+
+class Parts(NamedTuple):
+    """One choice of each axis."""
+
+    network: QFunction
+    head: Head
+    bootstrap: Bootstrap
+    optimizer: Optimizer
+    observations: Observations
+    example: Array  # [1, O] an observation
+    num_actions: int
+
+
+class LearnerState(NamedTuple):
+    """All that learning changes."""
+
+    online: Params
+    target: Params
+    opt_state: Any
+    observations: Any  # the statistics of ``Observations``
+
+
+class Learner(NamedTuple):
+    """Pure functions; B is the batch of a call, and keys are consumed."""
+
+    init: Callable[[HParams, Array], LearnerState]  # key -> state
+    policy: Callable[[LearnerState], Params]  # what ``q_values`` takes
+    q_values: Callable[..., Array]  # hparams, policy, obs[B, O], key=None -> [B, A]; a key turns noise on
+    observe: Callable[[LearnerState, Array], LearnerState]  # obs[N, O] of the environments
+    update: Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]
+    # batch, key, learning rate [] -> state, TD error[B], stats
+    sync: Callable[[HParams, LearnerState], LearnerState]
+
+
+def make_learner(parts: Parts) -> Learner:
+    """The learner made of these parts."""
+    return Learner(
+        init=functools.partial(_init, parts),
+        policy=functools.partial(_policy, parts),
+        q_values=functools.partial(_q_values, parts),
+        observe=functools.partial(_observe, parts),
+        update=functools.partial(_update, parts),
+        sync=functools.partial(_sync, parts),
+    )
+
+
+class Draws(NamedTuple):
+    """The randomness of one update; None where nothing consumes it."""
+
+    online: Array | None  # [noise_size] noise of the online network
+    target: Array | None  # ... of the target network
+    selection: Array | None  # ... of the online network where it only chooses actions (Fortunato et al. 2018, eq. 18)
+    fractions: Array | None  # [B, K] for the online network
+    target_fractions: Array | None  # [B, K] for the target network
+
+
+def draw(parts: Parts, params: Params, key: Array, batch_size: int) -> Draws:
+    """The draws of one update of ``batch_size`` transitions."""
+    noise_key, fraction_key = jax.random.split(key)
+    noise = draw_noise(params, noise_key, 3)
+    online, target, selection = (None,) * 3 if noise is None else noise
+    return Draws(online, target, selection, *parts.head.draw_fractions(fraction_key, batch_size))
+
+
+def mean_q(parts: Parts, hparams: HParams, params: Params, x: Array, noise: Array | None) -> Array:
+    """Q-values [B, A] of network inputs ``x`` [B, ...]."""
+    out = parts.network.apply(params, x, noise, parts.head.acting_fractions(hparams))
+    return parts.head.q_values(hparams, out)
+
+
+def one_step_target(parts: Parts, hparams: HParams, learner: LearnerState, transition: Transition, draws: Draws) -> Any:
+    """The head's target for transitions [B] whose observations are network inputs."""
+    obs, action, reward, discount, next_obs = transition
+    q_values = functools.partial(mean_q, parts, hparams)
+    next_out = parts.network.apply(learner.target, next_obs, draws.target, draws.target_fractions)
+
+    def target_next() -> Array:
+        if draws.target_fractions is None:
+            return parts.head.q_values(hparams, next_out)
+        return q_values(learner.target, next_obs, draws.target)  # at other fractions than the target's
+
+    estimates = Estimates(
+        target_next=target_next,
+        online_next=lambda: q_values(learner.online, next_obs, draws.selection),
+        target_now=lambda: q_values(learner.target, obs, draws.target),
+        action=action,
+    )
+    backup = parts.bootstrap(hparams, estimates)
+    chex.assert_shape(backup.policy, (*action.shape, parts.num_actions), custom_message="bootstrap: the policy")
+    reward = reward + backup.bonus + discount * backup.entropy
+    return parts.head.target(hparams, next_out, backup.policy, reward, discount)
+
+
+def descend(
+    parts: Parts, hparams: HParams, learner: LearnerState, sample: "Sample", rate: Array
+) -> tuple[LearnerState, Array, UpdateStats]:
+    """One gradient step on the weighted mean loss -> state, TD error [B], stats."""
+
+    def loss(online: Params) -> tuple[Array, tuple[Array, Array]]:
+        out = parts.network.apply(online, sample.obs, sample.noise, sample.fractions)
+        losses, td_error = parts.head.loss(hparams, out, sample.action, sample.target)
+        chex.assert_shape([losses, td_error], sample.action.shape, custom_message="head.loss: losses and TD errors")
+        q_values = jnp.take_along_axis(parts.head.q_values(hparams, out), sample.action[:, None], axis=1)
+        return jnp.mean(sample.weight * losses), (td_error, jnp.mean(q_values))
+
+    (loss_value, (td_error, q_value)), grads = jax.value_and_grad(loss, has_aux=True)(learner.online)
+    online, opt_state, grad_norm = parts.optimizer.step(hparams, rate, grads, learner.opt_state, learner.online)
+    stats = UpdateStats(loss=loss_value, q_value=q_value, grad_norm=grad_norm)
+    return learner._replace(online=online, opt_state=opt_state), td_error, stats
+
+
+class Sample(NamedTuple):
+    """What a gradient step learns from."""
+
+    obs: Array  # [B, ...] network inputs
+    action: Array  # [B]
+    target: Any  # of the head
+    weight: Array  # [B] importance weight
+    noise: Array | None  # as in ``Draws.online``
+    fractions: Array | None  # as in ``Draws.fractions``
+
+
+def _init(parts: Parts, hparams: HParams, key: Array) -> LearnerState:
+    statistics = parts.observations.init()
+    inputs = parts.observations.inputs(statistics, parts.example)
+    online = parts.network.init(key, inputs, hparams.network_sigma)
+    return LearnerState(online, jax.tree.map(jnp.copy, online), parts.optimizer.init(online), statistics)
+
+
+def _policy(parts: Parts, learner: LearnerState) -> Params:
+    return parts.observations.pack(learner.online, learner.observations)
+
+
+def _q_values(parts: Parts, hparams: HParams, policy: Params, obs: Array, key: Array | None = None) -> Array:
+    online, statistics = parts.observations.unpack(policy)
+    noise = None if key is None else draw_noise(online, key, obs.shape[0])
+    return mean_q(parts, hparams, online, parts.observations.inputs(statistics, obs), noise)
+
+
+def _observe(parts: Parts, learner: LearnerState, obs: Array) -> LearnerState:
+    return learner._replace(observations=parts.observations.observe(learner.observations, obs))
+
+
+def _update(
+    parts: Parts, hparams: HParams, learner: LearnerState, batch: Batch, key: Array, rate: Array
+) -> tuple[LearnerState, Array, UpdateStats]:
+    draws = draw(parts, learner.online, key, batch.weight.shape[0])
+    inputs = functools.partial(parts.observations.inputs, learner.observations)
+    transition = batch.transition._replace(obs=inputs(batch.transition.obs), next_obs=inputs(batch.transition.next_obs))
+    target = one_step_target(parts, hparams, learner, transition, draws)
+    sample = Sample(transition.obs, transition.action, target, batch.weight, draws.online, draws.fractions)
+    return descend(parts, hparams, learner, sample, rate)
+
+
+def _sync(parts: Parts, hparams: HParams, learner: LearnerState) -> LearnerState:
+    return learner._replace(target=optax.incremental_update(learner.online, learner.target, hparams.schedule_tau))
+
+
+def check_output(parts: Parts) -> None:
+    """Refuse a network whose output is not what the head takes.
+
+    Raises:
+      ValueError: names the shapes.
+    """
+    head = parts.head
+    x = jax.eval_shape(lambda: parts.observations.inputs(parts.observations.init(), parts.example))
+    params = jax.eval_shape(parts.network.init, jax.random.key(0), x, jnp.zeros(()))
+    out = jax.eval_shape(parts.network.apply, params, x, None, jnp.zeros(head.outputs or 1))
+    if isinstance(out, Quantiles):
+        return
+    if head.fractions != "none":
+        raise ValueError("a distribution with fractions (iqn, fqf) needs the config's own network")
+    wanted = (1, parts.num_actions, *head.outputs)
+    if getattr(out, "shape", None) != wanted:
+        raise ValueError(f"the head needs a network that returns {wanted}, not {getattr(out, 'shape', out)}")

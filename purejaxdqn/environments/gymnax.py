@@ -1,0 +1,253 @@
+"""Gymnax, and environments with its interface. The only file that imports gymnax."""
+
+import dataclasses
+import functools
+import importlib
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.types import Array, Step
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError, observation_features, with_sticky_actions
+
+
+class _Later(types.ModuleType):
+    """Stands in for a module, which is imported when something in it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@functools.cache
+def import_gymnax() -> Any:
+    """Import gymnax late and without its plotting libraries.
+
+    Late, because its import makes arrays and so starts JAX, after which threads and devices cannot be changed.
+    Without plotting libraries, because its top level imports them for its renderers alone, and they take half of the
+    time.
+    """
+    stand_ins = {name: _Later(name) for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        return importlib.import_module("gymnax")
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+
+
+# Downloads data when it is constructed.
+_LEFT_OUT = ("MNISTBandit-bsuite",)
+
+_GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+_BINARY = frozenset(f"{game}-MinAtar" for game in _GAMES) | frozenset(
+    ("Catch-bsuite", "DeepSea-bsuite", "SimpleBandit-bsuite", "Pong-misc", "FourRooms-misc")
+)
+"""Environments whose float observations are all 0 or 1, kept as bool in a quarter of the bytes (of FourRooms, the
+pictures)."""
+
+INPUTS: Mapping[str, int] = {
+    **{"CartPole-v1": 4, "Acrobot-v1": 6, "MountainCar-v0": 2},
+    **{f"{game}-MinAtar": 100 * n for game, n in zip(_GAMES, (4, 4, 7, 10, 6), strict=True)},
+    **{"Catch-bsuite": 50, "DeepSea-bsuite": 64, "MemoryChain-bsuite": 3, "UmbrellaChain-bsuite": 3},
+    **{"DiscountingChain-bsuite": 2, "SimpleBandit-bsuite": 1, "BernoulliBandit-misc": 4, "GaussianBandit-misc": 4},
+    **{"FourRooms-misc": 4 * 12, "MetaMaze-misc": 15, "Pong-misc": 3600, "FrozenLake-misc": 16},
+}
+"""Most elements of an observation with the constructor's defaults, one-hot where that is possible: known without
+importing gymnax, and so before JAX starts."""
+
+SOLVED_AT: Mapping[str, float] = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0}
+"""Return from which an environment counts as solved, where the field agrees on one."""
+
+_MAX_DEPTH = 100_000  # of a one-hot axis; a larger range is not a number of states
+
+
+def gymnax_ids() -> list[str]:
+    """The environments of gymnax that can be trained on without a download."""
+    return [name for name in import_gymnax().registered_envs if name not in _LEFT_OUT]
+
+
+def is_binary(env_id: str) -> bool:
+    """Whether the float observations of an environment are all 0 or 1."""
+    return env_id in _BINARY
+
+
+def construct_gymnax(env_id: str, kwargs: Mapping[str, Any]) -> Any:
+    """The environment of gymnax called ``env_id``.
+
+    Raises:
+      EnvironmentRefusedError: the arguments do not fit its constructor.
+    """
+    return construct(lambda **kwargs: import_gymnax().make(env_id, **kwargs)[0], env_id, kwargs)
+
+
+def construct(build: Callable[..., Any], env_id: str, kwargs: Mapping[str, Any]) -> Any:
+    """Call an environment's constructor.
+
+    Raises:
+      EnvironmentRefusedError: it fails; the message says why.
+    """
+    try:
+        return build(**kwargs)
+    except Exception as error:  # whatever an environment's constructor may raise
+        failed = f"{dict(kwargs)} do not fit {env_id}" if kwargs else f"{env_id} cannot be made without arguments"
+        raise EnvironmentRefusedError("env.kwargs", f"{failed}: {first_line(error)}") from error
+
+
+def from_gymnax(
+    env: Any,
+    params: Any = None,
+    *,
+    env_id: str | None = None,
+    binary: bool = False,
+    sticky_actions: float = 0.0,
+    one_hot: bool = False,
+    flatten: bool = False,
+) -> Environment:
+    """Wrap one environment with gymnax's interface (``reset``, ``step``, ``action_space`` ...).
+
+    Args:
+      env: the environment; its ``step`` resets by itself and reports ``info["final_observation"]``.
+      params: its parameters, ``env.default_params`` unless given.
+      env_id: a name, the environment's own unless given.
+      binary: its float observations are all 0 or 1, and are kept as bool.
+      sticky_actions: chance that a step repeats the action before it (Machado et al. 2018).
+      one_hot: features of integer observations are one-hot along a new last axis, whose length is their range.
+      flatten: features have one axis.
+
+    Raises:
+      EnvironmentRefusedError: the actions are not discrete, observations are not one array, or ``one_hot`` does not
+        suit them.
+    """
+    default_params = env.default_params if params is None else params
+    env_id = env_id or str(env.name)
+    actions = env.action_space(default_params)
+    if not hasattr(actions, "n"):
+        raise EnvironmentRefusedError("env.id", f"{env_id!r} has continuous actions; Q-learning needs discrete ones")
+    observation = jax.eval_shape(lambda: env.reset(jax.random.key(0), default_params)[0])
+    if not isinstance(observation, jax.ShapeDtypeStruct):
+        raise EnvironmentRefusedError("env.id", f"observations of {env_id} are not one array")
+    is_float = jnp.issubdtype(observation.dtype, jnp.floating)
+    obs_dtype = jnp.dtype(bool) if binary and is_float else observation.dtype
+    depth = _one_hot_depth(env, default_params, env_id, obs_dtype) if one_hot else 0
+
+    def with_params(overrides: Mapping[str, Any]) -> Any:
+        cast = {name: _cast_like(getattr(default_params, name), value) for name, value in overrides.items()}
+        return default_params.replace(**cast) if cast else default_params
+
+    def reset(params: Any, keys: Array) -> tuple[Array, Any]:
+        obs, state = jax.vmap(env.reset, (0, None))(keys, params)
+        return obs.astype(obs_dtype), _strengthen(state)
+
+    def step(
+        params: Any, keys: Array, state: Any, obs: Array, action: Array, *, of_one: Callable = env.step
+    ) -> tuple[Array, Any, Step]:
+        obs_after, state, reward, terminated, truncated, info = jax.vmap(of_one, (0, 0, 0, None))(
+            keys, state, action, params
+        )
+        happened = Step(
+            obs=obs,
+            action=action,
+            reward=reward.astype(jnp.float32),
+            terminated=terminated.astype(bool),
+            truncated=truncated.astype(bool),
+            next_obs=info["final_observation"].astype(obs_dtype),
+        )
+        return obs_after.astype(obs_dtype), _strengthen(state), happened
+
+    wrapped = Environment(
+        env_id=env_id,
+        obs_shape=observation.shape,
+        obs_dtype=obs_dtype,
+        num_actions=int(actions.n),
+        default_params=default_params,
+        with_params=with_params,
+        reset=reset,
+        step=step,
+        advance=functools.partial(step, of_one=_step_without_reset(env)),
+        features=functools.partial(observation_features, depth=depth, flatten=flatten),
+        params=_parameter_types(default_params),
+        bounds=functools.partial(_bounds, env, default_params),
+        time_limit=_time_limit(default_params),
+        solved_at=SOLVED_AT.get(env_id),
+    )
+    return with_sticky_actions(wrapped, sticky_actions)
+
+
+def _step_without_reset(env: Any) -> Callable:
+    """The ``step`` of gymnax without the reset, which it makes in every step; an overridden ``step`` is kept."""
+    gymnax_step = import_gymnax().environments.environment.Environment.step
+    if getattr(type(env), "step", None) is not gymnax_step:
+        return env.step
+
+    @jax.jit  # traced once for all programs, as gymnax's own is
+    def step(key: Array, state: Any, action: Array, params: Any) -> tuple:
+        key, _ = jax.random.split(key)  # as there, so that both draw the same
+        obs, state, reward, terminated, info = env.step_env(key, state, action, params)
+        return obs, state, reward, terminated, env.is_truncated(state, params), info | {"final_observation": obs}
+
+    return step
+
+
+def _parameter_types(params: Any) -> dict[str, Any]:
+    """Names of the parameters and their NumPy types; None for one that is not a single number."""
+    if not dataclasses.is_dataclass(params):
+        return {}
+    values = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
+    return {name: _number_type(value) for name, value in values.items()}
+
+
+def _number_type(value: Any) -> Any:
+    dtype = np.asarray(value).dtype
+    return None if np.shape(value) or dtype.kind not in "biuf" else dtype
+
+
+def _time_limit(params: Any) -> int | None:
+    limit = getattr(params, "max_steps_in_episode", None)
+    return None if limit is None else int(limit)
+
+
+def _bounds(env: Any, params: Any) -> tuple[Any, Any]:
+    """Lowest and highest value of an observation.
+
+    Raises:
+      Exception: whatever a user's environment may raise.
+    """
+    space = env.observation_space(params)
+    return (0, space.n - 1) if hasattr(space, "n") else (np.min(space.low), np.max(space.high))
+
+
+def _one_hot_depth(env: Any, params: Any, env_id: str, obs_dtype: Any) -> int:
+    """How many values an integer observation can take."""
+    if not jnp.issubdtype(obs_dtype, jnp.integer):
+        raise EnvironmentRefusedError("env.one_hot", f"observations of {env_id} are {obs_dtype}, not integers")
+    try:
+        low, high = _bounds(env, params)
+    except Exception as error:  # whatever a user's environment may raise
+        message = f"{env_id} does not tell the range of its observations: {first_line(error)}"
+        raise EnvironmentRefusedError("env.one_hot", message) from error
+    if not 0 <= low <= high < _MAX_DEPTH:
+        message = f"observations of {env_id} range from {low} to {high}; one-hot needs 0 to {_MAX_DEPTH - 1} at most"
+        raise EnvironmentRefusedError("env.one_hot", message)
+    return int(high) + 1
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _cast_like(default: Any, value: Any) -> Array:
+    return jnp.asarray(value, jnp.result_type(default))
+
+
+def _strengthen(state: Any) -> Any:
+    """Fix the types of a state: gymnax's resets have weak types, for which a scan would be traced twice."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), state)

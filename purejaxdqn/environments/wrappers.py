@@ -1,0 +1,65 @@
+"""Wrappers around environments of any suite."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.types import Array, Step
+
+
+class EnvironmentRefusedError(ValueError):
+    """An environment that cannot be made; ``key`` is the config key at fault."""
+
+    def __init__(self, key: str, message: str):
+        super().__init__(message)
+        self.key = key
+
+
+def observation_features(obs: Array, *, depth: int, flatten: bool) -> Array:
+    """What a network sees of observations [B, O].
+
+    Args:
+      obs: [B, O].
+      depth: integers become one-hot along a new last axis of this length, unless it is 0.
+      flatten: whether the features get one axis, [B, F].
+    """
+    seen = jax.nn.one_hot(obs, depth, dtype=bool) if depth else obs
+    return seen.reshape(seen.shape[0], -1) if flatten else seen
+
+
+class _StickyState(NamedTuple):
+    env_state: Any  # leaves [E, ...]
+    last_action: Array  # [E] int32: the action executed last in this episode, 0 before its first step
+
+
+def with_sticky_actions(env: Environment, probability: float) -> Environment:
+    """``env`` where each step, with ``probability``, repeats the action executed before; ``Step.action`` is the choice.
+
+    This replaces gymnax's ``StickyActionWrapper``, which carries the last action over a reset into the next episode;
+    the ALE, whose sticky actions these are (Machado et al. 2018), forgets it.
+    """
+    if not probability:
+        return env
+
+    def reset(params: Any, keys: Array) -> tuple[Array, Any]:
+        obs, env_state = env.reset(params, keys)
+        return obs, _StickyState(env_state, jnp.zeros(keys.shape[0], jnp.int32))
+
+    def step(
+        params: Any, keys: Array, state: Any, obs: Array, action: Array, *, of_env: Callable = env.step
+    ) -> tuple[Array, Any, Step]:
+        repeat_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        repeat = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(repeat_keys)
+        executed = jnp.where(repeat, state.last_action, action)
+        next_obs, env_state, happened = of_env(params, step_keys, state.env_state, obs, executed)
+        last_action = jnp.where(happened.terminated | happened.truncated, 0, executed)
+        return next_obs, _StickyState(env_state, last_action), happened._replace(action=action)
+
+    def legal(params: Any, state: Any) -> Any:
+        return env.legal(params, state.env_state)
+
+    return env._replace(reset=reset, step=step, advance=functools.partial(step, of_env=env.advance), legal=legal)
