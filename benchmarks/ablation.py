@@ -189,7 +189,7 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
 
 def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Areas under the curve by variant: every seed, and the interval of their IQM."""
-    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, STYLE, TRAINING, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
 
     environments = list(dict.fromkeys(one["environment"] for one in lines))
     names = list(dict.fromkeys(one["variant"] for one in lines))
@@ -204,11 +204,11 @@ def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
                     float(one["auc"]) for one in lines if (one["environment"], one["variant"]) == (environment, variant)
                 ]
                 interval = iqm_interval(np.array(areas))
-                axes.plot(areas, [place] * len(areas), "o", color=EVALUATION, alpha=0.35, markersize=3)
+                axes.plot(areas, [place] * len(areas), "o", color=EVALUATION_COLOR, alpha=0.35, markersize=3)
                 if interval:
-                    axes.plot(interval, [place, place], color=TRAINING, linewidth=3)
+                    axes.plot(interval, [place, place], color=TRAINING_COLOR, linewidth=3)
                 if variant in ("DQN", "Rainbow"):
-                    axes.axvline(iqm(np.array(areas)), color=SOLVED, linestyle="--", linewidth=0.8)
+                    axes.axvline(iqm(np.array(areas)), color=SOLVED_COLOR, linestyle="--", linewidth=0.8)
             axes.set(title=environment, xlabel="area under the curve", yticks=range(len(names)), yticklabels=names)
         grid[0, 0].invert_yaxis()
         print(save(figure, name))

@@ -371,16 +371,16 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
     """Every seed of every row, with the interval of the IQM and what was asked: ``results/learning.png``."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, TRAINING
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
         scores = np.array([float(one[ROWS[name].column]) for one in mine])
         low, high = iqm_interval(scores) or (np.nan, np.nan)
-        axes.plot(scores, np.linspace(-0.3, 0.3, len(scores)), "o", color=EVALUATION, alpha=0.45, markersize=3)
-        axes.plot([low, high], [0, 0], color=TRAINING, linewidth=3)
+        axes.plot(scores, np.linspace(-0.3, 0.3, len(scores)), "o", color=EVALUATION_COLOR, alpha=0.45, markersize=3)
+        axes.plot([low, high], [0, 0], color=TRAINING_COLOR, linewidth=3)
         asked = wanted(name)
         if asked is not None:
-            axes.axvline(asked, color=SOLVED, linestyle="--", linewidth=1)
+            axes.axvline(asked, color=SOLVED_COLOR, linestyle="--", linewidth=1)
         axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(4))
 
@@ -390,16 +390,16 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
 
 def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
     """IQM of the greedy return with its interval against environment steps, a panel a row: ``learning_curves.png``."""
-    from purejaxdqn.pictures.runs import EVALUATION, SOLVED
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
         columns = ("env_step", "IQM", "95% CI low", "95% CI high")
         steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
-        axes.fill_between(steps / 1000, low, high, color=EVALUATION, alpha=0.25, linewidth=0)
-        axes.plot(steps / 1000, middle, color=EVALUATION, linewidth=1.2)
+        axes.fill_between(steps / 1000, low, high, color=EVALUATION_COLOR, alpha=0.25, linewidth=0)
+        axes.plot(steps / 1000, middle, color=EVALUATION_COLOR, linewidth=1.2)
         asked = wanted(name)
         if asked is not None and ROWS[name].column == "final_eval_return":
-            axes.axhline(asked, color=SOLVED, linestyle="--", linewidth=1)
+            axes.axhline(asked, color=SOLVED_COLOR, linestyle="--", linewidth=1)
         axes.set(title=name, xlabel="thousand steps")
 
     title = "Greedy return during training: IQM over seeds, its 95% interval, what was asked (dashed)"

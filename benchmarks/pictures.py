@@ -90,7 +90,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Draw the table called ``name`` -> ``results/<name>.png``."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, STYLE, TRAINING, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
 
     bars = PICTURES[name]
     panels = _panels(bars, rows)
@@ -98,7 +98,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     height = max(1.7, 0.8 + 0.24 * max(len(panel.rows) for panel in panels) * (1 + 0.5 * (together - 1)))
     labels = [[_label_of(bars, row) for row in panel.rows] for panel in panels]
     shared = all(one == labels[0] for one in labels)
-    palette = (EVALUATION, TRAINING, SOLVED)
+    palette = (EVALUATION_COLOR, TRAINING_COLOR, SOLVED_COLOR)
     longest = max(len(label) for label in labels[0])
     width = (max(2.2, 0.07 * longest) if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
     with plt.rc_context(STYLE):
@@ -111,7 +111,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
                 values = np.array([_number(row[column]) for row in panel.rows])
                 places = np.arange(len(values)) + (nth - (together - 1) / 2) * thickness
                 marked = [not bars.mark or label.startswith(bars.mark) for label in names]
-                colors = [palette[nth] if here else TRAINING for here in marked]
+                colors = [palette[nth] if here else TRAINING_COLOR for here in marked]
                 spread = _spread(bars, values, panel.rows)
                 if not bars.points:
                     axes.barh(places, values, color=colors, height=thickness, xerr=spread, ecolor="0.3", label=column)
@@ -124,7 +124,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
                         beside = end if bars.points else max(end, 0.0)  # not on a bar that points left
                         axes.text(beside, place, f"  {_figure(value)}", va="center", fontsize=7)
             if bars.around is not None:
-                axes.axvline(bars.around, color=SOLVED, linestyle="--", linewidth=1)
+                axes.axvline(bars.around, color=SOLVED_COLOR, linestyle="--", linewidth=1)
             if together > 1:
                 figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=together, fontsize=8)
             axes.set_yticks(range(len(names)), names)

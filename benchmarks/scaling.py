@@ -167,7 +167,7 @@ def find_knee(rows: Sequence[dict[str, Any]]) -> int:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Path:
     """Rates with their spread above, memory below, a column for each axis: ``results/scaling.png``."""
-    from purejaxdqn.pictures.runs import EVALUATION, SOLVED, STYLE, TRAINING, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
 
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))
     with plt.rc_context(STYLE):
@@ -177,21 +177,27 @@ def draw(rows: Sequence[dict[str, Any]]) -> Path:
             mine = [row for row in rows if row["axis"] == name]
             values = [row["value"] for row in mine]
             rates.fill_between(
-                values, [row["lowest"] for row in mine], [row["highest"] for row in mine], color=EVALUATION, alpha=0.2
+                values,
+                [row["lowest"] for row in mine],
+                [row["highest"] for row in mine],
+                color=EVALUATION_COLOR,
+                alpha=0.2,
             )
-            rates.plot(values, [row["steps a second"] for row in mine], "o-", color=EVALUATION, markersize=3)
+            rates.plot(values, [row["steps a second"] for row in mine], "o-", color=EVALUATION_COLOR, markersize=3)
             knee = find_knee(mine)
-            rates.axvline(knee, color=SOLVED, linestyle="--", linewidth=1)
+            rates.axvline(knee, color=SOLVED_COLOR, linestyle="--", linewidth=1)
             rates.set(xscale="log", ylim=(0, None), title=f"{name}: knee at {knee:,}")
             rates.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
             if name in WORK:
                 work = rates.twinx()
-                work.plot(values, [row["GFLOP/s"] for row in mine], "^:", color=SOLVED, markersize=3)
+                work.plot(values, [row["GFLOP/s"] for row in mine], "^:", color=SOLVED_COLOR, markersize=3)
                 work.set(ylim=(0, None), ylabel="GFLOP/s (dotted)")
                 work.grid(visible=False)
-            memory.plot(values, [row["peak (MB)"] for row in mine], "o-", color=TRAINING, markersize=3, label="peak")
+            memory.plot(
+                values, [row["peak (MB)"] for row in mine], "o-", color=TRAINING_COLOR, markersize=3, label="peak"
+            )
             total = [row["memory per seed (MB)"] * (row["value"] if name == "seeds" else 1) for row in mine]
-            memory.plot(values, total, "s--", color=SOLVED, markersize=3, label="state of all seeds")
+            memory.plot(values, total, "s--", color=SOLVED_COLOR, markersize=3, label="state of all seeds")
             memory.set(xscale="log", yscale="log", xlabel=name)
         grid[0, 0].set(ylabel="environment steps a second")
         grid[1, 0].set(ylabel="memory (MB)")

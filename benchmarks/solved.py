@@ -260,7 +260,7 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """
     from matplotlib.ticker import NullFormatter
 
-    from purejaxdqn.pictures.runs import EVALUATION, STYLE, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, STYLE, plt
 
     others, dashes = itertools.count(1), itertools.cycle(["-", "--", ":"])
     with plt.rc_context(STYLE):
@@ -270,7 +270,7 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
             middle = by_time[len(by_time) // 2]
             seconds, values = [point.seconds for point in middle], [point.greedy_return for point in middle]
             ours = name.startswith("purejaxdqn")
-            color, style = (EVALUATION, next(dashes)) if ours else (f"C{next(others)}", "-")
+            color, style = (EVALUATION_COLOR, next(dashes)) if ours else (f"C{next(others)}", "-")
             width = 2.5 if ours else 1
             axes.plot(seconds, values, color=color, linestyle=style, linewidth=width, label=name, zorder=2 + ours)
             ends = [curve[-1] for curve in found if curve[-1].greedy_return >= SOLVED]

@@ -1,4 +1,4 @@
-"""Policies that leave: weights, StableHLO and ONNX, held against the Q-values of the agent itself."""
+"""Exported policies: weights, StableHLO and ONNX, compared with the Q-values of the agent itself."""
 
 import json
 import os
@@ -21,15 +21,15 @@ from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main
 from purejaxdqn.policies import exports
-from purejaxdqn.policies.exports import (
+from purejaxdqn.policies.onnx_graphs import to_onnx
+from purejaxdqn.policies.programs import (
     TOLERANCE,
-    Leaving,
-    difference,
+    TrainedAgent,
+    relative_difference,
     sample_observations,
     to_checked_onnx,
     to_stablehlo,
 )
-from purejaxdqn.policies.onnx_graphs import to_onnx
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
 from tests.conftest import TINY
@@ -71,11 +71,11 @@ def agent_of(name, *overrides):
     def q_values(obs):
         return agent.q_values(config.hparams(), params, obs)
 
-    return Leaving(config, {}, 0, params, env, q_values)
+    return TrainedAgent(config, {}, 0, params, env, q_values)
 
 
 @pytest.mark.parametrize("member", FAMILY.values(), ids=FAMILY)
-def test_every_member_of_the_family_leaves_as_onnx(member):
+def test_every_member_of_the_family_exports_to_onnx(member):
     agent = agent_of(*member)
     obs = sample_observations(agent, steps=1)
     ours = np.asarray(jax.jit(agent.q_values)(obs))
@@ -85,12 +85,12 @@ def test_every_member_of_the_family_leaves_as_onnx(member):
     for count in (1, 3, 17):
         theirs, action = session.run(["q_values", "action"], {"obs": obs[:count]})
         assert theirs.shape == (count, agent.env.num_actions)
-        assert difference(theirs, ours[:count]) <= TOLERANCE
+        assert relative_difference(theirs, ours[:count]) <= TOLERANCE
         np.testing.assert_array_equal(action, theirs.argmax(-1))
 
 
 @pytest.mark.parametrize("member", ["C51", "MinAtar", "one-hot of four numbers", "much at once"])
-def test_networks_of_every_kind_leave_as_stablehlo(member):
+def test_networks_of_every_kind_export_to_stablehlo(member):
     agent = agent_of(*FAMILY[member])
     obs = sample_observations(agent, steps=1)
     ours = np.asarray(jax.jit(agent.q_values)(obs))
@@ -111,7 +111,7 @@ def test_what_onnx_has_no_translation_for_is_refused_by_name():
 
 
 def test_onnx_takes_what_the_batch_decides():
-    """Lengths that hang on the batch, in places where no network of the family has them."""
+    """Lengths that depend on the batch size, in operations where no network of the family has them."""
 
     def function(obs):
         ones = jnp.broadcast_to(jnp.arange(3.0), (obs.shape[0], 3))
@@ -130,7 +130,7 @@ def test_an_onnx_model_that_is_off_is_refused(member, monkeypatch):
         "purejaxdqn.policies.onnx_graphs.to_onnx",
         lambda function, **kinds: right(lambda obs: function(obs) * 1.001, **kinds),
     )
-    with pytest.raises(UserError, match=r"the model is .* from our Q-values"):
+    with pytest.raises(UserError, match=r"the model's Q-values differ from ours by"):
         to_checked_onnx(agent)
 
 
@@ -317,7 +317,7 @@ def test_a_missing_extra_is_refused_with_the_line_that_installs_it(finished_run,
 
 def test_an_export_that_fails_half_way_leaves_nothing(finished_run, tmp_path, monkeypatch):
     agent = exports.choose_agent(finished_run, seed_index=0, best=False)
-    monkeypatch.setattr("purejaxdqn.policies.cards.card", lambda description: 1 / 0)
+    monkeypatch.setattr("purejaxdqn.policies.cards.model_card", lambda description: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         exports.write_folder(agent, tmp_path / "new" / "deep" / "policy", "stablehlo")
     assert everything_below(tmp_path) == []
@@ -365,7 +365,7 @@ def test_weights_of_an_earlier_version_are_told_as_such(finished_run, tmp_path):
     folder = shutil.copytree(finished_run, tmp_path / "run")
     weights = load_file(folder / "policy.safetensors")
     save_file({path.replace("weight", "kernel"): leaf for path, leaf in weights.items()}, folder / "policy.safetensors")
-    with pytest.raises(UserError, match="is of an earlier purejaxdqn"):
+    with pytest.raises(UserError, match="was written by an earlier purejaxdqn"):
         load_policy(folder)
 
 

@@ -63,14 +63,14 @@ def test_an_mp4_holds_the_same_episode(finished_run, quietly, tmp_path):
 
 def test_a_film_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     config, episode = walk(9)
-    right = films._framed
+    right = films._with_header
 
     def failing(*these):
         if these[2].startswith("step 5"):
             raise OSError(28, "No space left on device")
         return right(*these)
 
-    monkeypatch.setattr(films, "_framed", failing)
+    monkeypatch.setattr(films, "_with_header", failing)
     for suffix in films.SUFFIXES:
         with pytest.raises(UserError, match="cannot be written: No space left on device"):
             films.write_film(tmp_path / f"out{suffix}", episode, config, seed_index=0)
@@ -91,8 +91,8 @@ def walk(steps, env_id="Breakout-MinAtar"):
 def test_of_a_long_episode_every_nth_step_is_drawn_and_the_last(steps, stride, shown, tmp_path, monkeypatch):
     monkeypatch.setattr(films, "MAX_FRAMES", 10)
     texts = []
-    right = films._framed
-    monkeypatch.setattr(films, "_framed", lambda *these: texts.append(these[1:]) or right(*these))
+    right = films._with_header
+    monkeypatch.setattr(films, "_with_header", lambda *these: texts.append(these[1:]) or right(*these))
     config, episode = walk(steps)
     film = films.write_film(tmp_path / "out.gif", episode, config, seed_index=7)
     assert film == (len(shown), stride)
@@ -107,7 +107,7 @@ def test_of_a_long_episode_every_nth_step_is_drawn_and_the_last(steps, stride, s
 
 def test_return_and_step_are_written_in_the_picture():
     blank = Image.new("RGB", (420, 100))
-    frames = [np.asarray(films._framed(blank, "x", text)) for text in ("", "step 1", "step 2")]
+    frames = [np.asarray(films._with_header(blank, "x", text)) for text in ("", "step 1", "step 2")]
     header = [np.any(frame[: films._HEADER] != frames[0][: films._HEADER], axis=-1) for frame in frames]
     assert header[1].sum() > 50
     assert np.any(header[1] != header[2])

@@ -27,7 +27,7 @@ import purejaxdqn.search
 from purejaxdqn import load_config, run_many
 from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core import compiling
-from purejaxdqn.pictures.searches import share
+from purejaxdqn.pictures.searches import to_unit_interval
 from purejaxdqn.plot import main as plot
 from purejaxdqn.runs.training import run_key
 from purejaxdqn.searches import study as searching
@@ -564,7 +564,7 @@ def test_a_study_that_looks_for_the_least_is_refused(tmp_path):
     ],
 )
 def test_pictures_lay_values_between_the_ends_of_their_range(values, value, place):
-    assert share(values, value) == pytest.approx(place)
+    assert to_unit_interval(values, value) == pytest.approx(place)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Pictures, films and reports."""
+"""Figures, films and HTML reports of runs, sweeps and searches."""

@@ -1,9 +1,10 @@
-"""Drawings of a moment in an environment: ``draw(obs, state) -> picture``, one function for each kind of environment.
+"""Draws one time step of an environment as an image: ``draw(obs, state) -> image``.
 
-classic control    Gymnasium's own picture, after the observation
-grid worlds        the map with the agent on it
-images             a colour for each channel
-anything else      a bar for each number
+classic control    rendered by Gymnasium, in the state that the observation describes
+grid worlds        the map, with the agent on it
+images             one colour per channel
+matrices           one shade per entry
+anything else      one bar per number
 """
 
 import os
@@ -18,7 +19,7 @@ from purejaxdqn.environments.registry import underlying_environment
 from purejaxdqn.system.faults import require
 
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
-_SIDE = 400  # pixels of the longer side of a picture, about
+_SIDE = 400  # approximate length in pixels of an image's longer side
 _MAX_BARS = 40
 _DARK, _LIGHT, _PALE = (24, 27, 33), (240, 240, 236), (205, 208, 214)
 _AGENT, _GOAL, _HOLE = (31, 95, 168), (64, 156, 92), (90, 140, 190)
@@ -28,28 +29,29 @@ _CHANNELS = (
 )  # fmt: skip
 
 Draw = Callable[[np.ndarray, Any], Image.Image]
-"""An observation [O] and the state before the step from it (the last one again at the end) -> a picture."""
+"""Maps an observation [O] and the environment state before the step from it to an image. No step follows the final
+observation, so it comes with the last state again."""
 
 
 class Drawing(NamedTuple):
     """How to draw an environment."""
 
     draw: Draw
-    fps: int  # pictures a second
+    fps: int  # frames per second of a film
 
 
 def check_drawable(config: Config) -> None:
-    """Refuse what needs a library that is not there."""
+    """Raise a ``UserError`` if drawing this config's environment needs a package that is not installed."""
     if config.env.id in CLASSIC:
         require(f"drawing {config.env.id}", "pygame", install="purejaxdqn[video]")
 
 
 def choose_drawing(config: Config, obs: np.ndarray) -> Drawing:
-    """The drawing that suits an environment.
+    """Choose how to draw an environment.
 
     Args:
-      config: the run's.
-      obs: [T, O] all observations to be drawn, which set the scale of bars and shades.
+      config: the config of the run.
+      obs: all observations that will be drawn [T, O]; they set the scale of bars and shades.
     """
     env_id, shape = config.env.id, obs.shape[1:]
     if env_id in CLASSIC:
@@ -62,31 +64,31 @@ def choose_drawing(config: Config, obs: np.ndarray) -> Drawing:
 
 
 def _by_shape(obs: np.ndarray) -> Drawing:
-    """A drawing of nothing but numbers in this shape."""
+    """Choose a drawing by the observations' shape and type only."""
     shape = obs.shape[1:]
     if len(shape) == 3 and shape[-1] == 3 and obs.dtype == np.uint8:
-        return Drawing(lambda obs, state: _enlarged(obs), fps=12)
+        return Drawing(lambda obs, state: _upscale(obs), fps=12)
     if len(shape) == 3:
-        return Drawing(_image(shape), fps=12)
+        return Drawing(_channels(shape), fps=12)
     if len(shape) == 2:
-        return Drawing(_shades(obs), fps=6)
+        return Drawing(_matrix(obs), fps=6)
     return Drawing(_bars(obs), fps=6)
 
 
 def font(size: int) -> Any:
-    """Pillow's own font."""
+    """Return Pillow's built-in font in a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def _classic(config: Config) -> Draw:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # neither a window nor a sound is wanted
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # open no window and no sound device
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     import gymnasium
 
     env = gymnasium.make(config.env.id, render_mode="rgb_array").unwrapped
     env.reset(seed=0)
-    for name, value in config.env.params:  # a longer pole is drawn longer
+    for name, value in config.env.params:  # such as the length of the pole
         if hasattr(env, name):
             setattr(env, name, value)
 
@@ -100,14 +102,14 @@ def _classic(config: Config) -> Draw:
     return draw
 
 
-def _enlarged(pixels: np.ndarray) -> Image.Image:
-    """Colours [H, W, 3] as squares."""
+def _upscale(pixels: np.ndarray) -> Image.Image:
+    """Draw each colour of [H, W, 3] as a square."""
     size = max(1, _SIDE // max(pixels.shape[:2]))
     return Image.fromarray(np.repeat(np.repeat(pixels, size, 0), size, 1))
 
 
 def _cells(colours: np.ndarray) -> Image.Image:
-    """Colours [H, W, 3] as squares with thin lines between."""
+    """Draw each colour of [H, W, 3] as a square, with thin lines between the squares."""
     height, width = colours.shape[:2]
     size = max(4, _SIDE // max(height, width))
     pixels = np.repeat(np.repeat(colours.astype(np.uint8), size, 0), size, 1)
@@ -116,22 +118,22 @@ def _cells(colours: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _disc(picture: Image.Image, place: Any, shape: tuple[int, ...], colour: Any) -> None:
-    """A disc in the cell (row, column) of a picture of ``shape`` cells."""
+def _disc(picture: Image.Image, cell: Any, shape: tuple[int, ...], colour: Any) -> None:
+    """Draw a disc in the cell (row, column) of an image of ``shape`` cells."""
     size = picture.width // shape[1]
-    row, column = (int(one) for one in place)
+    row, column = map(int, cell)
     corner, margin = (column * size, row * size), size * 0.18
     box = [corner[0] + margin, corner[1] + margin, corner[0] + size - margin, corner[1] + size - margin]
     ImageDraw.Draw(picture).ellipse(box, fill=colour, outline=(255, 255, 255), width=max(1, size // 16))
 
 
 def _rooms(config: Config) -> Draw:
-    """Walls, goal and agent. FourRooms shows both in its observation, MetaMaze only in its state."""
+    """Draw walls, goal and agent. FourRooms has their positions in its observation, MetaMaze only in its state."""
     open_cells = np.asarray(underlying_environment(config.env.id, dict(config.env.kwargs)).env_map).astype(bool)
     floor = np.where(open_cells[..., None], _LIGHT, _DARK)
 
     def draw(obs: np.ndarray, state: Any) -> Image.Image:
-        state = getattr(state, "env_state", state)  # sticky actions are laid round it
+        state = getattr(state, "env_state", state)  # sticky actions wrap it
         agent, goal = (obs[:2], obs[2:]) if config.env.id == "FourRooms-misc" else (state.pos, state.goal)
         colours = floor.copy()
         colours[int(goal[0]), int(goal[1])] = _GOAL
@@ -144,7 +146,7 @@ def _rooms(config: Config) -> Draw:
 
 def _frozen_lake(config: Config) -> Draw:
     env = underlying_environment(config.env.id, dict(config.env.kwargs))
-    tiles = np.asarray(env.desc)  # start, frozen, hole, goal
+    tiles = np.asarray(env.desc)  # 0 start, 1 frozen, 2 hole, 3 goal
     colours = np.array([_PALE, _LIGHT, _HOLE, _GOAL])[tiles]
 
     def draw(obs: np.ndarray, state: Any) -> Image.Image:
@@ -155,8 +157,8 @@ def _frozen_lake(config: Config) -> Draw:
     return draw
 
 
-def _image(shape: tuple[int, ...]) -> Draw:
-    """[H, W, C]: where several channels are on, the later one is seen, as in MinAtar's own pictures."""
+def _channels(shape: tuple[int, ...]) -> Draw:
+    """Draw an observation [H, W, C]; where several channels are on, the last one shows, as in MinAtar's renderer."""
     palette = np.array(_CHANNELS)[np.arange(shape[-1]) % len(_CHANNELS)]
 
     def draw(obs: np.ndarray, state: Any) -> Image.Image:
@@ -168,9 +170,9 @@ def _image(shape: tuple[int, ...]) -> Draw:
     return draw
 
 
-def _shades(every: np.ndarray) -> Draw:
-    """[H, W]: from dark, the lowest number of the episode, to light, its highest."""
-    low, high = float(np.min(every)), float(np.max(every))
+def _matrix(all_obs: np.ndarray) -> Draw:
+    """Draw an observation [H, W] in shades from dark, the episode's lowest number, to light, its highest."""
+    low, high = float(np.min(all_obs)), float(np.max(all_obs))
 
     def draw(obs: np.ndarray, state: Any) -> Image.Image:
         share = (np.asarray(obs, np.float64)[..., None] - low) / max(high - low, 1e-9)
@@ -179,9 +181,9 @@ def _shades(every: np.ndarray) -> Draw:
     return draw
 
 
-def _bars(every: np.ndarray) -> Draw:
-    """A bar for each number, over the range that all of them have in the episode."""
-    flat = np.asarray(every, np.float64).reshape(len(every), -1)
+def _bars(all_obs: np.ndarray) -> Draw:
+    """Draw one bar per number; all bars share the range of the episode's numbers."""
+    flat = np.asarray(all_obs, np.float64).reshape(len(all_obs), -1)
     shown, more = min(_MAX_BARS, flat.shape[1]), max(0, flat.shape[1] - _MAX_BARS)
     low, high = min(0.0, float(flat.min())), max(0.0, float(flat.max()))
     height, left = max(16, min(40, _SIDE // shown)), 150

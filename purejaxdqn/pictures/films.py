@@ -1,4 +1,4 @@
-"""An episode as a moving picture, with return and step written over each frame."""
+"""Writes an episode as a GIF or MP4 film, with step and return above each frame."""
 
 import contextlib
 import itertools
@@ -17,25 +17,25 @@ from purejaxdqn.policies.episodes import Episode
 from purejaxdqn.system.faults import UserError, require
 
 MAX_FRAMES = 300
-"""Of longer episodes every n-th step is drawn, and the last."""
+"""Longer episodes are thinned out: every n-th step is drawn, and the last one."""
 SUFFIXES = (".gif", ".mp4")
 _HEADER, _LEAST_WIDTH = 30, 420
 _INK, _PAPER = (230, 232, 236), (50, 55, 66)
-_LAST_SECONDS = 1.5  # that the end of an episode stands still
+_LAST_SECONDS = 1.5  # for which the last frame is shown
 
 
 class Film(NamedTuple):
-    """What was drawn."""
+    """What a film shows."""
 
-    frames: int
-    stride: int  # every how manieth step
+    frames: int  # number of frames
+    stride: int  # environment steps from one frame to the next
 
 
 def check_film(path: Path) -> None:
-    """Refuse a file that cannot be written, before anything is played.
+    """Check that a film can be written to ``path``, before an episode is played.
 
     Raises:
-      UserError: the suffix is none of ours, the file exists, its directory does not, or a library is missing.
+      UserError: the suffix is unknown, the file exists, its directory does not exist, or a package is missing.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"--gif: {path} must end in {' or '.join(SUFFIXES)}")
@@ -44,7 +44,7 @@ def check_film(path: Path) -> None:
     except OSError as error:
         raise UserError(f"--gif: {path} cannot be written: {error.strerror}") from error
     if exists:
-        raise UserError(f"--gif: {path} exists; nothing is overwritten")
+        raise UserError(f"--gif: {path} exists; films are never overwritten")
     if not has_parent:
         raise UserError(f"--gif: there is no directory {path.parent}")
     if path.suffix.lower() == ".mp4":
@@ -52,38 +52,44 @@ def check_film(path: Path) -> None:
 
 
 def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int) -> Film:
-    """Draw an episode into ``path``, a GIF or by its suffix an MP4.
+    """Write an episode to ``path``, as a GIF or MP4 by its suffix.
+
+    Args:
+      path: the file to write; its suffix is one of ``SUFFIXES``.
+      episode: the episode.
+      config: the config of the run.
+      seed_index: number of the agent, for the title.
 
     Raises:
       UserError: the file cannot be written.
     """
     steps = len(episode.rewards)
     stride = math.ceil(steps / MAX_FRAMES)
-    moments = sorted({*range(0, steps + 1, stride), steps})
+    shown_steps = sorted({*range(0, steps + 1, stride), steps})
     drawing = choose_drawing(config, episode.obs)
-    frames = _frames(episode, drawing, moments, title=f"{config.env.id}, agent {seed_index}")
+    frames = _frames(episode, drawing, shown_steps, title=f"{config.env.id}, agent {seed_index}")
     write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
     try:
         write(path, frames, drawing.fps)
     except BaseException as error:
-        path.unlink(missing_ok=True)  # half a film is of no use
+        path.unlink(missing_ok=True)  # leave no incomplete film
         if not isinstance(error, OSError):
             raise
         raise UserError(f"--gif: {path} cannot be written: {error.strerror or error}") from error
-    return Film(len(moments), stride)
+    return Film(len(shown_steps), stride)
 
 
-def _frames(episode: Episode, drawing: Drawing, moments: list[int], *, title: str) -> Iterator[Image.Image]:
-    """The pictures after as many steps as ``moments`` say."""
+def _frames(episode: Episode, drawing: Drawing, shown_steps: list[int], *, title: str) -> Iterator[Image.Image]:
+    """Yield a frame for each number of steps in ``shown_steps``; 0 is the start of the episode."""
     returns = np.concatenate([[0.0], np.cumsum(episode.rewards)])
     last = len(episode.states) - 1
-    for step in moments:
+    for step in shown_steps:
         picture = drawing.draw(episode.obs[step], episode.states[min(step, last)])
-        yield _framed(picture, title, f"step {step}   return {returns[step]:.6g}")
+        yield _with_header(picture, title, f"step {step}   return {returns[step]:.6g}")
 
 
-def _framed(picture: Image.Image, title: str, score: str) -> Image.Image:
-    """A picture under a line of text, with even sides, which MP4 wants."""
+def _with_header(picture: Image.Image, title: str, score: str) -> Image.Image:
+    """Add a line of text above an image, and make its sides even, as H.264 requires."""
     width = max(picture.width, _LEAST_WIDTH)
     height = picture.height + _HEADER
     frame = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
@@ -101,9 +107,9 @@ def _write_gif(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
 
 
 def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
-    """Through a pipe into ffmpeg, which imageio-ffmpeg brings along.
+    """Pipe the frames into imageio-ffmpeg's ffmpeg binary.
 
-    Not by imageio-ffmpeg's own writer: it forks this process, in which JAX has threads.
+    Its ``write_frames`` is not used, because it forks this process, in which JAX runs threads.
     """
     import imageio_ffmpeg
 
@@ -115,11 +121,11 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
     ]  # fmt: skip
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # what went wrong, ffmpeg says itself
+        with contextlib.suppress(BrokenPipeError):  # ffmpeg stopped, and says why on standard error
             frame = first
             for frame in itertools.chain([first], frames):
                 process.stdin.write(frame.tobytes())
             process.stdin.write(frame.tobytes() * (round(_LAST_SECONDS * fps) - 1))
-        _, complaint = process.communicate()
+        _, message = process.communicate()
     if process.returncode:
-        raise OSError((complaint.decode(errors="replace").splitlines() or ["ffmpeg failed"])[-1])
+        raise OSError((message.decode(errors="replace").splitlines() or ["ffmpeg failed"])[-1])

@@ -1,4 +1,4 @@
-"""Pictures of a run. Matplotlib without a display; imported by the commands that draw."""
+"""Figures of a run, and of several runs compared. Importing this module selects Matplotlib's Agg backend."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from purejaxdqn.runs.metrics import Metrics
 from purejaxdqn.runs.statistics import iqm, iqm_interval, trailing_mean
 from purejaxdqn.system.files import replacing
 
-EVALUATION, TRAINING, SOLVED = "#1f5fa8", "#d9822b", "#666666"
+EVALUATION_COLOR, TRAINING_COLOR, SOLVED_COLOR = "#1f5fa8", "#d9822b", "#666666"
 STYLE: Any = {
     "figure.dpi": 130,
     "font.size": 9,
@@ -30,61 +30,76 @@ STYLE: Any = {
 
 
 def draw_learning_curve(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
-    """Evaluation and training return against environment steps, seeds thin, their IQM thick with its interval."""
+    """Plot evaluation and training return against environment steps.
+
+    Thin lines are seeds; the thick line is their IQM, with its 95% interval.
+
+    Args:
+      path: file to write, or a binary stream for a PNG.
+      metrics: the metrics of the run.
+      title: title of the figure.
+      solved_at: return from which the environment counts as solved; None draws no line.
+    """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-        _draw_seeds(axes, metrics.env_step[0], metrics.episode_return, TRAINING, "training, epsilon-greedy")
-        _draw_seeds(axes, metrics.env_step[0], metrics.eval_return, EVALUATION, "evaluation, greedy")
-        draw_solved(axes, solved_at)
+        _draw_seeds(axes, metrics.env_step[0], metrics.episode_return, TRAINING_COLOR, "training, epsilon-greedy")
+        _draw_seeds(axes, metrics.env_step[0], metrics.eval_return, EVALUATION_COLOR, "evaluation, greedy")
+        draw_solved_line(axes, solved_at)
         axes.set(xlabel="environment steps", ylabel="episode return", title=title)
-        _finish(figure, [axes], path)
+        _save_with_legends(figure, [axes], path)
 
 
 def draw_report(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_at: float | None) -> None:
-    """The four panels of a DQN report: episode return, its moving average, loss, success rate."""
+    """Plot episode return, its moving average, loss and success rate in four panels.
+
+    Takes the same arguments as ``draw_learning_curve``.
+    """
     steps = metrics.env_step[0]
     moving = np.array([trailing_mean(r, c) for r, c in zip(metrics.episode_return, metrics.episodes, strict=True)])
     with plt.rc_context(STYLE):
         figure, ((returns, average), (loss, success)) = plt.subplots(
             2, 2, figsize=(9.0, 6.0), sharex=True, layout="constrained"
         )
-        _draw_seeds(returns, steps, metrics.episode_return, TRAINING, "training")
+        _draw_seeds(returns, steps, metrics.episode_return, TRAINING_COLOR, "training")
         returns.set(ylabel="episode return", title="Mean return of an epoch's episodes")
-        _draw_seeds(average, steps, moving, TRAINING, "training")
+        _draw_seeds(average, steps, moving, TRAINING_COLOR, "training")
         average.set(ylabel="episode return", title="Moving average over 100 episodes or more")
-        _draw_seeds(loss, steps, metrics.loss, EVALUATION, "loss")
+        _draw_seeds(loss, steps, metrics.loss, EVALUATION_COLOR, "loss")
         loss.set(ylabel="loss", title="Mean loss of an epoch's updates")
         finite = metrics.loss[np.isfinite(metrics.loss)]
         if finite.size and finite.min() > 0:
             loss.set_yscale("log")
         if solved_at is None:
-            success.text(0.5, 0.5, "no solved line is agreed on", ha="center", transform=success.transAxes)
+            success.text(0.5, 0.5, "no return counts as solved", ha="center", transform=success.transAxes)
         else:
-            _draw_seeds(success, steps, 100 * metrics.success_rate, EVALUATION, "greedy")
+            _draw_seeds(success, steps, 100 * metrics.success_rate, EVALUATION_COLOR, "greedy")
         success.set(ylabel="episodes solved (%)", title="Success rate in evaluation", ylim=(-4, 104))
         for axes in (returns, average):
-            draw_solved(axes, solved_at)
+            draw_solved_line(axes, solved_at)
         for axes in (loss, success):
             axes.set_xlabel("environment steps")
         figure.suptitle(title)
-        _finish(figure, [returns, average], path)
+        _save_with_legends(figure, [returns, average], path)
 
 
 def draw_comparison(path: Path, runs: Mapping[str, Metrics], *, title: str, solved_at: float | None) -> None:
-    """Greedy return against environment steps of several runs, by name: IQM over seeds with its interval."""
+    """Plot the greedy return of several runs, by name, against environment steps: IQM over seeds with its 95% interval.
+
+    Takes the same arguments as ``draw_learning_curve``, with a mapping from names to metrics.
+    """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
         for nth, (name, metrics) in enumerate(runs.items()):
             seeds = f" ({len(metrics.eval_return)} seeds)" if len(metrics.eval_return) > 1 else ""
             values = np.where(np.isfinite(metrics.eval_return), metrics.eval_return, np.nan)
             draw_band(axes, metrics.env_step[0], values, color=f"C{nth}", label=f"{name}{seeds}")
-        draw_solved(axes, solved_at)
+        draw_solved_line(axes, solved_at)
         axes.set(xlabel="environment steps", ylabel="greedy return of an episode", title=title)
-        _finish(figure, [axes], path)
+        _save_with_legends(figure, [axes], path)
 
 
 def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
-    """Values [S, T] at steps [T]; an epoch without a finite value for a seed is a gap in its line."""
+    """Plot values [S, T] at steps [T]; where a seed's value is not finite, its line has a gap."""
     values = np.where(np.isfinite(values), values, np.nan)
     seeds = values.shape[0]
     if seeds == 1:
@@ -95,35 +110,36 @@ def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, l
 
 
 def draw_band(axes: Axes, steps: np.ndarray, values: np.ndarray, *, color: Any, label: str) -> None:
-    """IQM of values [S, T] at steps [T] with its interval; seeds without a value at a step are left out there."""
-    known = [column[~np.isnan(column)] for column in values.T]
-    centre = [iqm(column) if len(column) else np.nan for column in known]
+    """Plot the IQM of values [S, T] at steps [T] with its 95% interval; NaN values are left out of their step's IQM."""
+    columns = [column[~np.isnan(column)] for column in values.T]
+    centre = [iqm(column) if len(column) else np.nan for column in columns]
     axes.plot(steps, centre, color=color, lw=2.2, label=label)
-    interval = np.array([iqm_interval(column) or (np.nan, np.nan) for column in known])
+    interval = np.array([iqm_interval(column) or (np.nan, np.nan) for column in columns])
     axes.fill_between(steps, interval[:, 0], interval[:, 1], color=color, alpha=0.2, lw=0)
 
 
-def draw_solved(axes: Axes, solved_at: float | None) -> None:
-    """The line from which an environment counts as solved."""
+def draw_solved_line(axes: Axes, solved_at: float | None) -> None:
+    """Draw a horizontal line at the return from which an environment counts as solved, unless that is None."""
     if solved_at is not None:
-        axes.axhline(solved_at, color=SOLVED, lw=1, ls="--", label=f"solved ({solved_at:g})")
+        axes.axhline(solved_at, color=SOLVED_COLOR, lw=1, ls="--", label=f"solved ({solved_at:g})")
 
 
-def finish_figure(figure: Any, path: Path | BinaryIO, *, steps_on_x: bool = False) -> None:
-    """Save and close."""
+def save_figure(figure: Any, path: Path | BinaryIO, *, steps_on_x: bool = False) -> None:
+    """Save and close a figure; ``steps_on_x`` abbreviates large numbers on the x axes (50k)."""
     if steps_on_x:
         for axes in figure.axes:
             axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
     if isinstance(path, Path):
         with replacing(path) as part:
-            unsigned = {"Software": None} if path.suffix == ".png" else {}  # equal runs leave equal pictures
-            figure.savefig(part, format=path.suffix[1:], metadata=unsigned)
+            # No Matplotlib version in the file: equal runs must write equal pictures.
+            metadata = {"Software": None} if path.suffix == ".png" else {}
+            figure.savefig(part, format=path.suffix[1:], metadata=metadata)
     else:
         figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
 
 
-def _finish(figure: Any, with_legend: list[Axes], path: Path | BinaryIO) -> None:
+def _save_with_legends(figure: Any, with_legend: list[Axes], path: Path | BinaryIO) -> None:
     for axes in with_legend:
         axes.legend(fontsize="small")
-    finish_figure(figure, path, steps_on_x=True)
+    save_figure(figure, path, steps_on_x=True)

@@ -1,4 +1,7 @@
-"""HTML in one file: everything is inside, nothing is fetched, and what is not markup is escaped."""
+"""Builds self-contained HTML pages: images are embedded, nothing is fetched, and all text is escaped.
+
+The functions below return HTML; ``page`` puts it into a document.
+"""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -36,12 +39,12 @@ figcaption { color: var(--soft); font-size: 0.9rem; }
 img, video { max-width: 100%; height: auto; border-radius: 0.4rem; }
 pre { background: var(--panel); border-radius: 0.4rem; padding: 0.7rem; overflow-x: auto; font-size: 0.85rem; }
 """
-# Forbids by name what the page does not do anyway: fetch, or run, anything.
+# The page fetches and runs nothing; this makes browsers enforce it.
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 
 def page(title: str, subtitle: str, body: Iterable[str]) -> str:
-    """A whole document."""
+    """Return a complete document; ``body`` is HTML, the titles are text."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -62,42 +65,50 @@ def page(title: str, subtitle: str, body: Iterable[str]) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading and what belongs under it; nothing where that is nothing."""
+    """Return a heading with ``parts``, which are HTML, under it; nothing if they are empty."""
     inside = "".join(parts)
     return f"<section>\n<h2>{escape(title)}</h2>\n{inside}</section>\n" if inside else ""
 
 
 def paragraph(text: str, *, bad: bool = False) -> str:
-    """A line of text."""
+    """Return a paragraph of text, in grey, or in red if ``bad``."""
     return f'<p class="{"bad" if bad else "soft"}">{escape(text)}</p>\n'
 
 
-def cards(items: Sequence[tuple[str, str]]) -> str:
-    """A few numbers in large type: (what it is, the number)."""
+def key_figures(items: Sequence[tuple[str, str]]) -> str:
+    """Return a row of tiles, one per (name, value), with the values in large type."""
     inside = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in items)
     return f'<div class="cards">{inside}</div>\n'
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, bad_rows: Sequence[int] = ()) -> str:
-    """A table; a column in which every cell is a number or empty stands to the right."""
-    texts = [[show(cell) for cell in row] for row in rows]
-    numeric = [all(_is_number(row[i]) or not row[i] for row in texts) for i in range(len(heads))]
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, bad_rows: Sequence[int] = ()) -> str:
+    """Return a table.
+
+    Columns whose cells are all numbers or empty are aligned to the right.
+
+    Args:
+      columns: names of the columns.
+      rows: values, formatted by ``format_value``.
+      bad_rows: indices of rows in red.
+    """
+    texts = [[format_value(cell) for cell in row] for row in rows]
+    numeric = [all(_is_number(row[i]) or not row[i] for row in texts) for i in range(len(columns))]
 
     def cell(tag: str, i: int, text: str) -> str:
-        look = ' class="number"' if numeric[i] else ""
-        return f"<{tag}{look}>{escape(text)}</{tag}>"
+        attribute = ' class="number"' if numeric[i] else ""
+        return f"<{tag}{attribute}>{escape(text)}</{tag}>"
 
     def line(n: int, row: Sequence[str]) -> str:
-        look = ' class="bad"' if n in bad_rows else ""
-        return f"<tr{look}>{''.join(cell('td', i, text) for i, text in enumerate(row))}</tr>"
+        attribute = ' class="bad"' if n in bad_rows else ""
+        return f"<tr{attribute}>{''.join(cell('td', i, text) for i, text in enumerate(row))}</tr>"
 
-    head = "".join(cell("th", i, text) for i, text in enumerate(heads))
+    head = "".join(cell("th", i, text) for i, text in enumerate(columns))
     body = "\n".join(line(n, row) for n, row in enumerate(texts))
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
 
 
-def show(value: Any) -> str:
-    """A value as people read it."""
+def format_value(value: Any) -> str:
+    """Format a value for readers: yes and no, six significant digits, lists with commas, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -105,25 +116,32 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(show, value))
+        return ", ".join(map(format_value, value))
     return str(value)
 
 
 def preformatted(text: str) -> str:
-    """Text as it stands in a file."""
+    """Return text in a fixed-width font, with its line breaks."""
     return f"<pre>{escape(text)}</pre>\n"
 
 
 def picture(data: bytes, kind: str, caption: str, *, drawn: bool = False) -> str:
-    """An image inside the page; ``drawn`` figures on white are turned dark where the page is."""
+    """Embed an image.
+
+    Args:
+      data: contents of the image file.
+      kind: MIME subtype, such as ``png``.
+      caption: text below the image.
+      drawn: whether it is a figure on white, whose colours a page in dark mode inverts.
+    """
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    look = ' class="drawn"' if drawn else ""
-    image = f'<img{look} src="{source}" alt="{escape(caption)}">'
+    attribute = ' class="drawn"' if drawn else ""
+    image = f'<img{attribute} src="{source}" alt="{escape(caption)}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>\n"
 
 
 def film(data: bytes, caption: str) -> str:
-    """An MP4 inside the page."""
+    """Embed the contents of an MP4 file."""
     source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
     video = f'<video controls loop muted playsinline src="{source}"></video>'
     return f"<figure>{video}<figcaption>{escape(caption)}</figcaption></figure>\n"

@@ -1,1 +1,1 @@
-"""Trained policies: stored, loaded, played and exported."""
+"""Trained policies: save and load them, play episodes with them, and export them to other formats."""

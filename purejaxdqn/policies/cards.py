@@ -1,15 +1,18 @@
-"""What a policy folder says of itself: the README card, and the script that runs the policy without this package."""
+"""The text files of an exported policy: its model card (``README.md``), its run script, and reading ``policy.json``.
+
+``policy.json`` is a dict, called ``description`` below; ``exports.describe`` builds it.
+"""
 
 import json
 from typing import Any
 
 FORMAT_VERSION = 2
-"""Of ``policy.json`` and what it describes; in 1 layers were laid out otherwise."""
+"""Version of ``policy.json`` and of the weights it describes. In version 1 the weights had another layout."""
 SCRIPT_FILE = "run_policy.py"
 DESCRIPTION_FILE = "policy.json"
-"""Stands in an exported folder and not in a run directory."""
+"""In every exported folder and in no run directory, so it tells the two apart."""
 
-_STABLEHLO = '''"""Act with this policy: python {script} [observations.npy]. Needs jax, flatbuffers, numpy."""
+_STABLEHLO = '''"""Run this policy: python {script} [observations.npy]. Needs jax, flatbuffers and numpy."""
 import json
 import sys
 from pathlib import Path
@@ -20,7 +23,7 @@ obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype
 q_values, action = policy.call(obs)
 print(json.dumps({{"q_values": q_values.tolist(), "action": action.tolist()}}))
 '''
-_ONNX = '''"""Act with this policy: python {script} [observations.npy]. Needs onnxruntime, numpy."""
+_ONNX = '''"""Run this policy: python {script} [observations.npy]. Needs onnxruntime and numpy."""
 import json
 import sys
 from pathlib import Path
@@ -33,8 +36,8 @@ print(json.dumps({{"q_values": q_values.tolist(), "action": action.tolist()}}))
 '''
 
 
-def script(description: dict[str, Any]) -> str | None:
-    """A script that runs the policy's program; None where the format has no program."""
+def run_script(description: dict[str, Any]) -> str | None:
+    """Return the source of a script that runs the exported program, or None for a format without a program."""
     program, observation = description["program"], description["observation"]
     if program is None:
         return None
@@ -46,27 +49,12 @@ def script(description: dict[str, Any]) -> str | None:
     )
 
 
-def card(description: dict[str, Any]) -> str:
-    """``README.md`` of a policy folder."""
-    network, evaluation, training = description["network"], description["evaluation"], description["training"]
-    score = evaluation["mean_return"]
-    source = "" if ":" in description["env_id"] else " (gymnax)"
-    rows = [
-        ("environment", f"`{description['env_id']}`{source}"),
-        ("greedy return", "unknown" if score is None else f"{score:g}, mean over {evaluation['episodes']} episodes"),
-        ("observation", _space(description["observation"])),
-        ("action", f"an integer from 0 to {description['action']['n'] - 1}"),
-        ("network", _network(network)),
-        ("what it is shown", _features(description["features"])),
-        ("trained for", f"{training['env_steps']:,} environment steps"),
-        ("agent", f"{training['seed_index']} of a run of {training['num_seeds']}, seed {training['seed']}"),
-        ("made with", ", ".join(f"{name} {version}" for name, version in training["versions"].items())),
-        ("commit", training["git_commit"] or "unknown"),
-    ]
-    table = "\n".join(f"| {name} | {text} |" for name, text in rows)
+def model_card(description: dict[str, Any]) -> str:
+    """Return the text of an exported folder's ``README.md``: a summary table, how to load the policy, its files."""
+    table = "\n".join(f"| {name} | {text} |" for name, text in _summary_rows(description))
     return f"""# A DQN policy for {description["env_id"]}
 
-Trained and exported by purejaxdqn. The best action is the one with the largest Q-value.
+Trained and exported by purejaxdqn. The policy is greedy: it takes the action with the largest Q-value.
 
 | | |
 |---|---|
@@ -74,7 +62,7 @@ Trained and exported by purejaxdqn. The best action is the one with the largest 
 
 ## How to load it
 
-{_loading(description)}With purejaxdqn, which does not need the environment for it:
+{_program_section(description)}With purejaxdqn (the environment need not be installed):
 
 ```python
 from purejaxdqn import load_policy
@@ -83,7 +71,7 @@ act = load_policy("path/to/this/folder")
 action = act(obs)  # one observation, or a batch of them
 ```
 
-The weights alone, as arrays by name:
+To read the weights only, as arrays by name:
 
 ```python
 from safetensors.numpy import load_file
@@ -91,46 +79,65 @@ from safetensors.numpy import load_file
 weights = load_file("policy.safetensors")
 ```
 
-`weight` is [outputs, inputs], of a convolution [features, channels, 3, 3], as PyTorch has them. Images, [height, width,
-channels] as observations, go in and are flattened with the channels first. Layer normalisation has an epsilon of 1e-6.
-Layers are numbered in the order of their use; with dueling those of the advantages come before those of the value.
+Weights are laid out as in PyTorch: `weight` is [outputs, inputs], and [features, channels, 3, 3] for a convolution.
+Image observations are [height, width, channels]; the output of a convolution is flattened with the channels first.
+Layer normalisation uses an epsilon of 1e-6. Layers are numbered in the order in which they are applied; in a dueling
+network the layers of the advantage stream come before those of the value stream.
 
 ## Files
 
-{_files(description)}"""
+{_file_list(description)}"""
 
 
-def _loading(description: dict[str, Any]) -> str:
+def _summary_rows(description: dict[str, Any]) -> list[tuple[str, str]]:
+    evaluation, training = description["evaluation"], description["training"]
+    score = evaluation["mean_return"]
+    source = "" if ":" in description["env_id"] else " (gymnax)"
+    return [
+        ("environment", f"`{description['env_id']}`{source}"),
+        ("greedy return", "unknown" if score is None else f"{score:g}, mean over {evaluation['episodes']} episodes"),
+        ("observation", _observation_text(description["observation"])),
+        ("action", f"an integer from 0 to {description['action']['n'] - 1}"),
+        ("network", _network_text(description["network"])),
+        ("network input", _features_text(description["features"])),
+        ("trained for", f"{training['env_steps']:,} environment steps"),
+        ("agent", f"seed index {training['seed_index']} of a run of {training['num_seeds']}, seed {training['seed']}"),
+        ("made with", ", ".join(f"{name} {version}" for name, version in training["versions"].items())),
+        ("commit", training["git_commit"] or "unknown"),
+    ]
+
+
+def _program_section(description: dict[str, Any]) -> str:
     program = description["program"]
     if program is None:
         return ""
-    # JAX reads what older versions have exported, not what newer ones have.
+    # A JAX version reads programs exported by older versions, not by newer ones.
     needs = {"stablehlo": f"'jax>={program.get('jax')}' flatbuffers", "onnx": "onnxruntime numpy"}[description["kind"]]
     tensors = {**program["inputs"], **program["outputs"]}
-    lines = "\n".join(f"- `{name}` {_tensor(tensor)}" for name, tensor in tensors.items())
-    return f"""Without purejaxdqn (`pip install {needs}`), `{SCRIPT_FILE}`:
+    lines = "\n".join(f"- `{name}` {_tensor_text(tensor)}" for name, tensor in tensors.items())
+    return f"""Without purejaxdqn (`pip install {needs}`), with `{SCRIPT_FILE}`:
 
 ```python
-{script(description)}```
+{run_script(description)}```
 
-All that happens to an observation on its way is inside the program. The batch size is free.
+The program takes raw observations; all preprocessing is part of it. It accepts any batch size.
 
 {lines}
 
 """
 
 
-def _tensor(tensor: dict[str, Any]) -> str:
+def _tensor_text(tensor: dict[str, Any]) -> str:
     return f"[{', '.join(map(str, tensor['shape']))}] {tensor['dtype']}"
 
 
-def _space(observation: dict[str, Any]) -> str:
+def _observation_text(observation: dict[str, Any]) -> str:
     low, high = (observation.get(name) for name in ("low", "high"))
-    limits = "" if low is None or high is None else f", from {low:g} to {high:g}"
-    return f"{' x '.join(map(str, observation['shape'])) or 'a single number'}, {observation['dtype']}{limits}"
+    bounds = "" if low is None or high is None else f", from {low:g} to {high:g}"
+    return f"{' x '.join(map(str, observation['shape'])) or 'a single number'}, {observation['dtype']}{bounds}"
 
 
-def _network(network: dict[str, Any]) -> str:
+def _network_text(network: dict[str, Any]) -> str:
     torso = {"mlp": "MLP", "minatar_cnn": "a convolution, then an MLP"}[network["torso"]]
     extras = [name.replace("_", " ") for name in ("layer_norm", "dueling", "noisy") if network[name]]
     kind = network["distribution"] + (f" ({network['atoms']})" if network["distribution"] != "scalar" else "")
@@ -138,32 +145,32 @@ def _network(network: dict[str, Any]) -> str:
     return f"{', '.join(words)}; {network['parameter_count']:,} parameters"
 
 
-def _features(features: dict[str, Any]) -> str:
+def _features_text(features: dict[str, Any]) -> str:
     words = [
-        f"one-hot of {features['one_hot']}" if features["one_hot"] else "",
+        f"one-hot encoded with depth {features['one_hot']}" if features["one_hot"] else "",
         "flattened" if features["flatten"] else "",
         "normalised by running statistics" if features["normalize"] else "",
     ]
-    return ", ".join(word for word in words if word) or "the observation as it is"
+    return ", ".join(word for word in words if word) or "the observation, unchanged"
 
 
-def _files(description: dict[str, Any]) -> str:
+def _file_list(description: dict[str, Any]) -> str:
     files = {
-        "policy.json": "what describes it, for programs",
+        "policy.json": "a machine-readable description of the policy",
         "policy.safetensors": "the weights",
         "config.yaml": "the config of the run; `python -m purejaxdqn.train --config config.yaml` trains it again",
     }
     if description["program"]:
-        files[description["program"]["file"]] = f"the program, {description['kind']}"
+        files[description["program"]["file"]] = f"the program, in {description['kind']} format"
         files[SCRIPT_FILE] = "the script above"
     return "".join(f"- `{name}`: {text}\n" for name, text in files.items())
 
 
 def read_description(text: str) -> dict[str, Any]:
-    """Parse ``policy.json``.
+    """Parse the text of a ``policy.json``.
 
     Raises:
-      ValueError: it is not one, or of another version.
+      ValueError: the text is not JSON, does not describe a policy, or has another format version.
     """
     description = json.loads(text)
     if not isinstance(description, dict) or description.get("format") != "purejaxdqn policy":

@@ -1,4 +1,4 @@
-"""One greedy episode, kept step by step so that it can be drawn."""
+"""Records one greedy episode step by step, so that it can be drawn."""
 
 from typing import Any, NamedTuple
 
@@ -11,25 +11,25 @@ from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.runs.training import episodes_key
 
 MAX_STEPS = 10_000
-"""An agent may go on for ever where nothing else ends an episode."""
+"""Recording stops after this many steps: in an environment without a time limit, an episode can run forever."""
 
 
 class Episode(NamedTuple):
-    """What happened; T steps."""
+    """An episode of T steps."""
 
-    obs: np.ndarray  # [T + 1, O]; the last is the true one, before any reset
-    states: list[Any]  # T of the environment's, one before each step
+    obs: np.ndarray  # [T + 1, O]; the last one is the true final observation, before any reset
+    states: list[Any]  # T environment states, one before each step
     rewards: np.ndarray  # [T]
-    ending: str  # "terminated", "cut off by the time limit" or "cut off here"
+    ending: str  # why it ended, for messages: terminated, time limit, or ``MAX_STEPS``
 
 
 def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
-    """Play the episode that ``evaluate_policy`` plays with ``episodes=1`` and this seed.
+    """Play the same episode as ``evaluate_policy`` with ``episodes=1`` and this seed.
 
     Args:
-      config: the run's.
-      params: of one agent, without an axis over seeds.
-      seed: for the episode.
+      config: the config of the run.
+      params: the parameters of one agent, without a seed axis.
+      seed: seed of the episode.
     """
     env = make_environment(**config.env.making())
     q_values, hparams = make_q_values(config, env), config.hparams()
@@ -43,15 +43,15 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
 
     keys = jax.random.split(episodes_key(seed), 2)
     key, (obs, state) = keys[0], jax.jit(env.reset)(env_params, keys[1:])
-    seen, ending = [np.asarray(obs[0])], "cut off here"
+    all_obs, ending = [np.asarray(obs[0])], f"stopped after {MAX_STEPS:,} steps"
     states: list[Any] = []
     rewards: list[float] = []
     while len(states) < MAX_STEPS:
         states.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state))
-        key, obs, state, happened = step(key, obs, state)
-        seen.append(np.asarray(happened.next_obs[0]))
-        rewards.append(float(happened.reward[0]))
-        if happened.terminated[0] or happened.truncated[0]:
-            ending = "terminated" if happened.terminated[0] else "cut off by the time limit"
+        key, obs, state, taken = step(key, obs, state)
+        all_obs.append(np.asarray(taken.next_obs[0]))
+        rewards.append(float(taken.reward[0]))
+        if taken.terminated[0] or taken.truncated[0]:
+            ending = "terminated" if taken.terminated[0] else "cut off by the time limit"
             break
-    return Episode(np.array(seen), states, np.array(rewards), ending)
+    return Episode(np.array(all_obs), states, np.array(rewards), ending)

@@ -1,4 +1,4 @@
-"""Policies that have been trained: saved, loaded, played."""
+"""Saves, loads and evaluates trained policies."""
 
 import functools
 from collections.abc import Callable
@@ -28,18 +28,18 @@ POLICY_FILE = "policy.safetensors"
 
 
 def save_policy(folder: Path, params: Any) -> None:
-    """Write the online parameters, leaves [S, ...], to ``policy.safetensors`` under their paths."""
+    """Write parameters of S agents, leaves [S, ...], to ``policy.safetensors``, each under its path in the tree."""
     flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    # No metadata: safetensors writes it in no fixed order, and equal runs leave equal files.
+    # No metadata: safetensors writes it in no fixed order, and equal runs must write equal files.
     with replacing(folder / POLICY_FILE) as part:
-        part.write_bytes(save(flat))  # its own save_file leaves a file that only its owner may read
+        part.write_bytes(save(flat))  # save_file would make the file readable by its owner only
 
 
 def load_params(folder: str | Path) -> tuple[Config, Any]:
-    """The config of a run directory and its parameters, leaves [S, ...].
+    """Load the config of a run directory and the parameters of its S agents, leaves [S, ...].
 
     Raises:
-      UserError: something is missing, damaged, or does not fit the config.
+      UserError: a file is missing or damaged, or the parameters do not fit the config.
     """
     folder = Path(folder)
     try:
@@ -48,39 +48,39 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
     if exported:
-        raise UserError(f"{folder} is not a run but a policy that was exported from one, which load_policy reads")
+        raise UserError(f"{folder} is not a run but a policy that was exported from one; load_policy reads it")
     if missing:
         raise UserError(f"{folder} is not a finished run: it has no {missing[0]}")
     config = load_config(folder / CONFIG_FILE)
-    flat = _read_weights(folder)
-    params = traverse_util.unflatten_dict(flat, sep="/")
-    wanted = policy_shapes(config, make_environment(**config.env.making()))
-    _check_shapes(folder, flat, wanted, leading=(config.num_seeds,))
-    return config, params
+    env = make_environment(**config.env.making())
+    return config, _read_params(folder, config, env, leading=(config.num_seeds,))
 
 
 def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], np.ndarray]:
-    """The greedy policy of one agent: ``act(obs)`` takes one observation [O] or a batch [B, O].
+    """Load the greedy policy of one agent.
 
     Args:
-      folder: a run directory, or what ``purejaxdqn.export`` has written, in any format; the latter is built from its
-        own description, without the environment.
-      seed_index: which of a run's agents; an exported folder has one, 0.
+      folder: a run directory, or a folder that ``purejaxdqn.export`` wrote in any format. An exported folder describes
+        its environment, so the environment need not be installed.
+      seed_index: which agent of a run to load; an exported folder has only agent 0.
+
+    Returns:
+      ``act(obs)``, which takes one observation [O] or a batch [B, O], and returns one action or actions [B].
 
     Raises:
-      UserError: the folder holds no policy, or not that many agents.
+      UserError: the folder has no policy or no such agent, or is damaged.
     """
     folder = Path(folder)
     if (folder / DESCRIPTION_FILE).is_file():
         if seed_index:
-            raise UserError(f"{folder} is an exported policy: it has no agent {seed_index}, but 0 alone")
-        env, config, mine = load_exported(folder)
+            raise UserError(f"{folder} is an exported policy: it has no agent {seed_index}, only agent 0")
+        env, config, params = load_exported(folder)
     else:
         config, params = load_params(folder)
         check_seed_index(config, seed_index)
         env = make_environment(**config.env.making())
-        mine = jax.tree.map(lambda leaf: leaf[seed_index], params)
-    q_values = jax.jit(functools.partial(make_q_values(config, env), config.hparams(), mine))
+        params = jax.tree.map(lambda leaf: leaf[seed_index], params)
+    q_values = jax.jit(functools.partial(make_q_values(config, env), config.hparams(), params))
     single = len(env.obs_shape)
 
     def act(obs: Any) -> np.ndarray:
@@ -92,29 +92,29 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
 
 
 def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
-    """What acting needs of an exported folder: the shapes of its environment, its config, its parameters.
+    """Load an exported folder -> its described environment, its config, and the parameters of its agent.
 
-    Nothing of the environment is imported, so that a folder from elsewhere runs no code of its own.
+    The environment is built from the description and imports nothing: a folder from an untrusted source runs no code.
 
     Raises:
-      UserError: something is missing, damaged, or does not fit.
+      UserError: a file is missing or damaged, or the files do not fit each other.
     """
     try:
         description = read_description((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         env = _described_environment(description)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {error}") from error
-    config = _read_config_alone(folder / CONFIG_FILE)
-    flat = _read_weights(folder)
-    _check_shapes(folder, flat, policy_shapes(config, env))
-    return env, config, traverse_util.unflatten_dict(flat, sep="/")
+    config = _read_config_only(folder / CONFIG_FILE)
+    return env, config, _read_params(folder, config, env)
 
 
 def _described_environment(description: dict[str, Any]) -> Environment:
-    """An environment that has shapes and features, and cannot be played."""
+    """Return an environment that has shapes and features but cannot be stepped."""
 
     def unplayable(*arguments: Any) -> Any:
-        raise NotImplementedError("an exported policy knows its environment by description only")
+        raise NotImplementedError(
+            "an exported policy only has a description of its environment, which cannot be played"
+        )
 
     observation, features = description["observation"], description["features"]
     return Environment(
@@ -133,44 +133,38 @@ def _described_environment(description: dict[str, Any]) -> Environment:
     )
 
 
-def _read_config_alone(path: Path) -> Config:
-    """A config whose environment is not asked whether it agrees."""
+def _read_config_only(path: Path) -> Config:
+    """Read a config without checking it against its environment."""
     draft = read_config(path)
     if draft.lines or draft.faults:
         raise UserError(f"{path} is damaged", *draft.lines, *(f"{one.key}: {one.message}" for one in draft.faults))
     return draft.config
 
 
-def _read_weights(folder: Path) -> dict[str, np.ndarray]:
+def _read_params(folder: Path, config: Config, env: Environment, *, leading: tuple[int, ...] = ()) -> Any:
+    """Read parameters whose leaves have ``leading`` axes in front of the shapes of the config's network."""
     try:
-        return load_file(folder / POLICY_FILE)
+        flat = load_file(folder / POLICY_FILE)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
-
-
-def _check_shapes(folder: Path, flat: dict[str, np.ndarray], wanted: Any, *, leading: tuple[int, ...] = ()) -> None:
-    """Refuse weights that are not those of the network ``wanted``, with ``leading`` axes in front of each."""
-    shapes = {path: (*leading, *leaf.shape) for path, leaf in traverse_util.flatten_dict(wanted, sep="/").items()}
+    expected = policy_shapes(config, env)
+    shapes = {path: (*leading, *leaf.shape) for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
     if shapes == {path: leaf.shape for path, leaf in flat.items()}:
-        return
+        return traverse_util.unflatten_dict(flat, sep="/")
     if any(path.endswith("/kernel") for path in flat):
-        raise UserError(f"{folder / POLICY_FILE} is of an earlier purejaxdqn, which laid layers out otherwise")
+        raise UserError(
+            f"{folder / POLICY_FILE} was written by an earlier purejaxdqn, with another layout of the layers"
+        )
     raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
 
 
-def jitted_q_values(config: Config) -> Callable[[Any, Any], jax.Array]:
-    """Q-values [B, A] of one agent's parameters and observations [B, O], compiled once for all agents."""
-    q_values = make_q_values(config, make_environment(**config.env.making()))
-    return jax.jit(functools.partial(q_values, config.hparams()))
-
-
 def one_agent(params: Any, seed_index: int) -> Any:
-    """The parameters of one agent out of leaves [S, ...], still with an axis: [1, ...]."""
+    """Select one agent's parameters from leaves [S, ...], and keep the seed axis: leaves [1, ...]."""
     return jax.tree.map(lambda leaf: leaf[seed_index : seed_index + 1], params)
 
 
 def check_seed_index(config: Config, seed_index: int) -> None:
-    """Refuse an agent that the run does not have."""
+    """Raise a ``UserError`` unless the run has an agent ``seed_index``."""
     if not 0 <= seed_index < config.num_seeds:
         raise UserError(
             f"--seed-index: {seed_index} is not an agent of this run, which has 0 to {config.num_seeds - 1}"
@@ -178,39 +172,38 @@ def check_seed_index(config: Config, seed_index: int) -> None:
 
 
 def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: int = 0) -> np.ndarray:
-    """Greedy episodes in gymnax.
+    """Play greedy episodes in gymnax.
 
     Args:
-      config: the run's.
+      config: the config of the run.
       params: parameters of S agents, leaves [S, ...].
-      episodes: N, for each agent; all agents meet the same start states.
-      seed: for the episodes.
+      episodes: number of episodes N per agent; all agents start from the same N states.
+      seed: seed of the episodes.
 
     Returns:
-      Returns [S, N].
+      Undiscounted returns [S, N].
     """
     env = make_environment(**config.env.making())
     algorithm = make_algorithm(config, env)
 
     def play(hparams: Any, params: Any) -> Any:
         env_params = env.with_params(hparams.env_params)
-        key = episodes_key(seed)
         values = functools.partial(algorithm.values, hparams, params)
-        return greedy_returns(env, values, env_params, key, episodes=episodes, memory=algorithm.memory(episodes))
+        key, memory = episodes_key(seed), algorithm.memory(episodes)
+        return greedy_returns(env, values, env_params, key, episodes=episodes, memory=memory)
 
-    seeds = jax.tree.leaves(params)[0].shape[0]
-    layout = lay_out(seeds)
+    layout = lay_out(_count_agents(params))
     hparams = jax.tree.map(lambda leaf: np.repeat(leaf, layout.size), config.hparams())
     return layout.take(np.asarray(map_runs(play, layout)(hparams, layout.fill(params))))
 
 
 def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, seed: int = 0) -> np.ndarray:
-    """Greedy episodes in Gymnasium's environment of the same id, an implementation that shares no code with gymnax.
+    """Play greedy episodes in Gymnasium's environment with the same id, which shares no code with gymnax.
 
-    Arguments and result as for ``evaluate_policy``.
+    Takes and returns the same as ``evaluate_policy``.
 
     Raises:
-      UserError: Gymnasium has no such environment, or the config sets parameters that it does not know.
+      UserError: Gymnasium has no such environment, or the config sets options that Gymnasium does not have.
     """
     import gymnasium
 
@@ -221,14 +214,18 @@ def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, s
         envs = [gymnasium.make(config.env.id) for _ in range(episodes)]
     except gymnasium.error.Error as error:
         raise UserError(f"--backend gymnasium: Gymnasium has no environment {config.env.id!r}") from error
-    seeds = jax.tree.leaves(params)[0].shape[0]
-    q_values = jitted_q_values(config)
-    agents = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(seeds)]
-    return np.array([_play_in_gymnasium(envs, functools.partial(q_values, agent), seed) for agent in agents])
+    of_agents = make_q_values(config, make_environment(**config.env.making()))
+    q_values = jax.jit(functools.partial(of_agents, config.hparams()))  # compiled once for all agents
+    agents = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(_count_agents(params))]
+    return np.array([_play_in_gymnasium(envs, functools.partial(q_values, one), seed) for one in agents])
+
+
+def _count_agents(params: Any) -> int:
+    return jax.tree.leaves(params)[0].shape[0]
 
 
 def _play_in_gymnasium(envs: list[Any], q_values: Callable[[Any], Any], seed: int) -> list[float]:
-    """One episode in each environment, all acting in one batch."""
+    """Play one episode in each of N environments, with one batch of actions per step; return the N returns."""
     obs = np.array([env.reset(seed=seed * len(envs) + i)[0] for i, env in enumerate(envs)])
     returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
     while running.any():
