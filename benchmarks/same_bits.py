@@ -77,6 +77,7 @@ CASES = {
         "evaluate run --episodes 3 --seed-index 2 --json > evaluate.json",
         "evaluate run --episodes 2 --backend gymnasium --json > gymnasium.json",
     ),
+    "batched": _train("num_seeds=4 replay.kind=prioritised --seeds-at-once 2"),
     "segments": Case(
         tuple(
             f"train --quiet --config tiny.yaml --out of_{n} --segments {n} num_seeds=2 total_timesteps=560"
@@ -94,8 +95,8 @@ CASES = {
         alike=(("whole", "cut"),),
     ),
     "diverged": _train("num_seeds=2 optimizer.learning_rate=1e30 loss=squared", code=3),
-    "double, dueling": _train("bootstrap.kind=double network.dueling=true loss=squared optimizer.anneal=true"),
-    "n_step, prioritised": _train("n_step=3 replay.kind=prioritised optimizer.max_grad_norm=0.5"),
+    "double-dueling": _train("bootstrap.kind=double network.dueling=true loss=squared optimizer.anneal=true"),
+    "n_step-prioritised": _train("n_step=3 replay.kind=prioritised optimizer.max_grad_norm=0.5 optimizer.eps=1e-5"),
     "categorical": _train(
         "distribution.kind=categorical distribution.v_min=-10 distribution.v_max=30 replay.kind=prioritised"
     ),
@@ -107,17 +108,18 @@ CASES = {
     ),
     "fqf": _train("distribution.kind=fqf distribution.atoms=4 optimizer.name=rmsprop optimizer.centered=true"),
     "munchausen": _train("bootstrap.kind=munchausen optimizer.name=rmsprop"),
-    "munchausen, categorical": _train(
+    "munchausen-categorical": _train(
         "bootstrap.kind=munchausen n_step=2 distribution.kind=categorical distribution.atoms=11 "
         "distribution.v_min=-10 distribution.v_max=30"
     ),
     "noisy": _train("network.noisy=true exploration.end=0.1 optimizer.name=sgd optimizer.anneal=true"),
-    "layer_norm, normalize": _train("network.layer_norm=true network.activation=gelu env.normalize=true num_seeds=2"),
-    "one_hot, sticky": _train("env.id=FrozenLake-misc env.one_hot=true env.sticky_actions=0.25"),
-    "flatten": _train("env.id=FourRooms-misc env.one_hot=true env.flatten=true n_step=2"),
-    "env.params, reward": _train(
+    "layer_norm-normalize": _train("network.layer_norm=true network.activation=gelu env.normalize=true num_seeds=2"),
+    "one_hot-sticky": _train("env.id=FrozenLake-misc env.one_hot=true env.sticky_actions=0.25"),
+    "one_hot-flatten": _train("env.id=FourRooms-misc env.one_hot=true env.flatten=true n_step=2"),
+    "env.params-reward": _train(
         "env.params.gravity=12.5 reward.scale=0.5 reward.clip=0.4 precision=default schedule.tau=1 gamma=0.97"
     ),
+    "env.kwargs": _train("env.id=Catch-bsuite env.kwargs.rows=6 env.flatten=true network.hidden=[8]"),
     "minatar": Case(
         (
             "train --quiet --config minatar/breakout --config tiny.yaml --config rainbow --out run network.hidden=[16] "
@@ -128,6 +130,12 @@ CASES = {
         (
             "sweep --quiet --config tiny.yaml --out sweep --seeds 2 optimizer.learning_rate=1e-3,1e-2 "
             "bootstrap.kind=greedy,double",
+        )
+    ),
+    "risks": Case(
+        (
+            "sweep --quiet --config tiny.yaml --out sweep --seeds 1 distribution.kind=iqn distribution.atoms=4 "
+            "distribution.risk=neutral,cpw,wang",
         )
     ),
     "draws": Case(("sweep --quiet --config tiny.yaml --out sweep --seeds 3 --space space.yaml --points 3",)),
@@ -151,13 +159,13 @@ class Setting(NamedTuple):
 
     base: Path
     today: Path
-    cache: Path
+    cache: Path  # of compiled programs
     runs: Path
 
     def environment(self, tree: Path) -> dict[str, str]:
         """Of every command: the same for both trees but for where the package is.
 
-        Both keep compiled programs in one directory, which is empty at first. JAX finds a program there by its
+        Both keep compiled programs in one directory. JAX finds a program there by its
         StableHLO, the compiler's options and version and the device, without the source lines that operations come
         from; these are the compiler's whole input but for debugging information. So the second tree takes the first
         one's executable only where it would have handed the same program to the compiler, and a program with one
@@ -177,10 +185,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES, help="cases: " + "; ".join(CASES))
     parser.add_argument("--jobs", type=harness.positive, default=2, metavar="N", help="cases at a time (default 2)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep what the runs left here")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled programs here, for another call")
     arguments = parser.parse_args()
     names = arguments.only or list(CASES)
     with harness.runs_in(None) as scratch, harness.runs_in(arguments.out) as runs:
-        setting = Setting(scratch / "base", scratch / "today", scratch / "cache", runs)
+        setting = Setting(scratch / "base", scratch / "today", (arguments.cache or scratch / "cache").resolve(), runs)
         check_out(arguments.base, setting.base)
         copy_tree(setting.today)
         check_imports(setting)
