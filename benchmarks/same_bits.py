@@ -1,0 +1,317 @@
+"""Do today's tree and another revision train the same, bit for bit? For refactoring, which must not change results.
+
+Small runs of every axis of the family, one seed and several, segments, resuming, sweeps, searches, exports and Python
+are made with both trees on this machine, through the command line and the public names alone; then their metrics,
+policies, tables, summaries (times aside), configs and exit codes are compared. Files, columns and keys that only
+today's tree writes are noted and do not count as a difference. The exit code is 1 if a case differs that is not in
+``EXPECTED``. A machine with a GPU needs ``JAX_PLATFORMS=cpu``, as sums on a GPU have no fixed order.
+
+    python -m benchmarks.same_bits --base REV                    all cases
+    python -m benchmarks.same_bits --base REV --only dqn resume  some
+    python -m benchmarks.same_bits --base REV --out DIR          keeps what the runs left
+"""
+
+import concurrent.futures
+import io
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.differences import Comparison, Difference, compare, summarise
+
+PROBES = Path(__file__).with_name("same_bits_probes.py")
+EXIT_CODES = "exit_codes.json"
+
+EXPECTED: dict[str, str] = {}
+"""Cases that differ from earlier revisions on purpose, as the order of an operation had to change: why, by case."""
+
+TINY = """
+total_timesteps: 600
+env: {id: CartPole-v1, num_envs: 4}
+network: {hidden: [16, 16]}
+optimizer: {learning_rate: 1.0e-3}
+replay: {size: 300, batch_size: 8}
+schedule: {warmup: 80, train_every: 8, gradient_steps: 2, target_every: 40, tau: 0.5}
+evaluation: {episodes: 3, final_episodes: 4}
+"""
+"""The config under all cases. It is not a shipped one, which may be tuned again."""
+SPACE = """
+optimizer.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
+exploration.end: {low: 0.0, high: 0.5}
+"""
+
+
+class Case(NamedTuple):
+    """Commands that run one after another in one directory.
+
+    A command is the words after ``python -m purejaxdqn.``, or after ``probe`` those for ``same_bits_probes.py``, or
+    after ``script`` a Python file; ``> FILE`` keeps its standard output.
+    """
+
+    commands: tuple[str, ...]
+    code: int = 0  # that every command must end with
+    alike: tuple[tuple[str, str], ...] = ()  # directories that must be equal within one revision, too
+
+
+def _train(overrides: str = "", *more: str, code: int = 0) -> Case:
+    return Case((f"train --quiet --config tiny.yaml --out run {overrides}", *more), code)
+
+
+LONGER = "total_timesteps=60080 evaluation.every=1000 checkpoint.every=2000 replay.kind=prioritised n_step=2"
+_SEARCH = "search --quiet --config tiny.yaml --space space.yaml --out search --objective auc --seeds 2 --retest 3"
+
+CASES = {
+    "dqn": _train("", "evaluate run --episodes 5 --json > evaluate.json", "probe act run > act.json"),
+    "seeds": _train(
+        "num_seeds=3 seed=7",
+        "evaluate run --episodes 3 --seed-index 2 --json > evaluate.json",
+        "evaluate run --episodes 2 --backend gymnasium --json > gymnasium.json",
+    ),
+    "batched": _train("num_seeds=4 replay.kind=prioritised --seeds-at-once 2"),
+    "segments": Case(
+        tuple(
+            f"train --quiet --config tiny.yaml --out of_{n} --segments {n} num_seeds=2 total_timesteps=560"
+            for n in (1, 3)
+        ),
+        alike=(("of_1", "of_3"),),
+    ),
+    "resume": _train("num_seeds=2 total_timesteps=320", "train --quiet --resume run total_timesteps=600"),
+    "interrupt": Case(
+        (
+            f"train --quiet --config tiny.yaml --out whole {LONGER}",
+            f"probe interrupt cut --quiet --config tiny.yaml {LONGER}",
+            "train --quiet --resume cut",
+        ),
+        alike=(("whole", "cut"),),
+    ),
+    "diverged": _train("num_seeds=2 optimizer.learning_rate=1e30 loss=squared", code=3),
+    "double-dueling": _train("bootstrap.kind=double network.dueling=true loss=squared optimizer.anneal=true"),
+    "n_step-prioritised": _train("n_step=3 replay.kind=prioritised optimizer.max_grad_norm=0.5 optimizer.eps=1e-5"),
+    "categorical": _train(
+        "distribution.kind=categorical distribution.v_min=-10 distribution.v_max=30 replay.kind=prioritised"
+    ),
+    "quantile": _train(
+        "distribution.kind=quantile distribution.atoms=7 optimizer.name=adamw optimizer.max_grad_norm=1"
+    ),
+    "iqn": _train(
+        "distribution.kind=iqn distribution.atoms=4 distribution.risk=cvar bootstrap.kind=double network.dueling=true"
+    ),
+    "fqf": _train("distribution.kind=fqf distribution.atoms=4 optimizer.name=rmsprop optimizer.centered=true"),
+    "munchausen": _train("bootstrap.kind=munchausen optimizer.name=rmsprop"),
+    "munchausen-categorical": _train(
+        "bootstrap.kind=munchausen n_step=2 distribution.kind=categorical distribution.atoms=11 "
+        "distribution.v_min=-10 distribution.v_max=30"
+    ),
+    "noisy": _train("network.noisy=true exploration.end=0.1 optimizer.name=sgd optimizer.anneal=true"),
+    "layer_norm-normalize": _train("network.layer_norm=true network.activation=gelu env.normalize=true num_seeds=2"),
+    "one_hot-sticky": _train("env.id=FrozenLake-misc env.one_hot=true env.sticky_actions=0.25"),
+    "one_hot-flatten": _train("env.id=FourRooms-misc env.one_hot=true env.flatten=true n_step=2"),
+    "env.params-reward": _train(
+        "env.params.gravity=12.5 reward.scale=0.5 reward.clip=0.4 precision=default schedule.tau=1 gamma=0.97"
+    ),
+    "env.kwargs": _train("env.id=Catch-bsuite env.kwargs.rows=6 env.flatten=true network.hidden=[8]"),
+    "minatar": Case(
+        (
+            "train --quiet --config minatar/breakout --config tiny.yaml --config rainbow --out run network.hidden=[16] "
+            "env.id=Breakout-MinAtar total_timesteps=320 evaluation.every=80 distribution.atoms=11",
+        )
+    ),
+    "sweep": Case(
+        (
+            "sweep --quiet --config tiny.yaml --out sweep --seeds 2 optimizer.learning_rate=1e-3,1e-2 "
+            "bootstrap.kind=greedy,double",
+        )
+    ),
+    "risks": Case(
+        (
+            "sweep --quiet --config tiny.yaml --out sweep --seeds 1 distribution.kind=iqn distribution.atoms=4 "
+            "distribution.risk=neutral,cpw,wang",
+        )
+    ),
+    "draws": Case(("sweep --quiet --config tiny.yaml --out sweep --seeds 3 --space space.yaml --points 3",)),
+    "search": Case((f"{_SEARCH} --trials 14 --batch 4",)),
+    "halving": Case((f"{_SEARCH} --trials 6 --batch 4 --halving 2 --rungs 2 --sampler random",)),
+    "export": _train(
+        "num_seeds=2 network.dueling=true",
+        "export run --format safetensors --out weights",
+        "export run --format stablehlo --out stablehlo --best",
+        "export run --format onnx --out onnx --seed-index 1",
+        "probe act run weights stablehlo onnx > act.json",
+        "script stablehlo/run_policy.py obs.npy > stablehlo.json",
+        "script onnx/run_policy.py obs.npy > onnx.json",
+    ),
+    "python": Case(("probe many many",)),
+}
+
+
+class Setting(NamedTuple):
+    """The two revisions, what they share, and where cases run."""
+
+    base: Path
+    today: Path
+    cache: Path  # of compiled programs
+    runs: Path
+
+    def environment(self, tree: Path) -> dict[str, str]:
+        """Of every command: the same for both trees but for where the package is.
+
+        Both keep compiled programs in one directory. JAX finds a program there by its
+        StableHLO, the compiler's options and version and the device, without the source lines that operations come
+        from; these are the compiler's whole input but for debugging information. So the second tree takes the first
+        one's executable only where it would have handed the same program to the compiler, and a program with one
+        operation more, fewer or elsewhere is compiled by itself.
+        """
+        return {
+            **harness.clean_environment(),
+            "PYTHONPATH": str(tree),
+            "JAX_COMPILATION_CACHE_DIR": str(self.cache),
+            "MPLBACKEND": "Agg",
+        }
+
+
+def main() -> None:
+    parser = harness.Options(__doc__)
+    parser.add_argument("--base", required=True, metavar="REV", help="the revision to compare with")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES, help="cases: " + "; ".join(CASES))
+    parser.add_argument("--jobs", type=harness.positive, default=2, metavar="N", help="cases at a time (default 2)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep what the runs left here")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled programs here, for another call")
+    arguments = parser.parse_args()
+    names = arguments.only or list(CASES)
+    with harness.runs_in(None) as scratch, harness.runs_in(arguments.out) as runs:
+        setting = Setting(scratch / "base", scratch / "today", (arguments.cache or scratch / "cache").resolve(), runs)
+        check_out(arguments.base, setting.base)
+        copy_tree(setting.today)
+        check_imports(setting)
+        with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+            outcomes = pool.map(lambda name: run_case(name, CASES[name], setting), names)
+            failed = [show(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
+    if any(failed):
+        raise SystemExit(1)
+
+
+def check_out(revision: str, folder: Path) -> None:
+    """Write the files of a revision to a folder.
+
+    Raises:
+      SystemExit: there is no such revision.
+    """
+    archive = subprocess.run(["git", "archive", revision], cwd=harness.ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        print(f"error: --base: {archive.stderr.decode().strip()}", file=sys.stderr)
+        raise SystemExit(2)
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+
+
+def copy_tree(folder: Path) -> None:
+    """Copy the files of this checkout as they are now, so that it can be edited meanwhile."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=harness.ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (harness.ROOT / name).is_file():  # and was not deleted
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(harness.ROOT / name, folder / name)
+
+
+def check_imports(setting: Setting) -> None:
+    """Refuse to compare a package that is installed with itself.
+
+    Raises:
+      SystemExit: the package is imported from elsewhere.
+    """
+    setting.runs.mkdir(parents=True, exist_ok=True)
+    for tree in (setting.base, setting.today):
+        command = [sys.executable, "-c", "import purejaxdqn; print(purejaxdqn.__file__)"]
+        environment = setting.environment(tree)
+        done = subprocess.run(command, cwd=setting.runs, env=environment, capture_output=True, text=True, check=True)
+        if not Path(done.stdout.strip()).is_relative_to(tree):
+            print(f"error: purejaxdqn is imported from {done.stdout.strip()}, not from {tree}", file=sys.stderr)
+            raise SystemExit(1)
+
+
+class Outcome(NamedTuple):
+    """What became of a case."""
+
+    failures: list[str]  # commands of the base that did not end as they should
+    comparison: Comparison
+    seconds: float
+
+
+def run_case(name: str, case: Case, setting: Setting) -> Outcome:
+    """Run a case with both trees, one after the other, and compare."""
+    start = time.perf_counter()
+    base, today = (setting.runs / name / side for side in ("base", "today"))
+    failures = run_commands(case, base, setting.environment(setting.base))
+    later = run_commands(case, today, setting.environment(setting.today))
+    found = compare(base, today)
+    differences = [*found.differences, *(Difference(f"within today: {one}", None) for one in unlike(case, today))]
+    if later != failures:
+        differences[:0] = [Difference(line, None) for line in later]
+    return Outcome(failures, Comparison(differences, found.additions), time.perf_counter() - start)
+
+
+def unlike(case: Case, folder: Path) -> list[str]:
+    """What differs between directories that must be equal."""
+    found = [compare(folder / one, folder / other) for one, other in case.alike]
+    return [str(difference) for comparison in found for difference in comparison.differences]
+
+
+def run_commands(case: Case, folder: Path, environment: Mapping[str, str]) -> list[str]:
+    """Run a case with one tree in a new directory; returns a line for each command that ended unexpectedly."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    np.save(folder / "obs.npy", np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32))
+    codes, failures = {}, []
+    for number, command in enumerate(case.commands):
+        done = run_command(command, folder, environment)
+        label = f"{number} {command.split()[0]}"
+        codes[label] = str(done.returncode)
+        if done.returncode != case.code:
+            last = (done.stderr.strip() or "nothing on standard error").splitlines()[-1]
+            failures.append(f"{label} ended with exit code {done.returncode}: {last}")
+    (folder / EXIT_CODES).write_text(json.dumps(codes, indent=2), encoding="utf-8")
+    return failures
+
+
+def run_command(line: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run one command in a folder; see ``Case``."""
+    line, _, output = line.partition(" > ")
+    first, *words = shlex.split(line)
+    options = {"probe": ["-P", str(PROBES)], "script": []}.get(first, ["-m", f"purejaxdqn.{first}"])
+    command = [sys.executable, *options, *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if output:
+        (folder / output).write_text(done.stdout, encoding="utf-8")
+    return done
+
+
+def show(name: str, outcome: Outcome) -> bool:
+    """Print a case's line; returns whether it failed."""
+    (differences, additions), reason = outcome.comparison, EXPECTED.get(name)
+    failed = bool(outcome.failures) or (bool(differences) and reason is None)
+    if outcome.failures:
+        text = f"fails at the base: {summarise(outcome.failures)}"
+    elif differences:
+        text = f"{'differs' if reason is None else f'differs as expected ({reason})'}: {summarise(differences)}"
+    else:
+        text = "same" if reason is None else "same, though EXPECTED lists it"
+    noted = f" (new: {summarise(additions)})" if additions else ""
+    print(f"{name:<24} {outcome.seconds:4.0f} s  {text}{noted}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    main()
