@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import harness
+from purejaxdqn.core.compiling import WITHOUT_EMITTERS, WITHOUT_YNN
 
 STEPS = {1: 101_000, 8: 31_000}
 """Of a seed, by the number of seeds."""
@@ -38,7 +39,7 @@ class Variant(NamedTuple):
 
     patch: Callable[[], None] = lambda: None  # called in the worker before anything is built
     overrides: tuple[str, ...] = ()  # of the run as it is too
-    env: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}  # of XLA; a release that lacks them gives no row
     threads: str = "chosen"
     seeds: tuple[int, ...] = (1,)
     shipped: str = "no"  # whether it is what is shipped, or its contrary is
@@ -427,6 +428,14 @@ def noise_by_sign() -> None:
     networks._Noise = Noise
 
 
+def ask_xla(options: Mapping[str, Any]) -> None:
+    """Every program compiled with these options too."""
+    from purejaxdqn.core import compiling
+
+    compile_known = compiling.compile_known
+    compiling.compile_known = lambda program, ours: compile_known(program, {**ours, **options})
+
+
 def compiled_alike() -> None:
     """The warm-up and the final evaluation compiled with as much effort as the segments."""
     from purejaxdqn.core import compiling
@@ -454,9 +463,9 @@ VARIANTS: dict[str, Variant] = {
     "taken action by a mask": Variant(action_by_mask),
     "greedy episodes that begin again": Variant(episodes_reset, shipped="contrary"),
     "noisy, noise as sign times root": Variant(noise_by_sign, overrides=NOISY, shipped="contrary"),
-    "512-bit vectors preferred": Variant(env={"XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"}),
-    "matrix products without YNN": Variant(env={"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}),
-    "XLA's fusion emitters off": Variant(env={"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}),
+    "512-bit vectors preferred": Variant(options={"xla_cpu_prefer_vector_width": 512}),
+    "matrix products without YNN": Variant(options=WITHOUT_YNN),
+    "XLA's fusion emitters off": Variant(options=WITHOUT_EMITTERS),
     "warm-up and evaluation compiled like segments": Variant(compiled_alike, shipped="contrary"),
     "warm-up, training, evaluation as one program": Variant(one_program=True, shipped="contrary"),
 }
@@ -477,6 +486,8 @@ def main() -> None:
         return
     names, rounds = (QUICK, 1) if arguments.quick else (tuple(VARIANTS), arguments.rounds)
     rows = compare(arguments.only or names, rounds, quick=arguments.quick)
+    if not rows:
+        return
     if not arguments.only:
         rows += compare_imports(rounds)
     print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
@@ -491,13 +502,19 @@ def compare(names: Sequence[str], rounds: int, *, quick: bool) -> list[dict[str,
     bases = sorted({(VARIANTS[name].overrides, seeds) for name, seeds in cases})
     found: dict[Any, list[dict[str, float]]] = {key: [] for key in [*bases, *cases]}
     for _ in range(rounds):
-        for key, replies in found.items():
+        for key, replies in list(found.items()):
             is_base = isinstance(key[0], tuple)
             variant = Variant(overrides=key[0]) if is_base else VARIANTS[key[0]]
             task = {"name": "" if is_base else key[0], "overrides": [*variant.overrides, f"num_seeds={key[1]}"]}
             task["overrides"].append(f"total_timesteps={QUICK_STEPS if quick else STEPS[key[1]]}")
-            replies.append(harness.answer(harness.start(__spec__.name, task, env=variant.env)))
-            print(f"{key}: {replies[-1]['rate']:,.0f}", file=sys.stderr, flush=True)
+            reply = harness.answer(harness.start(__spec__.name, task))
+            if "lacking" in reply:
+                print(f"{key} has no row: this release of XLA lacks {reply['lacking']}", file=sys.stderr, flush=True)
+                del found[key]
+                continue
+            replies.append(reply)
+            print(f"{key}: {reply['rate']:,.0f}", file=sys.stderr, flush=True)
+    cases = [case for case in cases if case in found]
     rows = []
     for what, quantity in (("rate, {} seed{}", "rate"), ("time to compile", "compile_seconds")):
         for name, seeds in cases:
@@ -543,16 +560,20 @@ def _row(name: str, of: str, shipped: str, rounds: tuple[Sequence[float], ...]) 
     }
 
 
-def measure(*, name: str, overrides: list[str]) -> dict[str, float]:
-    """Rate and seconds to compile of one run."""
+def measure(*, name: str, overrides: list[str]) -> dict[str, Any]:
+    """Rate and seconds to compile of one run, or which options XLA lacks for it."""
     from benchmarks.throughput import ours
+    from purejaxdqn.core.compiling import known_options
 
     variant = VARIANTS[name] if name else Variant()
     once = ["schedule.warmup=1_000", "evaluation.every=10_000"]
     variant.patch()
+    ask_xla(variant.options)
     if variant.one_program:
         return measure_one_program([*once, *overrides])
     reply = ours(overrides=[*once, *overrides], threads=variant.threads, cached=False)
+    if lacking := sorted(variant.options.keys() - known_options(variant.options)):  # asked only now: it starts JAX
+        return {"lacking": ", ".join(lacking)}
     return {"rate": reply["rate"], "compile_seconds": reply["compile_seconds"]}
 
 

@@ -25,6 +25,7 @@ from purejaxdqn.core.compiling import (
     Lowered,
     compile_lowered,
     compile_runs,
+    known_options,
     largest_product,
     lower_runs,
 )
@@ -102,6 +103,11 @@ def test_a_release_of_xla_without_an_option_compiles_with_the_others(known):
     assert compiled_with(*known, size=128, once=False) == set(known) & set(WITHOUT_YNN)
     assert compiled_with(*known, size=127, once=True) == set(known) & set(ONCE)
     assert compiled_with(*known, size=127, once=False) == set()
+
+
+def test_options_that_this_release_of_xla_lacks_are_left_out():
+    assert known_options({**ONCE, "xla_nobody_has_this": 1}) == ONCE
+    assert known_options({"xla_nobody_has_this": 1, "xla_nor_this": True}) == {}
 
 
 @pytest.mark.parametrize(("platform", "asked"), [("gpu", set(APART)), ("tpu", set())])

@@ -1,13 +1,16 @@
 """The architecture: who may import whom."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "purejaxdqn"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "purejaxdqn"
+OURS = sorted(path for name in ("purejaxdqn", "tests", "benchmarks") for path in (ROOT / name).rglob("*.py"))
 LEAVES = ("environments", "networks", "heads", "bootstrap", "normalization", "sum_tree", "draws")
 CORE = sorted((PACKAGE / "core").glob("*.py"))
 
@@ -40,6 +43,29 @@ def test_a_leaf_imports_types_alone(name, allowed):
 def test_each_library_has_one_door(library, home):
     users = {path.stem for path in PACKAGE.rglob("*.py") if any(one.split(".")[0] == library for one in imports(path))}
     assert users <= {home}
+
+
+def nodes(path):
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_no_library_is_asked_for_what_it_keeps_to_itself():
+    """What JAX has for extensions counts too: another release may lack it."""
+    named = {name for path in OURS for name in imports(path)}
+    for path in OURS:
+        for node in nodes(path):
+            if isinstance(node, ast.ImportFrom):
+                named |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Attribute):
+                named.add(ast.unparse(node))
+    assert {"jax.export", "jax.sharding.Mesh", "jax.numpy", "jax.lax.scan"} <= named
+    assert not [name for name in named if re.match(r"jax\.(core|extend|interpreters|lib)\b|(\w+\.)+_src\b", name)]
+
+
+def test_an_option_of_the_compiler_is_named_in_one_place():
+    named = {(node.value, path.name) for path in OURS for node in nodes(path) if isinstance(node, ast.Constant)}
+    options = sorted(name for name, _ in named if isinstance(name, str) and re.fullmatch(r"(--)?xla_\w+=?.*", name))
+    assert len(options) == len(set(options)) >= 5, options
 
 
 def test_importing_the_package_loads_nothing_slow_and_starts_nothing():

@@ -1,11 +1,14 @@
 """What was tried for speed: each variant changes the program, and what it should leave alone it leaves alone."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import optax
 import pytest
 
-from benchmarks.tried import VARIANTS, Variant, compiled_alike
+from benchmarks import harness
+from benchmarks.tried import VARIANTS, Variant, ask_xla, compare, compiled_alike
 from purejaxdqn import load_config
 from purejaxdqn.core import agent, compiling, heads, loop, networks, replay
 from tests.conftest import TINY, jit_quickly
@@ -69,3 +72,20 @@ def test_the_variant_of_the_compiler_has_no_option_for_what_runs_once(monkeypatc
     assert compiling.ONCE
     compiled_alike()
     assert not compiling.ONCE
+
+
+def test_options_of_xla_are_asked_for_whatever_is_compiled(monkeypatch):
+    monkeypatch.setattr(compiling, "compile_known", compiling.compile_known)
+    ask_xla({"xla_for_this_variant": 1})
+    program = SimpleNamespace(compile=lambda compiler_options: compiler_options)
+    compiled = compiling.compile_lowered(compiling.Lowered(program, 1), "cpu", once=True)
+    assert compiled == {**compiling.ONCE, "xla_for_this_variant": 1}
+
+
+def test_what_this_release_of_xla_lacks_has_no_row(monkeypatch, capsys):
+    lacking, had = "XLA's fusion emitters off", "matrix products without YNN"
+    monkeypatch.setattr(harness, "start", lambda module, task: task["name"])
+    reply = {"rate": 2.0, "compile_seconds": 3.0}
+    monkeypatch.setattr(harness, "answer", lambda name: {"lacking": "xla_option"} if name == lacking else reply)
+    assert {row["what was tried"] for row in compare([lacking, had], 2, quick=True)} == {had}
+    assert "lacks xla_option" in capsys.readouterr().err

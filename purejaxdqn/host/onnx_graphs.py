@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
-from jax.extend import core
 
 from purejaxdqn.host.faults import UserError
 
@@ -160,9 +159,8 @@ def _is_static(equation: Any) -> bool:
 
 def _compute(equation: Any, operands: Sequence[Any]) -> list[np.ndarray]:
     """The results of an equation whose operands are known."""
-    known = {atom: x for atom, x in zip(equation.invars, operands, strict=True) if not hasattr(atom, "val")}
-    alone = core.Jaxpr([], list(known), equation.outvars, [equation])
-    return [np.asarray(one) for one in core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))(*known.values())]
+    results = equation.primitive.bind(*operands, **equation.params)
+    return [np.asarray(one) for one in (results if equation.primitive.multiple_results else [results])]
 
 
 def _integers(values: Any) -> np.ndarray:
