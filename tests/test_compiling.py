@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -126,7 +127,8 @@ def test_a_run_is_a_program_for_any_accelerator(configs):
     for platform in ("cuda", "rocm", "tpu"):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert "stablehlo.while" in text
-        assert "custom_call" not in text  # neither the host's nor a library's, which one of them may lack
+        called = re.findall(r"custom_call *[@<]?(\w*)", text)
+        assert set(called) <= {"AllocateBuffer"}  # XLA's own; no call of the host or of a library, which one may lack
 
 
 def test_the_size_of_the_largest_product_goes_along():
