@@ -236,7 +236,7 @@ def _kernels(computations: dict[str, Computation], name: str, times: int) -> Ite
             yield from _kernels(computations, _called(one, "body"), times * trips)
         elif one.op in ("call", "conditional") or one.op.endswith(("-start", "-done", "-update")):
             raise ValueError(f"{one.name}: what a {one.op} costs is not known here")
-        elif one.op not in _FREE:
+        elif one.op not in _FREE and 'custom_call_target="AllocateBuffer"' not in one.rest:
             source = re.search(r'op_name="([^"]*)"', one.rest)
             read, written = _traffic_of(one, computation, computations)
             yield Kernel(one.name, read, written, times, re.sub(r".*closed_call/", "", source[1]) if source else "")

@@ -2,17 +2,18 @@
 
 For every preset on CartPole: the instructions, fusions and loops of the compiled segment (all that a run repeats:
 acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step as it is handed to
-the compiler. `tests/test_guard.py` holds them against `results/guard.csv`, where they are stored with the version of
+the compiler. `tests/test_guard.py` holds them against `results/guard.csv`, where they are stored for each version of
 jaxlib that compiled them.
 
     python -m benchmarks.guard            beside what is stored: a minute
-    python -m benchmarks.guard --store    stores them
+    python -m benchmarks.guard --store    stores them, beside those of other versions
     python -m benchmarks.guard --quick    plain DQN only
 """
 
 import csv
 import os
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks import harness
@@ -41,12 +42,12 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("NPROC", "1")
     rows = [measure(preset) for preset in PRESETS[: 1 if arguments.quick else None]]
+    before = stored()
     if arguments.store:
         print(harness.table(rows))
-        print(harness.write("guard", rows))
+        print(harness.write("guard", list((before | by_version(rows)).values())))
         return
-    before = stored()
-    print(harness.table([{**row, "grown by": grown(row, before.get(row["preset"]))} for row in rows]))
+    print(harness.table([{**row, "grown by": grown(row, before)} for row in rows]))
 
 
 def measure(preset: str) -> dict[str, Any]:
@@ -92,15 +93,21 @@ def update_flops(config: Any) -> float:
     return float((lowered.cost_analysis() or {})["flops"])
 
 
-def stored() -> dict[str, dict[str, Any]]:
-    """The stored figures by preset."""
+def stored() -> dict[tuple[str, str], dict[str, Any]]:
+    """The stored figures by preset and version."""
     with (harness.RESULTS / "guard.csv").open(encoding="utf-8", newline="") as file:
-        return {row["preset"]: row for row in csv.DictReader(file)}
+        return by_version(csv.DictReader(file))
 
 
-def grown(row: dict[str, Any], before: dict[str, Any] | None) -> str:
+def by_version(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows by preset and version of jaxlib."""
+    return {(row["preset"], row["jaxlib"]): row for row in rows}
+
+
+def grown(row: dict[str, Any], stored: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     """By how much each figure is above the stored one, in per cent."""
-    if before is None or before["jaxlib"] != row["jaxlib"]:
+    before = stored.get((row["preset"], row["jaxlib"]))
+    if before is None:
         return "not stored for this jaxlib"
     return ", ".join(f"{100 * (row[name] / float(before[name]) - 1):+.1f}%" for name in COUNTED)
 

@@ -1,6 +1,7 @@
 """Shared by all tests: the runtime as the commands set it up, a compilation cache, programs compiled once."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import jax
 import pytest
 
 from purejaxdqn import load_config
+from purejaxdqn.core import compiling
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.system.faults import run_command
 
@@ -42,15 +44,20 @@ TINY = [
 """Overrides that make any shipped config a run of a second: 13 epochs of one target period."""
 
 
-QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+QUICKLY = {**compiling.ONCE, **compiling.WITHOUT_EMITTERS}
 """Two thirds of the compiler's time, for programs whose bits no test looks at; they run somewhat slower."""
-BARELY = {**QUICKLY, "xla_backend_optimization_level": 0}
+BARELY = {**QUICKLY, **dict.fromkeys(compiling.ONCE, 0)}
 """Half of it, for programs that run for a moment."""
+
+
+@functools.cache
+def known_quick_options():
+    return compiling.known_options(QUICKLY)
 
 
 def jit_quickly(function):
     """``jax.jit`` where the compiler's time counts for more than the program's."""
-    return jax.jit(function, compiler_options=QUICKLY)
+    return jax.jit(function, compiler_options=known_quick_options())
 
 
 @contextlib.contextmanager
@@ -58,7 +65,7 @@ def quick_compiler(options=QUICKLY):
     """The commands and ``run_many`` compile with these options."""
 
     def compile_lowered(lowered, platform, *, once=False):
-        return lowered.program.compile(compiler_options=options)
+        return compiling.compile_known(lowered.program, options)[0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("purejaxdqn.core.many._compiled", {})  # what is kept there is for others

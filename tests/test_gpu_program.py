@@ -40,6 +40,7 @@ MODULE = """HloModule by_hand, is_scheduled=true
   %x.2 = f32[16]{0} get-tuple-element(%state), index=5
   %put.1 = f32[100,4]{1,0} fusion(%buffer, %at, %rows), calls=%put, metadata={op_name="a/closed_call/scatter"}
   %take.1 = (f32[8,4]{1,0}, pred[8]{0}) fusion(%put.1, %which), kind=kLoop, calls=%take
+  %empty.1 = f32[100,4]{1,0} custom-call(), custom_call_target="AllocateBuffer", metadata={op_name="a/empty"}
   %start = (s32[], f32[16]{0}) tuple(%i.2, %x.2)
   %while.1 = (s32[], f32[16]{0}) while(%start), body=%step, backend_config={"known_trip_count":{"n":"3"}}
   ROOT %copy.1 = s32[] copy(%i.2)

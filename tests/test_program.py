@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from purejaxdqn import load_config, make_train, run_many
 from purejaxdqn.core import loop
+from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import TRACED, Config
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import lay_out, map_runs
@@ -163,11 +163,8 @@ def test_programs_are_built_from_static_values_alone():
 def _primitives(jaxpr):
     for equation in jaxpr.eqns:
         yield equation.primitive.name
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda leaf: isinstance(leaf, Jaxpr | ClosedJaxpr)):
-            if isinstance(value, ClosedJaxpr):
-                yield from _primitives(value.jaxpr)
-            elif isinstance(value, Jaxpr):
-                yield from _primitives(value)
+        for inner in inner_jaxprs(equation):
+            yield from _primitives(inner)
 
 
 def test_the_program_has_no_branch_and_no_callback(config, program, compiled_train):

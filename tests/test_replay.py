@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import draw, uniform_from_bits
 from purejaxdqn.core.types import Step
@@ -180,7 +181,7 @@ def test_a_fold_stops_at_the_first_end_of_every_pattern():
 def _equations(jaxpr, times=1):
     """Every primitive equation, and how often a call of ``jaxpr`` runs it."""
     for equation in jaxpr.eqns:
-        inner = list(jax.core.jaxprs_in_params(equation.params))
+        inner = list(inner_jaxprs(equation))
         runs = times * equation.params.get("length", 1) if equation.primitive.name == "scan" else times
         assert equation.primitive.name != "while", "nobody knows how often"
         for one in inner:

@@ -1,10 +1,10 @@
 """Compiling a program of runs, with the options that a CPU or a GPU wants."""
 
 import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import jaxprs_in_params
 
 LARGE_PRODUCT = 2**14
 """Elements of a matrix product from which on XLA may cut it into tasks for several threads.
@@ -16,6 +16,8 @@ ONCE = {"xla_backend_optimization_level": 1}
 """Options for what runs once: compiled sooner, the same bits (``benchmarks/tried.py``).
 
 Without XLA's fusion emitters it would be sooner still, but sums come out in another order."""
+WITHOUT_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+"""Compiled sooner where no bit is looked at, as in tests. jaxlib 0.11 has no such option."""
 WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": ""}
 APART = {"xla_gpu_dot_merger_threshold_mb": 0}
 """Options for a GPU: products that share a matrix stay apart.
@@ -60,19 +62,42 @@ def compile_lowered(lowered: Lowered, platform: str, *, once: bool = False) -> A
         options |= ONCE
     if platform == "cpu" and lowered.largest_product >= LARGE_PRODUCT:
         options |= WITHOUT_YNN
+    return compile_known(lowered.program, options)[0]
+
+
+def compile_known(program: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Compile a lowered program with those of the options that this release of XLA has -> compiled, those options.
+
+    They are XLA's own and nobody promises them: what a release lacks is left out.
+    """
+    known = dict(options)
     while True:
         try:
-            return lowered.program.compile(compiler_options=options or None)
+            return program.compile(compiler_options=known or None), known
         except jax.errors.JaxRuntimeError as error:
-            unknown = [name for name in options if "No such compile option" in str(error) and name in str(error)]
+            unknown = [name for name in known if "No such compile option" in str(error) and name in str(error)]
             if not unknown:
                 raise
-            for name in unknown:  # a release of XLA without that option
-                del options[name]
+            for name in unknown:
+                del known[name]
+
+
+def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that this release of XLA has, found by compiling next to nothing."""
+    return compile_known(jax.jit(lambda: 0).lower(), options)[1]
 
 
 def largest_product(jaxpr: Any) -> int:
     """Elements of the largest result of a ``dot_general``, those of inner jaxprs included."""
-    inner = (largest_product(one) for equation in jaxpr.eqns for one in jaxprs_in_params(equation.params))
+    inner = (largest_product(one) for equation in jaxpr.eqns for one in inner_jaxprs(equation))
     dots = (equation.outvars[0].aval.size for equation in jaxpr.eqns if equation.primitive.name == "dot_general")
     return max(itertools.chain(inner, dots), default=0)
+
+
+def inner_jaxprs(equation: Any) -> Iterator[Any]:
+    """What an equation calls, as JAX's own walk has it, which is private and moves from release to release."""
+    for parameter in equation.params.values():
+        for value in parameter if isinstance(parameter, tuple | list) else (parameter,):
+            jaxpr = getattr(value, "jaxpr", value)  # out of a closed one, which may be the same
+            if hasattr(jaxpr, "eqns"):
+                yield jaxpr

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
-from jax.extend import core
 
 from purejaxdqn.policies.onnx_primitives import Graph, find_translation, untranslatable
 
@@ -108,6 +107,5 @@ def _has_static_shape(equation: Any) -> bool:
 
 def _compute(equation: Any, operands: Sequence[Any]) -> list[np.ndarray]:
     """Evaluate an equation whose operands are all constant."""
-    constants = {atom: x for atom, x in zip(equation.invars, operands, strict=True) if not hasattr(atom, "val")}
-    alone = core.Jaxpr([], list(constants), equation.outvars, [equation])
-    return [np.asarray(x) for x in core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))(*constants.values())]
+    results = equation.primitive.bind(*operands, **equation.params)
+    return [np.asarray(one) for one in (results if equation.primitive.multiple_results else [results])]
