@@ -25,21 +25,8 @@ LADDER = (
 """Folders from the bottom to the top; those of one step do not know each other. The commands stand on all of them."""
 STEPS = {folder: step for step, folders in enumerate(LADDER) for folder in folders}
 FOLDERS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
-NO_CORE = {
-    "os",
-    "sys",
-    "pathlib",
-    "importlib",
-    "inspect",
-    "subprocess",
-    "threading",
-    "signal",
-    "time",
-    "io",
-    "json",
-    "csv",
-}
-NO_CORE |= {"yaml", "matplotlib", "rich", "gymnax", "gymnasium", "flashbax", "flax", "optuna", "orbax"}
+NO_CORE = {"os", "sys", "pathlib", "importlib", "inspect", "subprocess", "threading", "signal", "time", "io", "json"}
+NO_CORE |= {"csv", "yaml", "matplotlib", "rich", "gymnax", "gymnasium", "flashbax", "flax", "optuna", "orbax"}
 """Host modules and suites that the pure core does without."""
 
 

@@ -1,0 +1,98 @@
+"""Each kernel computes what its plain reference does, and so do its gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxdqn.core import kernels
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def uniform(*shape):
+    return jnp.asarray(RNG.uniform(size=shape), jnp.float32)
+
+
+def weighted(value, ret):
+    """A term of a pair of the kind that heads sum up."""
+    return jnp.abs(value - ret) * ret
+
+
+QUANTILES = (normal(5, 7), uniform(5, 7), normal(5, 3), jnp.full((5, 3), 1 / 3), jnp.float32(0.7))
+SHARED = (normal(5, 7), uniform(7), normal(5, 3), jnp.full(3, 1 / 3), jnp.float32(0.7))
+CASES = {
+    "affine": ("affine", (normal(6, 4), normal(4, 8), normal(6))),
+    "affine, large": ("affine", (normal(140, 130), normal(130, 150), normal(140))),  # transposed copies on a CPU
+    "affine, several axes": ("affine", (normal(6, 4), normal(4, 3, 5), normal(6))),
+    "convolution_3x3": ("convolution_3x3", (normal(5, 2, 3, 3), normal(2, 6, 7, 4), normal(5))),
+    "signed_root": ("signed_root", (normal(50),)),
+    "cos_pi": ("cos_pi", (jnp.linspace(-4.0, 4.0, 1001),)),
+    "quantile_huber": ("quantile_huber", QUANTILES),
+    "quantile_huber, shared fractions": ("quantile_huber", SHARED),
+    "global_norm": ("global_norm", ({"a": normal(7, 3), "b": normal(200, 100)},)),
+}
+"""Kernel and arguments."""
+
+
+def test_every_kernel_has_a_reference_and_a_case():
+    plain = {name.removeprefix("plain_") for name in vars(kernels) if name.startswith("plain_")}
+    public = {
+        name
+        for name, one in vars(kernels).items()
+        if callable(one) and getattr(one, "__module__", "") == kernels.__name__ and not name.startswith(("_", "plain_"))
+    }
+    assert plain == public
+    assert {kernel for kernel, _ in CASES.values()} | {"sum_over_pairs", "after"} == plain
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_kernel_computes_what_its_reference_does(case):
+    name, arguments = CASES[case]
+    ours, plain = getattr(kernels, name), getattr(kernels, f"plain_{name}")
+    np.testing.assert_allclose(jax.jit(ours)(*arguments), jax.jit(plain)(*arguments), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith(("signed_root", "cos_pi"))])
+def test_a_kernel_has_the_gradients_of_its_reference(case):
+    """Of the first argument, and of the second where the kernel passes one."""
+    name, arguments = CASES[case]
+    count = 1 if name in ("quantile_huber", "global_norm") else 2
+    shape = jax.eval_shape(getattr(kernels, name), *arguments).shape
+    weight = normal(*shape)
+
+    def gradients(function):
+        def loss(*arguments):
+            return jnp.sum(weight * function(*arguments))
+
+        return jax.jit(jax.grad(loss, argnums=tuple(range(count))))(*arguments)
+
+    ours, plain = gradients(getattr(kernels, name)), gradients(getattr(kernels, f"plain_{name}"))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), ours, plain)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((5, 4), (5, 3)), ((4,), (5, 3)), ((5, 4), (3,))],
+    ids=["batched", "left shared", "right shared"],
+)
+def test_pairs_are_summed_as_the_plain_sum_does(left, right):
+    left, right = (normal(*left),), (normal(*right),)
+    ours = jax.jit(lambda left, right: kernels.sum_over_pairs(weighted, left, right))(left, right)
+    plain = kernels.plain_sum_over_pairs(weighted, left, right)
+    np.testing.assert_allclose(ours, jnp.broadcast_to(plain, ours.shape), rtol=1e-5, atol=1e-6)
+
+
+def test_signed_roots_of_zero_are_zero():
+    np.testing.assert_array_equal(kernels.signed_root(jnp.zeros(3)), jnp.zeros(3))
+
+
+def test_the_order_of_a_read_and_a_write_changes_no_index():
+    indices, read = jnp.arange(5), uniform(5)
+    np.testing.assert_array_equal(kernels.after(read, indices), kernels.plain_after(read, indices))
+    first = jax.make_jaxpr(kernels.after)(read, indices).jaxpr.eqns[0]
+    assert first.primitive.name == "ge"  # the indices depend on what is read
