@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from purejaxdqn.dqn.agent import make_agent
 
 from benchmarks import harness, tuning
 from purejaxdqn import configure_cpu
+from purejaxdqn.config.building import make_q_values
 from purejaxdqn.environments.registry import Environment, make_environment
 from purejaxdqn.policies.policies import load_params
 
@@ -85,13 +85,13 @@ def play(run: Path, episodes: int) -> Endings:
     """Every agent of a finished run; leaves [S, episodes]. All agents meet the same start states."""
     config, params = load_params(run)
     env = make_environment(**config.env.making())
-    agent, hparams = make_agent(config, env), config.hparams()
+    q_values, hparams = make_q_values(config, env), config.hparams()
     # Whole numbers of the environment's own, as the time limit is the scan's length.
     env_params, key = env.default_params, jax.random.key(config.seed + 1)
 
     @jax.jit
     def one(params: Any) -> Endings:
-        return greedy_endings(env, lambda obs: agent.q_values(hparams, params, obs), env_params, key, episodes=episodes)
+        return greedy_endings(env, lambda obs: q_values(hparams, params, obs), env_params, key, episodes=episodes)
 
     agents = [one(jax.tree.map(lambda leaf, k=k: leaf[k], params)) for k in range(config.num_seeds)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *agents)

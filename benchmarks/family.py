@@ -1,6 +1,6 @@
 """What each member of the family costs: its gradient step beside plain DQN's, and beside the same step through rlax.
 
-A step is ``Agent.update`` inside one compiled scan over batches drawn beforehand, on one thread. Operations and bytes
+A step is ``Learner.update`` inside one compiled scan over batches drawn beforehand, on one thread. Operations and bytes
 are the compiler's own count of one update, which takes the body of a loop once: the loops over atoms and quantiles do
 more than it says. The rlax formulation has the same network, optimiser and statistics, and only its target and loss
 differ: rlax's functions of one transition, mapped over the batch. The convolution stands beside flax's in a whole
@@ -21,16 +21,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
-from purejaxdqn.dqn.agent import make_agent, make_optimizer
 
 from benchmarks import harness
 from purejaxdqn import configure_cpu
+from purejaxdqn.config.building import Own, make_parts
 from purejaxdqn.core.compiling import compile_runs
-from purejaxdqn.core.config import Config
-from purejaxdqn.core.types import Array, Batch, HParams, LearnerState, Params, Transition, UpdateStats
-from purejaxdqn.dqn.networks import Convolution, make_network, noise_size
+from purejaxdqn.core.config import Config, HParams
+from purejaxdqn.core.types import Array, Batch, Params, Transition, UpdateStats
+from purejaxdqn.dqn.learner import LearnerState, make_learner
+from purejaxdqn.dqn.networks import Convolution, noise_size
 from purejaxdqn.environments.registry import Environment, make_environment
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -95,11 +95,11 @@ def measure_choices(*, setting: str, choices: list[str], rounds: int) -> dict[st
     counts = {}
     for name in choices:
         config = make_config(setting, name)
-        agent = make_agent(config, env)
+        learning = make_learner(make_parts(config, env))
         hparams = config.hparams()
-        learner = jax.jit(agent.init)(hparams, jax.random.key(0))
-        runs[name] = timed(agent.update, hparams, learner, batches)
-        counts[name] = counted(agent.update, hparams, learner, batches)
+        learner = jax.jit(learning.init)(hparams, jax.random.key(0))
+        runs[name] = timed(learning.update, hparams, learner, batches)
+        counts[name] = counted(learning.update, hparams, learner, batches)
         if name not in NOT_IN_RLAX:
             runs[f"rlax {name}"] = timed(rlax_update(config, env), hparams, learner, batches)
     times = in_turn(runs, rounds)
@@ -132,8 +132,9 @@ def measure_convolution(*, rounds: int) -> dict[str, Any]:
     layers = {"ours": OurConvolution(features=16), "flax": nn.Conv(16, (3, 3), padding="VALID")}
     runs = {}
     for name, layer in layers.items():
-        agent = make_agent(config, env, ConvolutionalNetwork(layer, config.network.hidden[0], env.num_actions))
-        runs[name] = timed(agent.update, hparams, jax.jit(agent.init)(hparams, jax.random.key(0)), batches)
+        network = ConvolutionalNetwork(layer, config.network.hidden[0], env.num_actions)
+        learning = make_learner(make_parts(config, env, Own(network=network)))
+        runs[name] = timed(learning.update, hparams, jax.jit(learning.init)(hparams, jax.random.key(0)), batches)
     times = in_turn(runs, rounds)
 
     obs_key, init_key, cotangent_key = jax.random.split(jax.random.key(0), 3)
@@ -224,7 +225,7 @@ def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batc
     @jax.jit
     def run(hparams: HParams, learner: LearnerState, batches: Batch, keys: Array) -> Any:
         def body(learner: LearnerState, xs: tuple[Batch, Array]) -> Any:
-            learner, td_error, stats = update(hparams, learner, *xs, jnp.zeros((), jnp.int32))
+            learner, td_error, stats = update(hparams, learner, *xs, hparams.optimizer_learning_rate)
             return learner, (td_error, stats)
 
         return jax.lax.scan(body, learner, (batches, keys))
@@ -245,7 +246,7 @@ def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batc
 def counted(update: Update, hparams: HParams, learner: LearnerState, batches: Batch) -> dict[str, float]:
     """The compiler's count of one update: operations and bytes."""
     batch = jax.tree.map(lambda x: x[0], batches)
-    arguments = hparams, learner, batch, jax.random.key(0), jnp.zeros((), jnp.int32)
+    arguments = hparams, learner, batch, jax.random.key(0), hparams.optimizer_learning_rate
     cost = jax.jit(update).lower(*arguments).compile().cost_analysis()
     return {"flops": cost["flops"], "bytes": cost["bytes accessed"]}
 
@@ -271,12 +272,12 @@ def largest_difference(tree: Any, other: Any) -> float:
 
 
 def rlax_update(config: Config, env: Environment) -> Update:
-    """An update with rlax's target and loss; all else is as in ``make_agent``."""
+    """An update with rlax's target and loss; all else is as in ``make_learner``."""
     import rlax
 
     kind, atoms = config.distribution.kind, config.distribution.atoms
-    network = {name: getattr(config.network, name) for name in type(config.network).model_fields if name != "sigma"}
-    net = make_network(num_actions=env.num_actions, distribution=kind, atoms=atoms, **network)
+    parts = make_parts(config, env)
+    net = parts.network
     double = config.bootstrap.kind == "double"
     midpoints = (jnp.arange(atoms) + 0.5) / atoms
 
@@ -288,7 +289,7 @@ def rlax_update(config: Config, env: Environment) -> Update:
                 td_error = jax.vmap(rlax.double_q_learning if double else rlax.q_learning)(out, *moved, *nexts)
                 return rlax.huber_loss(td_error), out
             case "categorical":
-                support = jnp.linspace(hparams.v_min, hparams.v_max, atoms)
+                support = jnp.linspace(hparams.distribution_v_min, hparams.distribution_v_max, atoms)
                 learn = rlax.categorical_double_q_learning if double else rlax.categorical_q_learning
                 nexts = (nexts[0], *(jax.nn.softmax(logits) @ support for logits in nexts[1:]))
                 learn = jax.vmap(learn, (None, 0, 0, 0, 0, None, *(0 for _ in nexts)))
@@ -301,7 +302,7 @@ def rlax_update(config: Config, env: Environment) -> Update:
                 learn = jax.vmap(functools.partial(rlax.quantile_q_learning, huber_param=1.0))
                 return learn(out, fractions, *moved, selector, next_out), jnp.mean(out, axis=1)
 
-    def update(hparams: HParams, learner: LearnerState, batch: Batch, key: Array, env_step: Array) -> Any:
+    def update(hparams: HParams, learner: LearnerState, batch: Batch, key: Array, rate: Array) -> Any:
         obs, action, *_, next_obs = batch.transition
         noise_key, fraction_key = jax.random.split(key)
         size = noise_size(learner.online)
@@ -320,11 +321,7 @@ def rlax_update(config: Config, env: Environment) -> Update:
             return jnp.mean(batch.weight * losses), (losses, jnp.mean(taken))
 
         (loss_value, (losses, q_value)), grads = jax.value_and_grad(loss, has_aux=True)(learner.online)
-        grad_norm = optax.tree.norm(grads)
-        grads = optax.tree.scale(jnp.minimum(1.0, hparams.max_grad_norm / grad_norm), grads)
-        optimizer = make_optimizer(config.optimizer, hparams, env_step)
-        updates, opt_state = optimizer.update(grads, learner.opt_state, learner.online)
-        online = optax.apply_updates(learner.online, updates)
+        online, opt_state, grad_norm = parts.optimizer.step(hparams, rate, grads, learner.opt_state, learner.online)
         return learner._replace(online=online, opt_state=opt_state), losses, UpdateStats(loss_value, q_value, grad_norm)
 
     return jax.default_matmul_precision(config.precision)(update)

@@ -126,7 +126,7 @@ def line(configs: tuple[str, ...], seeds: int, devices: Any) -> dict[str, Any]:
 def read_config(configs: tuple[str, ...], seeds: int) -> Any:
     """A config and its program."""
     from purejaxdqn import load_config
-    from purejaxdqn.core.loop import make_program
+    from purejaxdqn.config.building import make_program
 
     config = load_config(configs, [f"num_seeds={seeds}"])
     return config, make_program(config)

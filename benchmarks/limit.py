@@ -139,11 +139,13 @@ def measure_sharing(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
 
     from benchmarks.family import make_batches
     from purejaxdqn import load_config
-    from purejaxdqn.core.loop import make_program
+    from purejaxdqn.config.building import make_parts, make_program
+    from purejaxdqn.dqn.learner import make_learner
 
     config, length = load_config("cartpole_cleanrl", ("total_timesteps=30_000",)), 1_000
     hparams, program = config.hparams(), make_program(config)
-    learner = jax.jit(program.init)(hparams, jax.random.key(0)).learner
+    learning = make_learner(make_parts(config, program.env))
+    learner = jax.jit(program.init)(hparams, jax.random.key(0)).algorithm.learner
     inputs = make_batches(config, program.env, steps=length), jax.random.split(jax.random.key(1), length)
 
     def compiled(cores: int, exchange: bool) -> Callable[[], Any]:
@@ -151,7 +153,7 @@ def measure_sharing(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
 
         def body(learner: Any, xs: Any) -> Any:
             batch, key = xs
-            learner = program.agent.update(hparams, learner, batch, key, jax.numpy.int32(30_000))[0]
+            learner = learning.update(hparams, learner, batch, key, hparams.optimizer_learning_rate)[0]
             if exchange:
                 vector, unravel = ravel_pytree(learner.online)
                 learner = learner._replace(online=unravel(jax.lax.pmean(vector, "core")))
@@ -287,76 +289,71 @@ def parts_of_an_iteration(copies: int, *, short: bool) -> tuple[dict[str, Callab
     """Seconds an iteration by part, and the FLOPs and bytes of one update by the compiler's count."""
     import jax
     import jax.numpy as jnp
-    from purejaxdqn.core.exploration import epsilon, epsilon_greedy
 
     from benchmarks.family import counted, make_batches
     from purejaxdqn import load_config
-    from purejaxdqn.core.draws import draw
-    from purejaxdqn.core.loop import make_program
-    from purejaxdqn.dqn.replay import make_replay
+    from purejaxdqn.config.building import make_parts, make_program
+    from purejaxdqn.core.algorithm import ActorView
+    from purejaxdqn.core.draws import draw, random_action
+    from purejaxdqn.core.schedules import make_clock
+    from purejaxdqn.dqn.learner import make_learner
+    from purejaxdqn.dqn.replay import REPLAYS
 
     steps = "total_timesteps=30_000" if short else "total_timesteps=260_000"
     config = load_config("cartpole_cleanrl", (steps,))
     hparams, num_envs, warmup = config.hparams(), config.env.num_envs, config.schedule.warmup
     program = make_program(config)
-    env, agent, plan = program.env, program.agent, program.plan
+    env, algorithm, plan = program.env, program.algorithm, program.plan
+    learning = make_learner(make_parts(config, env))
     assert (env.obs_shape[0], *config.network.hidden, env.num_actions) == SIZES
     assert config.replay.batch_size == BATCH
-    replay = make_replay(kind="uniform", size=config.replay.size, n_step=1, num_envs=num_envs, warmup=warmup)
+    replay, clock = REPLAYS.make(config), make_clock(warmup=warmup, anneal=False)(hparams, jnp.int32(30_000))
     env_params = env.with_params({})
     state = jax.jit(program.init)(hparams, jax.random.key(0))
     length = 100 if short else 1_000
     key = jax.random.key(1)
 
     def draws_for(key: Any, length: int) -> Any:
-        size = config.replay.batch_size
-        return draw(
-            key,
-            length,
-            rollout=plan.rollout,
-            num_envs=num_envs,
-            num_actions=env.num_actions,
-            gradient_steps=plan.gradient_steps,
-            batch_size=size,
-        )
+        return draw(key, length, rollout=plan.rollout, num_envs=num_envs, learning=algorithm.draws)
 
-    acting, learning = draws_for(key, length)
+    acting, words = draws_for(key, length)
     acting = jax.tree.map(lambda leaf: leaf[:, 0], acting)
-    learner, actors = state.learner, state.actors
+    (learner, buffer), actors = state.algorithm, state.actors
     batches = make_batches(config, env, steps=length)
 
     def act(obs: Any, draws: Any) -> Any:
-        q_values = agent.q_values(hparams, agent.policy(learner), obs, draws.noise_key)
-        action = epsilon_greedy(q_values, epsilon(hparams, jnp.int32(30_000), warmup=warmup), draws)
+        action, _ = algorithm.act(hparams, algorithm.policy(state.algorithm), ActorView(obs), draws.act, clock)
         return obs + 1e-6 * action[:, None], None
 
     def environment(carry: Any, draws: Any) -> Any:
         obs, env_state, _ = carry
-        obs, env_state, step = env.step(env_params, draws.step_keys, env_state, obs, draws.random_action)
+        action = random_action(draws.act.choice, (), env.num_actions)
+        obs, env_state, step = env.step(env_params, draws.env_keys, env_state, obs, action)
         return (obs, env_state, step), None
 
-    first = env.step(env_params, acting.step_keys[0], actors.env_state, actors.obs, acting.random_action[0])
+    (*after, step), _ = environment((actors.obs, actors.env_state, None), jax.tree.map(lambda leaf: leaf[0], acting))
+    first = (*after, step)
 
     def add(buffer: Any, _: None) -> Any:
         return replay.add(hparams, buffer, jax.tree.map(lambda leaf: leaf[None], first[2])), None
 
     def sample(carry: Any, draws: Any) -> Any:
         buffer, _ = carry
-        return (buffer, replay.sample(hparams, buffer, draws.sample[0], jnp.int32(30_000))), None
+        return (buffer, replay.sample(hparams, buffer, draws.sample[0], clock.beta)), None
 
-    drawn = jax.eval_shape(lambda: replay.sample(hparams, state.replay, learning.sample[0, 0], jnp.int32(0)))
+    drawn = jax.eval_shape(lambda: replay.sample(hparams, buffer, words.sample[0, 0], clock.beta))
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), drawn)
 
     def update(learner: Any, xs: Any) -> Any:
         batch, key = xs
-        return agent.update(hparams, learner, batch, key, jnp.int32(30_000))[0], None
+        return learning.update(hparams, learner, batch, key, hparams.optimizer_learning_rate)[0], None
 
     def drawing(carry: Any, _: None) -> Any:
         key, read = carry
         key, now = jax.random.split(key)
-        acting, learning = draws_for(now, plan.iterations)
-        words = [jax.random.key_data(keys).astype(jnp.float32) for keys in (acting.step_keys, learning.key)]
-        numbers = [acting.explore, acting.random_action, learning.sample, *words]
+        acting, updating = draws_for(now, plan.iterations)
+        keys = [jax.random.key_data(keys).astype(jnp.float32) for keys in (acting.env_keys, updating.key)]
+        numbers = [acting.act.explore, acting.act.choice, updating.sample, *keys]
         return (key, read + sum(jnp.sum(one) for one in numbers)), None
 
     def periodic(body: Any, carry: Any, times: int) -> Callable[[], float]:
@@ -380,13 +377,13 @@ def parts_of_an_iteration(copies: int, *, short: bool) -> tuple[dict[str, Callab
         "random numbers": periodic(drawing, (key, jnp.float32(0)), 50),
         "act": scanned(act, actors.obs, length, acting, copies=copies),
         "environment": scanned(environment, first, length, acting, copies=copies),
-        "add": scanned(add, state.replay, length, copies=copies),
-        "sample": scanned(sample, (state.replay, blank), length, learning, copies=copies),
+        "add": scanned(add, buffer, length, copies=copies),
+        "sample": scanned(sample, (buffer, blank), length, words, copies=copies),
         "update": scanned(update, learner, length, (batches, jax.random.split(key, length)), copies=copies),
-        "sync": periodic(lambda learner, _: (agent.sync(hparams, learner), None), learner, length),
+        "sync": periodic(lambda learner, _: (learning.sync(hparams, learner), None), learner, length),
         "whole iteration": whole,
     }
-    count = counted(agent.update, hparams, learner, batches)
+    count = counted(learning.update, hparams, learner, batches)
     return runs, count["flops"], count["bytes"]
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks import harness
 from purejaxdqn import configure_cpu, load_config
+from purejaxdqn.config.building import make_program
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import lay_out, map_runs
 
 
@@ -61,7 +61,7 @@ def measure(config: Config, seeds: int) -> dict[str, Any]:
     segment = map_runs(lambda hparams, state: program.segment(hparams, state, 1), layout, in_place=True)
     memory = segment.lower(hparams, state).compile().memory_analysis()
     return {
-        "buffers": _bytes(state.replay),
+        "buffers": _bytes(state.algorithm.replay),
         "state": _bytes(state),
         "temporaries": memory.temp_size_in_bytes,
         "compiled": memory.argument_size_in_bytes

@@ -30,7 +30,10 @@ def many(out: str) -> int:
     from purejaxdqn import evaluate_policy, from_gymnax, load_config, make_train, run_many
 
     config, key = load_config(CONFIG), jax.random.key(3)
-    rates = config.hparams()._replace(learning_rate=jnp.array([1e-3, 3e-3]))
+    hparams = config.hparams()
+    # The field's name differs between revisions.
+    rate = next(name for name in hparams._fields if name.endswith("learning_rate"))
+    rates = hparams._replace(**{rate: jnp.array([1e-3, 3e-3])})
     points = run_many(config, rates, jax.vmap(jax.random.key)(jnp.arange(2)))
     mine = jax.jit(make_train(config, network=own_network()))(config.hparams(), key)
     theirs = jax.jit(make_train(config, env=from_gymnax(CartPole())))(config.hparams(), key)

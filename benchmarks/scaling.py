@@ -145,7 +145,7 @@ def state_bytes(overrides: list[str]) -> int:
     import jax
 
     from purejaxdqn import load_config
-    from purejaxdqn.core.loop import make_program
+    from purejaxdqn.config.building import make_program
 
     config = load_config("cartpole_cleanrl", overrides)
     state = jax.eval_shape(make_program(config).init, config.hparams(), jax.random.key(0))
