@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.environments.registry import make_environment
-from purejaxdqn.runs.training import episodes_key
 
 MAX_STEPS = 10_000
 """An agent may go on for ever where nothing else ends an episode."""

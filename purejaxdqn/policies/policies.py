@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save
 from purejaxdqn.config.reading import CONFIG_FILE, load_config, read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.dqn.agent import make_agent
 from purejaxdqn.environments.registry import Environment, make_environment, observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
-from purejaxdqn.runs.training import episodes_key
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import replacing
 
