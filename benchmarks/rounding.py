@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks import harness
 from purejaxdqn import configure_cpu, load_config, run_many
+from purejaxdqn.core.keys import run_key
 from purejaxdqn.runs.statistics import iqm, iqm_interval
-from purejaxdqn.runs.training import run_key
 
 SEED = 8100
 

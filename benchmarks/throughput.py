@@ -150,7 +150,8 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
     ``learning_rate`` is that of what lies between the warm-up and the final evaluation.
     """
     from purejaxdqn.config.reading import read_config
-    from purejaxdqn.runs.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
+    from purejaxdqn.runs.population import finish_training, run_segments
+    from purejaxdqn.runs.training import choose_segments, compile_training, seeds_of
     from purejaxdqn.system import runtime
 
     draft = read_config("cartpole_cleanrl", overrides)

@@ -10,12 +10,12 @@ COMMANDS = ("train", "sweep", "search", "evaluate", "plot", "report", "export", 
 
 
 def main() -> NoReturn:
-    """Hand over to the command named first on the command line."""
+    """Run the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
         run_command(import_module(f"purejaxdqn.{name}").main, sys.argv[2:])
     if name in ("-h", "--help"):
-        print(f"usage: purejaxdqn {{{','.join(COMMANDS)}}} ...; purejaxdqn COMMAND --help says more")
+        print(f"usage: purejaxdqn {{{','.join(COMMANDS)}}} ...; purejaxdqn COMMAND --help shows its options")
         sys.exit(0)
 
     def refuse(argv: object) -> int:

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from purejaxdqn.system.faults import Parser, run_command
+from purejaxdqn.system.faults import run_command
+from purejaxdqn.system.options import Parser
 
 
 def parser() -> Parser:
@@ -19,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # a list is no reason to claim a GPU's memory
+    jax.config.update("jax_platforms", "cpu")  # a list needs no GPU memory
     rows = list(describe_environments())
     if arguments.json:
         print(json.dumps(rows))
@@ -29,11 +30,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe_environments() -> Iterator[dict[str, Any]]:
-    """What every environment with discrete actions shows and takes.
+    """Describe each environment with discrete actions.
 
     Yields:
-      ``id``; ``observation_shape`` and ``observation_dtype`` of one observation, as replay keeps it; ``actions``;
-      ``time_limit`` in steps; ``solved_at``, a return, or None where the field agrees on none.
+      ``id``; ``observation_shape`` and ``observation_dtype`` of one observation, as replay stores it; ``actions``;
+      ``time_limit`` in steps; ``solved_at``, a return, or None if there is no accepted one.
     """
     from purejaxdqn.environments.registry import SOLVED_AT, EnvironmentRefusedError, environment_ids, make_environment
 
@@ -53,7 +54,7 @@ def describe_environments() -> Iterator[dict[str, Any]]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Lines of aligned columns, as wide as they need to be: a pipe has no width to fit."""
+    """Lines of aligned columns; they are never cut, since a pipe has no width."""
     words = {
         "observation_shape": "observation",
         "observation_dtype": "type",

@@ -1,4 +1,4 @@
-"""``python -m purejaxdqn.evaluate RUN_DIR``: greedy episodes of a finished run's agents."""
+"""``python -m purejaxdqn.evaluate RUN_DIR``: play greedy episodes with the agents of a finished run."""
 
 import json
 import sys
@@ -7,23 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purejaxdqn.system.faults import Parser, UserError, run_command
+from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.options import Parser
 
 if TYPE_CHECKING:
     from purejaxdqn.core.config import Config
 
 MAX_EPISODES = 1_000_000
-"""They are played side by side, so memory sets a limit."""
+"""Episodes are played in parallel, so that memory limits their number."""
 
 
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m purejaxdqn.evaluate", description="Play a finished run's agents greedily.")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="for each agent")
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="of each agent (default 100)")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
     parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="for the episodes")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
     parser.add_argument("--gif", type=Path, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -32,19 +33,8 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    if not 1 <= arguments.episodes <= MAX_EPISODES:
-        raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
-    if not 0 <= arguments.seed < 2**32:
-        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
-    if arguments.gif:
-        if arguments.backend != "gymnax":
-            raise UserError("--gif: episodes are drawn as gymnax plays them; leave out --backend gymnasium")
-        from purejaxdqn.pictures.films import check_film
-
-        check_film(arguments.gif)
-
+    _check(arguments)
     from purejaxdqn.policies import policies
-    from purejaxdqn.runs.statistics import iqm, iqm_interval
     from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
@@ -58,37 +48,45 @@ def main(argv: Sequence[str]) -> int:
 
         check_drawable(config)
     play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
-    returns = play(config, params, episodes=arguments.episodes, seed=arguments.seed)
+    _print_returns(arguments, play(config, params, episodes=arguments.episodes, seed=arguments.seed))
+    if arguments.gif:
+        _draw(arguments, config, params)
+    return 0
+
+
+def _check(arguments: Namespace) -> None:
+    """Refuse what the parser accepts and the command does not."""
+    if not 1 <= arguments.episodes <= MAX_EPISODES:
+        raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
+    if not 0 <= arguments.seed < 2**32:
+        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
+    if arguments.gif:
+        if arguments.backend != "gymnax":
+            raise UserError("--gif: only episodes of gymnax can be drawn; leave out --backend gymnasium")
+        from purejaxdqn.pictures.films import check_film
+
+        check_film(arguments.gif)
+
+
+def _print_returns(arguments: Namespace, returns: Any) -> None:
+    """Print the returns [S, N], as JSON or for a reader."""
+    from purejaxdqn.runs.statistics import iqm, iqm_interval
+
     score = iqm(returns.mean(-1))
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "backend": arguments.backend,
-                    "episodes": arguments.episodes,
-                    "returns": returns.tolist(),
-                    "mean": float(returns.mean()),
-                    "iqm": score,
-                }
-            )
-        )
-        _draw(arguments, config, params)
-        return 0
-    first = 0 if arguments.seed_index is None else arguments.seed_index
-    for k, mine in enumerate(returns, first):
+        found = {"backend": arguments.backend, "episodes": arguments.episodes, "returns": returns.tolist()}
+        print(json.dumps({**found, "mean": float(returns.mean()), "iqm": score}))
+        return
+    for k, mine in enumerate(returns, arguments.seed_index or 0):
         print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
     interval = iqm_interval(returns.mean(-1))
     spread = f" (95% CI {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread}"
     print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
-    _draw(arguments, config, params)
-    return 0
 
 
 def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
-    """Draw an episode of the first agent in ``params``, if asked to, and say what was drawn on standard error."""
-    if not arguments.gif:
-        return
+    """Draw an episode of the first agent in ``params``, and describe it on standard error."""
     import jax
 
     from purejaxdqn.pictures.films import write_film

@@ -1,21 +1,22 @@
-"""``python -m purejaxdqn.export RUN_DIR --format stablehlo|onnx|safetensors``: a policy that runs elsewhere."""
+"""``python -m purejaxdqn.export RUN_DIR --format stablehlo|onnx|safetensors``: write a policy for use elsewhere."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from purejaxdqn.system.faults import Parser, UserError, require, run_command
+from purejaxdqn.system.faults import UserError, require, run_command
+from purejaxdqn.system.options import Parser
 
 FORMATS = ("stablehlo", "onnx", "safetensors")
 
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m purejaxdqn.export", description="Write one agent's policy as a folder of its own.")
+    parser = Parser(prog="python -m purejaxdqn.export", description="Write one agent's policy to a folder.")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--format", required=True, choices=FORMATS)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed-index", type=int, metavar="K", help="agent K (default 0)")
-    which.add_argument("--best", action="store_true", help="the agent with the highest greedy return at the end")
+    which.add_argument("--best", action="store_true", help="the agent with the highest final greedy return")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default RUN_DIR/exports/FORMAT-K")
     return parser
 

@@ -1,14 +1,17 @@
-"""``python -m purejaxdqn.report DIR``: a run, or a directory of results, as one self-contained ``report.html``."""
+"""``python -m purejaxdqn.report DIR``: write a self-contained ``report.html`` about a run, a sweep or a search."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from purejaxdqn.system.faults import Parser, run_command
+from purejaxdqn.system.faults import run_command
+from purejaxdqn.system.options import Parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    parser = Parser(prog="python -m purejaxdqn.report", description="Write report.html, a page with everything in it.")
+    parser = Parser(
+        prog="python -m purejaxdqn.report", description="Write report.html, one page that contains everything."
+    )
     parser.add_argument("folder", type=Path, metavar="DIR")
     folder = parser.parse_args(argv).folder
 

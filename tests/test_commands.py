@@ -17,12 +17,12 @@ from safetensors.numpy import load_file
 
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.config.reading import shipped_configs
+from purejaxdqn.core.keys import run_key
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.plot import main as plot
-from purejaxdqn.runs import rundir
+from purejaxdqn.runs import directory
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
-from purejaxdqn.runs.training import run_key
 from purejaxdqn.train import main as train
 from tests.conftest import ROOT, TINY, command
 
@@ -171,7 +171,10 @@ def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypa
     assert list(drawn) == [str(run[0]), "other"]
     assert quietly(plot, run[0], other, "--out", "both.svg")[1][-1] == "both.svg"
     for arguments, line in (
-        ((run[0], "--out", "one.png"), "error: --out: the picture of several runs; fewer than two are given"),
+        (
+            (run[0], "--out", "one.png"),
+            "error: --out: it is for the picture of several runs, and fewer than two are given",
+        ),
         ((run[0], other, "--out", "both.txt"), "error: --out: both.txt must end in .png, .pdf, .svg"),
         ((run[0], other, "--out", "no/both.png"), "error: --out: there is no directory no"),
     ):
@@ -211,14 +214,14 @@ def begin(quietly, tmp_path, monkeypatch):
     def call(*out):
         arguments, seeds = ["--config", "cartpole_cleanrl", *out], []
 
-        def write(folder, config, write=rundir.write_config):
+        def write(folder, config, write=directory.write_config):
             seeds.append(config.seed)
             if seeds == [1]:
                 assert train([*arguments, "seed=2"]) == 0
             write(folder, config)
 
         with monkeypatch.context() as patch:
-            patch.setattr(rundir, "write_config", write)
+            patch.setattr(directory, "write_config", write)
             code, _, err = quietly(train, *arguments, "seed=1")
         assert list(Path().rglob(".*")) == []  # nothing half-made is left
         return code, err, {str(path.parent): load_config(path).seed for path in Path().rglob("config.yaml")}
@@ -238,7 +241,7 @@ def test_a_directory_that_another_run_has_taken_meanwhile_is_refused(begin):
 
 
 DRAWING = {
-    "metrics.csv": "runs.rundir.draw_run",
+    "metrics.csv": "pictures.run_directory.draw_run",
     "sweep.yaml": "pictures.sweeps.draw_directory",
     "search.json": "pictures.searches.draw_directory",
 }

@@ -33,7 +33,8 @@ from purejaxdqn.core.compiling import (
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.runs import training
-from purejaxdqn.runs.training import compile_training, run_segments, seeds_of
+from purejaxdqn.runs.population import run_segments
+from purejaxdqn.runs.training import compile_training, seeds_of
 from purejaxdqn.system.runtime import takes_default_pool
 from tests.conftest import ROOT
 

@@ -13,7 +13,9 @@ from purejaxdqn import load_config
 from purejaxdqn.core import compiling
 from purejaxdqn.searches import halving, trials
 from purejaxdqn.searches import study as searching
-from purejaxdqn.searches.halving import Halving
+from purejaxdqn.searches.halving import NO_HALVING, Halving
+from purejaxdqn.searches.scores import Score
+from purejaxdqn.searches.storage import open_study
 from purejaxdqn.sweeps.points import Point, Range
 from purejaxdqn.system.faults import run_command
 from tests.conftest import TINY
@@ -69,7 +71,7 @@ def points_of(rows):
 
 
 def setting(**changes):
-    base = trials.Setting(
+    base = trials.BatchSettings(
         seeds=2, batch=8, objective="auc", halving=Halving(2, 3), devices=None, memory=None, quiet=True,
         check=lambda: None, compiled={},
     )  # fmt: skip
@@ -79,9 +81,11 @@ def setting(**changes):
 @pytest.fixture(scope="module")
 def untouched(whole):
     """The search's first batch without halving: curves [trials, seeds, epochs] and final returns [trials, seeds]."""
-    ended = sorted(trials.train_points(points_of(table(whole)[:8]), 2, setting()), key=lambda one: one.point)
-    curves = np.array([[result.eval_return for result in one.results] for one in ended], np.float64)
-    return curves, [[result.final_eval_return for result in one.results] for one in ended]
+    ended = sorted(
+        trials.train_batch(points_of(table(whole)[:8]), 2, setting(halving=NO_HALVING)), key=lambda one: one.point
+    )
+    curves = np.array([[result.eval_return for result in one.runs] for one in ended], np.float64)
+    return curves, [[result.final_eval_return for result in one.runs] for one in ended]
 
 
 @pytest.mark.parametrize(
@@ -100,8 +104,8 @@ def test_rungs_are_where_they_are_said_to_be(asked, count, fractions, counts, wh
 
 
 def test_what_is_no_number_is_stopped_first_and_the_earlier_of_equals_goes_on():
-    assert halving._best({0: np.nan, 1: 5.0, 2: 7.0, 3: 5.0}, 2) == [1, 2]
-    assert halving._best({0: np.nan, 4: -np.inf, 5: -3.0}, 1) == [5]
+    assert halving.best_points({0: np.nan, 1: 5.0, 2: 7.0, 3: 5.0}, 2) == [1, 2]
+    assert halving.best_points({0: np.nan, 4: -np.inf, 5: -3.0}, 1) == [5]
 
 
 def test_at_every_rung_the_weaker_half_is_stopped(whole, untouched):
@@ -133,7 +137,7 @@ def test_survivors_have_the_bits_they_would_have_had_alone(whole, untouched):
 
 
 def test_optuna_knows_what_was_seen_at_the_rungs(whole):
-    study = searching.open_study(str(whole / "study.log"), "purejaxdqn", definition_of(whole))
+    study = open_study(str(whole / "study.log"), "purejaxdqn", definition_of(whole))
     best = searching.best_trial(study)
     assert best.state == optuna.trial.TrialState.COMPLETE
     assert list(best.intermediate_values) == [80 + 40 * epoch for epoch in ENDS[:-1]]
@@ -158,7 +162,7 @@ def test_one_program_is_compiled_for_each_size_of_the_population(monkeypatch, wh
         monkeypatch.setattr(trials, "population_sizes", lambda *_: sizes)
     points = [point for point in points_of(table(whole)[:8]) if point.config.network.hidden == (8,)]
     found = setting(seeds=2, halving=Halving(2, 3))
-    batches = [trials.halve_points(points, found) for _ in range(2)]
+    batches = [list(trials.train_batch(points, 2, found)) for _ in range(2)]
     assert compiled.count(False) == programs  # of segments, once for both batches
     assert [one.point for one in batches[0]] == [one.point for one in batches[1]]
 
@@ -210,7 +214,7 @@ def test_a_kill_before_a_batch_is_told_runs_all_of_it_again(line, whole, tmp_pat
     [
         (["--halving", "1"], "--halving: 1 must be at least 2"),
         (["--halving", "2", "--rungs", "0"], "--rungs: 0 must be at least 1"),
-        (["--rungs", "2"], "--rungs: they are those of --halving, which is missing"),
+        (["--rungs", "2"], "--rungs: only --halving has rungs, and it is missing"),
         (["--halving", "2", "--rungs", "5"], "--rungs: 5 rungs of a run with 13 evaluations fall together"),
         (["--halving", "2", "--memory", "100kB"], "--memory: halving keeps a batch of 16 runs"),
     ],
@@ -228,15 +232,15 @@ def test_bad_input_is_refused_before_anything_is_written(line, tmp_path, capsys,
 
 
 def test_a_trial_that_was_stopped_is_never_the_best_and_one_that_diverged_says_so(tmp_path):
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     asked = searching.ask(study, {"gamma": Range(0.9, 0.99)}, 3, worker="me")
     reason = "every seed diverged"
     searching.tell_batch(
         study,
         [
-            searching.Told(asked[0], searching.Score(9.0, None), [], [(100, 9.0)], stopped=True),
-            searching.Told(asked[1], searching.Score(5.0, None), [], [(100, 10.0)], stopped=False),
-            searching.Told(asked[2], searching.Score(None, reason), [], [(100, float("nan"))], stopped=True),
+            searching.ScoredTrial(asked[0], Score(9.0, None), [], [(100, 9.0)], stopped=True),
+            searching.ScoredTrial(asked[1], Score(5.0, None), [], [(100, 10.0)], stopped=False),
+            searching.ScoredTrial(asked[2], Score(None, reason), [], [(100, float("nan"))], stopped=True),
         ],
     )
     assert searching.best_trial(study).number == 1

@@ -108,7 +108,7 @@ class Failing:
 def test_a_failing_logger_warns_once_and_the_run_goes_on(quietly, tmp_path, monkeypatch):
     monkeypatch.setattr(loggers, "WeightsAndBiases", Failing)
     code, _, err = quietly(train, *RUN, "--out", tmp_path / "run", "log=[csv,wandb]")
-    warning = "warning: log: wandb failed and is left out from now on: no route to host"
+    warning = "warning: log: wandb failed and is not used any more: no route to host"
     assert (code, [line for line in err if "compiled" not in line]) == (0, [warning])
     assert read_metrics(tmp_path / "run" / "metrics.csv").loss.shape == (2, 13)
 
@@ -120,7 +120,7 @@ def test_a_logger_that_cannot_be_opened_is_left_out_too(quietly, tmp_path, monke
     monkeypatch.setattr(loggers, "TensorBoard", failing)
     code, _, err = quietly(train, *RUN, "--out", tmp_path / "run", "log=tensorboard")
     assert code == 0
-    assert "warning: log: tensorboard failed and is left out from now on: not here" in err
+    assert "warning: log: tensorboard failed and is not used any more: not here" in err
     assert read_metrics(tmp_path / "run" / "metrics.csv").loss.shape == (2, 13)  # written at the end
 
 

@@ -84,7 +84,7 @@ def test_an_environments_parameter_can_be_swept():
         (["gama=0.9,0.8"], "gama: unknown key; did you mean 'gamma'?"),
         (["gamma"], "'gamma' is not an override; write key=value, or key=value,value to sweep"),
         (["gamma=0.9,,0.8"], "gamma: a value is missing between the commas of '0.9,,0.8'"),
-        (["gamma=0.9,0.9"], "gamma: a value stands twice in '0.9,0.9'"),
+        (["gamma=0.9,0.9"], "gamma: a value appears twice in '0.9,0.9'"),
         (["gamma=0.9,0.90"], "the points 'gamma=0.9' and 'gamma=0.9' are the same run"),
         (["gamma=0.9", "gamma=0.8"], "gamma: given twice; write its values with commas between them"),
         (["gamma=0.9,1.5"], "gamma: 1.5 must be less than or equal to 1 (point gamma=1.5)"),
@@ -225,7 +225,7 @@ def test_a_space_that_names_an_unknown_key_is_refused():
     [
         (
             ["replay.alpha=0.2,0.9", "gamma=0.9,0.99"],
-            ["replay.alpha is swept and does nothing: it needs replay.kind prioritised"],
+            ["replay.alpha is swept but has no effect: it needs replay.kind prioritised"],
         ),
         (["replay.alpha=0.2,0.9", "replay.kind=uniform,prioritised"], []),
         (["loss=huber,squared"], []),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from purejaxdqn import load_config, run_many
-from purejaxdqn.runs.training import run_key
+from purejaxdqn.core.keys import run_key
 
 PRESETS = (
     "dqn",

@@ -11,11 +11,11 @@ from purejaxdqn import load_config, make_train, run_many
 from purejaxdqn.core import loop
 from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import TRACED, Config
+from purejaxdqn.core.keys import episodes_key, run_key
 from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.core.plan import find_idle
 from purejaxdqn.environments.registry import from_gymnax
-from purejaxdqn.runs.training import episodes_key, run_key
 from tests.conftest import TINY
 from tests.probes import Table, TableMDP
 

@@ -27,14 +27,18 @@ import purejaxdqn.search
 from purejaxdqn import load_config, run_many
 from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core import compiling
+from purejaxdqn.core.keys import run_key
 from purejaxdqn.pictures.searches import to_unit_interval
 from purejaxdqn.plot import main as plot
-from purejaxdqn.runs.training import run_key
+from purejaxdqn.searches import directory, runner
 from purejaxdqn.searches import study as searching
-from purejaxdqn.searches.workers import Watch, at_work
+from purejaxdqn.searches.scores import Score, score
+from purejaxdqn.searches.storage import open_study
+from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.points import Choices, Range, read_space
 from purejaxdqn.sweeps.results import RunResult
+from purejaxdqn.system import directories
 from purejaxdqn.system.faults import UserError, run_command
 from tests.conftest import TINY
 
@@ -187,25 +191,25 @@ def test_a_search_stopped_in_a_batch_goes_on_as_if_it_had_not_been(search, line,
 
 
 def test_a_kill_while_a_trial_is_queued_again_does_not_queue_it_twice(tmp_path):
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     space = {"gamma": Range(0.9, 0.99)}
     (trial,) = searching.ask(study, space, 1, worker="me")
     study.enqueue_trial(trial.params, user_attrs={"again": trial.number, "worker": "me"})  # and killed before telling
     assert searching.requeue_killed(study, "me") == 1
-    assert searching.waiting(study, "me") == 1
+    assert searching.count_waiting(study, "me") == 1
     assert searching.finished(study) == []
     (again,) = searching.ask(study, space, 1, worker="me")
     assert again.params == trial.params
-    searching.tell(study, again, searching.Score(1.0, None))
+    searching.tell(study, again, Score(1.0, None))
     assert [one.value for one in searching.finished(study)] == [1.0]
 
 
 def test_trials_of_other_workers_are_left_to_them(tmp_path):
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     searching.ask(study, {"gamma": Range(0.9, 0.99)}, 2, worker="other")
     assert searching.requeue_killed(study, "me") == 0
-    assert len(Watch().under_way(study, "me")) == 2  # so that together no more are run than were asked for
-    assert Watch().under_way(study, "other") == []
+    assert len(WorkerWatch().under_way(study, "me")) == 2  # so that together no more are run than were asked for
+    assert WorkerWatch().under_way(study, "other") == []
 
 
 @pytest.fixture
@@ -217,7 +221,7 @@ def other(line, tmp_path, monkeypatch):
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(purejaxdqn.search, "_train", killed)
+        patch.setattr(runner, "_train", killed)
         purejaxdqn.search.main([*shared, "--out", str(tmp_path / "other")])
     study = optuna.load_study(study_name="purejaxdqn", storage=shared[-1])
     assert len(study.get_trials(states=(RUNNING,))) == 4
@@ -246,7 +250,7 @@ def meanwhile(act, folder):
 
 def test_a_search_waits_for_the_trials_of_others_before_it_says_what_was_best(search, other, tmp_path, monkeypatch):
     study, worker, shared = other
-    monkeypatch.setattr("purejaxdqn.search._POLL", 0.05, raising=False)
+    monkeypatch.setattr("purejaxdqn.searches.runner._POLL", 0.05)
 
     def tell():
         for value, trial in enumerate(study.trials):
@@ -280,9 +284,9 @@ def test_a_search_that_is_stopped_leaves_the_tables_of_its_batches(search, line,
             os.kill(os.getpid(), signal.SIGTERM)
             return
         for trial in trials:
-            searching.tell(study, trial, searching.Score(float(trial.number), None))
+            searching.tell(study, trial, Score(float(trial.number), None))
 
-    monkeypatch.setattr(purejaxdqn.search, "_train", train)
+    monkeypatch.setattr(runner, "_train", train)
     code, _, err = search(*line, "--trials", "12", "--out", tmp_path / "out")
     assert code == 143
     assert err[-1].startswith("stopped by SIGTERM")
@@ -324,9 +328,9 @@ def test_two_workers_that_ask_at_once_do_not_train_more_than_was_asked_for(searc
 def test_a_worker_shows_signs_of_life_until_it_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("purejaxdqn.searches.workers._BEAT", 0.02)
     monkeypatch.setattr("purejaxdqn.searches.workers._GRACE", 1.0)
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     searching.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="other")
-    watch = Watch()
+    watch = WorkerWatch()
     with at_work(study, "other"):
         for _ in range(15):  # longer than one that is silent is waited for
             assert len(watch.under_way(study, "me")) == 1
@@ -339,11 +343,11 @@ def test_a_worker_shows_signs_of_life_until_it_ends(tmp_path, monkeypatch):
 
 
 def test_a_trial_that_another_worker_is_about_to_sign_is_left_to_it(tmp_path):
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     with at_work(study, "other"):
         study.ask()
         assert searching.requeue_killed(study, "me") == 0
-        assert len(Watch().under_way(study, "me")) == 1
+        assert len(WorkerWatch().under_way(study, "me")) == 1
 
 
 def points(study, worker):
@@ -359,7 +363,7 @@ def test_two_workers_that_know_the_same_ask_for_different_points(search, line, t
         assert len(trials) == 4
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(purejaxdqn.search, "_train", killed)
+    monkeypatch.setattr(runner, "_train", killed)
     for name in ("one", "two"):
         with pytest.raises(RuntimeError, match="killed"):
             purejaxdqn.search.main([*shared, "--out", str(tmp_path / name)])
@@ -371,18 +375,18 @@ def test_searches_of_two_seeds_have_no_point_in_common(tmp_path):
     """Not even where one's seed is the other's and the trials of its first batch."""
     space, values = {"gamma": Range(0.9, 0.99)}, []
     for seed in (0, 4):
-        study = searching.open_study(str(tmp_path / f"{seed}.log"), "s", {})
+        study = open_study(str(tmp_path / f"{seed}.log"), "s", {})
         for _ in range(3):
             for trial in searching.ask(study, space, 4, worker="me", sampler="random", seed=seed):
                 values.append(trial.params["gamma"])
-                searching.tell(study, trial, searching.Score(1.0, None))
+                searching.tell(study, trial, Score(1.0, None))
     assert len(set(values)) == len(values) == 24
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])  # the largest that a config takes
 def test_a_worker_alone_asks_for_what_its_seed_and_the_finished_trials_say(tmp_path, seed):
     space = {"gamma": Range(0.9, 0.99), "n_step": Range(1, 5, step=1)}
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     oracle = optuna.create_study(direction="maximize")
     for finished in (0, 4, 8, 12, 16):
         trials = searching.ask(study, space, 4, worker="me", sampler="tpe", seed=seed)
@@ -395,13 +399,13 @@ def test_a_worker_alone_asks_for_what_its_seed_and_the_finished_trials_say(tmp_p
                 "n_step": same.suggest_int("n_step", 1, 5),
             }
         for value, trial in enumerate(trials, finished):
-            searching.tell(study, trial, searching.Score(value, None))
+            searching.tell(study, trial, Score(value, None))
             oracle.tell(trial.number, value)
 
 
 def test_a_kill_before_the_first_trial_is_signed_changes_no_point(tmp_path):
     space = {"gamma": Range(0.9, 0.99)}
-    whole, study = (searching.open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
+    whole, study = (open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
     study.ask()
     assert searching.requeue_killed(study, "me") == 1
     asked = [searching.ask(one, space, 1, worker="me", seed=3)[0] for one in (whole, study)]
@@ -411,7 +415,7 @@ def test_a_kill_before_the_first_trial_is_signed_changes_no_point(tmp_path):
 def test_two_workers_that_begin_at_the_same_moment_ask_for_different_points(tmp_path, monkeypatch):
     """Each sees a study without trials, and takes itself for the first."""
     space = {"gamma": Range(0.9, 0.99)}
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     began = []
 
     def overtaken(self, *, real=optuna.Study.ask):
@@ -421,7 +425,7 @@ def test_two_workers_that_begin_at_the_same_moment_ask_for_different_points(tmp_
         return real(self)
 
     monkeypatch.setattr(optuna.Study, "ask", overtaken)
-    searching.ask(searching.open_study(str(tmp_path / "study.log"), "s", {}), space, 4, worker="second", seed=0)
+    searching.ask(open_study(str(tmp_path / "study.log"), "s", {}), space, 4, worker="second", seed=0)
     assert len(points(study, "first")) == len(points(study, "second")) == 4
     assert len({trial.params["gamma"] for trial in study.trials}) == 8
 
@@ -460,7 +464,7 @@ def test_ten_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_
 def test_a_finished_search_is_not_trained_again_and_can_be_made_longer(search, line, whole, tmp_path, monkeypatch):
     before = (whole[0] / "trials.csv").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("purejaxdqn.sweeps.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+        patch.setattr("purejaxdqn.sweeps.stages.compile_training", lambda *_, **__: pytest.fail("it compiled"))
         code, *_ = search(*line, "--out", whole[0])
     assert code == 0
     assert (whole[0] / "trials.csv").read_bytes() == before
@@ -490,7 +494,7 @@ def test_a_database_that_another_search_is_just_making_is_opened_in_the_end(tmp_
         real(storage, url)
 
     monkeypatch.setattr(optuna.storages.RDBStorage, "__init__", open_too_early)
-    assert searching.open_study(f"sqlite:///{tmp_path / 'x.db'}", "s", {}).trials == []
+    assert open_study(f"sqlite:///{tmp_path / 'x.db'}", "s", {}).trials == []
     assert len(tries) == 3
 
 
@@ -525,7 +529,7 @@ def result(value, *, auc=0.0, diverged=False):
 
 
 @pytest.mark.parametrize(
-    ("runs", "objective", "score"),
+    ("runs", "objective", "expected"),
     [
         ([result(1.0), result(3.0)], "final", (2.0, None)),
         ([result(1.0, auc=5.0), result(3.0, auc=6.0)], "auc", (5.5, None)),
@@ -535,15 +539,15 @@ def result(value, *, auc=0.0, diverged=False):
         ([result(np.nan)], "final", (None, "its score is not a finite number")),
     ],
 )
-def test_a_trials_score_is_the_iqm_over_its_seeds(runs, objective, score):
-    assert searching.score(runs, objective) == score
+def test_a_trials_score_is_the_iqm_over_its_seeds(runs, objective, expected):
+    assert score(runs, objective) == expected
 
 
 def test_of_equal_scores_the_faster_learner_is_best(tmp_path):
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     for value, auc in ((500.0, 300.0), (500.0, 400.0), (499.0, 499.0)):
         (trial,) = searching.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="me")
-        searching.tell(study, trial, searching.Score(value, None), [result(value, auc=auc)])
+        searching.tell(study, trial, Score(value, None), [result(value, auc=auc)])
     assert searching.best_trial(study).number == 1
 
 
@@ -551,7 +555,7 @@ def test_a_study_that_looks_for_the_least_is_refused(tmp_path):
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     optuna.create_study(storage=storage, study_name="s")  # as Optuna makes one unless told otherwise
     with pytest.raises(UserError, match=r"'s' in .* does not look for the largest value"):
-        searching.open_study(storage, "s", {})
+        open_study(storage, "s", {})
 
 
 @pytest.mark.parametrize(
@@ -601,7 +605,7 @@ def test_bad_input_is_refused_before_anything_is_written(search, tmp_path, monke
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr("purejaxdqn.sweeps.sweeps.compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr("purejaxdqn.sweeps.stages.compile_training", lambda *_, **__: pytest.fail("it compiled"))
     if arguments[-1].startswith("SPACE "):
         (tmp_path / "space.yaml").write_text(arguments[-1].removeprefix("SPACE ") + "\n")
         arguments = [*arguments[:-1], str(tmp_path / "space.yaml")]
@@ -613,10 +617,10 @@ def test_bad_input_is_refused_before_anything_is_written(search, tmp_path, monke
 
 
 def test_a_damaged_study_is_refused_in_a_line(tmp_path):
-    study = searching.open_study(str(tmp_path / "study.log"), "s", {})
+    study = open_study(str(tmp_path / "study.log"), "s", {})
     study.set_user_attr("definition", '{"seeds"')
     with pytest.raises(UserError, match=r"--storage: the study 's' in .* is damaged: "):
-        searching.open_study(str(tmp_path / "study.log"), "s", {"seeds": 1})
+        open_study(str(tmp_path / "study.log"), "s", {"seeds": 1})
 
 
 def test_directories_and_studies_of_others_are_never_touched(search, line, whole, tmp_path):
@@ -660,13 +664,13 @@ def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothi
 
         def bare_when_looked_at(path):
             patch.undo()
-            workers.append(first.enter_context(searching.directory(folder, definition)))
+            workers.append(first.enter_context(directory.hold_directory(folder, definition)))
             return True
 
-        patch.setattr(searching, "is_bare", bare_when_looked_at)
+        patch.setattr(directories, "is_bare", bare_when_looked_at)
         with (
             pytest.raises(UserError, match="another process is at work"),
-            searching.directory(folder, {"seeds": 2}),
+            directory.hold_directory(folder, {"seeds": 2}),
         ):
             pass
         assert json.loads((folder / "search.json").read_text()) == {"worker": workers[0], "definition": definition}
@@ -675,7 +679,7 @@ def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothi
 def test_searches_without_out_that_start_in_one_second_have_a_directory_each(search, line, tmp_path, monkeypatch):
     """The second starts while the first is under way; nothing came into either."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("purejaxdqn.runs.rundir.time.strftime", lambda _: "now")
+    monkeypatch.setattr("time.strftime", lambda _: "now")
     taken = []
 
     def begin(options, base, folder):
@@ -690,7 +694,7 @@ def test_searches_without_out_that_start_in_one_second_have_a_directory_each(sea
 
 def test_two_searches_do_not_run_in_one_directory(search, line, whole):
     definition = json.loads((whole[0] / "search.json").read_text())["definition"]
-    with searching.directory(whole[0], definition):
+    with directory.hold_directory(whole[0], definition):
         code, _, err = search(*line, "--out", whole[0])
     assert (code, err) == (2, [f"error: --out: another process is at work in {whole[0]}"])
 

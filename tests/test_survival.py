@@ -26,8 +26,9 @@ from purejaxdqn.runs.metrics import read_metrics
 from purejaxdqn.runs.resuming import newest_snapshot, set_aside
 from purejaxdqn.runs.snapshots import read_snapshot, save_snapshot
 from purejaxdqn.runs.training import Compiling, choose_segments, seeds_of
+from purejaxdqn.system.directories import lock_directory
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import in_use, replacing
+from purejaxdqn.system.files import replacing
 from purejaxdqn.train import main as train
 from tests.conftest import ROOT, TINY, command
 
@@ -233,7 +234,7 @@ def test_a_key_may_be_given_again_as_it_is(plain, quietly):
 
 def test_two_processes_do_not_work_in_one_run(plain, quietly, tmp_path):
     cut = killed(plain, tmp_path / "cut", 200)
-    with in_use(cut):
+    with lock_directory(cut):
         code, _, err = quietly(train, "--resume", cut)
     assert (code, err) == (2, [f"error: --resume: another process is at work in {cut}"])
 
@@ -246,10 +247,10 @@ def test_a_run_that_may_only_be_read_is_not_gone_on_with(number, plain, quietly,
         raise OSError(number, os.strerror(number), path.name)
 
     monkeypatch.setattr(runner, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
-    monkeypatch.setattr("purejaxdqn.runs.rundir.write_text", denied)
+    monkeypatch.setattr("purejaxdqn.runs.directory.write_text", denied)
     cut = killed(plain, tmp_path / "cut", 200)
     code, out, err = quietly(train, "--resume", cut)
-    line = f"error: --resume: a run cannot go on in {cut}: {os.strerror(number)}"
+    line = f"error: --resume: the run in {cut} cannot be resumed: {os.strerror(number)}"
     assert (code, out, err) == (2, [], [line])
 
 
@@ -293,7 +294,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(number, plain, quietly, tmp_path,
     path = tmp_path / "a run"
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY)
     assert code == 128 + number
-    assert err[-1] == f"stopped by {number.name}; python -m purejaxdqn.train --resume '{path}' goes on"
+    assert err[-1] == f"stopped by {number.name}; to resume: python -m purejaxdqn.train --resume '{path}'"
     assert sorted(int(one.name) for one in (path / "checkpoints").iterdir()) == [200, 320, 400]
     monkeypatch.undo()
     monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
@@ -316,7 +317,7 @@ def test_a_signal_after_the_last_look_for_one_is_obeyed_a_segment_later(quietly,
         return False
 
     monkeypatch.setattr(runner.Journal, "write", noted)
-    monkeypatch.setattr(runner.Watch, "all_diverged", property(interrupted))
+    monkeypatch.setattr(runner.DivergenceWatch, "all_diverged", property(interrupted))
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", tmp_path / "a", "--quiet", *TINY, *EVERY)
     assert code == 143, err
     assert steps[-2] == 400
@@ -333,7 +334,7 @@ def test_a_signal_while_compiling_leaves_a_run_that_begins_again(plain, quietly,
     monkeypatch.setattr(runner, "compile_training", interrupted)
     path = tmp_path / "run"
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY)
-    assert (code, err[-1]) == (143, f"stopped by SIGTERM; python -m purejaxdqn.train --resume {path} goes on")
+    assert (code, err[-1]) == (143, f"stopped by SIGTERM; to resume: python -m purejaxdqn.train --resume {path}")
     monkeypatch.setattr(runner, "compile_training", compile_training)
     assert quietly(train, "--resume", path, "--quiet")[0] == 0
     assert contents(path) == contents(plain)
@@ -358,7 +359,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
             if line.startswith("compiled in"):
                 break
         process.send_signal(signal.SIGINT)
-        assert "stopping after this segment; again, and at once" in process.stderr.readline()
+        assert "stopping after this segment; send it again to stop immediately" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         try:
             assert process.wait(timeout=60) == -signal.SIGINT
@@ -414,7 +415,7 @@ def test_a_full_disk_stops_a_run_and_leaves_the_checkpoint_before(plain, quietly
     assert err[1].startswith("error: checkpoint 440 could not be written: ")
     # The system's words, or those of a thread of Orbax's that has met a file cut short by the failure of another.
     assert "File too large" in err[1] or "OUT_OF_RANGE" in err[1]
-    assert f"--resume {path} goes on" in err[1]
+    assert err[1].endswith(f"to resume: python -m purejaxdqn.train --resume {path}")
     assert sorted(one.name for one in (path / "checkpoints").iterdir()) == ["200", "320"]
     monkeypatch.setattr(Checkpoints, "save", save)
     assert quietly(train, "--resume", path, "--quiet")[0] == 0
@@ -429,7 +430,7 @@ def test_metrics_that_cannot_be_written_stop_a_run_with_a_line(quietly, tmp_path
     path = tmp_path / "run"
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY)
     assert (code, len(err)) == (1, 2)
-    assert err[1].startswith(f"error: {path} could not be written: No space left on device; when there is room, ")
+    assert err[1].startswith(f"error: {path} could not be written: No space left on device; to resume: ")
 
 
 def largest(folder):
@@ -520,7 +521,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_with_the_reason(damage, reas
     place = cut / "checkpoints-refused" / "560"
     err = capsys.readouterr().err.splitlines()
     assert err[0].startswith(f"warning: checkpoint 560 is refused and now in {place}: {reason}")
-    assert err[1:] == ["going on from the one before, step 320"]
+    assert err[1:] == ["resuming from the previous checkpoint, step 320"]
     assert (snapshot.env_step, place.is_dir()) == (320, True)
 
 
@@ -538,7 +539,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(plain, quietly, 
     cut = killed(plain, tmp_path / "cut", 560)
     truncated(cut / "checkpoints")
     code, _, err = quietly(train, "--resume", cut, "--quiet")
-    assert (code, err[1]) == (0, "going on from the one before, step 440")
+    assert (code, err[1]) == (0, "resuming from the previous checkpoint, step 440")
     assert contents(cut) == contents(plain)
 
 

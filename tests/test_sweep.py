@@ -19,12 +19,13 @@ from PIL import Image
 import purejaxdqn.sweep
 from purejaxdqn import load_config, run_many
 from purejaxdqn.core import compiling
-from purejaxdqn.runs.training import run_key
-from purejaxdqn.sweeps import pieces, sweeps
-from purejaxdqn.sweeps.pieces import Group, Run, group_runs, parse_memory, piece_size, population_of, state_bytes
+from purejaxdqn.core.keys import run_key
+from purejaxdqn.sweeps import directory, runner, stages
+from purejaxdqn.sweeps.pieces import Group, Run, all_runs, group_runs, pad, piece_size, population_of, state_bytes
 from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.options import parse_memory
 from tests.conftest import TINY
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
@@ -74,17 +75,17 @@ def rows_of(folder):
 def test_sweeps_without_out_that_start_in_one_second_have_a_directory_each(sweep, tmp_path, monkeypatch):
     """The second starts while the first is under way; nothing came into the second."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("purejaxdqn.runs.rundir.time.strftime", lambda _: "now")
+    monkeypatch.setattr("time.strftime", lambda _: "now")
     taken = []
 
-    def train(points, seeds, folder, *_, **__):
+    def train(points, folder, *_):
         taken.append(folder.as_posix())
         if len(taken) == 1:
             (folder / "a file").touch()
             assert sweep(*ARGUMENTS)[0] == 0
 
-    monkeypatch.setattr(purejaxdqn.sweep, "_train", train)
-    monkeypatch.setattr(purejaxdqn.sweep, "_finish", lambda *_: 0)
+    monkeypatch.setattr(runner, "_train", train)
+    monkeypatch.setattr(runner, "_finish", lambda *_: None)
     assert sweep(*ARGUMENTS)[0] == 0
     parent = "runs/sweep+cartpole_cleanrl"
     assert taken == [f"{parent}/now", f"{parent}/now-2"]
@@ -196,14 +197,14 @@ def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
 def test_a_sweep_stopped_between_pieces_does_only_what_is_missing(sweep, whole, tmp_path, monkeypatch):
     out, kept = tmp_path / "out", []
 
-    def killed(folder, trained, save_piece=sweeps.save_piece):
+    def killed(folder, trained, save_piece=runner.save_piece):
         if len(kept) == 2:
             raise RuntimeError("killed")
         kept.append(trained)
         save_piece(folder, trained)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweeps, "save_piece", killed)
+        patch.setattr(runner, "save_piece", killed)
         with pytest.raises(RuntimeError, match="killed"):
             purejaxdqn.sweep.main([*ARGUMENTS, "--out", str(out)])
     done = sum(len(trained.runs) for trained in kept)
@@ -214,7 +215,7 @@ def test_a_sweep_stopped_between_pieces_does_only_what_is_missing(sweep, whole, 
 
 
 def test_a_finished_sweep_is_not_trained_again(sweep, whole, monkeypatch):
-    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
     before = (whole[0] / "runs.csv").read_bytes()
     code, _, err = sweep(*ARGUMENTS, "--out", whole[0])
     assert code == 0
@@ -229,7 +230,7 @@ def test_a_damaged_piece_is_told_of_and_done_again(sweep, whole, tmp_path):
     piece.write_bytes(piece.read_bytes()[:-200])
     code, _, err = sweep(*ARGUMENTS, "--out", out)
     assert code == 0
-    assert any(line.startswith(f"warning: {piece} is damaged and will be done again") for line in err)
+    assert any(line.startswith(f"warning: {piece} is damaged and will be trained again") for line in err)
     assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
 
 
@@ -244,9 +245,9 @@ def test_a_piece_that_no_reader_knows_counts_as_missing(whole, tmp_path):
     for path in others:
         (target / path.name).write_bytes(path.read_bytes())
     warnings = []
-    assert len(sweeps.load_pieces(tmp_path, warnings.append)) == len(others)
+    assert len(directory.load_pieces(tmp_path, warnings.append)) == len(others)
     assert warnings == [
-        f"{target / first.name} is damaged and will be done again: That compression method is not supported"
+        f"{target / first.name} is damaged and will be trained again: That compression method is not supported"
     ]
 
 
@@ -259,33 +260,36 @@ def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(sweep, tmp
 
 
 def test_a_sweep_that_another_one_overtakes_leaves_the_directory_to_it(sweep, points, tmp_path, monkeypatch):
-    out, others = tmp_path / "out", sweeps.describe(points, 2)
+    out, others = tmp_path / "out", directory.describe(points, 2)
 
-    def overtaken(*arguments, plan_work=pieces.plan_work, **options):
-        with sweeps.directory(out, others):
+    def overtaken(*arguments, plan_work=runner.plan_work, **options):
+        with directory.hold_directory(out, others):
             return plan_work(*arguments, **options)
 
-    monkeypatch.setattr(pieces, "plan_work", overtaken)
-    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr(runner, "plan_work", overtaken)
+    monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
     code, _, err = sweep(*ARGUMENTS, "--out", out)
     assert (code, err[1:]) == (2, [f"error: --out: {out} belongs to another sweep: it has 2 seeds, not 3"])
-    assert sweeps.check_directory(out, others)
+    assert directory.check_directory(out, others)
 
 
 def test_a_directory_is_one_sweeps_at_a_time(sweep, points, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
-    out, description = tmp_path / "out", sweeps.describe(points, 3)
+    monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    out, description = tmp_path / "out", directory.describe(points, 3)
     taken = f"--out: another process is at work in {out}"
-    with sweeps.directory(out, description):
+    with directory.hold_directory(out, description):
         code, _, err = sweep(*ARGUMENTS, "--out", out)
         assert (code, err) == (2, [f"error: {taken}"])
-        with pytest.raises(UserError, match=taken), sweeps.directory(out, description, process=0):
+        with pytest.raises(UserError, match=taken), directory.hold_directory(out, description, process=0):
             pass
-    with sweeps.directory(out, description, process=0), sweeps.directory(out, description, process=1):  # that share it
+    with (
+        directory.hold_directory(out, description, process=0),
+        directory.hold_directory(out, description, process=1),
+    ):  # that share it
         for process in (None, 0, 1):
-            with pytest.raises(UserError, match=taken), sweeps.directory(out, description, process=process):
+            with pytest.raises(UserError, match=taken), directory.hold_directory(out, description, process=process):
                 pass
-    with sweeps.directory(out, description):
+    with directory.hold_directory(out, description):
         pass
 
 
@@ -295,11 +299,11 @@ def test_a_full_disk_ends_a_sweep_with_a_line_that_says_how_to_go_on(sweep, tmp_
     def full(folder, trained):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.npz")
 
-    monkeypatch.setattr(sweeps, "train_work", lambda *_, **__: iter([None]))
-    monkeypatch.setattr(sweeps, "save_piece", full)
+    monkeypatch.setattr(runner, "train_stage", lambda *_: iter([None]))
+    monkeypatch.setattr(runner, "save_piece", full)
     code, _, err = sweep(*ARGUMENTS, "--quiet", "--out", out)
     assert code == 1
-    assert err[1:] == [f"error: a.npz: No space left on device; the same command with --out {out} goes on"]
+    assert err[1:] == [f"error: a.npz: No space left on device; to resume, run the same command with --out {out}"]
 
 
 def kill_and_go_on(out, delays):
@@ -346,7 +350,7 @@ def test_ctrl_c_ends_with_a_line_that_says_how_to_go_on(tmp_path):
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert rest.splitlines()[-1] == f"stopped by SIGINT; the same command with --out {tmp_path / 'out'} goes on"
+    assert rest.splitlines()[-1] == f"stopped by SIGINT; to resume, run the same command with --out {tmp_path / 'out'}"
 
 
 def free_port():
@@ -446,8 +450,8 @@ def test_a_damaged_piece_of_another_process_is_waited_for(whole, tmp_path):
             (target / first.name).write_bytes(first.read_bytes())
         assert len(looks) < 5
 
-    runs = {run for piece in sweeps.load_pieces(whole[0]) for run in piece.runs}
-    sweeps.wait_for_runs(tmp_path, runs, check=check, tell=told.append, pause=0.0)
+    runs = {run for piece in directory.load_pieces(whole[0]) for run in piece.runs}
+    directory.wait_for_runs(tmp_path, runs, check=check, tell=told.append, pause=0.0)
     assert (len(looks), len(told)) == (3, 1)
 
 
@@ -526,7 +530,7 @@ def test_the_pictures_can_be_drawn_again(whole, capsys):
 )
 def test_bad_input_is_refused_before_anything_is_written(sweep, tmp_path, monkeypatch, arguments, line):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweeps, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
     config = ["--config", "cartpole_cleanrl"] if arguments else []
     code, out, err = sweep(*config, *arguments)
     assert (code, out) == (2, [])
@@ -551,12 +555,12 @@ def test_a_directory_of_something_else_is_never_touched(sweep, whole, tmp_path):
 
 
 def test_points_that_differ_in_traced_numbers_share_a_group(points):
-    groups = group_runs(points, sweeps.all_runs(points, 2))
+    groups = group_runs(points, all_runs(points, 2))
     assert [group.runs for group in groups] == [
         (Run(0, 0), Run(0, 1), Run(2, 0), Run(2, 1)),
         (Run(1, 0), Run(1, 1), Run(3, 0), Run(3, 1)),
     ]
-    population = population_of(points, groups[0].runs[1:], 5)  # places that are left repeat the last run
+    population = population_of(points, pad(groups[0].runs[1:], 5))  # places that are left repeat the last run
     np.testing.assert_allclose(population.hparams.gamma, [0.9, 0.99, 0.99, 0.99, 0.99])
     np.testing.assert_array_equal(population.seed_index, [1, 0, 1, 1, 1])
 
@@ -587,12 +591,12 @@ def test_memory_is_read_as_people_write_it():
 
 def test_points_are_ranked_by_their_iqm_and_diverged_runs_are_counted(points):
     def metrics(area):
-        return sweeps.Metrics(*(np.full((2, 3), area, np.float32) for _ in sweeps.Metrics._fields))
+        return stages.Metrics(*(np.full((2, 3), area, np.float32) for _ in stages.Metrics._fields))
 
     returns = {0: [1.0, 3.0], 1: [9.0, 9.0], 2: [5.0, 5.0], 3: [2.0, 2.5]}
     diverged = {0: [False, True], 1: [True, True]}  # always the first action, which may pay well
     pieces = [
-        sweeps.Trained(
+        stages.PieceResult(
             (Run(p, 0), Run(p, 1)),
             np.array(r)[:, None],
             np.array(diverged.get(p, [False, False])),
@@ -606,6 +610,6 @@ def test_points_are_ranked_by_their_iqm_and_diverged_runs_are_counted(points):
 
 
 def test_a_process_whose_directory_never_appears_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps.time, "monotonic", iter(range(0, 1000, 50)).__next__)
+    monkeypatch.setattr(directory.time, "monotonic", iter(range(0, 1000, 50)).__next__)
     with pytest.raises(UserError, match="does not appear; it must be a directory that all processes see"):
-        sweeps.check_directory(tmp_path / "out", {}, wait=True)
+        directory.check_directory(tmp_path / "out", {}, wait=True)

@@ -13,8 +13,9 @@ from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial
 
 from purejaxdqn.pictures.runs import EVALUATION_COLOR, STYLE, TRAINING_COLOR, save_figure
-from purejaxdqn.searches.study import Space, best_trial, completed, finished, is_stopped, read_directory
-from purejaxdqn.sweeps.points import Choices, Range, as_text, space_of
+from purejaxdqn.searches.directory import read_directory
+from purejaxdqn.searches.study import best_trial, completed, finished, is_stopped
+from purejaxdqn.sweeps.points import Choices, Range, Space, as_text, space_of
 from purejaxdqn.system.faults import UserError
 
 

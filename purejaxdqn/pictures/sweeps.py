@@ -18,9 +18,10 @@ from purejaxdqn.pictures.runs import (
     save_figure,
 )
 from purejaxdqn.runs.statistics import iqm, performance_profile, probability_of_improvement
+from purejaxdqn.sweeps.directory import done_runs, load_pieces, read_directory
+from purejaxdqn.sweeps.pieces import all_runs
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, collect, ranked, summarise_points
-from purejaxdqn.sweeps.sweeps import all_runs, done_runs, load_pieces, read_directory
 from purejaxdqn.system.faults import UserError
 
 MAX_NAMED = 8

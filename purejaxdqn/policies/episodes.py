@@ -7,8 +7,8 @@ import numpy as np
 
 from purejaxdqn.config.building import make_q_values
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.environments.registry import make_environment
-from purejaxdqn.runs.training import episodes_key
 
 MAX_STEPS = 10_000
 """Recording stops after this many steps: in an environment without a time limit, an episode can run forever."""

@@ -16,11 +16,11 @@ from purejaxdqn.config.reading import CONFIG_FILE, load_config, read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.environments.wrappers import observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
-from purejaxdqn.runs.training import episodes_key
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import replacing
 

@@ -1,1 +1,1 @@
-"""One population of runs: training, its directory, checkpoints and metrics."""
+"""Training one population of runs: its program, driver, directory, checkpoints and metrics."""

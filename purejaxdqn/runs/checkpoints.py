@@ -1,8 +1,8 @@
-"""Checkpoints: named arrays and a record about them, saved by orbax whole or not at all, verified when loaded.
+"""Checkpoints: named arrays and a record about them, saved by orbax atomically and verified when they are loaded.
 
-Nothing in here knows what the arrays mean. orbax writes a folder under another name and renames it, keeps the last
-few, and is imported when it is needed. What it does not notice, a digest over the record and all arrays does:
-changed bits, files of another checkpoint, another type. A list of the files says which.
+This module does not know what the arrays mean. orbax writes a folder under another name, renames it, and keeps the
+last few; it is imported late. A digest over the record and all arrays detects what orbax does not: changed bits, files
+of another checkpoint, other types. A list of the files tells which file is damaged.
 """
 
 import contextlib
@@ -19,16 +19,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purejaxdqn.system.files import StorageError, write_text
+from purejaxdqn.system.faults import StorageError
+from purejaxdqn.system.files import write_text
 
 FORMAT = 1
 LISTING = "files.json"
 SMALL = 1 << 20
-"""Bytes; smaller arrays of a type are saved as one, as orbax takes a millisecond an array."""
+"""Bytes; smaller arrays of the same type are saved as one, since orbax takes a millisecond for each array."""
 
 
 class Checkpoint(NamedTuple):
-    """What was saved at a step."""
+    """What was saved at an environment step."""
 
     step: int
     about: dict[str, Any]  # JSON
@@ -36,11 +37,11 @@ class Checkpoint(NamedTuple):
 
 
 class DamagedError(Exception):
-    """A checkpoint is not what was saved; says why."""
+    """A checkpoint is not what was saved; the message says why."""
 
 
 class Checkpoints:
-    """The checkpoints in ``folder``, a folder a step; the last ``keep`` stay."""
+    """The checkpoints in ``folder``, one folder for each step; the last ``keep`` are kept."""
 
     def __init__(self, folder: Path, *, keep: int):
         self.folder = folder
@@ -48,7 +49,7 @@ class Checkpoints:
         self._manager: Any = None
 
     def open(self) -> None:
-        """Import orbax and clear away what a kill left half-written, before the first ``save`` would."""
+        """Import orbax and remove what a kill left half-written; otherwise the first ``save`` does it."""
         if self._manager is None:
             import orbax.checkpoint as ocp
 
@@ -64,10 +65,10 @@ class Checkpoints:
         return sorted(int(one.name) for one in self.folder.iterdir() if one.name.isdigit() and one.is_dir())
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-        """Save, and drop the oldest beyond the last few.
+        """Save a checkpoint, and remove the oldest if there are too many.
 
         Raises:
-          StorageError: it could not be written; the checkpoints before it are as they were.
+          StorageError: it could not be written; earlier checkpoints are unchanged.
         """
         import orbax.checkpoint as ocp
 
@@ -79,12 +80,12 @@ class Checkpoints:
             with _without_complaints():
                 self._manager.save(step, args=ocp.args.PyTreeSave(packed), custom_metadata=record, force=True)
             _write_listing(self.folder / str(step))
-        except Exception as error:  # orbax and tensorstore have no common kind
+        except Exception as error:  # orbax and tensorstore have no common base class
             _clear(self.folder / f"{step}.orbax-checkpoint-tmp")
             raise StorageError(f"checkpoint {step} could not be written: {_reason(error)}") from error
 
     def load(self, step: int) -> Checkpoint:
-        """Load and verify.
+        """Load a checkpoint and verify it.
 
         Raises:
           DamagedError: it is not what was saved.
@@ -105,11 +106,11 @@ class Checkpoints:
             return Checkpoint(step, record["about"], _unpack(packed, record["places"]))
         except DamagedError:
             raise
-        except Exception as error:  # whatever it is that reading damaged files ends in
+        except Exception as error:  # reading damaged files may raise anything
             raise DamagedError(f"it cannot be read: {_reason(error)}") from error
 
     def set_aside(self, step: int) -> Path:
-        """Move a checkpoint out of the way, so that its step can be saved again; returns where it is now."""
+        """Move a checkpoint to ``checkpoints-refused``, so that its step can be saved again; returns its new place."""
         aside = self.folder.with_name(f"{self.folder.name}-refused")
         aside.mkdir(exist_ok=True)
         taken = {one.name for one in aside.iterdir()}
@@ -118,7 +119,7 @@ class Checkpoints:
 
 
 def _pack(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, tuple]]:
-    """Small arrays of a type end to end in one; where each is: name of the array, type, offset, shape."""
+    """Join small arrays of the same type; also returns where each is: name of the joined array, type, offset, shape."""
     packed: dict[str, list[np.ndarray]] = {}
     places = {}
     filled: dict[str, int] = {}
@@ -141,7 +142,7 @@ def _unpack(packed: Mapping[str, np.ndarray], places: Mapping[str, Any]) -> dict
 
 
 def _restore(place: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """One by one: when one cannot be read, the reading of others under way would complain on standard error."""
+    """Restore one by one: if one fails, others that are being read would print to standard error."""
     import orbax.checkpoint as ocp
 
     packed: dict[str, np.ndarray] = {}
@@ -161,9 +162,9 @@ def _digest(record: Mapping[str, Any], packed: Mapping[str, np.ndarray]) -> str:
 
 
 def _write_listing(place: Path) -> None:
-    """Size and digest of each file: orbax leaves some that it does not read, and their damage is damage too.
+    """Write a digest of each file; orbax also writes files that it does not read, and these may be damaged too.
 
-    Written after the checkpoint is complete; a kill in between leaves it sound by the digest of its arrays.
+    This comes after the checkpoint is complete; after a kill in between, the digest of the arrays still verifies it.
     """
     write_text(place / LISTING, json.dumps(_listing(place)))
 
@@ -178,7 +179,7 @@ def _listing(place: Path) -> dict[str, str]:
 
 
 def _check_listing(place: Path) -> None:
-    """Raise ``DamagedError`` if files are not as they were written."""
+    """Raise ``DamagedError`` if a file has changed."""
     if not (place / LISTING).exists():
         return
     written, found = json.loads((place / LISTING).read_text(encoding="utf-8")), _listing(place)
@@ -189,7 +190,7 @@ def _check_listing(place: Path) -> None:
 
 
 def _clear(part: Path) -> None:
-    """Remove what is half-written; orbax's threads may still be at it for a moment after an error."""
+    """Remove a half-written checkpoint; after an error, orbax's threads may still write to it for a moment."""
     for _ in range(20):
         shutil.rmtree(part, ignore_errors=True)
         if not part.exists():
@@ -199,7 +200,7 @@ def _clear(part: Path) -> None:
 
 @contextlib.contextmanager
 def _without_complaints() -> Iterator[None]:
-    """Silence what orbax's threads print beside the exception that says the same; after one they go on for a while."""
+    """Silence what orbax's threads print in addition to the exception; after an error they stay silenced."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -210,7 +211,7 @@ def _without_complaints() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The line of an error that says the most."""
+    """The most informative line of an error."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     system = re.search(r"(No space left on device|[A-Z][A-Za-z ]+(?= \[os_error_code=))", str(error))

@@ -1,4 +1,4 @@
-"""Runs that lost their numbers: which, and since when."""
+"""Runs that have diverged, that is, whose loss or parameters are no longer finite: which, and since when."""
 
 import sys
 from typing import Any
@@ -10,11 +10,11 @@ from purejaxdqn.runs.metrics import Metrics
 
 
 def diverged_at(metrics: Metrics, params: Any) -> list[int | None]:
-    """Per run the environment step at which it was first seen to have diverged, None if it has not.
+    """For each run the environment step at which its divergence first shows, None if it has not diverged.
 
     Args:
-      metrics: [R, T]; the first epoch whose loss is not finite counts.
-      params: leaves [R, ...] at the end of ``metrics``; where these alone are not finite, its last epoch counts.
+      metrics: [R, T]; the first epoch with a loss that is not finite counts.
+      params: leaves [R, ...] at the end of ``metrics``; if only these are not finite, the last epoch counts.
     """
     lost = ~np.isfinite(metrics.loss)
     lost[:, -1] |= ~finite_runs(params)
@@ -24,24 +24,24 @@ def diverged_at(metrics: Metrics, params: Any) -> list[int | None]:
 
 
 def finite_runs(params: Any) -> np.ndarray:
-    """Which runs [R] have none but finite parameters; leaves [R, ...]."""
+    """Which runs [R] have only finite parameters; leaves [R, ...]."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     return np.all([np.isfinite(leaf.reshape(len(leaf), -1)).all(-1) for leaf in leaves], axis=0)
 
 
-class Watch:
-    """Names each run that diverges on standard error, once."""
+class DivergenceWatch:
+    """Reports each run that diverges on standard error, once."""
 
     def __init__(self, num_runs: int):
         self._lost = np.zeros(num_runs, bool)
 
     @property
     def all_diverged(self) -> bool:
-        """Whether no run is left."""
+        """Whether every run has diverged."""
         return bool(self._lost.all())
 
     def look(self, part: Metrics, params: Any) -> list[int]:
-        """Look at a segment's rows [R, T] and the parameters at its end; returns the runs newly lost."""
+        """Check a segment's rows [R, T] and the parameters at its end; returns the runs that have newly diverged."""
         steps = diverged_at(part, params)
         new = [run for run, step in enumerate(steps) if step is not None and not self._lost[run]]
         for run in new:

@@ -1,4 +1,4 @@
-"""What a run writes and shows while it goes: metrics.csv, timing.csv, other logs, progress."""
+"""What a run writes and shows while it trains: ``metrics.csv``, ``timing.csv``, other logs, progress."""
 
 import contextlib
 import time
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.loggers import open_loggers
-from purejaxdqn.runs.metrics import COLUMNS, CsvFile, Metrics, csv_rows, join_metrics, write_csv
-from purejaxdqn.runs.progress import Progress
+from purejaxdqn.runs.metrics import COLUMNS, CsvFile, Metrics, csv_rows, write_csv
+from purejaxdqn.runs.progress import RunProgress
 from purejaxdqn.runs.snapshots import Snapshot
 
 TIMING_COLUMNS = ("env_step", "wall_seconds")
@@ -16,34 +16,33 @@ _Rows = Callable[[Metrics], Iterable[Iterable[str]]]
 
 
 class Journal:
-    """Context manager; ``write`` after every segment.
+    """Context manager; call ``write`` after each segment.
 
-    Files of a run that goes on are first cut back to its snapshot: what was written later, or half, is written again.
+    The files of a resumed run are first cut back to its snapshot: rows after it are written again.
     """
 
-    def __init__(self, folder: Path, config: Config, *, goes_on: bool, snapshot: Snapshot | None, quiet: bool):
+    def __init__(self, folder: Path, config: Config, *, resumed: bool, snapshot: Snapshot | None, quiet: bool):
         self._folder, self._config = folder, config
-        self._goes_on, self._snapshot, self._quiet = goes_on, snapshot, quiet
-        self._parts = [snapshot.metrics] if snapshot else []
+        self._resumed, self._snapshot, self._quiet = resumed, snapshot, quiet
         self._before = snapshot.run_seconds if snapshot else 0.0
 
     def __enter__(self) -> "Journal":
         self._start = time.perf_counter()
         self._closing = contextlib.ExitStack()
-        with self._closing as closing:  # what fails in here closes what was opened before
+        with self._closing as closing:  # if one cannot be opened, those before it are closed
             done = self._snapshot.env_step if self._snapshot else 0
             timing = closing.enter_context(
                 CsvFile(self._folder / "timing.csv", TIMING_COLUMNS, _timing_until(self._folder / "timing.csv", done))
             )
             self._files: list[tuple[CsvFile, _Rows]] = [(timing, self._timing_rows)]
             if "csv" in self._config.log:
-                rows = csv_rows(self.metrics) if self._parts else ()
+                rows = csv_rows(self._snapshot.metrics) if self._snapshot else ()
                 file = closing.enter_context(CsvFile(self._folder / "metrics.csv", COLUMNS, rows))
                 self._files.append((file, csv_rows))
-            self._loggers = open_loggers(self._config, self._folder, done=done if self._goes_on else None)
+            self._loggers = open_loggers(self._config, self._folder, done=done if self._resumed else None)
             for logger in self._loggers:
                 closing.callback(logger.close)
-            self._progress = closing.enter_context(Progress(self._config, done=done, quiet=self._quiet))
+            self._progress = closing.enter_context(RunProgress(self._config, done=done, quiet=self._quiet))
             self._closing = closing.pop_all()
         return self
 
@@ -51,35 +50,29 @@ class Journal:
         self._closing.close()
 
     @property
-    def metrics(self) -> Metrics:
-        """All so far [S, T]."""
-        return join_metrics(self._parts)
-
-    @property
     def seconds(self) -> float:
-        """Since the run's segments began, less the time between a stop and going on."""
+        """Since the run's first segment began, without the time between a stop and a resume."""
         return self._before + time.perf_counter() - self._start
 
     def write(self, part: Metrics) -> None:
-        """Take the rows of a segment [S, T]."""
-        self._parts.append(part)
+        """Write the rows of a segment [S, T]."""
         for file, rows_of in self._files:
             file.write(rows_of(part))
         for logger in self._loggers:
             logger.write(part)
         self._progress.update(part)
 
-    def finish(self) -> None:
-        """Write ``metrics.csv`` where it has not grown."""
+    def finish(self, metrics: Metrics) -> None:
+        """Write ``metrics.csv`` as a whole, [S, T], if it was not among the logs."""
         if "csv" not in self._config.log:
-            write_csv(self._folder / "metrics.csv", COLUMNS, csv_rows(self.metrics))
+            write_csv(self._folder / "metrics.csv", COLUMNS, csv_rows(metrics))
 
     def _timing_rows(self, part: Metrics) -> Iterable[Iterable[str]]:
         return [(str(part.env_step[0, -1]), f"{self.seconds:.3f}")]
 
 
 def _timing_until(path: Path, env_step: int) -> Iterator[list[str]]:
-    """The whole rows of a ``timing.csv`` up to ``env_step``; none where there is no such file."""
+    """The complete rows of a ``timing.csv`` up to ``env_step``; none if there is no such file."""
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[1:-1]:

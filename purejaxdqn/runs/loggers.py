@@ -1,6 +1,6 @@
-"""Live logs beside ``metrics.csv``: TensorBoard and Weights & Biases, per seed and as the mean over seeds.
+"""Live logs in addition to ``metrics.csv``: TensorBoard and Weights & Biases, per seed and as the mean over seeds.
 
-A logger that fails says so once and is left out from then on: no log is worth a run.
+A logger that fails prints one warning and is not used again; it never stops a run.
 """
 
 import sys
@@ -22,20 +22,20 @@ _MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
 class Logger(Protocol):
-    """Where the rows of a run go as it runs."""
+    """Receives the rows of a run while it trains."""
 
     def write(self, part: Metrics) -> None:
-        """Take the rows of a segment [S, T]."""
+        """Log the rows of a segment [S, T]."""
 
     def close(self) -> None:
-        """The run has ended, in whatever way."""
+        """Release everything; called at the end of the run, however it ends."""
 
 
 def check_loggers(config: Config) -> None:
     """Refuse loggers whose package is missing.
 
     Raises:
-      UserError: with the line that installs it.
+      UserError: says how to install it.
     """
     missing = [name for name in config.log if name in _MODULES and find_spec(_MODULES[name]) is None]
     if missing:
@@ -44,12 +44,12 @@ def check_loggers(config: Config) -> None:
 
 
 def open_loggers(config: Config, folder: Path, *, done: int | None) -> list[Logger]:
-    """The loggers that ``config.log`` asks for but for ``csv``, which the journal itself keeps.
+    """The loggers named in ``config.log``, without ``csv``, which the journal writes itself.
 
     Args:
       config: the run's.
       folder: the run directory.
-      done: the environment step that a resumed run goes on from, None for a new one.
+      done: the environment step from which the run is resumed, None for a new run.
     """
     makers: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoard(folder, done=done),
@@ -59,7 +59,7 @@ def open_loggers(config: Config, folder: Path, *, done: int | None) -> list[Logg
 
 
 class Guarded:
-    """A logger that cannot stop a run: its first failure is a warning, and its last."""
+    """A logger that cannot stop a run: its first failure prints a warning, and it is not used again."""
 
     def __init__(self, name: str, make: Callable[[], Logger]):
         self._name = name
@@ -67,28 +67,28 @@ class Guarded:
         self._try(lambda: setattr(self, "_logger", make()))
 
     def write(self, part: Metrics) -> None:
-        """Write, unless it has failed before."""
+        """Log the rows of a segment, unless the logger has failed before."""
         if self._logger:
             self._try(lambda: self._logger.write(part))  # type: ignore[union-attr]
 
     def close(self) -> None:
-        """Close, unless it has failed before."""
+        """Close the logger, unless it has failed before."""
         if self._logger:
             self._try(self._logger.close)
 
     def _try(self, action: Callable[[], Any]) -> None:
         try:
             action()
-        except Exception as error:  # whatever a library comes up with
+        except Exception as error:  # a library may raise anything
             self._logger = None
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            print(f"warning: log: {self._name} failed and is left out from now on: {reason}", file=sys.stderr)
+            print(f"warning: log: {self._name} failed and is not used any more: {reason}", file=sys.stderr)
 
 
 class TensorBoard:
-    """Events in ``tensorboard/``; those of a resumed run hide what was written after its checkpoint.
+    """Events in ``tensorboard/``; those of a resumed run hide the events after its checkpoint.
 
-    Written here and now: tensorboardX's own writer has a thread, and blocks for ever when that has failed.
+    Events are written synchronously: tensorboardX's own writer uses a thread, and blocks forever if that has failed.
     """
 
     def __init__(self, folder: Path, *, done: int | None):
@@ -105,7 +105,7 @@ class TensorBoard:
             self._writer.flush()
 
     def write(self, part: Metrics) -> None:
-        """Write and flush."""
+        """Write the rows of a segment and flush."""
         for step, values in points(part):
             event = self._event(wall_time=time.time(), step=step)
             for tag, value in values.items():
@@ -119,9 +119,9 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run in Weights & Biases, online or offline as its own environment variables say (``WANDB_MODE``).
+    """A run in Weights & Biases, online or offline according to its environment variables (``WANDB_MODE``).
 
-    Its files are in ``wandb/``; a resumed run goes on under the same name.
+    Its files are in ``wandb/``; a resumed run keeps its name.
     """
 
     def __init__(self, folder: Path, config: Config):
@@ -145,7 +145,7 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric="env_step")
 
     def write(self, part: Metrics) -> None:
-        """Hand the rows over."""
+        """Log the rows of a segment."""
         for step, values in points(part):
             self._run.log({"env_step": step, **values})
 
@@ -155,7 +155,7 @@ class WeightsAndBiases:
 
 
 def points(part: Metrics) -> Iterator[tuple[int, dict[str, float]]]:
-    """Epoch by epoch the environment step, and what is known by ``metric/seed_0``... and ``metric/mean``."""
+    """For each epoch its environment step, and the values that are known: ``metric/seed_0``... and ``metric/mean``."""
     columns = part._asdict()
     steps = columns.pop("env_step")[0]
     for epoch, step in enumerate(steps):

@@ -1,14 +1,16 @@
-"""Metrics on the host: rows from the device, the CSV files of a run, and reading them back."""
+"""Metrics on the host: from the device's rows to the CSV files of a run and back."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 
+from purejaxdqn.core.config import Config
 from purejaxdqn.core.types import EpochRow
+from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.system.files import replacing
 
 COLUMNS = (
@@ -27,7 +29,7 @@ COLUMNS = (
 
 
 class Metrics(NamedTuple):
-    """A run's metrics, each [S, T]: seeds, epochs. NaN where the file is empty."""
+    """The metrics of a population, each [R, T]: runs, epochs. NaN where ``metrics.csv`` is empty."""
 
     env_step: np.ndarray
     episodes: np.ndarray
@@ -38,11 +40,16 @@ class Metrics(NamedTuple):
     q_value: np.ndarray
     epsilon: np.ndarray
     grad_norm: np.ndarray
-    success_rate: np.ndarray  # share of the evaluation episodes at or above the solved line
+    success_rate: np.ndarray  # share of the evaluation episodes at or above the solved return
+
+
+def solved_at(config: Config) -> float | None:
+    """The return from which an environment counts as solved, None if there is no accepted one."""
+    return SOLVED_AT.get(config.env.id)
 
 
 def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
-    """Rows with leaves [S, T] (``eval_returns`` [S, T, N]) as NumPy arrays."""
+    """Rows with leaves [R, T] (``eval_returns`` [R, T, N]) as NumPy arrays."""
     values = {name: np.asarray(leaf) for name, leaf in rows._asdict().items()}
     eval_returns = values.pop("eval_returns")
     solved = eval_returns >= (np.nan if solved_at is None else solved_at)
@@ -53,7 +60,7 @@ def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
 
 
 class CsvFile:
-    """A CSV file that begins anew with ``rows``, grows, and keeps what was written; a context manager."""
+    """A CSV file that is replaced by ``rows`` when it is opened, then grows; a context manager."""
 
     def __init__(self, path: Path, columns: Iterable[str], rows: Iterable[Iterable[str]] = ()):
         write_csv(path, columns, rows)
@@ -84,7 +91,7 @@ def read_metrics(path: Path) -> Metrics:
     """Read ``metrics.csv`` back.
 
     Raises:
-      ValueError: the file is not one, or lacks rows.
+      ValueError: the file has no rows or other columns.
     """
     with path.open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
@@ -97,23 +104,23 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics(**columns)
 
 
-def join_metrics(parts: list[Metrics]) -> Metrics:
-    """Parts of a run, one after another along the epochs."""
+def join_metrics(parts: Sequence[Metrics]) -> Metrics:
+    """Join parts of a training along the epochs."""
     return Metrics(*(np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)))
 
 
-def first_solved_steps(metrics: Metrics, solved_at: float | None) -> list[int | None]:
-    """Per seed the environment step of the first evaluation at or above the solved line, None if there is none."""
-    if solved_at is None:
+def first_solved_steps(metrics: Metrics, threshold: float | None) -> list[int | None]:
+    """For each run the environment step of the first evaluation at or above ``threshold``, None if there is none."""
+    if threshold is None:
         return [None] * metrics.env_step.shape[0]
-    solved = metrics.eval_return >= solved_at
+    solved = metrics.eval_return >= threshold
     return [
         int(steps[hit.argmax()]) if hit.any() else None for steps, hit in zip(metrics.env_step, solved, strict=True)
     ]
 
 
 def csv_rows(metrics: Metrics) -> Iterator[list[str]]:
-    """Rows of ``metrics.csv``: all seeds of an epoch, epoch by epoch."""
+    """The rows of ``metrics.csv``: epoch by epoch, a row for each seed."""
     seeds, epochs = metrics.env_step.shape
     for epoch in range(epochs):
         for seed in range(seeds):
@@ -122,5 +129,5 @@ def csv_rows(metrics: Metrics) -> Iterator[list[str]]:
                 row["episode_return"] = row["episode_length"] = None
             if np.isnan(row["success_rate"]):
                 row["success_rate"] = None
-            # str of a NumPy scalar is the shortest text that reads back to the same number.
+            # str of a NumPy scalar is the shortest text that reads back as the same number.
             yield [str(seed), *("" if row[name] is None else str(row[name]) for name in COLUMNS[1:])]

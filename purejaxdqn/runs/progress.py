@@ -1,4 +1,4 @@
-"""Progress on a terminal as a bar, elsewhere as plain lines."""
+"""Progress: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from purejaxdqn.runs.metrics import Metrics
 
 
 class _Display:
-    """Context manager over environment steps: a bar where there is a terminal; its time begins when it is entered."""
+    """Context manager that shows environment steps; its clock starts when it is entered."""
 
     def __init__(self, total: int, *, done: int, first: str, quiet: bool):
         self._total, self._done, self._first, self._quiet = total, done, first, quiet
@@ -35,15 +35,15 @@ class _Display:
             self._bar.stop()
 
 
-class Progress(_Display):
-    """Of one training, all seeds beside each other; ``update`` after every segment."""
+class RunProgress(_Display):
+    """Progress of one training with all its seeds; call ``update`` after each segment."""
 
     def __init__(self, config: Config, *, done: int = 0, quiet: bool = False):
         super().__init__(config.total_timesteps, done=done, first="warm-up", quiet=quiet)
         self._num_seeds = config.num_seeds
 
     def update(self, metrics: Metrics) -> None:
-        """Show the last epoch of ``metrics``: means over the seeds."""
+        """Show the means over seeds of the last epoch of ``metrics``."""
         env_step = int(metrics.env_step[0, -1])
         elapsed = time.perf_counter() - self._start
         steps_per_second = (env_step - self._done) * self._num_seeds / elapsed
@@ -59,7 +59,7 @@ class Progress(_Display):
 
 
 def _make_bar(*, quiet: bool) -> Any:
-    """A bar on standard error; None where there is no terminal."""
+    """A bar on standard error; None if that is no terminal."""
     if quiet or not sys.stderr.isatty():
         return None
     return rich.progress.Progress(
@@ -71,22 +71,22 @@ def _make_bar(*, quiet: bool) -> Any:
     )
 
 
-class SweepProgress(_Display):
-    """Of many runs, over the environment steps of all together; ``update`` after every segment."""
+class WorkProgress(_Display):
+    """Progress of many runs, in the environment steps of all of them; call ``update`` after each segment."""
 
     def __init__(self, total: int, *, quiet: bool = False):
         super().__init__(total, done=0, first="compiling", quiet=quiet)
-        self._told = 0.0
+        self._shown = 0.0
 
     def update(self, runs: int, env_steps: int) -> None:
-        """``runs`` more runs have each taken ``env_steps`` more steps."""
+        """Report that ``runs`` runs have each taken ``env_steps`` more steps."""
         self._done += runs * env_steps
         elapsed = time.perf_counter() - self._start
         text = f"{self._done / elapsed:,.0f}/s"
         if self._bar:
             self._bar.update(self._task, completed=self._done, text=text)
-        elif not self._quiet and self._done - self._told >= 0.05 * self._total:
-            self._told = self._done
+        elif not self._quiet and self._done - self._shown >= 0.05 * self._total:
+            self._shown = self._done
             left = elapsed * (self._total - self._done) / self._done
             print(f"{self._done:>12,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""``train --resume RUN_DIR``: which config, from which checkpoint, and what stands in the way."""
+"""``train --resume RUN_DIR``: which config and which checkpoint a run continues with, and when it is refused."""
 
 import json
 import sys
@@ -13,13 +13,13 @@ from purejaxdqn.runs.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.system.faults import UserError
 
 FREE = ("total_timesteps", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
-"""Keys in which a checkpoint may differ from the run that goes on from it."""
+"""Keys in which a checkpoint may differ from the run that is resumed from it."""
 
 
 def read_run(folder: Path, overrides: Sequence[str]) -> Draft:
-    """The config that a run goes on with: its own, with another end if the overrides say so.
+    """The config with which a run is resumed: its own, with another end if the overrides change that.
 
-    Schedules that are shares of the run keep the end they had: ``schedule.horizon`` takes it over.
+    Schedules that are fractions of the run keep their end, which ``schedule.horizon`` then holds.
 
     Raises:
       UserError: there is no run, or the overrides change anything else.
@@ -60,9 +60,9 @@ def _extended(old: Config, new: Draft) -> Draft:
 
 
 def read_end(folder: Path, config: Config) -> list[bool] | None:
-    """Which seeds had diverged when a run came to the end that ``config`` gives it; None if it has not come there.
+    """Which seeds of a finished run have diverged; None if the run has not reached the end that ``config`` sets.
 
-    Its summary is the last thing a run writes.
+    A run writes its summary last.
     """
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -74,10 +74,11 @@ def read_end(folder: Path, config: Config) -> list[bool] | None:
 def newest_snapshot(checkpoints: Checkpoints, config: Config) -> tuple[Any, dict[int, str]]:
     """The snapshot of the newest sound checkpoint, None if the run was killed before its first.
 
-    Beside it the newer checkpoints, which are refused, and why: ``set_aside`` is for them.
+    Returns:
+      The snapshot; and the newer checkpoints, which are refused, with the reasons (see ``set_aside``).
 
     Raises:
-      UserError: there are checkpoints, and none of them is sound, or the run is asked to end before them.
+      UserError: no checkpoint is sound, or the run would end before them.
     """
     from purejaxdqn.runs.snapshots import read_snapshot  # JAX
 
@@ -94,24 +95,24 @@ def newest_snapshot(checkpoints: Checkpoints, config: Config) -> tuple[Any, dict
         return snapshot, refused
     if refused:
         lines = [f"--resume: checkpoint {step} is refused: {reason}" for step, reason in refused.items()]
-        raise UserError(*lines, f"--resume: {checkpoints.folder} holds no other; without it the run would begin anew")
+        raise UserError(*lines, f"--resume: {checkpoints.folder} holds no other; without it the run would start again")
     return None, refused
 
 
 def set_aside(checkpoints: Checkpoints, refused: Mapping[int, str], *, sound: int) -> None:
-    """Move refused checkpoints out of the way of a run that goes on from step ``sound``, and say so."""
+    """Move refused checkpoints away from a run that is resumed at step ``sound``, and say so."""
     for step, reason in refused.items():
         place = checkpoints.set_aside(step)
         print(f"warning: checkpoint {step} is refused and now in {place}: {reason}", file=sys.stderr)
     if refused:
-        print(f"going on from the one before, step {sound}", file=sys.stderr)
+        print(f"resuming from the previous checkpoint, step {sound}", file=sys.stderr)
 
 
 def _check_same_run(theirs: Config, ours: Config) -> None:
-    """Whether a checkpoint is of this run.
+    """Check that a checkpoint is of this run.
 
     Raises:
-      DamagedError: it is not; names the keys.
+      DamagedError: it is not; names a key that differs.
     """
     if horizon(theirs) != horizon(ours):
         raise DamagedError(f"it is of another run: its schedules end at {horizon(theirs)}, not {horizon(ours)}")
@@ -122,5 +123,5 @@ def _check_same_run(theirs: Config, ours: Config) -> None:
 
 
 def horizon(config: Config) -> int:
-    """Environment steps that schedules take for the whole run."""
+    """The environment steps over which schedules run."""
     return config.schedule.horizon or config.total_timesteps

@@ -1,176 +1,226 @@
-"""A run from its first segment, or from a checkpoint, to the files it leaves."""
+"""One run: from a new or an existing directory to a finished one."""
 
 import contextlib
 import errno
+import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.policies.policies import save_policy
-from purejaxdqn.runs import rundir
+from purejaxdqn.runs import directory
 from purejaxdqn.runs.checkpoints import Checkpoints
 from purejaxdqn.runs.debugging import Debugger, FoundNan
-from purejaxdqn.runs.divergence import Watch
+from purejaxdqn.runs.divergence import DivergenceWatch
 from purejaxdqn.runs.journal import Journal
-from purejaxdqn.runs.metrics import metrics_from_rows
+from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.population import BEGINNING, Position, advance, finish_training
 from purejaxdqn.runs.resuming import newest_snapshot, set_aside
 from purejaxdqn.runs.snapshots import Snapshot, check_state, fetch_state, place_state, save_snapshot
-from purejaxdqn.runs.training import choose_segments, compile_training, finish_training, run_segments, seeds_of
-from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import in_use, storage_faults
+from purejaxdqn.runs.training import Training, choose_segments, compile_training, seeds_of
+from purejaxdqn.system.directories import lock_directory
+from purejaxdqn.system.faults import UserError, resumable
+from purejaxdqn.system.files import storage_faults
 from purejaxdqn.system.signals import StopSignals
 
 
-class Start(NamedTuple):
-    """Where a run begins."""
+class OpenRun(NamedTuple):
+    """A run whose directory this process holds."""
 
     folder: Path
     config: Config
-    resume: bool
-    snapshot: Snapshot | None  # to go on from
+    resumed: bool
+    snapshot: Snapshot | None  # to continue from
     checkpoints: Checkpoints
     segments: int
     segment_epochs: int
 
 
+class RunOptions(NamedTuple):
+    """How a run is trained; none of it changes the results."""
+
+    seeds_at_once: int | None  # seeds vmapped together on a device
+    debug_nans: bool
+    quiet: bool
+
+
 @contextlib.contextmanager
-def open_run(folders: Iterable[Path], config: Config, *, segments: int | None) -> Iterator[Start]:
-    """Check all that can be checked, then make the first of ``folders`` that is not there; it stays this process's own.
+def open_run(folders: Iterable[Path], config: Config, *, segments: int | None) -> Iterator[OpenRun]:
+    """Check what can be checked, then make the first of ``folders`` that does not exist, and hold it.
 
     Raises:
-      UserError: the directory or the number of segments will not do.
+      UserError: the directory or the number of segments is refused.
       StorageError: the disk is full.
     """
     segments, segment_epochs = _choose_segments(config, segments, None)
-    folder = rundir.create_directory(folders, config)
-    with storage_faults(folder), in_use(folder):
+    folder = directory.create_directory(folders, config)
+    with resumable(how_to_resume(folder)), storage_faults(folder), lock_directory(folder):
         checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
-        yield Start(folder, config, False, None, checkpoints, segments, segment_epochs)
+        yield OpenRun(folder, config, False, None, checkpoints, segments, segment_epochs)
 
 
 @contextlib.contextmanager
-def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterator[Start]:
-    """Check all that can be checked, then take a run directory over; it stays this process's own.
+def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterator[OpenRun]:
+    """Check what can be checked, then hold an existing run directory, ready to be resumed.
 
     Raises:
-      UserError: the directory, a checkpoint in it or the number of segments will not do.
+      UserError: the directory, a checkpoint in it or the number of segments is refused.
       StorageError: the disk is full.
     """
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
-    with contextlib.ExitStack() as held, storage_faults(folder):
+    with contextlib.ExitStack() as held:
+        held.enter_context(resumable(how_to_resume(folder)))
+        held.enter_context(storage_faults(folder))
         with _refusing_denied(folder):
-            held.enter_context(in_use(folder))
+            held.enter_context(lock_directory(folder))
             snapshot, refused = newest_snapshot(checkpoints, config)
             if snapshot:
                 check_state(snapshot)
             segments, segment_epochs = _choose_segments(config, segments, snapshot)
-            if snapshot:  # only now: a run that is refused is left as it is
+            if snapshot:  # only now: a run that is refused must not change
                 set_aside(checkpoints, refused, sound=snapshot.env_step)
-            rundir.write_config(folder, config)
-        yield Start(folder, config, True, snapshot, checkpoints, segments, segment_epochs)
+            directory.write_config(folder, config)
+        yield OpenRun(folder, config, True, snapshot, checkpoints, segments, segment_epochs)
+
+
+def how_to_resume(folder: Path) -> str:
+    """The command that resumes a run."""
+    return f"to resume: python -m purejaxdqn.train --resume {shlex.quote(str(folder))}"
 
 
 @contextlib.contextmanager
 def _refusing_denied(folder: Path) -> Iterator[None]:
-    """Turn what the system denies, before anything was done, into a ``UserError``."""
+    """Turn missing permissions, before anything was changed, into a ``UserError``."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise UserError(f"--resume: a run cannot go on in {folder}: {error.strerror}") from error
+        raise UserError(f"--resume: the run in {folder} cannot be resumed: {error.strerror}") from error
 
 
 def run(
-    start: Start,
+    opened: OpenRun,
+    options: RunOptions,
     stop: StopSignals,
     *,
-    batch_size: int | None,
-    debug_nans: bool,
-    quiet: bool,
+    draw: Callable[[Path, Metrics, Config], Any],
     import_seconds: float,
 ) -> dict[str, Any]:
-    """Compile, run, save; returns the summary.
+    """Compile, train, and fill the directory.
+
+    Args:
+      opened: the run.
+      options: how to train it.
+      stop: the signals to obey between segments.
+      draw: draws the pictures of a finished run into its directory.
+      import_seconds: for the summary.
+
+    Returns:
+      The summary.
 
     Raises:
-      Stopped: a signal came; what can be gone on from has been saved.
+      Stopped: a signal arrived; the run has been saved.
       StorageError: the disk is full.
-      FoundNan: asked to debug NaNs, it found one.
+      FoundNan: with ``debug_nans``, a run diverged.
     """
-    config, snapshot, solved_at = start.config, start.snapshot, SOLVED_AT.get(start.config.env.id)
-    seeds = seeds_of(config)
-    training = compile_training(config, seeds, segments=start.segments, batch_size=batch_size)
+    config, seeds = opened.config, seeds_of(opened.config)
+    training = compile_training(config, seeds, segments=opened.segments, batch_size=options.seeds_at_once)
     stop.check()
     print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
-    start.checkpoints.open()
-    watch = Watch(config.num_seeds)
-    state: Any = None
-    if snapshot:
-        state = place_state(snapshot.state, training)
-        watch.look(snapshot.metrics, training.fetch_policy(state))
-    debugger = Debugger(config, training, seeds, segment_epochs=start.segment_epochs) if debug_nans else None
-    if debugger and snapshot:
-        debugger.keep(state)
-    done = training.segments if watch.all_diverged else snapshot.epochs // start.segment_epochs if snapshot else 0
-    coming = run_segments(training, seeds, state=state, start=done)
-    # The compiler is waited for in here, where a second signal still ends the process at once.
-    with (
-        training.finish,
-        Journal(start.folder, config, goes_on=start.resume, snapshot=snapshot, quiet=quiet) as journal,
-    ):
-        for state, rows in coming:
-            part = metrics_from_rows(rows, solved_at=solved_at)
-            journal.write(part)
-            diverged = watch.look(part, training.fetch_policy(state))
-            if debugger:
-                if diverged:
-                    raise FoundNan(debugger.find(diverged[0]))
-                debugger.keep(state)
-            if _is_due(config, int(part.env_step[0, -1])) or stop.asked or watch.all_diverged:
-                # Without a name, or what was fetched would stand beside the state until the next checkpoint.
-                save_snapshot(
-                    start.checkpoints,
-                    Snapshot(
-                        fetch_state(state, training.layout),
-                        journal.metrics,
-                        config,
-                        start.segment_epochs,
-                        journal.seconds,
-                    ),
-                )
-                stop.check()  # only here: a signal that comes after it was asked for is obeyed a segment later
-            if watch.all_diverged:
-                break
+    opened.checkpoints.open()
+    position = _first_position(opened, training)
+    # ``training.finish`` waits for the compiler in here, where a second signal still ends the process immediately.
+    with training.finish, _journal(opened, options) as journal:
+        recorder = _Recorder(opened, training, stop, journal, position)
+        if options.debug_nans:
+            recorder.debugger = Debugger(config, training, seeds, segment_epochs=opened.segment_epochs)
+            recorder.debugger.keep(position)
+        if not recorder.watch.all_diverged:
+            position = advance(config, training, seeds, position, after_segment=recorder.after_segment)
         waited = training.finish.waited
-        outcome = finish_training(training, seeds, state)
+        agents = finish_training(training, seeds, position.state)
         stop.check()
         run_seconds = journal.seconds - (training.finish.waited - waited)
-        summary = rundir.summarise(
-            config, journal.metrics, outcome, training, import_seconds=import_seconds, run_seconds=run_seconds
+        metrics = position.metrics
+        summary = directory.summarise(
+            config, metrics, agents, training, import_seconds=import_seconds, run_seconds=run_seconds
         )
-        journal.finish()
-    save_policy(start.folder, outcome.params)
-    rundir.draw_run(start.folder, journal.metrics, config)
-    rundir.write_summary(start.folder, summary)  # the last, as it says that the run is finished
+        journal.finish(metrics)
+    save_policy(opened.folder, agents.params)
+    draw(opened.folder, metrics, config)
+    directory.write_summary(opened.folder, summary)  # the last file: it says that the run is finished
     return summary
 
 
-def _choose_segments(config: Config, asked: int | None, snapshot: Snapshot | None) -> tuple[int, int]:
-    """How many, and of how many epochs: such that checkpoints, old and new, fall between them."""
+def _first_position(opened: OpenRun, training: Training) -> Position:
+    snapshot = opened.snapshot
+    if snapshot is None:
+        return BEGINNING
+    state = place_state(snapshot.state, training)
+    return Position(state, (snapshot.metrics,), snapshot.epochs // opened.segment_epochs)
+
+
+def _journal(opened: OpenRun, options: RunOptions) -> Journal:
+    return Journal(opened.folder, opened.config, resumed=opened.resumed, snapshot=opened.snapshot, quiet=options.quiet)
+
+
+class _Recorder:
+    """What ``run`` does after each segment: write, watch, save, and obey a signal."""
+
+    def __init__(
+        self, opened: OpenRun, training: Training, stop: StopSignals, journal: Journal, position: Position
+    ) -> None:
+        self._opened, self._training, self._stop, self._journal = opened, training, stop, journal
+        self.debugger: Debugger | None = None
+        self.watch = DivergenceWatch(opened.config.num_seeds)
+        if position.parts:
+            self.watch.look(position.parts[-1], training.fetch_policy(position.state))
+
+    def after_segment(self, position: Position) -> bool:
+        """Whether a seed is left that has not diverged."""
+        part = position.parts[-1]
+        self._journal.write(part)
+        diverged = self.watch.look(part, self._training.fetch_policy(position.state))
+        if self.debugger:
+            if diverged:
+                raise FoundNan(self.debugger.find(diverged[0]))
+            self.debugger.keep(position)
+        if _is_due(self._opened.config, position.env_step) or self._stop.received or self.watch.all_diverged:
+            self._save(position)
+            self._stop.check()  # only after a save: a signal that arrives after the line above waits for a segment
+        return not self.watch.all_diverged
+
+    def _save(self, position: Position) -> None:
+        opened = self._opened
+        save_snapshot(
+            opened.checkpoints,
+            Snapshot(
+                # No variable holds these arrays: they would stay beside the state until the next checkpoint.
+                fetch_state(position.state, self._training.layout),
+                position.metrics,
+                opened.config,
+                opened.segment_epochs,
+                self._journal.seconds,
+            ),
+        )
+
+
+def _choose_segments(config: Config, wanted: int | None, snapshot: Snapshot | None) -> tuple[int, int]:
+    """The number of segments and the epochs of each, so that old and new checkpoints fall between segments."""
     epochs = make_plan(config).epochs
     stops = []
     if config.checkpoint.every and config.evaluation.every:
         stops.append(config.checkpoint.every // config.evaluation.every)
     if snapshot:
         stops.append(snapshot.epochs)
-        same = snapshot.segment_epochs  # the program that ran before needs no compiling
-        if asked is None and all(n % same == 0 for n in (epochs, *stops)):
-            asked = epochs // same
-    segments = choose_segments(epochs, asked, stops=stops)
+        same = snapshot.segment_epochs  # with these, the compiled program is in the cache
+        if wanted is None and all(n % same == 0 for n in (epochs, *stops)):
+            wanted = epochs // same
+    segments = choose_segments(epochs, wanted, stops=stops)
     return segments, epochs // segments
 
 

@@ -1,6 +1,6 @@
 """The complete state of a training between two segments, as named arrays and back.
 
-Saved without the places that only fill up the devices, so that it goes on on any number of them.
+Places that only pad the devices are not saved, so that a run can be resumed on any number of devices.
 """
 
 from typing import Any, NamedTuple
@@ -9,36 +9,37 @@ import jax
 import numpy as np
 
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.keys import KEY_KIND
 from purejaxdqn.core.many import Layout
 from purejaxdqn.core.types import RunnerState
 from purejaxdqn.runs.checkpoints import Checkpoint, Checkpoints
 from purejaxdqn.runs.metrics import Metrics
-from purejaxdqn.runs.training import KEY_KIND, Training, shapes_of_run
+from purejaxdqn.runs.training import Training, shapes_of_run
 from purejaxdqn.system.faults import UserError
 
 
 class Snapshot(NamedTuple):
-    """What a run goes on from."""
+    """What a run is resumed from."""
 
-    state: dict[str, np.ndarray]  # leaves of a RunnerState [R, ...] by their paths, keys as their data; to be taken
+    state: dict[str, np.ndarray]  # leaves of a RunnerState [R, ...] by their paths, keys as their data
     metrics: Metrics  # [R, T] so far
-    config: Config  # as the run was when this was saved
+    config: Config  # of the run when this was saved
     segment_epochs: int  # of the program that ran
     run_seconds: float  # so far
 
     @property
     def env_step(self) -> int:
-        """Environment steps done, over all environments, warm-up included."""
+        """Environment steps so far, over all environments, warm-up included."""
         return int(self.metrics.env_step[0, -1])
 
     @property
     def epochs(self) -> int:
-        """Epochs done."""
+        """Epochs so far."""
         return self.metrics.env_step.shape[1]
 
 
 def save_snapshot(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
-    """Save at its environment step.
+    """Save a snapshot under its environment step.
 
     Raises:
       StorageError: it could not be written.
@@ -56,7 +57,7 @@ def save_snapshot(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
 def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
     """The snapshot that was saved as ``checkpoint``."""
     state = {name.removeprefix("state"): one for name, one in checkpoint.arrays.items() if name.startswith("state")}
-    # Copied: they outlive the state, whose small arrays lie in the same memory.
+    # Copied: they live longer than the state, whose small arrays share their memory.
     metrics = Metrics(**{name: checkpoint.arrays[f"metrics.{name}"].copy() for name in Metrics._fields})
     about = dict(checkpoint.about)
     return Snapshot(state, metrics, Config.model_validate(about.pop("config")), **about)
@@ -65,17 +66,17 @@ def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
 def fetch_state(state: RunnerState, layout: Layout) -> dict[str, np.ndarray]:
     """Leaves [size, ...] on devices -> leaves [R, ...] on the host, by their paths.
 
-    They may share the memory of the state, which the next segment overwrites.
+    They may share the state's memory, which the next segment overwrites.
     """
     fetched = jax.device_get(jax.tree.map(_data, state))
     return {jax.tree_util.keystr(path): layout.take(leaf) for path, leaf in jax.tree.leaves_with_path(fetched)}
 
 
 def check_state(snapshot: Snapshot) -> None:
-    """Whether this version of the program can go on from it. Nothing is compiled for that.
+    """Refuse a snapshot of another version of this package; compiles nothing.
 
     Raises:
-      UserError: the state has other arrays here.
+      UserError: names an array of the state that differs.
     """
     shapes, runs = shapes_of_run(snapshot.config), snapshot.config.num_seeds
     wanted = jax.tree.leaves_with_path(jax.eval_shape(lambda state: jax.tree.map(_data, state), shapes))
@@ -88,15 +89,15 @@ def check_state(snapshot: Snapshot) -> None:
 
 
 def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:
-    """The opposite of ``fetch_state``, for the devices of ``training``.
+    """The inverse of ``fetch_state``, for the devices of ``training``.
 
-    It takes the arrays over and leaves ``arrays`` empty: each is freed when it is placed, whoever else holds the
-    mapping, so that a large state does not exist twice for the rest of a run.
+    It empties ``arrays``: each array is freed once it is placed, even if the caller still holds the mapping, so that
+    a large state does not exist twice for the rest of a run.
     """
     layout = training.layout
 
     def place(path: Any, like: Any) -> Any:
-        # Copied: memory of NumPy's would be given away with the state.
+        # Copied: the state is donated later, and NumPy's memory must not be.
         leaf = jax.device_put(layout.fill(arrays.pop(jax.tree_util.keystr(path))), layout.sharding, may_alias=False)
         return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if _is_key(like) else leaf
 
@@ -104,7 +105,7 @@ def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerStat
 
 
 def state_of_run(arrays: dict[str, np.ndarray], run: int, training: Training) -> RunnerState:
-    """The state of one run out of ``fetch_state``'s arrays, without the axis over runs."""
+    """The state of one run from the arrays of ``fetch_state``, without the axis over runs."""
 
     def pick(path: Any, like: Any) -> Any:
         leaf = arrays[jax.tree_util.keystr(path)][run]

@@ -9,14 +9,14 @@ RESAMPLES = 2_000
 
 
 def iqm(values: np.ndarray) -> float:
-    """Interquartile mean: the mean of the middle half of ``values`` [S], a quarter cut at each end."""
+    """Interquartile mean: the mean of the middle half of ``values`` [S], without a quarter at each end."""
     return float(scipy.stats.trim_mean(values, 0.25))
 
 
 def iqm_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, float] | None:
     """Percentile bootstrap interval of ``iqm`` over seeds [S]; None for fewer than two.
 
-    The resamples come from a fixed seed, so that a table repeats exactly.
+    The resamples are drawn with a fixed seed, so that the same values always give the same interval.
     """
     if len(values) < 2:
         return None
@@ -28,7 +28,7 @@ def iqm_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, flo
 def performance_profile(
     values: np.ndarray, thresholds: np.ndarray, *, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share of runs that score above each threshold (Agarwal et al. 2021, equation 2, for one task).
+    """Share of runs that score above each threshold (Agarwal et al. 2021, equation 2, with one task).
 
     Args:
       values: [S] scores.
@@ -46,13 +46,13 @@ def performance_profile(
 def probability_of_improvement(
     values: np.ndarray, others: np.ndarray, *, level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
-    """Chance that a run of the one scores higher than a run of the other, a tie counting half.
+    """Probability that a run of ``values`` [S] scores higher than a run of ``others`` [S']; a tie counts half.
 
     The Mann-Whitney statistic over S * S' pairs (Agarwal et al. 2021, section 4.3), with a bootstrap interval. Scores
-    are counted rank by rank, as the pairs of all resamples would fill the memory. NaN neither wins nor ties.
+    are counted by rank, since the pairs of all resamples would not fit in memory. NaN neither wins nor ties.
     """
     scores, ranks = np.unique(np.concatenate([values, others]), return_inverse=True)
-    ordered = int((~np.isnan(scores)).sum())  # NaN has the last rank
+    ordered = int((~np.isnan(scores)).sum())  # NaN comes last
 
     def share(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         mine, theirs = (_count_ranks(one, len(scores))[:, :ordered] for one in (x, y))
@@ -66,7 +66,7 @@ def probability_of_improvement(
 
 
 def _count_ranks(ranks: np.ndarray, count: int) -> np.ndarray:
-    """How often each of ``count`` ranks stands in each row: [N, S] -> [N, count]."""
+    """How often each of ``count`` ranks occurs in each row: [N, S] -> [N, count]."""
     rows = len(ranks)
     places = ranks + count * np.arange(rows)[:, None]
     return np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)
@@ -79,12 +79,12 @@ def _percentiles(resampled: np.ndarray, level: float) -> np.ndarray:
 
 
 def trailing_mean(means: np.ndarray, counts: np.ndarray, *, at_least: int = 100) -> np.ndarray:
-    """Mean over the last ``at_least`` episodes or a few more, epoch by epoch.
+    """Mean return of about the last ``at_least`` episodes, at each epoch.
 
     Args:
       means: [T] mean return of the episodes that finished in each epoch; read only where counts > 0.
-      counts: [T] how many those were.
-      at_least: whole epochs are taken, backwards, until they hold this many episodes.
+      counts: [T] number of these episodes.
+      at_least: whole epochs are counted backwards until they hold this many episodes.
 
     Returns:
       [T]; NaN before the first episode.

@@ -1,85 +1,106 @@
-"""Training the trials of a search: a batch of points, their seeds beside each other, with programs compiled once."""
+"""Train a batch of trials: the seeds of all of them together, from rung to rung, with programs compiled once."""
 
+import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from purejaxdqn.runs.progress import SweepProgress
-from purejaxdqn.searches.halving import Ended, Halving, train_by_rungs
-from purejaxdqn.searches.study import score
-from purejaxdqn.sweeps.pieces import plan_work
+from purejaxdqn.runs.progress import WorkProgress
+from purejaxdqn.searches.halving import Halving, best_points
+from purejaxdqn.searches.scores import score
+from purejaxdqn.sweeps.pieces import Run, Work, plan_work
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import RunResult, collect
-from purejaxdqn.sweeps.sweeps import all_runs, train_work
+from purejaxdqn.sweeps.stages import Driver, PausedRun, Stage, train_stage
 
 
-class Setting(NamedTuple):
+class BatchSettings(NamedTuple):
     """What all batches of a search share."""
 
     seeds: int  # of a trial
     batch: int  # trials at a time
     objective: str
-    halving: Halving | None
+    halving: Halving
     devices: int | None
     memory: int | None
     quiet: bool
     check: Callable[[], None]  # called between segments; may raise to stop
-    compiled: dict[Any, Any]  # programs, which every batch uses and adds to
+    compiled: dict[Any, Any]  # programs, shared by all batches
 
 
-def train_points(points: Sequence[Point], seeds: int, setting: Setting) -> Iterator[Ended]:
-    """Train points to their end: yields each as soon as its seeds are there."""
-    runs = all_runs(points, seeds)
-    # Pieces of one size, however many trials share a program: it is compiled once for all batches.
-    together = (setting.seeds, setting.seeds * setting.batch)
-    work = plan_work(points, runs, devices=setting.devices, memory=setting.memory, together=together)
-    found: list[RunResult] = []
-    with SweepProgress(work.env_steps, quiet=setting.quiet) as progress:
-        pieces = train_work(points, work, check=setting.check, report=progress.update, compiled=setting.compiled)
-        for piece in pieces:
-            found += collect(points, [piece])
-            for point in sorted({result.run.point for result in found}):
-                mine = [result for result in found if result.run.point == point]
-                if len(mine) == seeds:
-                    found = [result for result in found if result.run.point != point]
-                    yield Ended(point, mine, [], stopped=False)
+class TrialResult(NamedTuple):
+    """A trial that has reached its end or was stopped at a rung."""
+
+    point: int
+    runs: list[RunResult]  # of its seeds, as far as they were trained
+    marks: list[tuple[int, float]]  # environment step and score at each rung that it reached
+    stopped: bool  # at a rung
 
 
-def halve_points(points: Sequence[Point], setting: Setting) -> list[Ended]:
-    """Train points from rung to rung; all of them have ended or been stopped when it returns."""
-    assert setting.halving
-    devices = tuple(jax.local_devices()[: setting.devices])
-    steps = sum(setting.halving.env_steps(len(points), point.config) for point in points) // max(len(points), 1)
+def train_batch(points: Sequence[Point], seeds: int, settings: BatchSettings) -> Iterator[TrialResult]:
+    """Train points from rung to rung; yields each when it is stopped, or when all its seeds are at their end.
 
-    def value(results: Sequence[RunResult]) -> float:
-        found = score(results, setting.objective).value
-        return float("nan") if found is None else found
-
-    with SweepProgress(setting.seeds * steps, quiet=setting.quiet) as progress:
-        return list(
-            train_by_rungs(
-                points,
-                setting.seeds,
-                setting.halving,
-                sizes=population_sizes(setting, devices),
-                devices=devices,
-                memory=setting.memory,
-                score=value,
-                check=setting.check,
-                report=progress.update,
-                compiled=setting.compiled,
-            )
-        )
-
-
-def population_sizes(setting: Setting, devices: Sequence[jax.Device]) -> list[int]:
-    """Runs at a time up to each rung and to the end.
-
-    On a CPU those of one trial, always: runs follow one another there, and one program does for any number of them.
-    Elsewhere all that are left of a batch, so that the program shrinks with it.
+    Args:
+      points: of the batch; they may differ in static keys.
+      seeds: of each point.
+      settings: of the search.
     """
-    assert setting.halving
-    cpu = devices[0].platform == "cpu"
-    trials = [1 if cpu else count for count in setting.halving.counts(setting.batch)]
-    return [-(-setting.seeds * count // len(devices)) * len(devices) for count in trials]
+    halving = settings.halving
+    steps = sum(halving.env_steps(len(points), point.config) for point in points) // max(len(points), 1)
+    alive, paused = list(range(len(points))), dict[Run, PausedRun]()
+    marks: dict[int, list[tuple[int, float]]] = {point: [] for point in alive}
+    with WorkProgress(seeds * steps, quiet=settings.quiet) as progress:
+        driver = Driver(settings.check, progress.update, settings.compiled)
+        train = functools.partial(_train_points, points, seeds=seeds, settings=settings, driver=driver)
+        for rung, count in enumerate(halving.counts(len(points))[1:]):
+            results = dict(train(alive, stage=Stage(halving.epochs, rung, paused)))
+            for point, runs in results.items():
+                value = score(runs, settings.objective).value
+                marks[point].append((int(runs[0].env_step[-1]), math.nan if value is None else value))
+            best = best_points({point: marks[point][-1][1] for point in alive}, count)
+            for point in sorted(set(alive) - set(best)):
+                for run in [run for run in paused if run.point == point]:
+                    del paused[run]
+                yield TrialResult(point, results[point], marks[point], stopped=True)
+            alive = best
+        for point, runs in train(alive, stage=Stage(halving.epochs, halving.rungs, paused)):
+            yield TrialResult(point, runs, marks[point], stopped=False)
+
+
+def _train_points(
+    points: Sequence[Point],
+    alive: Sequence[int],
+    *,
+    seeds: int,
+    stage: Stage,
+    settings: BatchSettings,
+    driver: Driver,
+) -> Iterator[tuple[int, list[RunResult]]]:
+    """Train the points that are ``alive`` through a stage; yields each, with its runs, when all its seeds are there."""
+    work = _plan(points, [Run(point, seed) for point in alive for seed in range(seeds)], stage, settings)
+    found: dict[int, list[RunResult]] = {}
+    for piece in train_stage(points, work, stage, driver):
+        for result in collect(points, [piece]):
+            mine = found.setdefault(result.run.point, [])
+            mine.append(result)
+            if len(mine) == seeds:
+                yield result.run.point, found.pop(result.run.point)
+
+
+def _plan(points: Sequence[Point], runs: Sequence[Run], stage: Stage, settings: BatchSettings) -> Work:
+    devices = tuple(jax.local_devices()[: settings.devices])
+    size = population_sizes(settings, devices)[stage.number]
+    return plan_work(points, runs, devices=settings.devices, memory=settings.memory, size=size)
+
+
+def population_sizes(settings: BatchSettings, devices: Sequence[Any]) -> list[int]:
+    """Runs at a time in each stage; a size that does not depend on the batch lets batches share programs.
+
+    On a CPU always those of one trial: runs follow one another there, so that one program serves any number of them.
+    On accelerators all that are left of a full batch, so that the program shrinks with it.
+    """
+    counts = settings.halving.counts(settings.batch)
+    trials = [1] * len(counts) if devices[0].platform == "cpu" else counts
+    return [-(-settings.seeds * count // len(devices)) * len(devices) for count in trials]

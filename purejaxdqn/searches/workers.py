@@ -1,6 +1,6 @@
-"""The workers of one study: each shows that it is at work, so that the others wait for it, and not for a dead one.
+"""The workers of one study: each gives signs of life, so that the others wait for it only while it is alive.
 
-Optuna's own heartbeat is for ``optimize`` on a database; this one does for ask and tell, and for a journal.
+Optuna's own heartbeat works with ``optimize`` and a database; this one works with ask and tell, and with a journal.
 """
 
 import contextlib
@@ -13,25 +13,25 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 WORKER = "worker"
-"""The attribute of a trial that names its worker."""
+"""The attribute of a trial that holds the name of its worker."""
 _BEAT = 20.0
-"""Seconds from one sign of life to the next."""
+"""Seconds between two signs of life."""
 _GRACE = 120.0
-"""Seconds without one after which a worker is taken for dead."""
+"""Seconds without a sign of life after which a worker counts as dead."""
 _GONE = 0.0
 
 
 @contextlib.contextmanager
 def at_work(study: optuna.Study, worker: str) -> Iterator[None]:
-    """Show the other workers that this one is at work: by a thread, as compiling or a segment may take long.
+    """Give signs of life to the other workers, from a thread, since compiling or a segment may take long.
 
-    One that is killed falls silent; one that ends or is stopped says so.
+    A worker that is killed falls silent; one that ends or is stopped tells the others.
     """
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(_BEAT):
-            with contextlib.suppress(Exception):  # of a storage that is away for a moment; the search meets it itself
+            with contextlib.suppress(Exception):  # the storage is unreachable; the search itself reports it
                 study.set_user_attr(_sign_of(worker), time.time())
 
     study.set_user_attr(_sign_of(worker), time.time())
@@ -42,30 +42,30 @@ def at_work(study: optuna.Study, worker: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(Exception):  # then the others find out after a while
+        with contextlib.suppress(Exception):  # then the others find out after ``_GRACE``
             study.set_user_attr(_sign_of(worker), _GONE)
 
 
 def is_alone(study: optuna.Study, worker: str) -> bool:
-    """Whether no other worker was ever in the study."""
+    """Whether the study has never had another worker."""
     signs = {key for key in study.user_attrs if key.startswith(_sign_of(""))}
     return signs <= {_sign_of(worker)} and all(trial.user_attrs.get(WORKER, worker) == worker for trial in study.trials)
 
 
-class Watch:
-    """Tells the living from the dead: by whether their signs of life change, by this machine's clock alone."""
+class WorkerWatch:
+    """Tells living workers from dead ones: by whether their signs of life change, by this machine's clock only."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Any, float]] = {}  # the last sign of life, and when it was first seen
 
     def under_way(self, study: optuna.Study, worker: str) -> list[FrozenTrial]:
-        """Trials under way in other workers, but for those whose worker is gone or has been silent for too long."""
+        """Running trials of other workers, without those whose worker has ended or has been silent for too long."""
         running = study.get_trials(states=(TrialState.RUNNING,))
         signs = study.user_attrs
         return [trial for trial in running if trial.user_attrs.get(WORKER) != worker and self._is_alive(trial, signs)]
 
     def _is_alive(self, trial: FrozenTrial, signs: Mapping[str, Any]) -> bool:
-        # A trial that nobody has signed is about to be, or was left by a kill in between.
+        # A trial without a worker is about to be signed, or was left by a kill before that.
         name = trial.user_attrs.get(WORKER, f"of trial {trial.number}")
         sign, now = signs.get(_sign_of(name)), time.monotonic()
         if name not in self._seen or self._seen[name][0] != sign:
@@ -74,5 +74,5 @@ class Watch:
 
 
 def _sign_of(worker: str) -> str:
-    """The study's attribute with the time of a worker's last sign of life."""
+    """The study's attribute that holds the time of a worker's last sign of life."""
     return f"worker {worker}"

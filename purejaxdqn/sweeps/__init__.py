@@ -1,1 +1,1 @@
-"""Sweeps: many points and seeds, trained piece by piece."""
+"""Sweeps: many points with many seeds, trained piece by piece."""

@@ -1,4 +1,4 @@
-"""Several processes, on one machine or many, that share the work of a command through JAX's own runtime."""
+"""Several processes, on one machine or many, that share a sweep; they find each other through JAX's runtime."""
 
 import argparse
 import os
@@ -6,32 +6,27 @@ import os
 from purejaxdqn.system.faults import UserError
 
 
-def add_devices_option(parser: argparse.ArgumentParser) -> None:
-    """``--devices``."""
-    parser.add_argument("--devices", type=int, metavar="N", help="devices to use: cores, or accelerators (default all)")
-
-
 def add_process_options(parser: argparse.ArgumentParser) -> None:
-    """What says who the other processes are."""
+    """``--coordinator``, ``--processes`` and ``--process``."""
     parser.add_argument(
         "--processes", type=int, metavar="N", help="processes that share the work, all with the same --out"
     )
-    parser.add_argument("--process", type=int, metavar="K", help="which of them this is, from 0")
+    parser.add_argument("--process", type=int, metavar="K", help="the number of this process, from 0")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens; under SLURM: auto")
 
 
 def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Meet the processes that the options (``add_process_options``) name, and part; call it before JAX starts.
+    """Wait until all processes have started, as ``add_process_options`` describes them; call it before JAX starts.
 
-    What they share is a directory. So they stay together no longer than it takes to know that all are there: whoever
-    stays in JAX's cluster is aborted when another one is killed, or has been finished for some minutes. JAX's
-    backends start after this, and have this process's devices alone.
+    The processes share a directory and nothing else, so they leave JAX's cluster again immediately: a process that
+    stayed in it would be aborted when another one is killed, or some minutes after another one ends. JAX's backends
+    start after this call, with this process's devices only.
 
     Returns:
-      The number of this process and how many there are: (0, 1) without the options.
+      The number of this process and the number of processes: (0, 1) without the options.
 
     Raises:
-      UserError: the options contradict each other, or the others cannot be reached.
+      UserError: the options contradict each other, or the other processes cannot be reached.
     """
     given = (arguments.coordinator, arguments.processes, arguments.process)
     if given == (None, None, None):
@@ -55,7 +50,7 @@ def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def _slurm_task() -> tuple[None, int, int]:
-    """How many tasks this one of SLURM's has beside it, and its number; where they meet, JAX works out."""
+    """The number of SLURM tasks and the number of this one; JAX finds the address itself."""
     try:
         return None, int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_PROCID"])
     except (KeyError, ValueError) as error:

@@ -1,6 +1,5 @@
-"""The order of work of a sweep: points in groups that share a program, runs in pieces that fit in memory."""
+"""How work is divided: points into groups that share a program, and their runs into pieces that fit in memory."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +13,9 @@ from purejaxdqn.sweeps.points import Point
 from purejaxdqn.system.faults import UserError
 
 PIECES = 16
-"""Pieces that a group is cut into on a CPU where it is large enough: what a kill can lose is one of them."""
+"""Pieces into which a large group is cut on a CPU; a kill loses one of them."""
 MOST_RUNS = 1024
-"""Runs that an accelerator takes at once; more are hardly faster, and a kill would lose more."""
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+"""Most runs at once on an accelerator; more are hardly faster, and a kill would lose more."""
 
 
 class Run(NamedTuple):
@@ -28,23 +26,23 @@ class Run(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Runs of one program."""
+    """Runs that share a program."""
 
-    config: Config  # of its first point
+    config: Config  # of the first point
     runs: tuple[Run, ...]  # point by point
-    run_bytes: int  # the state of one run
+    run_bytes: int  # of the state of one run
 
 
 class Work(NamedTuple):
-    """What there is to do."""
+    """Runs to train, and how they are divided."""
 
     groups: list[Group]
-    sizes: list[int]  # runs in a piece of each group
+    sizes: list[int]  # runs in a piece, for each group
     devices: tuple[jax.Device, ...]
 
     @property
     def runs(self) -> int:
-        """All runs."""
+        """The number of runs."""
         return sum(len(group.runs) for group in self.groups)
 
     @property
@@ -53,7 +51,11 @@ class Work(NamedTuple):
         return sum(len(group.runs) * group.config.total_timesteps for group in self.groups)
 
     def in_words(self, about_runs: str) -> str:
-        """One line: programs, runs, steps, memory, devices."""
+        """One line with programs, runs, steps, memory and devices.
+
+        Args:
+          about_runs: says in parentheses what the runs are.
+        """
         at_once = max((size * group.run_bytes for size, group in zip(self.sizes, self.groups, strict=True)), default=0)
         return (
             f"{_count(len(self.groups), 'program')}, {self.runs} runs ({about_runs}), "
@@ -68,29 +70,36 @@ def plan_work(
     *,
     devices: int | None = None,
     memory: int | None = None,
-    together: tuple[int, int] | None = None,
+    size: int | None = None,
 ) -> Work:
-    """Group runs and cut the groups into pieces; nothing is compiled.
+    """Group runs and cut the groups into pieces; compiles nothing.
 
     Args:
       points: all points.
-      runs: those to do.
-      devices: how many of this process's to use; all unless given.
+      runs: the runs to train.
+      devices: number of this process's devices to use; by default all.
       memory: see ``piece_size``.
-      together: runs in a piece on a CPU and on an accelerator, whatever there is to do, where that must stay the same
-        from one work to the next; rounded up to fill the devices, and less where memory asks for it.
+      size: runs in a piece, where it must not depend on the number of runs; it is smaller only if memory requires it.
+
+    Raises:
+      UserError: not even one run fits in memory.
     """
     groups = group_runs(points, runs)
     used = tuple(jax.local_devices()[:devices])
-    if together is None:
-        return Work(groups, [piece_size(group, used, memory) for group in groups], used)
-    wanted = together[0 if used[0].platform == "cpu" else 1]
-    wanted = -(-wanted // len(used)) * len(used)
-    return Work(groups, [min(wanted, most_at_once(group.run_bytes, used, memory)) for group in groups], used)
+    if size is None:
+        sizes = [piece_size(group, used, memory) for group in groups]
+    else:
+        sizes = [min(size, most_at_once(group.run_bytes, used, memory)) for group in groups]
+    return Work(groups, sizes, used)
+
+
+def all_runs(points: Sequence[Point], num_seeds: int) -> list[Run]:
+    """Every run of all points, point by point."""
+    return [Run(point, seed_index) for point in range(len(points)) for seed_index in range(num_seeds)]
 
 
 def group_runs(points: Sequence[Point], runs: Iterable[Run]) -> list[Group]:
-    """Runs whose points differ in traced numbers only, together; in the order in which they come."""
+    """Group the runs whose points differ in traced numbers only; the order is that of ``runs``."""
     groups: dict[Config, list[Run]] = {}
     for run in runs:
         groups.setdefault(points[run.point].config.static(), []).append(run)
@@ -102,17 +111,17 @@ def group_runs(points: Sequence[Point], runs: Iterable[Run]) -> list[Group]:
 
 
 def state_bytes(config: Config) -> int:
-    """Bytes of the state of one run: buffer, parameters, optimiser, environments. Nothing is compiled."""
+    """Bytes of the state of one run: replay, parameters, optimiser, environments; compiles nothing."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes_of_run(config)))
 
 
 def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None = None) -> int:
-    """Runs in each of the equal pieces of a group.
+    """Runs in each of the pieces of a group.
 
     Args:
-      group: the runs that are left to do.
-      devices: those a piece is laid over.
-      memory: bytes that all devices together may use; what the machine has unless given.
+      group: the runs to train.
+      devices: over which a piece is spread.
+      memory: bytes that all devices together may use; by default what the machine has.
 
     Raises:
       UserError: not even one run fits.
@@ -124,10 +133,10 @@ def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None =
 
 
 def most_at_once(run_bytes: int, devices: Sequence[jax.Device], memory: int | None = None) -> int:
-    """How many runs fit in memory; see ``piece_size``."""
+    """The number of runs that fit in memory; see ``piece_size``."""
     cpu = devices[0].platform == "cpu"
-    # On a CPU the devices share the memory, and each works on a copy of the state of the run under way. Elsewhere the
-    # runs are batched, and what an update computes is held for all of them at once.
+    # On a CPU the devices share the memory, and each works on a copy of one run's state. On accelerators the runs are
+    # batched, and the intermediate results of an update exist for all of them at once.
     room = (memory or _available_memory(devices)) // run_bytes
     most = room - len(devices) if cpu else room // 2
     if most < 1:
@@ -137,7 +146,7 @@ def most_at_once(run_bytes: int, devices: Sequence[jax.Device], memory: int | No
 
 
 def _even(runs: int, most: int, devices: int) -> int:
-    """A size of at most ``most`` with which few places stay empty: in the last piece, and beside its last run."""
+    """A size of at most ``most`` that leaves few places empty in the last piece."""
     if runs <= most and runs <= devices:
         return runs
     sizes = [size for size in range(1, most + 1) if size % devices == 0] or [most]
@@ -145,25 +154,22 @@ def _even(runs: int, most: int, devices: int) -> int:
     return min(large, key=lambda size: (-(-runs // size) * size, -size))
 
 
-def population_of(points: Sequence[Point], runs: Sequence[Run], size: int) -> Population:
-    """The runs as a program takes them; ``size`` places, of which those left over repeat the last run."""
-    runs = [*runs, *[runs[-1]] * (size - len(runs))]
+def cut(runs: Sequence[Run], size: int) -> list[tuple[Run, ...]]:
+    """Pieces of ``size`` runs; the last may have fewer."""
+    return [tuple(runs[first : first + size]) for first in range(0, len(runs), size)]
+
+
+def pad(runs: Sequence[Run], size: int) -> list[Run]:
+    """``size`` places: the runs, then the last run again."""
+    return [*runs, *[runs[-1]] * (size - len(runs))]
+
+
+def population_of(points: Sequence[Point], runs: Sequence[Run]) -> Population:
+    """The runs as a program takes them."""
     configs = [points[run.point].config for run in runs]
     hparams = jax.tree.map(lambda *leaves: np.stack(leaves), *(config.hparams() for config in configs))
     seeds = np.array([config.seed for config in configs], np.uint32)
     return Population(hparams, seeds, np.array([run.seed_index for run in runs], np.uint32))
-
-
-def parse_memory(text: str) -> int:
-    """``4GiB``, ``800MB`` or a number of bytes.
-
-    Raises:
-      UserError: it is none of these.
-    """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(k|m|g|ki|mi|gi|)b?", text.strip(), re.IGNORECASE)
-    if not match or not float(match[1]):
-        raise UserError(f"--memory: {text!r} is not an amount of memory; write 4GiB or 800MB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def _count(number: int, thing: str) -> str:
@@ -171,7 +177,7 @@ def _count(number: int, thing: str) -> str:
 
 
 def in_bytes(count: float) -> str:
-    """A number of bytes for people: ``81 MB``."""
+    """A number of bytes in words: ``81 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             break
@@ -182,7 +188,7 @@ def in_bytes(count: float) -> str:
 
 
 def _available_memory(devices: Sequence[jax.Device]) -> int:
-    """Bytes that a program may take: four fifths of what is free."""
+    """Bytes that a program may use: four fifths of the free memory."""
     if devices[0].platform != "cpu":
         return sum(int(0.8 * _device_limit(device)) for device in devices)
     return int(0.8 * psutil.virtual_memory().available)

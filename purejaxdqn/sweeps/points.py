@@ -1,4 +1,4 @@
-"""What a sweep tries: points of a grid, draws from ranges, or whole configs, each with its checked ``Config``."""
+"""The points of a sweep or search: of a grid, drawn from ranges, or whole configs, each with its checked ``Config``."""
 
 import itertools
 import math
@@ -25,10 +25,10 @@ class Range(NamedTuple):
     low: float
     high: float
     log: bool = False
-    step: int | None = None  # whole numbers low, low + step, ... ; None for real ones
+    step: int | None = None  # for whole numbers low, low + step, ...; None for real numbers
 
     def at(self, share: float) -> float | int:
-        """The value at ``share`` in [0, 1) of the way, even in the logarithm where ``log``."""
+        """The value at the fraction ``share`` in [0, 1) of the range, on a logarithmic scale if ``log``."""
         if self.step is None:
             if self.log:
                 value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
@@ -47,11 +47,12 @@ class Choices(NamedTuple):
     values: tuple[Any, ...]
 
     def at(self, share: float) -> Any:
-        """The value at ``share`` in [0, 1) of the way."""
+        """The value at the fraction ``share`` in [0, 1) of the list."""
         return self.values[int(share * len(self.values))]
 
 
-Space = dict[str, Range | Choices]
+Space = Mapping[str, Range | Choices]
+"""What is searched: the values of each dotted config key."""
 
 
 class Candidate(NamedTuple):
@@ -60,18 +61,18 @@ class Candidate(NamedTuple):
     sources: tuple[str, ...]
     overrides: tuple[str, ...]
     swept: tuple[str, ...]  # keys
-    config_name: str | None = None  # of a compared config
+    config_name: str | None = None  # if configs are compared
 
 
 class Point(NamedTuple):
-    """A point of a sweep."""
+    """One setting of the swept keys."""
 
     config: Config
     swept: dict[str, Any]  # key -> value as the resolved config has it
 
     @property
     def name(self) -> str:
-        """``gamma=0.98 network.hidden=[64, 64]``, or ``as it is`` where nothing is swept."""
+        """``gamma=0.98 network.hidden=[64, 64]``, or ``as it is`` if nothing is swept."""
         words = [
             value if key == CONFIG_COLUMN else f"{key}={f'{value:.4g}' if isinstance(value, float) else as_text(value)}"
             for key, value in self.swept.items()
@@ -90,12 +91,12 @@ def as_text(value: Any) -> str:
 
 
 def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequence[str] = ()) -> list[Candidate]:
-    """Every combination of ``key=v1,v2`` overrides, the first key slowest, for every one of ``configs``.
+    """Every combination of ``key=v1,v2`` overrides, for each of ``configs``; the first key changes slowest.
 
     Args:
-      sources: configs that all points stand on.
-      grid: overrides; those with one value are set in every point and not swept.
-      configs: laid over ``sources``, one at a time; compared with one another.
+      sources: configs on which all points are based.
+      grid: overrides; those with one value apply to every point and are not swept.
+      configs: to compare; each is applied on top of ``sources``.
 
     Raises:
       UserError: an override without ``=`` or without a value.
@@ -119,7 +120,7 @@ def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequen
 
 
 def split_values(override: str) -> tuple[str, list[str]]:
-    """``key=v1,v2`` -> the key and its values; commas inside brackets and quotes separate nothing."""
+    """``key=v1,v2`` -> the key and its values; commas inside brackets and quotes do not separate."""
     key, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"{override!r} is not an override; write key=value, or key=value,value to sweep")
@@ -140,7 +141,7 @@ def split_values(override: str) -> tuple[str, list[str]]:
     if len(values) > 1 and not all(value.strip() for value in values):
         raise UserError(f"{key}: a value is missing between the commas of {text!r}")
     if len(values) != len(set(values)):
-        raise UserError(f"{key}: a value stands twice in {text!r}")
+        raise UserError(f"{key}: a value appears twice in {text!r}")
     return key, [value.strip() for value in values]
 
 
@@ -151,12 +152,12 @@ def read_space(path: str | Path) -> Space:
       path: a file, or the name of a shipped one (``search/dqn.yaml``).
 
     Raises:
-      UserError: all that is wrong with it, a line each.
+      UserError: all faults, one line each.
     """
     tree = read_yaml(find_config(path, option="--space"))
     if not tree:
         raise UserError(f"--space: {path} names no key")
-    space: Space = {}
+    space: dict[str, Range | Choices] = {}
     lines = []
     for key, given in tree.items():
         try:
@@ -206,12 +207,12 @@ def _read_range(given: Any) -> Range | Choices:
 
 
 def refuse_both(overrides: Sequence[str], space: Iterable[str], *, how: str) -> None:
-    """Refuse keys that are set for all points and have a range, which would win without a word.
+    """Refuse keys that are both set for all points and in a space, which would silently win.
 
     Args:
       overrides: ``key=value``.
       space: keys.
-      how: what becomes of those, for the message: "searched".
+      how: what happens to the keys of the space, for the message: "searched".
     """
     both = {word.partition("=")[0] for word in overrides} & set(space)
     if both:
@@ -221,7 +222,7 @@ def refuse_both(overrides: Sequence[str], space: Iterable[str], *, how: str) -> 
 def drawn_candidates(
     sources: Sequence[str], overrides: Sequence[str], space: Mapping[str, Range | Choices], shares: Iterable[Any]
 ) -> list[Candidate]:
-    """Points of ``space`` at ``shares`` [P, keys] in [0, 1)."""
+    """The points of ``space`` at the fractions ``shares`` [P, keys] in [0, 1)."""
     return [
         candidate_of(
             sources, overrides, {key: space[key].at(float(share)) for key, share in zip(space, row, strict=True)}
@@ -231,7 +232,7 @@ def drawn_candidates(
 
 
 def candidate_of(sources: Sequence[str], overrides: Sequence[str], values: Mapping[str, Any]) -> Candidate:
-    """The point with these values of the searched keys."""
+    """The point with these values of the swept keys."""
     swept = tuple(f"{key}={as_text(value)}" for key, value in values.items())
     return Candidate(tuple(sources), (*overrides, *swept), tuple(values))
 
@@ -250,26 +251,26 @@ def plain_space(space: Mapping[str, Range | Choices]) -> dict[str, Any]:
 
 
 def space_of(plain: Mapping[str, Any]) -> Space:
-    """What ``plain_space`` made of a space, whose choices are now texts."""
+    """The inverse of ``plain_space``, except that choices are texts."""
     return {key: Range(**one) if isinstance(one, Mapping) else Choices(tuple(one)) for key, one in plain.items()}
 
 
 def draw_shares(count: int, dimensions: int, *, method: str, seed: int) -> np.ndarray:
-    """Shares [count, dimensions] in [0, 1): ``random``, or a scrambled ``sobol`` sequence (Sobol 1967; Owen 1998)."""
+    """Fractions [count, dimensions] in [0, 1): ``random``, or scrambled ``sobol`` (Sobol 1967; Owen 1998)."""
     if method == "random":
         return np.random.default_rng(seed).random((count, dimensions))
     import scipy.stats
 
-    # A whole power of two is drawn and cut: the sequence is balanced only there, and SciPy warns elsewhere.
+    # Draw a power of two and cut: the sequence is balanced only then, and SciPy warns otherwise.
     drawn = scipy.stats.qmc.Sobol(dimensions, rng=seed).random_base2(math.ceil(math.log2(max(count, 2))))
     return drawn[:count]
 
 
 def read_points(candidates: Sequence[Candidate]) -> list[Draft]:
-    """The drafts of candidates: nothing of JAX starts yet.
+    """The drafts of candidates; does not start JAX.
 
     Raises:
-      UserError: a config cannot be read, or an override cannot be understood.
+      UserError: a config cannot be read, or an override is malformed.
     """
     return [read_config(list(candidate.sources), candidate.overrides) for candidate in candidates]
 
@@ -278,10 +279,10 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
     """Check every point against its environment.
 
     Raises:
-      UserError: the faults of all points, each once, with the first point that has it; or two points are the same.
+      UserError: the faults of all points, each once, with the first point that has it; or two points are equal.
     """
     points: list[Point] = []
-    faults: dict[str, list[str]] = {}  # a line, and the points that have it
+    faults: dict[str, list[str]] = {}  # line -> the points that have it
     for candidate, draft in zip(candidates, drafts, strict=True):
         try:
             points.append(_point(candidate, draft.checked()))
@@ -303,10 +304,10 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
 
 
 def find_idle_keys(points: Sequence[Point]) -> list[str]:
-    """A line for every swept key that does nothing in any of the points."""
+    """A line for each swept key that has no effect in any point."""
     idle = [find_idle(point.config) for point in points]
     return [
-        f"{key} is swept and does nothing: it needs {idle[0][key]}"
+        f"{key} is swept but has no effect: it needs {idle[0][key]}"
         for key in points[0].swept
         if all(key in one for one in idle)
     ]

@@ -1,4 +1,4 @@
-"""Results of many runs: a row each, summaries of points, and their CSV files."""
+"""Results of runs and of points, their CSV files, and the table that a sweep prints."""
 
 import csv
 import io
@@ -8,21 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purejaxdqn.environments.registry import SOLVED_AT
-from purejaxdqn.runs.metrics import first_solved_steps
+from purejaxdqn.runs.metrics import first_solved_steps, solved_at
 from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.points import Point, as_text
-from purejaxdqn.sweeps.sweeps import Trained
+from purejaxdqn.sweeps.stages import PieceResult
 from purejaxdqn.system.files import write_text
 
 
 class RunResult(NamedTuple):
-    """One finished run."""
+    """The result of one run."""
 
     run: Run
-    final_eval_return: float  # mean greedy return of the final parameters
-    auc: float  # area under the curve of greedy returns, divided by its length: a mean return
+    final_eval_return: float  # mean greedy return of the final agent
+    auc: float  # area under the curve of greedy returns, divided by its length: their mean
     first_solved_step: int | None
     diverged: bool
     env_step: np.ndarray  # [T]
@@ -31,7 +30,7 @@ class RunResult(NamedTuple):
 
 
 class PointResult(NamedTuple):
-    """What the seeds of a point say together."""
+    """The result of a point, over its seeds."""
 
     point: int
     name: str
@@ -43,12 +42,11 @@ class PointResult(NamedTuple):
     diverged: int  # seeds
 
 
-def collect(points: Sequence[Point], pieces: Iterable[Trained]) -> list[RunResult]:
-    """The runs of all pieces, by point and seed."""
+def collect(points: Sequence[Point], pieces: Iterable[PieceResult]) -> list[RunResult]:
+    """The runs of all pieces, sorted by point and seed."""
     results: dict[Run, RunResult] = {}
     for piece in pieces:
-        solved_at = SOLVED_AT.get(points[piece.runs[0].point].config.env.id)
-        solved = first_solved_steps(piece.metrics, solved_at)
+        solved = first_solved_steps(piece.metrics, solved_at(points[piece.runs[0].point].config))
         for place, run in enumerate(piece.runs):
             results[run] = RunResult(
                 run=run,
@@ -64,7 +62,7 @@ def collect(points: Sequence[Point], pieces: Iterable[Trained]) -> list[RunResul
 
 
 def summarise_points(points: Sequence[Point], results: Sequence[RunResult]) -> list[PointResult]:
-    """One summary a point, in order."""
+    """The result of each point, in order."""
     summaries = []
     for index, point in enumerate(points):
         mine = [result for result in results if result.run.point == index]
@@ -85,7 +83,7 @@ def summarise_points(points: Sequence[Point], results: Sequence[RunResult]) -> l
 
 
 def ranked(summaries: Sequence[PointResult]) -> list[PointResult]:
-    """Best first: by IQM, then by the area under the curve; points whose seeds all diverged come last."""
+    """Best first, by IQM, then by the area under the curve; points whose seeds have all diverged come last."""
 
     def key(one: PointResult) -> tuple[bool, float, float, int]:
         return one.diverged == len(one.scores), -_or_low(one.iqm), -_or_low(one.auc), one.point
@@ -94,7 +92,7 @@ def ranked(summaries: Sequence[PointResult]) -> list[PointResult]:
 
 
 def write_results(folder: Path, points: Sequence[Point], results: Sequence[RunResult]) -> None:
-    """Write ``runs.csv``, a row a run, and ``curves.csv``, a row a run and epoch."""
+    """Write ``runs.csv``, a row for each run, and ``curves.csv``, a row for each run and epoch."""
     keys = list(points[0].swept)
     runs = [
         [
@@ -115,7 +113,7 @@ def write_results(folder: Path, points: Sequence[Point], results: Sequence[RunRe
 
 
 def write_points(folder: Path, points: Sequence[Point], summaries: Sequence[PointResult]) -> None:
-    """Write ``points.csv``, a row a point, best first."""
+    """Write ``points.csv``, a row for each point, best first."""
     header = ["point", *points[0].swept, "iqm", "iqm_low", "iqm_high", "auc", "seeds", "solved", "diverged"]
     rows = [
         [
@@ -129,7 +127,7 @@ def write_points(folder: Path, points: Sequence[Point], summaries: Sequence[Poin
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table, whole or not at all; what is missing or not a number is empty."""
+    """Write a table as a whole; values that are missing or NaN become empty cells."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
     write_text(path, text.getvalue())
@@ -150,7 +148,7 @@ def table(summaries: Sequence[PointResult], *, rows: int = 12) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value as text; empty for what is missing or not a number."""
+    """A value as text; empty for None and NaN."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
     return str(value) if isinstance(value, np.generic) else as_text(value)

@@ -1,1 +1,1 @@
-"""What every other part of the host uses: files, faults, signals and the runtime."""
+"""The machine and the command line: files, directories, faults, signals, options, and the runtime."""

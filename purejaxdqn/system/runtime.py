@@ -1,4 +1,4 @@
-"""What must be settled before JAX starts: threads and devices of a CPU, and the compilation cache."""
+"""Settings that must be made before JAX starts: threads and devices of a CPU, and the compilation cache."""
 
 import itertools
 import math
@@ -12,20 +12,20 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.environments.registry import INPUTS
 
 LARGE_STEP_FLOPS = 3e7
-"""Floating-point operations of a gradient step from which one run is faster with a pool of threads.
+"""From this many floating-point operations of a gradient step on, one run is faster with a pool of threads.
 
-Measured by ``benchmarks/throughput.py --part threads``: one thread wins at 10 million, the pool at 67 million."""
+Measured by ``benchmarks/throughput.py --part threads``: one thread is faster at 10 million, the pool at 67 million."""
 
 
 def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> None:
     """Give the CPU backend ``devices`` host devices with ``threads`` threads each.
 
-    Call it before the first JAX computation. What the user has set in the environment stays as it is
-    (``NPROC``, ``JAX_NUM_CPU_DEVICES``, ``XLA_FLAGS``). A GPU or TPU is not affected.
+    Call it before the first JAX computation. It does not change what you have set in the environment
+    (``NPROC``, ``JAX_NUM_CPU_DEVICES``, ``XLA_FLAGS``), and does not affect a GPU or TPU.
 
     Args:
-      devices: host devices; one for every core this process may use unless given.
-      threads: threads of XLA's pool; None leaves one for each core. DQN's kernels are so small that
+      devices: host devices; by default one for each core that this process may use.
+      threads: threads of XLA's pool; None means one for each core. DQN's kernels are so small that
         handing them to another thread costs more than it saves.
 
     Raises:
@@ -41,15 +41,15 @@ def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> Non
 
 
 def configure_cpu_for(*configs: Config, runs: int | None = None, devices: int | None = None) -> None:
-    """``configure_cpu`` as measured best for runs of these configs (``benchmarks/throughput.py``).
+    """Call ``configure_cpu`` with what ``benchmarks/throughput.py`` measured as fastest for runs of these configs.
 
-    A device for every core or run, whichever are fewer; one thread each for small networks, a thread for every
-    core where one is large.
+    That is one device for each core or run, whichever are fewer, with one thread each; if a network is large, one
+    thread for each core.
 
     Args:
-      configs: what is to be run.
-      runs: how many runs; the first config's seeds unless given.
-      devices: at most this many.
+      configs: of the runs.
+      runs: number of runs; by default the first config's seeds.
+      devices: use at most this many.
     """
     large = any(takes_default_pool(config) for config in configs)
     configure_cpu(devices=min(runs or configs[0].num_seeds, devices or usable_cores()), threads=None if large else 1)
@@ -58,15 +58,15 @@ def configure_cpu_for(*configs: Config, runs: int | None = None, devices: int | 
 def takes_default_pool(config: Config) -> bool:
     """Whether a run has work for several threads.
 
-    How XLA cuts large operations, and with that the last bits of their sums, hangs on the size of its pool. So the
-    pool of a large network is the same for one seed and for many; operations of a small one are never cut. An
-    environment whose observations are not known before JAX starts counts as large.
+    The size of XLA's pool determines how it splits large operations, and so the last bits of their sums. The pool of
+    a large network is therefore the same for one seed and for many; operations of a small network are never split.
+    If the size of the observations is not known before JAX starts, the network counts as large.
     """
     return gradient_step_flops(config) >= LARGE_STEP_FLOPS or estimated_largest_product(config) >= LARGE_PRODUCT
 
 
 def estimated_largest_product(config: Config) -> float:
-    """Elements of the largest matrix product of an update, for three actions; infinite where it is not known."""
+    """Elements of the largest matrix product of an update, assuming three actions; infinite if it is not known."""
     hidden, distribution, batch_size = config.network.hidden, config.distribution, config.replay.batch_size
     fractions = distribution.kind in ("iqn", "fqf")
     widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
@@ -77,7 +77,10 @@ def estimated_largest_product(config: Config) -> float:
 
 
 def gradient_step_flops(config: Config) -> float:
-    """Operations of an update's matrix products but for the input layer of an MLP: target, online, and twice back."""
+    """Floating-point operations of an update's matrix products, without the input layer of an MLP.
+
+    Counted are one forward pass of the target network, and of the online network one forward and two backward.
+    """
     hidden, distribution = config.network.hidden, config.distribution
     widths = (1024, *hidden) if config.network.torso == "minatar_cnn" else hidden  # of 10 x 10 pictures
     products = sum(a * b for a, b in itertools.pairwise(widths))
@@ -87,12 +90,12 @@ def gradient_step_flops(config: Config) -> float:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache directory, unless JAX_COMPILATION_CACHE_DIR says where."""
+    """Keep compiled programs in ``JAX_COMPILATION_CACHE_DIR``, or by default in the user's cache directory."""
     import jax
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -101,5 +104,5 @@ def use_compilation_cache() -> None:
 
 
 def cache_directory() -> Path:
-    """Where compiled programs are kept."""
+    """The default directory of compiled programs."""
     return Path(platformdirs.user_cache_dir("purejaxdqn")) / "xla"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: taken note of at once, obeyed between segments."""
+"""Ctrl-C and SIGTERM: noted when they arrive, obeyed between two segments."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 
 
 class Stopped(Exception):
-    """The user asked to stop; ``exit_code`` is 130 after Ctrl-C and 143 after SIGTERM."""
+    """A signal asked the process to stop; ``exit_code`` is 130 after Ctrl-C and 143 after SIGTERM."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -15,9 +15,9 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """Context manager that notes the first signal; a second one ends the process at once.
+    """Context manager that notes the first signal; a second one ends the process immediately.
 
-    A handler of our own, as a ``KeyboardInterrupt`` raised inside a library's callback may be swallowed there.
+    It installs a handler because a library's callback may swallow a ``KeyboardInterrupt`` that is raised inside it.
     """
 
     def __enter__(self) -> "StopSignals":
@@ -32,12 +32,12 @@ class StopSignals:
             signal.signal(number, handler)
 
     @property
-    def asked(self) -> bool:
-        """Whether a signal came."""
+    def received(self) -> bool:
+        """Whether a signal has arrived."""
         return self._received is not None
 
     def check(self) -> None:
-        """Raise ``Stopped`` if a signal came."""
+        """Raise ``Stopped`` if a signal has arrived."""
         if self._received is not None:
             raise Stopped(self._received)
 
@@ -45,5 +45,6 @@ class StopSignals:
         self._received = signum
         for number in self._before:
             signal.signal(number, signal.SIG_DFL)
-        with contextlib.suppress(OSError):  # not by print: the signal may have come in the middle of one
-            os.write(2, f"{signal.Signals(signum).name}: stopping after this segment; again, and at once\n".encode())
+        message = f"{signal.Signals(signum).name}: stopping after this segment; send it again to stop immediately\n"
+        with contextlib.suppress(OSError):  # not print: the signal may have interrupted one
+            os.write(2, message.encode())

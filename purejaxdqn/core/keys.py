@@ -1,0 +1,26 @@
+"""Random keys of runs, and of the episodes that are played after training."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from purejaxdqn.core.types import Array
+
+KEY_KIND = "threefry2x32"
+"""The generator of random keys: what a key yields does not depend on the keys that are vmapped with it."""
+
+
+def run_key(seed: Any, seed_index: Any) -> Array:
+    """The key [] of one run: it depends on the seed and the run's index, never on the number of runs.
+
+    Args:
+      seed: [] uint32, the config's ``seed``.
+      seed_index: [] uint32, from 0.
+    """
+    return jax.random.fold_in(jax.random.key(seed, impl=KEY_KIND), seed_index)
+
+
+def episodes_key(seed: int) -> Array:
+    """The key [] of episodes played after training: its index is one that no run has, so no run shares this key."""
+    return run_key(seed, np.uint32(2**32 - 1))

@@ -1,0 +1,118 @@
+"""The files of a run's directory that are not written while it trains: ``config.yaml`` and ``summary.json``."""
+
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import purejaxdqn
+from purejaxdqn.config.reading import CONFIG_FILE, to_yaml
+from purejaxdqn.core.config import Config
+from purejaxdqn.runs.divergence import diverged_at
+from purejaxdqn.runs.metrics import Metrics, first_solved_steps, solved_at
+from purejaxdqn.runs.population import FinalAgents
+from purejaxdqn.runs.training import Training
+from purejaxdqn.system import directories
+from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import write_text
+
+_LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
+
+
+def create_directory(folders: Iterable[Path], config: Config) -> Path:
+    """Make the first of ``folders`` that does not exist, with ``config.yaml`` in it from the beginning.
+
+    Raises:
+      UserError: all of them exist, or one cannot be made.
+    """
+    tried: list[Path] = []
+
+    def each() -> Iterable[Path]:
+        for folder in folders:
+            tried.append(folder)
+            yield folder
+
+    made = directories.create_directory(each(), lambda folder: write_config(folder, config))
+    if made is None:
+        raise UserError(f"--out: {tried[-1]} exists; a run never overwrites one")
+    return made
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write or replace ``config.yaml``."""
+    write_text(folder / CONFIG_FILE, to_yaml(config))
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write ``summary.json``."""
+    write_text(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def summarise(
+    config: Config,
+    metrics: Metrics,
+    agents: FinalAgents,
+    training: Training,
+    *,
+    import_seconds: float,
+    run_seconds: float,
+) -> dict[str, Any]:
+    """The contents of ``summary.json``; numbers that are not finite become null."""
+    from purejaxdqn.runs.statistics import iqm, iqm_interval, trailing_mean  # SciPy: late, as it loads slowly
+
+    final = agents.final_returns.mean(-1, dtype=np.float64)
+    training_returns = [trailing_mean(*both)[-1] for both in zip(metrics.episode_return, metrics.episodes, strict=True)]
+    diverged = diverged_at(metrics, agents.params)
+    env_steps = int(metrics.env_step[:, -1].sum())
+    return {
+        "env_id": config.env.id,
+        "num_seeds": config.num_seeds,
+        "total_timesteps": config.total_timesteps,
+        "import_seconds": round(import_seconds, 3),
+        "compile_seconds": round(training.compile_seconds, 3),
+        "run_seconds": round(run_seconds, 3),
+        "env_steps_per_second": round(env_steps / run_seconds),
+        "final_eval_return": [_or_none(value) for value in final],
+        "iqm": _or_none(iqm(final)),
+        "iqm_ci95": list(iqm_interval(final) or ()) or None,
+        "training_return": [_or_none(value) for value in training_returns],
+        "solved_at": solved_at(config),
+        "first_solved_step": first_solved_steps(metrics, solved_at(config)),
+        "diverged": [step is not None for step in diverged],
+        "diverged_step": diverged,
+        **provenance(training.layout.devices),
+    }
+
+
+def provenance(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """What produced the numbers: ``device``, ``versions`` and ``git_commit``."""
+    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {platform.machine()}"
+    return {"device": device, "versions": _versions(), "git_commit": _git_commit()}
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _versions() -> dict[str, str]:
+    ours = {"python": platform.python_version(), "purejaxdqn": purejaxdqn.__version__}
+    return ours | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package runs from, with ``-dirty`` if it has changes; None elsewhere."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(package.parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

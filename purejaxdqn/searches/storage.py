@@ -1,0 +1,93 @@
+"""Open the study of a search in Optuna's storage: a journal file, or a database that several machines share."""
+
+import json
+import random
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from sqlalchemy.exc import DBAPIError
+
+from purejaxdqn.system.faults import UserError
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+STUDY_FILE = "study.log"
+_DEFINITION = "definition"
+
+
+def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.Study:
+    """Open a study, or create it. It belongs to no search before ``claim_study``.
+
+    Args:
+      storage: an Optuna URL, or the path of a journal file.
+      name: of the study.
+      definition: what makes the search different from others, as plain values.
+
+    Raises:
+      UserError: the storage cannot be opened, or holds another search under this name.
+    """
+    try:
+        if "://" in storage:
+            opened: Any = _open_database(storage)
+        else:
+            Path(storage).parent.mkdir(parents=True, exist_ok=True)
+            opened = open_journal(Path(storage))
+        if name in optuna.get_all_study_names(opened):
+            study = optuna.load_study(storage=opened, study_name=name)
+        else:
+            study = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=True)
+    except Exception as error:  # each database driver has its own errors
+        raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        raise UserError(f"--storage: the study {name!r} in {storage} does not look for the largest value")
+    _check_definition(study, storage, definition)
+    return study
+
+
+def open_journal(path: Path) -> optuna.storages.JournalStorage:
+    """Optuna's journal in a file."""
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def _open_database(url: str) -> optuna.storages.RDBStorage:
+    """Open a database, and make Optuna's tables if there are none.
+
+    Optuna looks for them and makes them in several steps: if two searches start together, one fails because of the
+    tables that the other has made in between, and tries again.
+    """
+    for pause in (0.1, 0.2, 0.4, 0.8):
+        try:
+            return optuna.storages.RDBStorage(url)
+        except DBAPIError:
+            time.sleep(pause * random.uniform(1.0, 2.0))  # random, so that the two do not collide again
+    return optuna.storages.RDBStorage(url)
+
+
+def claim_study(study: optuna.Study, storage: str, definition: dict[str, Any]) -> None:
+    """Write the definition into a study that has none; from then on it refuses other searches.
+
+    Raises:
+      UserError: another search has claimed it.
+    """
+    if not _check_definition(study, storage, definition):
+        study.set_user_attr(_DEFINITION, json.dumps(definition, sort_keys=True))
+
+
+def _check_definition(study: optuna.Study, storage: str, definition: dict[str, Any]) -> bool:
+    """Refuse the study of another search; returns whether this search has claimed it."""
+    found = study.user_attrs.get(_DEFINITION)
+    if found not in (None, json.dumps(definition, sort_keys=True)):
+        study_there = f"the study {study.study_name!r} in {storage}"
+        try:
+            there = dict(json.loads(found))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--storage: {study_there} is damaged: {error}") from error
+        different = [key for key in definition if definition[key] != there.get(key)] or ["its parts"]
+        raise UserError(f"--storage: {study_there} is another search: {', '.join(different)} differ")
+    return found is not None

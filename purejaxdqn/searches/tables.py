@@ -1,0 +1,93 @@
+"""The tables of a search: ``trials.csv``, ``runs.csv``, ``best_retest.json``, and the one that it prints."""
+
+import json
+from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.runs.statistics import iqm, iqm_interval
+from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of, runs_of
+from purejaxdqn.sweeps.points import Space
+from purejaxdqn.sweeps.results import RunResult, write_csv
+from purejaxdqn.system.files import write_text
+
+RETEST_FILE = "best_retest.json"
+
+
+def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
+    """Write ``trials.csv``, a row for each finished trial, and ``runs.csv``, a row for each run of a trained one."""
+    keys = list(space)
+    trials = finished(study)
+    rows = [
+        [
+            trial.number,
+            trial.state.name.lower(),
+            trial.value,
+            *(trial.params.get(key) for key in keys),
+            trial.last_step if is_stopped(trial) else None,
+            reason_of(trial),
+        ]
+        for trial in trials
+    ]
+    write_csv(folder / "trials.csv", ["trial", "state", "value", *keys, "stopped_at", "reason"], rows)
+    runs = [
+        [trial.number, seed_index, *(trial.params.get(key) for key in keys), *numbers]
+        for trial in trials
+        for seed_index, *numbers in runs_of(trial)
+    ]
+    header = ["point", "seed_index", *keys, "final_eval_return", "auc", "first_solved_step", "diverged"]
+    write_csv(folder / "runs.csv", header, runs)
+
+
+def table(study: optuna.Study, *, rows: int = 10) -> str:
+    """The best trials as a table for the terminal."""
+    scored = sorted(completed(study), key=lambda trial: (-(trial.value or 0.0), trial.number))
+    lines = [f"{'trial':>5}  {'score':>8}  parameters"]
+    for trial in scored[:rows]:
+        words = [f"{key}={f'{v:.4g}' if isinstance(v, float) else v}" for key, v in trial.params.items()]
+        lines.append(f"{trial.number:>5}  {trial.value:8.4g}  {' '.join(words)}")
+    return "\n".join(lines)
+
+
+def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequence[RunResult]) -> dict[str, Any]:
+    """Write ``best_retest.json``: the best trial on fresh seeds; returns its contents."""
+    finals = np.array([result.final_eval_return for result in results])
+    areas = np.array([result.auc for result in results])
+    plain = config.model_dump(mode="json")
+    retest = {
+        "trial": trial.number,
+        "value": trial.value,
+        # From the config: the study has choices as texts, and "false" is not JSON's false.
+        "params": {key: reduce(getitem, key.split("."), plain) for key in trial.params},
+        "config": plain,
+        "final_eval_return": [_number(value) for value in finals],
+        "iqm": _number(iqm(finals)),
+        "iqm_ci95": list(iqm_interval(finals) or ()) or None,
+        "auc": [_number(value) for value in areas],
+        "auc_iqm": _number(iqm(areas)),
+        "auc_iqm_ci95": list(iqm_interval(areas) or ()) or None,
+        "first_solved_step": [result.first_solved_step for result in results],
+        "diverged": [result.diverged for result in results],
+    }
+    write_text(folder / RETEST_FILE, json.dumps(retest, indent=2, allow_nan=False) + "\n")
+    return retest
+
+
+def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
+    """The contents of ``best_retest.json`` if it is of exactly this config, else None."""
+    try:
+        found = json.loads((folder / RETEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if found.get("config") == config.model_dump(mode="json") else None
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,192 @@
+"""The directory of a sweep: the file that describes it, and one file for each piece, so that it can be resumed."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from purejaxdqn.core.config import Config
+from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.sweeps.pieces import Run
+from purejaxdqn.sweeps.points import Point
+from purejaxdqn.sweeps.stages import PieceResult
+from purejaxdqn.system.directories import OwnedDirectory
+from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import replacing
+
+SWEEP_FILE = "sweep.yaml"
+PIECES_FOLDER = "pieces"
+_PATIENCE = 60.0
+"""Seconds to wait for the directory that another process makes."""
+# libyaml's, if PyYAML was built with it: a sweep of a thousand points has sixty thousand lines.
+_FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FastDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def describe(points: Sequence[Point], num_seeds: int) -> dict[str, Any]:
+    """What makes a sweep different from others, as plain values for ``sweep.yaml``."""
+    return {
+        "num_seeds": num_seeds,
+        "points": [
+            {"swept": _plain(point.swept), "config": point.config.model_copy(update={"num_seeds": 1}).model_dump()}
+            for point in points
+        ],
+    }
+
+
+def read_directory(folder: Path) -> tuple[list[Point], int]:
+    """The points of a sweep's directory, and its number of seeds.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        description = yaml.load((folder / SWEEP_FILE).read_text(encoding="utf-8"), _FastLoader)
+        points = [Point(Config.model_validate(one["config"]), one["swept"]) for one in description["points"]]
+        return points, description["num_seeds"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / SWEEP_FILE} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def check_directory(folder: Path, description: dict[str, Any], *, wait: bool = False) -> bool:
+    """Whether the directory of this sweep exists.
+
+    Args:
+      folder: the directory.
+      description: of the sweep, see ``describe``.
+      wait: whether another process makes the directory; it is waited for.
+
+    Raises:
+      UserError: something else is there, or another sweep; or the directory does not appear.
+    """
+    until = time.monotonic() + _PATIENCE
+    while wait and not _is_file(folder / SWEEP_FILE):
+        if time.monotonic() > until:
+            raise UserError(f"--out: {folder} does not appear; it must be a directory that all processes see")
+        time.sleep(0.2)
+    return _owned(folder, description).read_label() is not None
+
+
+@contextlib.contextmanager
+def hold_directory(folder: Path, description: dict[str, Any], *, process: int | None = None) -> Iterator[None]:
+    """Make or find a sweep's directory, and keep others out of it.
+
+    Args:
+      folder: the directory.
+      description: of the sweep, see ``describe``.
+      process: the number of this process among several that share the sweep.
+
+    Raises:
+      UserError: something else is there, another sweep, or one that is still running; or it cannot be made.
+    """
+    with _owned(folder, description).hold(lambda: _to_text(description), process=process):
+        yield
+
+
+def _owned(folder: Path, description: dict[str, Any]) -> OwnedDirectory:
+    def difference(text: str) -> str | None:
+        if text == _to_text(description):
+            return None
+        try:
+            found = yaml.load(text, _FastLoader)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
+        same = found == yaml.load(_to_text(description), _FastLoader)
+        return None if same else _difference(found, description)
+
+    return OwnedDirectory(folder, "sweep", SWEEP_FILE, difference, subfolders=(PIECES_FOLDER,))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise UserError(f"--out: {path.parent} cannot be used: {error}") from error
+
+
+def _to_text(description: dict[str, Any]) -> str:
+    return yaml.dump(description, Dumper=_FastDumper, sort_keys=False, default_flow_style=None)
+
+
+def _difference(found: Any, wanted: dict[str, Any]) -> str:
+    if not isinstance(found, dict) or not isinstance(found.get("points"), list):
+        return f"its {SWEEP_FILE} is damaged"
+    if found["num_seeds"] != wanted["num_seeds"]:
+        return f"it has {found['num_seeds']} seeds, not {wanted['num_seeds']}"
+    if len(found["points"]) != len(wanted["points"]):
+        return f"it has {len(found['points'])} points, not {len(wanted['points'])}"
+    return "its points have other configs"
+
+
+def save_piece(folder: Path, piece: PieceResult) -> None:
+    """Write the file of a piece, as a whole."""
+    first = piece.runs[0]
+    path = folder / PIECES_FOLDER / f"{first.point:06d}-{first.seed_index:06d}.npz"
+    arrays = {
+        "runs": np.array(piece.runs),
+        "final_returns": piece.final_returns,
+        "diverged": piece.diverged,
+        **piece.metrics._asdict(),
+    }
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_pieces(folder: Path, warn: Callable[[str], None] = lambda line: None) -> list[PieceResult]:
+    """The pieces of a directory; ``warn`` is called with a line about each damaged one, which counts as missing."""
+    found = []
+    for path in sorted((folder / PIECES_FOLDER).glob("*.npz")):
+        try:
+            found.append(_load_piece(path))
+        except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+            warn(f"{path} is damaged and will be trained again: {error}")
+    return found
+
+
+def _load_piece(path: Path) -> PieceResult:
+    with path.open("rb") as file, np.load(file) as arrays:
+        runs = tuple(Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"])
+        metrics = Metrics(*(arrays[name] for name in Metrics._fields))
+        return PieceResult(runs, arrays["final_returns"], arrays["diverged"], metrics)
+
+
+def done_runs(pieces: Iterable[PieceResult]) -> set[Run]:
+    """The runs of pieces."""
+    return {run for piece in pieces for run in piece.runs}
+
+
+def wait_for_runs(
+    folder: Path, runs: Iterable[Run], *, check: Callable[[], None], tell: Callable[[int], None], pause: float = 1.0
+) -> None:
+    """Wait until other processes have written all these runs to the directory.
+
+    Args:
+      folder: the directory.
+      runs: to wait for.
+      check: called before each look; may raise to stop.
+      tell: called once with the number of missing runs, if any are missing.
+      pause: seconds between two looks.
+    """
+    missing, read, told = set(runs), set[Path](), False
+    while True:
+        check()
+        for path in set((folder / PIECES_FOLDER).glob("*.npz")) - read:
+            with contextlib.suppress(
+                Exception
+            ):  # damaged: the process that wrote it writes it again, and we look again
+                missing -= set(_load_piece(path).runs)
+                read.add(path)
+        if not missing:
+            break
+        if not told:
+            tell(len(missing))
+        told = True
+        time.sleep(pause)
+
+
+def _plain(swept: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in swept.items()}

@@ -1,0 +1,135 @@
+"""One sweep: train what is missing of it in its directory, then write its tables."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from purejaxdqn.runs.directory import provenance, write_summary
+from purejaxdqn.runs.progress import WorkProgress
+from purejaxdqn.sweeps.directory import (
+    check_directory,
+    describe,
+    done_runs,
+    hold_directory,
+    load_pieces,
+    save_piece,
+    wait_for_runs,
+)
+from purejaxdqn.sweeps.pieces import Work, all_runs, plan_work
+from purejaxdqn.sweeps.points import Point
+from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise_points, write_points, write_results
+from purejaxdqn.sweeps.stages import Driver, train_stage, whole_runs
+from purejaxdqn.system.faults import resumable
+from purejaxdqn.system.signals import StopSignals
+
+Draw = Callable[[Path, Sequence[Point], Sequence[RunResult], Sequence[PointResult]], Any]
+
+
+class SweepOptions(NamedTuple):
+    """How a sweep is trained; only ``seeds`` changes the results."""
+
+    seeds: int  # of each point
+    memory: int | None  # bytes to use at most
+    devices: int | None  # to use at most
+    quiet: bool
+    process: int = 0  # the number of this process
+    processes: int = 1  # that share the sweep
+
+
+def run_sweep(points: Sequence[Point], folder: Path, options: SweepOptions, *, draw: Draw) -> list[PointResult] | None:
+    """Train what is missing of a sweep, write its tables and draw its pictures.
+
+    Args:
+      points: of the sweep.
+      folder: its directory, which is made if it does not exist.
+      options: how to train.
+      draw: draws the pictures of a finished sweep into its directory.
+
+    Returns:
+      The results of the points; None in a process whose number is not 0, which leaves the tables to process 0.
+
+    Raises:
+      Stopped: a signal arrived; finished pieces have been saved.
+      UserError: the directory is refused, or a run does not fit in memory.
+    """
+    with contextlib.ExitStack() as held:  # the directory, until the last picture is drawn
+        with resumable(f"to resume, run the same command with --out {folder}"), StopSignals() as stop:
+            _train(points, folder, options, held, stop)
+        return _finish(points, folder, draw) if options.process == 0 else None
+
+
+def _train(
+    points: Sequence[Point], folder: Path, options: SweepOptions, held: contextlib.ExitStack, stop: StopSignals
+) -> None:
+    """Train what is missing of this process's share; ``held`` holds the directory from here on."""
+    runs, description = all_runs(points, options.seeds), describe(points, options.seeds)
+    ours = hold_directory(folder, description, process=options.process if options.processes > 1 else None)
+    found = check_directory(folder, description, wait=options.process > 0)
+    if found:
+        held.enter_context(ours)
+    done = done_runs(load_pieces(folder, _warn)) if found else set()
+    # Each process takes its share of all runs, done or not, so that processes need not agree on which are done.
+    mine = [run for place, run in enumerate(runs) if place * options.processes // len(runs) == options.process]
+    missing = [run for run in mine if run not in done]
+    work = plan_work(points, missing, devices=options.devices, memory=options.memory)
+    already = f", {len(mine) - work.runs} already done" if len(mine) > work.runs else ""
+    print(work.in_words(f"{len(points)} points x {options.seeds} seeds{already}"), file=sys.stderr)
+    if not found:  # only now: a plan that is refused leaves no directory
+        held.enter_context(ours)
+    took = _train_work(points, folder, work, options, stop)
+    if options.process == 0 and work.runs:
+        summary = {"points": len(points), "seeds": options.seeds, **took, **provenance(work.devices)}
+        write_summary(folder, summary)
+    if options.processes > 1 and options.process == 0:
+        wait_for_runs(folder, runs, check=stop.check, tell=_print_waiting)
+
+
+def _train_work(
+    points: Sequence[Point], folder: Path, work: Work, options: SweepOptions, stop: StopSignals
+) -> dict[str, Any]:
+    """Train all pieces and save each; returns the times for the summary."""
+    start, compiled = time.perf_counter(), dict[Any, Any]()
+    with WorkProgress(work.env_steps, quiet=options.quiet) as progress:
+        for piece in train_stage(points, work, whole_runs(), Driver(stop.check, progress.update, compiled)):
+            save_piece(folder, piece)
+    compile_seconds = sum(training.compile_seconds for training in compiled.values())
+    run_seconds = time.perf_counter() - start - compile_seconds
+    rate = work.env_steps / run_seconds if work.runs else 0.0
+    print(
+        f"compiled in {compile_seconds:.1f} s, ran in {run_seconds:.1f} s, {rate:,.0f} environment steps a second",
+        file=sys.stderr,
+    )
+    return {
+        "programs": len(work.groups),
+        "runs": work.runs,
+        "env_steps": work.env_steps,
+        "compile_seconds": round(compile_seconds, 3),
+        "run_seconds": round(run_seconds, 3),
+        "env_steps_per_second": round(rate),
+    }
+
+
+def _finish(points: Sequence[Point], folder: Path, draw: Draw) -> list[PointResult]:
+    """Write the tables and draw the pictures of a sweep whose pieces are complete."""
+    results = collect(points, load_pieces(folder))
+    summaries = summarise_points(points, results)
+    write_results(folder, points, results)
+    write_points(folder, points, summaries)
+    draw(folder, points, results, summaries)
+    return summaries
+
+
+def _print_waiting(missing: int) -> None:
+    """This process cannot know whether a process on another machine is slow or dead, so it tells the user."""
+    print(
+        f"waiting for {missing} runs of other processes; if one of these has died, stop this process and run the "
+        "same command again",
+        file=sys.stderr,
+    )
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)

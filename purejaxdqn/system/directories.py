@@ -1,0 +1,193 @@
+"""Directories of results: default names, creation that overwrites nothing, one owner, one process at a time."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import write_text
+
+
+def default_directories(names: Sequence[str]) -> Iterator[Path]:
+    """``runs/<names>/<timestamp>``, then the same with a number, for when the first is taken.
+
+    Args:
+      names: joined with ``+``; of a config's path only the name of the file counts.
+    """
+    parent = Path("runs") / "+".join(Path(name).stem for name in names)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    yield parent / stamp
+    for n in itertools.count(2):
+        yield parent / f"{stamp}-{n}"
+
+
+@contextlib.contextmanager
+def default_directory(names: Sequence[str]) -> Iterator[Path]:
+    """Make the first default directory that does not exist; remove it afterwards if it is still empty.
+
+    Commands that start in the same second want the same name: the one that makes it first gets it.
+
+    Raises:
+      UserError: the directory cannot be made.
+    """
+    for folder in default_directories(names):
+        missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+        try:
+            yield folder
+        finally:
+            _remove_empty(missing)
+        return
+
+
+def create_directory(folders: Iterable[Path], fill: Callable[[Path], None]) -> Path | None:
+    """Make the first of ``folders`` that does not exist, with its first files in it; None if all of them exist.
+
+    Raises:
+      UserError: the directory cannot be made.
+    """
+    return next((folder for folder in folders if _create(folder, fill)), None)
+
+
+def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
+    """Fill a directory under another name, then rename it: it never exists without its first files.
+
+    Returns False if ``folder`` exists. Of two processes that want the same name, the one that renames first gets it.
+    """
+    missing = [one for one in folder.parents if not os.path.lexists(one)]
+    # A random name: a process on another machine that sees the same folder may have this process's number.
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        if os.path.lexists(folder):
+            return False
+        part.mkdir(parents=True)
+        fill(part)
+        part.rename(folder)
+    except OSError as error:
+        if os.path.lexists(folder):
+            return False
+        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        _remove_empty(missing)
+    return True
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove the directories that are empty; innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def is_bare(folder: Path) -> bool:
+    """Whether a directory holds nothing, or only what a kill leaves while it is made: hidden files, empty folders."""
+    return all(path.name.startswith(".") or (path.is_dir() and not any(path.iterdir())) for path in folder.iterdir())
+
+
+@contextlib.contextmanager
+def lock_directory(folder: Path, *, option: str = "--resume", process: int | None = None) -> Iterator[None]:
+    """Keep other processes out of a directory; the system releases the lock when this process ends, even if killed.
+
+    Args:
+      folder: the directory.
+      option: the option that named it, for the message.
+      process: the number of this process among several that share the directory; each number is locked by itself.
+
+    Raises:
+      UserError: another process holds the lock.
+    """
+    handles = [os.open(folder, os.O_RDONLY)]
+    try:
+        with _refusing_second(folder, option):
+            if process is None:
+                fcntl.flock(handles[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                # A file of its own, open for writing: NFS requires that for an exclusive lock.
+                handles.append(os.open(folder / f".process-{process}", os.O_RDWR | os.O_CREAT))
+                for handle, kind in zip(handles, (fcntl.LOCK_SH, fcntl.LOCK_EX), strict=True):
+                    fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        yield
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _refusing_second(folder: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"{option}: another process is at work in {folder}") from error
+    except OSError:
+        pass  # the file system has no locks
+
+
+class OwnedDirectory(NamedTuple):
+    """A directory that belongs to one sweep or one search, which a file in it describes."""
+
+    folder: Path
+    kind: str  # "sweep", for messages
+    label: str  # the name of the file that describes the owner
+    difference: Callable[[str], str | None]  # text of that file -> how its owner differs from ours; None if it is ours
+    subfolders: tuple[str, ...] = ()
+
+    def read_label(self) -> str | None:
+        """The text of the label; None if there is no directory yet, or only a bare one.
+
+        Raises:
+          UserError: the directory holds something else, or belongs to another owner.
+        """
+        folder, label = self.folder, self.folder / self.label
+        try:
+            if not folder.exists() or (folder.is_dir() and is_bare(folder)):
+                return None
+            if not label.is_file():
+                raise UserError(
+                    f"--out: {folder} exists and is no {self.kind}; a {self.kind} never overwrites anything"
+                )
+            text = label.read_text(encoding="utf-8")
+            different = self.difference(text)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"--out: {folder} cannot be used: {error}") from error
+        if different:
+            raise UserError(f"--out: {folder} belongs to another {self.kind}: {different}")
+        return text
+
+    @contextlib.contextmanager
+    def hold(self, make_label: Callable[[], str], *, process: int | None = None) -> Iterator[str]:
+        """Make the directory or find it, and keep other processes out of it; yields the text of its label.
+
+        Args:
+          make_label: the label of a new directory.
+          process: see ``lock_directory``.
+
+        Raises:
+          UserError: as for ``read_label``; or the directory is in use, or cannot be made.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(lock_directory(self.folder, option="--out", process=process))
+                text = self.read_label()  # another process may have made it in the meantime
+                for name in self.subfolders:
+                    (self.folder / name).mkdir(exist_ok=True)
+                if text is None:
+                    text = make_label()
+                    write_text(self.folder / self.label, text)
+                    self.read_label()  # without locks, another process may have written its own
+            except OSError as error:
+                raise UserError(f"--out: {self.folder} cannot be made: {error.strerror}") from error
+            yield text
