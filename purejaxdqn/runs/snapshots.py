@@ -56,11 +56,31 @@ def save_snapshot(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
 
 def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
     """The snapshot that was saved as ``checkpoint``."""
-    state = {name.removeprefix("state"): one for name, one in checkpoint.arrays.items() if name.startswith("state")}
+    state = {
+        _path_today(name.removeprefix("state")): one
+        for name, one in checkpoint.arrays.items()
+        if name.startswith("state")
+    }
     # Copied: they live longer than the state, whose small arrays share their memory.
     metrics = Metrics(**{name: checkpoint.arrays[f"metrics.{name}"].copy() for name in Metrics._fields})
     about = dict(checkpoint.about)
     return Snapshot(state, metrics, Config.model_validate(about.pop("config")), **about)
+
+
+_PATHS_BEFORE_0_2 = {
+    ".learner.opt_state": ".algorithm.learner.opt_state[1]",  # now behind clipping in a chain
+    ".learner.": ".algorithm.learner.",
+    ".replay.": ".algorithm.replay.",
+}
+"""Where versions before 0.2 kept parts of the state."""
+
+
+def _path_today(path: str) -> str:
+    """The path in today's ``RunnerState`` of a leaf that this or an earlier version saved."""
+    for before, today in _PATHS_BEFORE_0_2.items():
+        if path.startswith(before):
+            return today + path.removeprefix(before)
+    return path
 
 
 def fetch_state(state: RunnerState, layout: Layout) -> dict[str, np.ndarray]:
