@@ -20,7 +20,7 @@ import jax
 import pytest
 
 from purejaxdqn import load_config
-from purejaxdqn.core.loop import make_program
+from purejaxdqn.config.building import make_program
 from purejaxdqn.system.faults import run_command
 
 TINY = [
@@ -61,7 +61,7 @@ def quick_compiler(options=QUICKLY):
         return lowered.program.compile(compiler_options=options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("purejaxdqn.core.many._compiled", {})  # what is kept there is for others
+        patch.setattr("purejaxdqn.config.building._compiled", {})  # what is kept there is for others
         for module in ("core.compiling", "runs.training"):
             patch.setattr(f"purejaxdqn.{module}.compile_lowered", compile_lowered)
         yield
