@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from purejaxdqn import load_config, make_train, run_many
+from purejaxdqn.config.building import make_program
+from purejaxdqn.config.checks import find_idle
 from purejaxdqn.core import loop
 from purejaxdqn.core.compiling import inner_jaxprs
-from purejaxdqn.core.config import TRACED, Config
+from purejaxdqn.core.config import Config, traced_keys
 from purejaxdqn.core.keys import episodes_key, run_key
-from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import lay_out, map_runs
-from purejaxdqn.core.plan import find_idle
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import TINY
 from tests.probes import Table, TableMDP
@@ -66,21 +66,21 @@ def test_any_number_of_segments_gives_the_same_bits(config, program, alone, segm
     rows = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1)[num_runs - 1], *jax.device_get(parts))
     assert_same_bits(alone.rows, rows)
     assert_same_bits(alone.final_returns, finish(hparams, state)[num_runs - 1])
-    assert_same_bits(alone.params, jax.tree.map(lambda leaf: leaf[num_runs - 1], state.learner.online))
+    assert_same_bits(alone.params, jax.tree.map(lambda leaf: leaf[num_runs - 1], state.algorithm.learner.online))
 
 
 PLAIN = {
     "gamma",
-    "learning_rate",
+    "optimizer_learning_rate",
     "optimizer_eps",
-    "max_grad_norm",
+    "optimizer_max_grad_norm",
     "reward_scale",
     "reward_clip",
-    "epsilon_start",
-    "epsilon_end",
-    "epsilon_fraction",
-    "tau",
-    "horizon",
+    "exploration_start",
+    "exploration_end",
+    "exploration_fraction",
+    "schedule_tau",
+    "schedule_horizon",
     "env_params",
 }
 PROGRAMS = {
@@ -96,11 +96,17 @@ PROGRAMS = {
             "replay.kind=prioritised",
             "n_step=2",
         ],
-        {"v_min", "v_max", "sigma", "priority_alpha", "priority_beta"}
-        | {"munchausen_alpha", "munchausen_temperature", "munchausen_clip"},
+        {"distribution_v_min", "distribution_v_max", "network_sigma", "replay_alpha", "replay_beta"}
+        | {"bootstrap_alpha", "bootstrap_temperature", "bootstrap_clip"},
     ),
-    "implicit": (["distribution={kind: iqn, atoms: 4, risk: cvar}", "bootstrap.kind=double"], {"kappa", "risk_level"}),
-    "proposed": (["distribution={kind: fqf, atoms: 4, fraction_rate: 0.5}"], {"kappa", "fraction_rate"}),
+    "implicit": (
+        ["distribution={kind: iqn, atoms: 4, risk: cvar}", "bootstrap.kind=double"],
+        {"distribution_kappa", "distribution_risk_level"},
+    ),
+    "proposed": (
+        ["distribution={kind: fqf, atoms: 4, fraction_rate: 0.5}"],
+        {"distribution_kappa", "distribution_fraction_rate"},
+    ),
 }
 
 
@@ -145,14 +151,17 @@ def test_a_number_is_called_idle_where_the_program_does_not_read_it(name):
     fields = [path[0].name for path, _ in jax.tree.leaves_with_path(hparams)]
     read = {id(value) for equation in jaxpr.eqns for value in equation.invars}
     unread = {field for field, value in zip(fields, jaxpr.invars, strict=False) if id(value) not in read}
-    assert {TRACED[key] for key in find_idle(config) if key in TRACED} == unread
+    traced = traced_keys()
+    assert {traced[key] for key in find_idle(config) if key in traced} == unread
 
 
 def test_programs_are_built_from_static_values_alone():
-    numbers = [f"{key}={-0.3 if key == 'bootstrap.clip' else 0.3}" for key in TRACED] + [
-        "seed=5", "num_seeds=7", "schedule.horizon=900", "checkpoint={every: 120, keep: 3}", "log=[tensorboard]",
+    values = {"bootstrap.clip": -0.3, "schedule.horizon": 900, "env.params": "{gravity: 20.0}"}
+    numbers = [f"{key}={values.get(key, 0.3)}" for key in traced_keys()] + [
+        "seed=5", "num_seeds=7", "checkpoint={every: 120, keep: 3}", "log=[tensorboard]",
     ]  # fmt: skip
-    one, other = load_config("cartpole_cleanrl", TINY), load_config("cartpole_cleanrl", [*TINY, *numbers])
+    one = load_config("cartpole_cleanrl", [*TINY, "env.params.gravity=9.8"])
+    other = load_config("cartpole_cleanrl", [*TINY, *numbers])
     assert one.static() == other.static()
     assert hash(one.static()) == hash(other.static())
     assert one.static() != load_config("cartpole_cleanrl", [*TINY, "loss=huber"]).static()
@@ -206,7 +215,7 @@ def test_the_state_is_updated_where_it_lies(kind):
     state = jax.eval_shape(map_runs(program.init, layout), hparams, KEYS[0][None])
     segment = map_runs(lambda hparams, state: program.segment(hparams, state, 1), layout, in_place=True)
     memory = segment.lower(hparams, state).compile().memory_analysis()
-    buffer = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.replay))
+    buffer = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.algorithm.replay))
     assert buffer > 200_000 * 42
     assert memory.alias_size_in_bytes > buffer
     assert memory.temp_size_in_bytes < buffer / 10
