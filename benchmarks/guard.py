@@ -1,12 +1,12 @@
-"""Has the compiled program grown? Figures that do not depend on how fast the machine is.
+"""Has the compiled program grown? Counts that do not depend on the speed of the machine.
 
 For every preset on CartPole: the instructions, fusions and loops of the compiled segment (all that a run repeats:
-acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step as it is handed to
-the compiler. `tests/test_guard.py` holds them against `results/guard.csv`, where they are stored with the version of
-jaxlib that compiled them.
+acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step before
+compilation. `tests/test_guard.py` compares them with `results/guard.csv`, which also has the version of jaxlib that
+compiled them.
 
-    python -m benchmarks.guard            beside what is stored: a minute
-    python -m benchmarks.guard --store    stores them
+    python -m benchmarks.guard            compares with the stored counts: a minute
+    python -m benchmarks.guard --store    stores the counts
     python -m benchmarks.guard --quick    plain DQN only
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(preset: str) -> dict[str, Any]:
-    """Count what the compiler makes of a preset on CartPole."""
+    """Compile a preset on CartPole and count; return a row of the table."""
     import jax
     import jaxlib
 
@@ -74,7 +74,7 @@ def measure(preset: str) -> dict[str, Any]:
 
 
 def update_flops(config: Any) -> float:
-    """FLOPs of ``Agent.update`` before the compiler changes it: the same on every machine."""
+    """Return the FLOPs of ``Agent.update`` before compilation, which are the same on every machine."""
     import jax
     import jax.numpy as jnp
 
@@ -92,13 +92,13 @@ def update_flops(config: Any) -> float:
 
 
 def stored() -> dict[str, dict[str, Any]]:
-    """The stored figures by preset."""
+    """Read the stored counts, by preset."""
     with (harness.RESULTS / "guard.csv").open(encoding="utf-8", newline="") as file:
         return {row["preset"]: row for row in csv.DictReader(file)}
 
 
 def grown(row: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """By how much each figure is above the stored one, in per cent."""
+    """Return the change of each count from the stored one, in per cent."""
     if before is None or before["jaxlib"] != row["jaxlib"]:
         return "not stored for this jaxlib"
     return ", ".join(f"{100 * (row[name] / float(before[name]) - 1):+.1f}%" for name in COUNTED)
