@@ -1,15 +1,15 @@
-"""What does each addition to DQN give by itself, and what does Rainbow lose without it?
+"""What does each addition to DQN gain by itself, and what does Rainbow lose without it?
 
-CartPole, Acrobot and Catch for 50,000 steps, ten seeds: DQN, DQN with one addition, Rainbow, and Rainbow less one of
-its six parts. Nothing else differs: no variant has a learning rate of its own. An addition is held against DQN, and
-what is less than Rainbow against Rainbow, by the probability that a run of the one scores higher than a run of the
-other (Agarwal et al. 2021, section 4.3).
+Trains DQN, DQN with one addition, Rainbow, and Rainbow without one of its six parts on CartPole, Acrobot and Catch,
+for 50,000 steps and ten seeds. Nothing else differs; in particular, all variants share a learning rate. DQN with an
+addition is compared with DQN, and Rainbow without a part with Rainbow, by the probability that a run of one scores
+higher than a run of the other (Agarwal et al. 2021, section 4.3).
 
     python -m benchmarks.ablation              an hour on two cores
-    python -m benchmarks.ablation --quick      under a minute: two variants of Catch, short, nothing kept;
-                                               of Breakout with --minatar
+    python -m benchmarks.ablation --quick      under a minute: two variants of Catch (with --minatar, of Breakout),
+                                               short runs, nothing kept
     python -m benchmarks.ablation --minatar    the five MinAtar games for 1,000,000 steps, five seeds: for a GPU
-    python -m benchmarks.ablation --table      the table and the picture from results/ablation.csv, no training
+    python -m benchmarks.ablation --table      table and picture from results/ablation.csv, without training
 """
 
 import csv
@@ -42,9 +42,9 @@ class Setting(NamedTuple):
     """Plain DQN on an environment."""
 
     config: str
-    overrides: tuple[str, ...]  # a reward scale keeps values within the support of C51, -10 to 10
-    exploration: tuple[float, float]  # start and end, which Rainbow less its noise takes back
-    below: str = ""  # a config that is laid under the presets, where the environment's own has additions already
+    overrides: tuple[str, ...]  # include a reward scale that keeps values within the support of C51, -10 to 10
+    exploration: tuple[float, float]  # epsilon's start and end, for Rainbow without noise
+    below: str = ""  # YAML between the config and the presets, to remove additions that the config already has
 
 
 SETTINGS: dict[str, Setting] = {
@@ -71,15 +71,15 @@ MINATAR: dict[str, Setting] = {
 
 
 class Variant(NamedTuple):
-    """What is laid over a setting."""
+    """Changes to a setting."""
 
     presets: tuple[str, ...]
     overrides: tuple[str, ...]
-    against: str | None  # the variant that it is held against
+    against: str | None  # name of the variant to compare it with
 
 
 def variants(setting: Setting) -> dict[str, Variant]:
-    """DQN, its single additions, Rainbow, and Rainbow less each of its parts."""
+    """Return DQN, DQN with each addition, Rainbow, and Rainbow without each of its parts, by name."""
     start, end = setting.exploration
     less = {
         "double": ("bootstrap.kind=greedy",),
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--minatar", action="store_true")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs here, and resume runs that are here")
     arguments = parser.parse_args()
     name = "ablation_minatar" if arguments.minatar else "ablation"
     if arguments.table:
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: int) -> list[dict[str, Any]]:
-    """Train all seeds with the command -> a line each."""
+    """Train all seeds with the command; return one line per seed."""
     from purejaxdqn.runs.metrics import read_metrics
 
     configs = layers(setting, variant, folder.parent)
@@ -138,7 +138,7 @@ def train(setting: Setting, variant: Variant, folder: Path, steps: int, seeds: i
 
 
 def layers(setting: Setting, variant: Variant, folder: Path) -> list[str]:
-    """The configs of a variant, the lowest first; what a setting lays below the presets is written to ``folder``."""
+    """Return the configs of a variant in the order of the command; ``setting.below`` is written to ``folder``."""
     plain = [setting.config]
     if setting.below:
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def layers(setting: Setting, variant: Variant, folder: Path) -> list[str]:
 
 
 def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each environment and variant."""
+    """Return the table: one row per environment and variant."""
     scores: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for key in dict.fromkeys((one["environment"], one["variant"]) for one in lines):
         runs = [one for one in lines if (one["environment"], one["variant"]) == key]
@@ -179,7 +179,7 @@ def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
-    """Print the table, and draw the picture if it is to be kept."""
+    """Print the table; if ``keep``, also write it and draw the picture."""
     table = summarise(lines)
     print(harness.table(table))
     if keep:
@@ -188,7 +188,7 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
 
 
 def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Areas under the curve by variant: every seed, and the interval of their IQM."""
+    """Draw the areas under the curve by variant: every seed, and the 95% interval of their IQM."""
     from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
 
     environments = list(dict.fromkeys(one["environment"] for one in lines))

@@ -1,7 +1,8 @@
-"""What survival costs: checkpoints every 10% of a run, and live logs, with and without in turn.
+"""How much time do checkpoints at every 10% of a run, and live logs, cost?
 
-`cartpole_cleanrl.yaml` with one seed and with eight, as the command runs it, without drawing its pictures: from the
-first segment to the last checkpoint. Every run saves its end; "with" saves ten times on the way, or adds TensorBoard.
+Runs `cartpole_cleanrl.yaml` with one seed and with eight, with and without in turn, and takes the command's own run
+time: from the first segment to the last checkpoint, without drawing pictures. Every run saves a checkpoint at its end;
+"with" adds ten checkpoints on the way, a CSV log, or CSV and TensorBoard logs.
 
     python -m benchmarks.checkpoint            about 10 minutes on two cores
     python -m benchmarks.checkpoint --quick    under a minute: one seed, short runs, one round, nothing kept
@@ -16,7 +17,7 @@ from typing import Any
 
 from benchmarks import harness
 
-EVERY, EVERY_QUICK = 49_000, 5_000  # a tenth of what follows the warm-up
+EVERY, EVERY_QUICK = 49_000, 5_000  # a tenth of the steps after the warm-up
 CHOICES: dict[str, tuple[str, ...]] = {
     "neither": ("log=[]",),
     "csv": (),
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def compare(seeds: int, rounds: int, *, quick: bool) -> list[dict[str, Any]]:
-    """Run all choices in turn; a row for each pair of interest."""
+    """Run all choices in turn; return one row per pair in ``COMPARED``."""
     seconds: dict[str, list[float]] = {name: [] for name in CHOICES}
     length = ["total_timesteps=60000", f"evaluation.every={EVERY_QUICK}"] if quick else ["evaluation.every=24500"]
     for _ in range(rounds):
@@ -72,7 +73,7 @@ def compare(seeds: int, rounds: int, *, quick: bool) -> list[dict[str, Any]]:
 
 
 def measure(*, overrides: list[str]) -> dict[str, float]:
-    """Seconds of one run by the command's own summary: compiling apart, everything else in."""
+    """Return the run time of one run in seconds, without compilation, from its summary."""
     from purejaxdqn.train import main as train
 
     with tempfile.TemporaryDirectory() as place:

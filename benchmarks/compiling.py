@@ -1,10 +1,10 @@
-"""How long does a run take before its first step, with nothing cached and with its programs cached?
+"""How long does a run take before its first step, with an empty compilation cache and with a filled one?
 
-`python -m purejaxdqn.train` with a cache of its own, twice in turn for every config: what the command imports, and how
-long it waits until everything is traced, lowered and compiled, as its `summary.json` says. The final evaluation's
-program is compiled while the first segments run; what a run has to wait for it at its end counts. "All compiled" is how
-long the same programs take, that one included, where nothing runs meanwhile. Presets are laid over
-`cartpole_cleanrl.yaml`; runs are cut short.
+Runs `python -m purejaxdqn.train` twice for every config, in turn, with a cache of its own, and reads from
+`summary.json` how long the run spent on imports and how long it waited for tracing, lowering and compiling. The
+program of the final evaluation is compiled while the first segments run; if a run waits for it at its end, that time
+counts. "All compiled" is the time to compile all programs, including that one, while nothing else runs. Presets are
+applied to `cartpole_cleanrl.yaml`; runs are shortened.
 
     python -m benchmarks.compiling            15 minutes on two cores
     python -m benchmarks.compiling --quick    plain DQN, one round
@@ -31,11 +31,11 @@ CASES: dict[str, tuple[str, ...]] = {
     },
     "minatar/breakout": ("minatar/breakout", "total_timesteps=20_000"),
 }
-"""Runs of a second or more, which is longer than what is compiled meanwhile."""
-ASKED = {"cartpole": (4.0, 2.0)}
-"""Seconds to compile, cold and cached."""
-ASKED_OF_OTHERS = 8.0
-"""Seconds to compile, cold."""
+"""Runs of a second or more, so that the background compilation of the final evaluation finishes during the run."""
+TARGETS = {"cartpole": (4.0, 2.0)}
+"""This project's targets for compilation in seconds, with an empty cache and with a filled one."""
+DEFAULT_TARGET = 8.0
+"""Target for the other configs, with an empty cache."""
 
 
 def main() -> None:
@@ -59,9 +59,9 @@ def main() -> None:
         row["lowest"] = min(reply["cold"] for reply in replies)
         row["highest"] = max(reply["cold"] for reply in replies)
         row["all compiled (s)"] = statistics.median(reply["whole"] for reply in replies)
-        row["asked"] = ASKED.get(name, (ASKED_OF_OTHERS, ""))[0]
+        row["asked"] = TARGETS.get(name, (DEFAULT_TARGET, ""))[0]
         row["compile, cached (s)"] = statistics.median(reply["cached"] for reply in replies)
-        row["asked, cached"] = ASKED.get(name, (0, ""))[1]
+        row["asked, cached"] = TARGETS.get(name, (0, ""))[1]
         rows.append(row)
     print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
     print(harness.table(rows))
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure(case: tuple[str, ...], scratch: Path, place: str) -> tuple[float, float]:
-    """Run the command with the cache in ``scratch`` -> seconds to import, seconds to compile."""
+    """Run the command with a cache in ``scratch``; return its import time and its compile time in seconds."""
     configs = [option for name in case[:-1] for option in ("--config", name)]
     command = [sys.executable, "-m", "purejaxdqn.train", *configs, "--quiet", "--out", str(scratch / place), case[-1]]
     env = harness.clean_environment() | {"JAX_COMPILATION_CACHE_DIR": str(scratch / "cache")}
@@ -80,7 +80,7 @@ def measure(case: tuple[str, ...], scratch: Path, place: str) -> tuple[float, fl
 
 
 def measure_all(*, case: list[str]) -> dict[str, float]:
-    """Trace, lower and compile all programs of a run, with nothing cached -> seconds."""
+    """Trace, lower and compile all programs of a run without a cache; return the time in seconds."""
     from purejaxdqn.config.reading import read_config
     from purejaxdqn.core.plan import make_plan
     from purejaxdqn.runs.training import choose_segments, compile_training, seeds_of

@@ -1,8 +1,8 @@
-"""How do CartPole agents that lose episodes lose them: does the cart leave the track, or does the pole fall?
+"""How do CartPole agents lose episodes: does the cart leave the track, or does the pole fall?
 
-Four settings on the way to `configs/cartpole_100k.yaml`, sixty agents each, as `tuning.py`'s fifth round has them
-(`--out` takes its runs, and goes on with what is there). Every agent plays 2,000 greedy episodes, twenty times what
-its score is made of: most faults are too rare for that to show.
+Uses four settings from the tuning of `configs/cartpole_100k.yaml`, with sixty agents each: those of the fifth round of
+`tuning.py` (`--out` also accepts that round's directory, and resumes what is in it). Every agent plays 2,000 greedy
+episodes, because most agents fail too rarely to show it in the 100 episodes of a final evaluation.
 
     python -m benchmarks.endings          a quarter of an hour: results/endings.csv
     python -m benchmarks.endings --quick  under a minute: two settings, short, nothing kept
@@ -35,35 +35,35 @@ EPISODES = 2_000
 class Endings(NamedTuple):
     """How N episodes of CartPole ended; an episode is lost if it ends before its time limit."""
 
-    by_cart: Any  # [N] bool: lost, the cart beyond the end of the track
+    by_cart: Any  # [N] bool: lost, with the cart beyond the end of the track
     by_pole: Any  # [N] bool: lost otherwise
-    place: Any  # [N] of the cart at the end, in metres from the middle
+    position: Any  # [N] of the cart at the end, in metres from the middle
 
 
 def greedy_endings(
     env: Environment, q_values: Callable[[Any], Any], env_params: Any, key: Any, *, episodes: int
 ) -> Endings:
-    """Play CartPole greedily, one episode in each of as many environments. Consumes ``key``."""
+    """Play CartPole greedily, one episode in each of ``episodes`` environments. Consumes ``key``."""
     keys = jax.random.split(key, episodes + 1)
     obs, state = env.reset(env_params, keys[1:])
 
     def body(carry: tuple, _: None) -> tuple:
-        key, obs, state, lost, place = carry
+        key, obs, state, lost, position = carry
         keys = jax.random.split(key, episodes + 1)
         action = jnp.argmax(q_values(obs), axis=-1)
         obs, state, step = env.step(env_params, keys[1:], state, obs, action)
-        place = jnp.where(lost, place, step.next_obs[:, 0])
-        return (keys[0], obs, state, lost | (step.terminated & ~step.truncated), place), None
+        position = jnp.where(lost, position, step.next_obs[:, 0])
+        return (keys[0], obs, state, lost | (step.terminated & ~step.truncated), position), None
 
     start = (keys[0], obs, state, jnp.zeros(episodes, bool), jnp.zeros(episodes))
-    (*_, lost, place), _ = jax.lax.scan(body, start, length=env_params.max_steps_in_episode)
-    outside = jnp.abs(place) > env_params.x_threshold
-    return Endings(lost & outside, lost & ~outside, place)
+    (*_, lost, position), _ = jax.lax.scan(body, start, length=env_params.max_steps_in_episode)
+    outside = jnp.abs(position) > env_params.x_threshold
+    return Endings(lost & outside, lost & ~outside, position)
 
 
 def main() -> None:
     arguments = harness.parser(__doc__, quick="two settings, two agents each, 12,000 steps; nothing kept")
-    arguments.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    arguments.add_argument("--out", type=Path, metavar="DIR", help="keep the runs here, and resume runs that are here")
     given = arguments.parse_args()
     configure_cpu()
     chosen = tuning.TUNED[ROUND]
@@ -82,11 +82,11 @@ def main() -> None:
 
 
 def play(run: Path, episodes: int) -> Endings:
-    """Every agent of a finished run; leaves [S, episodes]. All agents meet the same start states."""
+    """Play N episodes with each of S agents of a finished run, from the same N start states; leaves [S, N]."""
     config, params = load_params(run)
     env = make_environment(**config.env.making())
     q_values, hparams = make_q_values(config, env), config.hparams()
-    # Whole numbers of the environment's own, as the time limit is the scan's length.
+    # The default parameters are Python numbers: the time limit must be static, as it is the length of the scan.
     env_params, key = env.default_params, jax.random.key(config.seed + 1)
 
     @jax.jit
@@ -98,7 +98,7 @@ def play(run: Path, episodes: int) -> Endings:
 
 
 def line(setting: str, scores: np.ndarray, ended: Endings, best: float | None) -> dict[str, Any]:
-    """A line of the table, from agents' scores [S] and their episodes' endings [S, N]."""
+    """Return a row of the table, from the agents' scores [S] and the endings of their episodes [S, N]."""
     by_cart, by_pole = ended.by_cart.sum(-1), ended.by_pole.sum(-1)
     lost = by_cart + by_pole
     lasted = ~(ended.by_cart | ended.by_pole)
@@ -106,11 +106,13 @@ def line(setting: str, scores: np.ndarray, ended: Endings, best: float | None) -
         "setting": setting or "none",
         "agents": len(scores),
         "agents below 500 over 100 episodes": int((scores < best).sum()),
-        f"agents that lose one of {ended.place.shape[1]:,}": int((lost > 0).sum()),
+        f"agents that lose one of {ended.position.shape[1]:,}": int((lost > 0).sum()),
         "of those, most by the cart": int(((lost > 0) & (by_cart > by_pole)).sum()),
         "episodes lost": int(lost.sum()),
         "of those, by the cart": int(by_cart.sum()),
-        "metres from the middle at the time limit": float(np.abs(ended.place)[lasted].mean()) if lasted.any() else "",
+        "metres from the middle at the time limit": float(np.abs(ended.position)[lasted].mean())
+        if lasted.any()
+        else "",
     }
 
 

@@ -1,10 +1,10 @@
-"""What each member of the family costs: its gradient step beside plain DQN's, and beside the same step through rlax.
+"""What does a gradient step of each DQN variant cost, relative to plain DQN and to the same step written with rlax?
 
-A step is ``Learner.update`` inside one compiled scan over batches drawn beforehand, on one thread. Operations and bytes
-are the compiler's own count of one update, which takes the body of a loop once: the loops over atoms and quantiles do
-more than it says. The rlax formulation has the same network, optimiser and statistics, and only its target and loss
-differ: rlax's functions of one transition, mapped over the batch. The convolution stands beside flax's in a whole
-update of the MinAtar network; differences are shares of the largest entry.
+A step is ``Learner.update`` inside one compiled scan over batches drawn beforehand, on one thread. FLOPs and bytes are
+the compiler's own count for one update. It counts the body of a loop once, so it underestimates loops over atoms and
+quantiles. The rlax version has the same network, optimiser and statistics; only its target and loss differ: rlax's
+functions of one transition, mapped over the batch. A second table compares our convolution with flax's in an update
+of the MinAtar network; differences are relative to the largest entry.
 
     python -m benchmarks.family            about 3 minutes on two cores
     python -m benchmarks.family --quick    under a minute: few choices, the small network
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def measure_choices(*, setting: str, choices: list[str], rounds: int) -> dict[str, Any]:
-    """Every choice's update and its rlax formulation, in turn."""
+    """Time the update of every choice and its rlax version, in turn; return ``{"rows": rows}``."""
     env = make_environment(SETTINGS[setting]["env"]["id"])
     batches = make_batches(make_config(setting, "dqn"), env)
     runs: dict[str, Callable[[], float]] = {}
@@ -125,7 +125,7 @@ def measure_choices(*, setting: str, choices: list[str], rounds: int) -> dict[st
 
 
 def measure_convolution(*, rounds: int) -> dict[str, Any]:
-    """``Convolution`` and flax's in turn, in plain DQN's update of the MinAtar network, and how far they differ."""
+    """Time plain DQN's MinAtar update with our convolution and with flax's, in turn, and compare their results."""
     setting = "MinAtar, batch 32"
     config, env = make_config(setting, "dqn"), make_environment(SETTINGS[setting]["env"]["id"])
     hparams, batches = config.hparams(), make_batches(config, env)
@@ -158,7 +158,7 @@ def measure_convolution(*, rounds: int) -> dict[str, Any]:
 
 
 class OurConvolution(nn.Module):
-    """``Convolution`` of images [B, H, W, C] and of flax's parameters, so that gradients can be compared."""
+    """``Convolution`` with the image layout [B, H, W, C] and the parameters of flax's, so that gradients compare."""
 
     features: int
 
@@ -174,7 +174,7 @@ class OurConvolution(nn.Module):
 
 
 class ConvolutionalNetwork(nn.Module):
-    """The network of ``minatar_cnn`` with a convolution of the caller's."""
+    """The network of ``minatar_cnn`` with a given convolution."""
 
     convolution: nn.Module
     width: int
@@ -182,14 +182,14 @@ class ConvolutionalNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        """Q-values [B, A] of images [B, H, W, C]."""
+        """Images [B, H, W, C] -> Q-values [B, A]."""
         x = jax.nn.relu(self.convolution(obs.astype(jnp.float32)))
         x = jax.nn.relu(nn.Dense(self.width)(x.reshape(x.shape[0], -1)))
         return nn.Dense(self.num_actions)(x)
 
 
 def make_config(setting: str, choice: str) -> Config:
-    """The config of a choice in a setting."""
+    """Return the config of a choice in a setting."""
     parts = (SETTINGS[setting], CHOICES[choice])
     sections = {section for part in parts for section in part}
     return Config.model_validate(
@@ -198,7 +198,7 @@ def make_config(setting: str, choice: str) -> Config:
 
 
 def make_batches(config: Config, env: Environment, *, steps: int = 100) -> Batch:
-    """Batches [steps, B, ...] that no environment made: of its shapes and types, with as many ends as are usual."""
+    """Return random batches [steps, B, ...] of the environment's shapes and types; 5% of transitions are terminal."""
     shape = (steps, config.replay.batch_size)
     obs_key, next_key, action_key, reward_key, end_key = jax.random.split(jax.random.key(0), 5)
 
@@ -218,7 +218,7 @@ def make_batches(config: Config, env: Environment, *, steps: int = 100) -> Batch
 
 
 def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batch) -> Callable[[], float]:
-    """Compile a scan of updates over the batches -> a function that runs it and returns seconds an update."""
+    """Compile a scan of updates over the batches; return a function that runs it and returns seconds per update."""
     steps = batches.weight.shape[0]
     arguments = hparams, learner, batches, jax.random.split(jax.random.key(0), steps)
 
@@ -244,7 +244,7 @@ def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batc
 
 
 def counted(update: Update, hparams: HParams, learner: LearnerState, batches: Batch) -> dict[str, float]:
-    """The compiler's count of one update: operations and bytes."""
+    """Return the compiler's count of FLOPs and bytes for one update."""
     batch = jax.tree.map(lambda x: x[0], batches)
     arguments = hparams, learner, batch, jax.random.key(0), hparams.optimizer_learning_rate
     cost = jax.jit(update).lower(*arguments).compile().cost_analysis()
@@ -252,7 +252,7 @@ def counted(update: Update, hparams: HParams, learner: LearnerState, batches: Ba
 
 
 def in_turn(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each run's seconds, one of every run a round."""
+    """Call every run once per round, in turn; return the seconds of each."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -261,18 +261,18 @@ def in_turn(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, l
 
 
 def ratio_of(times: list[float], others: list[float]) -> float:
-    """The median of the rounds' ratios."""
+    """Return the median over rounds of ``times / others``."""
     return statistics.median(one / other for one, other in zip(times, others, strict=True))
 
 
 def largest_difference(tree: Any, other: Any) -> float:
-    """The largest difference of two trees' arrays, as a share of the largest entry of its array."""
+    """Return the largest difference between two trees, each array's relative to the largest entry of ``other``'s."""
     shares = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b))), tree, other)
     return max(jax.tree.leaves(shares))
 
 
 def rlax_update(config: Config, env: Environment) -> Update:
-    """An update with rlax's target and loss; all else is as in ``make_learner``."""
+    """Return an update with rlax's target and loss; the rest is as in ``make_learner``."""
     import rlax
 
     kind, atoms = config.distribution.kind, config.distribution.atoms
@@ -282,7 +282,7 @@ def rlax_update(config: Config, env: Environment) -> Update:
     midpoints = (jnp.arange(atoms) + 0.5) / atoms
 
     def losses_and_q(hparams: HParams, out: Any, nexts: tuple[Any, ...], batch: Batch) -> tuple[Array, Array]:
-        """Of outputs at obs and at next_obs (of the target; and of what chooses the action): [B], [B, A]."""
+        """Return losses [B] and Q-values [B, A], from outputs at obs and at next_obs (target network, selector)."""
         moved = batch.transition[1:4]
         match kind:
             case "scalar":

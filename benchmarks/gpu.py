@@ -1,11 +1,11 @@
-"""Peers, time to a solved agent, scaling and the distance to the limit on one GPU, in under eight minutes.
+"""Measures peers, the time to a solved agent, scaling and the distance to the limit on one GPU, within eight minutes.
 
-`bash benchmarks/gpu.sh` prepares the packages and runs this. Parts run in the order of their weight, each case in a
-process of its own; what does not fit into the time, or lacks a package, is named as left out. Peers train for the same
-number of steps each. Results: `gpu.json`, with everything, and one table, `gpu.md`.
+`bash benchmarks/gpu.sh` prepares the packages and runs this. The most important parts come first, and each case runs in
+a process of its own. Cases that do not fit into the time, or need a missing package, are listed as left out. All peers
+train for the same number of steps. Results: `gpu.json`, with everything, and one table, `gpu.md`.
 
     python -m benchmarks.gpu               on a machine with a GPU and all packages
-    python -m benchmarks.gpu --rehearse    the same parts with tiny sizes, on whatever there is: three minutes
+    python -m benchmarks.gpu --rehearse    the same parts with tiny sizes, on any device: three minutes
     python -m benchmarks.gpu --quick       under a minute: without peers, nothing kept
 """
 
@@ -27,17 +27,17 @@ CONFIG = "cartpole_cleanrl"
 
 
 class Size(NamedTuple):
-    """How much of everything."""
+    """How much each part measures."""
 
-    seeds: tuple[int, ...]  # of the scaling
-    many: int  # seeds of the other axes, of peers that vmap, and of the limit
-    steps: int  # of a seed after the warm-up, scaling
-    peer_steps: int
-    population: tuple[int, int]  # seeds and steps of the whole run
-    axes: Mapping[str, tuple[int, ...]]
+    seeds: tuple[int, ...]  # numbers of seeds, for scaling
+    many: int  # number of seeds for the other axes, for peers that use vmap, and for the limit
+    steps: int  # environment steps per seed after the warm-up, for scaling
+    peer_steps: int  # environment steps per seed, for peers
+    population: tuple[int, int]  # seeds and steps of the run of a whole population
+    axes: Mapping[str, tuple[int, ...]]  # values of the other axes of `scaling.py`
     solved: tuple[str, ...]  # contenders of `solved.py`
-    rounds: int  # of the limit
-    seconds: float  # in all
+    rounds: int  # rounds of the limit
+    seconds: float  # time for all parts
 
 
 FULL = Size(
@@ -64,15 +64,15 @@ REHEARSAL = Size(
 )
 QUICK = REHEARSAL._replace(seeds=(1,), peer_steps=0, solved=(), axes={})
 NEEDS = {"PyTorch": "torch", "Stable-Baselines3": "stable_baselines3"}
-"""Packages that this project has no use for."""
-RATE_ASKED = 20e6
-"""Environment steps a second in all, at the best number of seeds."""
-SECONDS_ASKED = 60.0
-"""For the whole population, compiling included."""
+"""Packages that contenders need and this project does not depend on."""
+TARGET_RATE = 20e6
+"""This project's target for environment steps per second over all seeds, at the best number of seeds."""
+TARGET_SECONDS = 60.0
+"""This project's target for the whole population in seconds, including compilation."""
 
 
 class Report:
-    """Rows of the table as they come, and what was left out; everything has to be done by ``deadline``."""
+    """Collects the rows of the table and the cases left out; no case runs beyond ``seconds`` after the start."""
 
     def __init__(self, seconds: float):
         self.start = time.monotonic()
@@ -82,7 +82,7 @@ class Report:
         self.left_out: dict[str, str] = {}
 
     def ask(self, what: str, process: Callable[[], subprocess.Popen[str]]) -> dict[str, Any] | None:
-        """A worker's answer, or None where there is none."""
+        """Return a worker's answer; None if it failed or ran out of time, which is noted under ``left_out``."""
         left = self.deadline - time.monotonic()
         if left < 5.0:
             self.left_out[what] = "no time left"
@@ -90,13 +90,13 @@ class Report:
         try:
             return harness.answer(process(), timeout=left)
         except subprocess.TimeoutExpired:
-            self.left_out[what] = "not done in the time left"
+            self.left_out[what] = "not finished in the time left"
         except (SystemExit, json.JSONDecodeError) as error:
             self.left_out[what] = str(error)
         return None
 
     def add(self, part: str, what: str, seeds: int, *, rate: float, **others: Any) -> None:
-        """A row."""
+        """Add a row; ``rate`` is in environment steps per second over all seeds, ``others`` are further columns."""
         row = {"part": part, "what": what, "seeds": seeds, "environment steps a second": float(rate)}
         self.rows.append({**row, "compile (s)": "", "peak memory (MB)": "", "asked": "", **others})
         print(f"{time.monotonic() - self.start:5.0f} s  {part}: {what}, {seeds} seeds: {rate:,.0f}", file=sys.stderr)
@@ -104,9 +104,9 @@ class Report:
 
 def main() -> None:
     parser = harness.Options(__doc__)
-    parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on whatever there is")
-    parser.add_argument("--quick", action="store_true", help="even less: no peers, no other axes, nothing kept")
-    parser.add_argument("--rejax", metavar="DIR", help="where rejax and its gymnax 0.0.9 are installed")
+    parser.add_argument("--rehearse", action="store_true", help="the same parts with tiny sizes, on any device")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes without peers and other axes; nothing kept")
+    parser.add_argument("--rejax", metavar="DIR", help="directory with rejax and its gymnax 0.0.9")
     parser.add_argument("--out", type=Path, default=harness.RESULTS, metavar="DIR")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def describe() -> dict[str, Any]:
-    """The device that JAX takes."""
+    """Return JAX's default device and the versions of JAX and Python."""
     import jax
 
     device = jax.devices()[0]
@@ -153,21 +153,22 @@ def describe() -> dict[str, Any]:
 
 
 def scale(report: Report, size: Size) -> None:
-    """Rates of one seed to thousands, and of the best number of seeds with faster products."""
+    """Measure the rate for each number of seeds, and for the best one also with ``precision=default``."""
     for seeds in size.seeds:
         overrides = [f"num_seeds={seeds}"]
         _scale_one(report, size, f"{seeds} seeds", overrides, part="scaling", seeds=seeds)
     if not report.rows:
         return
     fastest = max(report.rows, key=lambda row: row["environment steps a second"])
-    fastest["asked"] = f"{RATE_ASKED:,.0f} steps a second"  # of float32: what comes next may be faster with less
+    # The target is for float32 products; precision=default below may use a faster, less precise type.
+    fastest["asked"] = f"{TARGET_RATE:,.0f} steps a second"
     seeds = fastest["seeds"]
     overrides = [f"num_seeds={seeds}", "precision=default"]
     _scale_one(report, size, f"{seeds} seeds, precision default", overrides, part="scaling", seeds=seeds)
 
 
 def scale_axes(report: Report, size: Size) -> None:
-    """The other axes, with many seeds."""
+    """Measure the other axes of `scaling.py`, with many seeds."""
     from benchmarks.scaling import AXES
 
     for axis, values in size.axes.items():
@@ -186,7 +187,7 @@ def _scale_one(report: Report, size: Size, what: str, overrides: list[str], *, p
 
 
 def train_population(report: Report, size: Size) -> None:
-    """The command, from its start to its end: compiling, training, evaluation and files."""
+    """Time the command for a whole population, including compilation, training, evaluation and files."""
     seeds, steps = size.population
     what = f"{seeds:,} seeds x {steps:,} steps by the command"
     with tempfile.TemporaryDirectory() as scratch:
@@ -208,23 +209,23 @@ def train_population(report: Report, size: Size) -> None:
         summary = json.loads(Path(scratch, "run", "summary.json").read_text(encoding="utf-8"))
     kept = ("import_seconds", "compile_seconds", "run_seconds", "iqm", "iqm_ci95")
     report.parts["population"] = {"seconds": seconds, **{name: summary[name] for name in kept}}
-    asked = f"{SECONDS_ASKED:g} s (took {seconds:.1f} s)"
+    target = f"{TARGET_SECONDS:g} s (took {seconds:.1f} s)"
     compiling = summary["compile_seconds"]
-    report.add("population", what, seeds, rate=seeds * steps / seconds, asked=asked, **{"compile (s)": compiling})
+    report.add("population", what, seeds, rate=seeds * steps / seconds, asked=target, **{"compile (s)": compiling})
 
 
 def compare_peers(report: Report, size: Size, rejax: str | None) -> None:
-    """One seed of everybody, many of those that vmap; the same steps for all."""
+    """Measure all contenders with one seed, and those that use vmap with many; all train for the same steps."""
     from benchmarks.peers import CONTENDERS, PRODUCTS
 
-    agents = {name: contender for name, contender in CONTENDERS.items() if name != PRODUCTS}  # `limit` has those
+    agents = {name: contender for name, contender in CONTENDERS.items() if name != PRODUCTS}  # the limit has products
     for seeds in (1, size.many):
         for name in [name for name, contender in agents.items() if seeds == 1 or not contender.loop]:
             if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
                 report.left_out[f"peers: {name}, {seeds} seeds"] = f"{NEEDS[name]} is not installed"
                 continue
             if name == "rejax" and not rejax:
-                report.left_out[f"peers: rejax, {seeds} seeds"] = "--rejax says where it is, with gymnax 0.0.9"
+                report.left_out[f"peers: rejax, {seeds} seeds"] = "--rejax is not given"
                 continue
             env = {"PYTHONPATH": rejax} if name == "rejax" and rejax else {}
             task = {"name": name, "seeds": seeds, "steps": size.peer_steps, "seed": 0}
@@ -239,7 +240,7 @@ def _starter(module: str, task: Mapping[str, Any], env: Mapping[str, str]) -> Ca
 
 
 def time_to_solved(report: Report, size: Size) -> None:
-    """Seconds from the start of a process to a greedy return of 475, nothing cached, one seed each."""
+    """Measure the time from the start of a process to a greedy return of 475, with an empty cache and one seed."""
     from benchmarks import solved
 
     for name in size.solved:
@@ -262,7 +263,7 @@ def time_to_solved(report: Report, size: Size) -> None:
 
 
 def measure_limit(report: Report, size: Size) -> None:
-    """Products alone, a gradient step and a whole iteration."""
+    """Measure matrix products alone, a gradient step and a whole iteration."""
     task = {"rounds": size.rounds, "seeds": size.many, "large": None if size is FULL else 256}
     reply = report.ask("limit", lambda: harness.start("benchmarks.limit", task))
     if reply:

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Peers, time to a solved agent, scaling and the limit on one GPU, in under eight minutes and without a network.
+# Measures peers, the time to a solved agent, scaling and the limit on one GPU, within eight minutes and without a network.
 #
-#   bash benchmarks/gpu.sh [--wheels DIR] [--out DIR]    results: gpu.json and gpu.md in DIR (benchmarks/results)
-#   bash benchmarks/gpu.sh --rehearse                    the same with tiny sizes on whatever there is, in three minutes
+#   bash benchmarks/gpu.sh [--wheels DIR] [--out DIR]    writes gpu.json and gpu.md to DIR (default benchmarks/results)
+#   bash benchmarks/gpu.sh --rehearse                    the same with tiny sizes on any device: three minutes
 #   bash benchmarks/gpu.sh --quick                       a minute: without peers, nothing kept
-#   bash benchmarks/gpu.sh --fetch DIR [--python 3.12]   with a network: fill DIR with wheels for that Python, nothing else
+#   bash benchmarks/gpu.sh --fetch DIR [--python 3.12]   with a network: only downloads wheels for that Python to DIR
 #
-# The interpreter is python3, or PYTHON. JAX with its GPU support and PyTorch are the machine's own. DIR holds all the rest
-# (80 MB; what the machine has may be deleted from it), of which only the packages are taken that the machine lacks, and
-# rejax with the old gymnax that it needs in DIR/rejax. Nothing of the machine's is changed: everything goes into a
-# directory that is gone at the end.
+# The interpreter is python3, or PYTHON if it is set. The machine must have JAX with GPU support and PyTorch. The folder
+# given by --wheels, which --fetch fills (80 MB), has all other packages, and in DIR/rejax rejax with the old gymnax that it
+# needs. Only packages that the machine lacks are installed, into a temporary directory, so you may delete the others from
+# DIR. The machine's own packages are not changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,13 +18,13 @@ wheels='' out=() rehearse=() fetch='' version=3.12
 while [ $# -gt 0 ]; do
   case $1 in
     --wheels | --out | --fetch | --python)
-      [ $# -gt 1 ] || { echo "error: $1 is followed by nothing" >&2; exit 2; } ;;&
+      [ $# -gt 1 ] || { echo "error: $1 needs a value" >&2; exit 2; } ;;&
     --wheels) wheels=$(realpath "$2"); shift 2 ;;
     --out) out=(--out "$(realpath -m "$2")"); shift 2 ;;
     --rehearse | --quick) rehearse=("$1"); shift ;;
     --fetch) fetch=$2; shift 2 ;;
     --python) version=$2; shift 2 ;;
-    *) echo "error: $1 is no option; the first lines of $0 say what there is" >&2; exit 2 ;;
+    *) echo "error: unknown option $1; see the first lines of $0" >&2; exit 2 ;;
   esac
 done
 
@@ -38,7 +38,7 @@ if [ -n "$fetch" ]; then
   exit
 fi
 if [ -n "$wheels" ] && ! compgen -G "$wheels/*.whl" > /dev/null; then
-  echo "error: --wheels: there is no wheel in $wheels" >&2
+  echo "error: --wheels: there are no wheels in $wheels" >&2
   exit 2
 fi
 
@@ -59,7 +59,7 @@ for wheel in sorted(pathlib.Path(sys.argv[1]).glob("*.whl")):
 END
   )
   if [ ${#lacking[@]} -gt 0 ]; then
-    printf 'from the wheels: %s\n' "${lacking[@]##*/}" >&2
+    printf 'installing for this run: %s\n' "${lacking[@]##*/}" >&2
     "${install[@]}" --target "$scratch/site" "${lacking[@]}"
   fi
   if compgen -G "$wheels/rejax/*.whl" > /dev/null; then

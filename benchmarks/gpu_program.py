@@ -1,9 +1,10 @@
-"""What does an iteration ask of a GPU: how many kernels, and how many bytes through its memory? No GPU is needed.
+"""How many kernels does an iteration run on a GPU, and how many bytes do they move? No GPU is needed.
 
-XLA compiles each program for an H100 that is only described to it, as it comes and as we ask for it
-(`purejaxdqn.core.compiling`); the figures are counted in what it makes, an iteration at a time: acting, environment,
-replay, update. Bytes are those that kernels read and write, of a buffer only the entries touched; caches save some.
-Products are as XLA has them before it tries on the device itself which ways of doing them are fastest.
+XLA compiles each program for an H100 from a description of the device, with its default options ("as it comes") and
+with ours (`purejaxdqn.core.compiling`). Kernels and bytes are counted in the compiled program, for one iteration:
+acting, environment, replay, update. Bytes are what the kernels read and write; of a buffer, only the entries that
+they touch. On a device, caches save some of them. Matrix products are counted before XLA's autotuning, which needs
+the device.
 
     python -m benchmarks.gpu_program            the table: five minutes
     python -m benchmarks.gpu_program --quick    one row
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 from benchmarks import harness
 
 BYTES_A_SECOND = 3.35e12
-"""Of an H100 SXM's memory (NVIDIA's data sheet)."""
+"""Memory bandwidth of an H100 SXM (NVIDIA's data sheet)."""
 
 DEVICE = """
 gpu_device_info {
@@ -49,7 +50,7 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-"""An H100 SXM as XLA wants it described (``GpuTargetConfigProto``)."""
+"""Description of an H100 SXM for XLA (``GpuTargetConfigProto``)."""
 
 ROWS = (
     *((("cartpole_cleanrl",), seeds) for seeds in (1, 64, 256, 1_024, 4_096)),
@@ -62,7 +63,7 @@ ROWS = (
 def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="one row, nothing kept")
-    parser.add_argument("--kernels", metavar="CONFIG[+CONFIG]", help="list what an iteration of this config runs")
+    parser.add_argument("--kernels", metavar="CONFIG[+CONFIG]", help="list the kernels of an iteration")
     parser.add_argument("--seeds", type=harness.positive, default=1_024, help="with --kernels (default 1024)")
     arguments = parser.parse_args()
     devices = described_devices()
@@ -88,8 +89,8 @@ def main() -> None:
 
 
 def described_devices() -> Any:
-    """The GPU that is not there."""
-    # Before JAX starts: it would look for a driver.
+    """Return JAX devices for the described GPU."""
+    # Set before JAX starts, which would otherwise look for a driver.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     from jax.experimental import topologies
@@ -103,12 +104,12 @@ def described_devices() -> Any:
 
 
 def line(configs: tuple[str, ...], seeds: int, devices: Any) -> dict[str, Any]:
-    """A line of the table."""
+    """Return a row of the table."""
     config, program = read_config(configs, seeds)
     compiled = [compile_epoch(config, program, devices, as_it_comes=as_it_comes) for as_it_comes in (False, True)]
     ours, default = (iteration(one.as_text(), program.plan.iterations) for one in compiled)
     memory = compiled[0].memory_analysis()
-    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # what comes out lies where it came in
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # outputs reuse the arguments' memory
     steps = seeds * config.env.num_envs * program.plan.rollout
     return {
         "config": "+".join(configs),
@@ -124,7 +125,7 @@ def line(configs: tuple[str, ...], seeds: int, devices: Any) -> dict[str, Any]:
 
 
 def read_config(configs: tuple[str, ...], seeds: int) -> Any:
-    """A config and its program."""
+    """Return a config and its program."""
     from purejaxdqn import load_config
     from purejaxdqn.config.building import make_program
 
@@ -133,7 +134,7 @@ def read_config(configs: tuple[str, ...], seeds: int) -> Any:
 
 
 def compile_epoch(config: Any, program: Any, devices: Any, *, as_it_comes: bool = False) -> Any:
-    """Compile an epoch of all seeds together, unless ``as_it_comes`` with our options."""
+    """Compile an epoch of all seeds together, with our options, or with XLA's defaults if ``as_it_comes``."""
     import jax
     import jax.numpy as jnp
 
@@ -156,32 +157,36 @@ class Kernel(NamedTuple):
 
     name: str
     read: int  # bytes
-    written: int
-    times: int  # an iteration
-    source: str  # where it comes from
+    written: int  # bytes
+    times: int  # runs per iteration
+    source: str  # name of the JAX operation
 
 
 def traffic(kernels: list[Kernel]) -> int:
-    """Bytes read and written."""
+    """Return the bytes that the kernels read and write in an iteration."""
     return sum(one.times * (one.read + one.written) for one in kernels)
 
 
 def iteration(text: str, trips: int) -> list[Kernel]:
-    """The kernels of the body of the loop that goes round ``trips`` times.
+    """Return the kernels in the body of the loop with ``trips`` iterations.
+
+    Args:
+      text: a compiled module, as printed by XLA.
+      trips: the loop's number of iterations.
 
     Raises:
-      ValueError: there is not one such loop, or a loop in it of unknown length.
+      ValueError: the module does not have exactly one such loop, or the loop has contents that cannot be counted.
     """
     computations = read_computations(text)
     loops = [one for computation in computations.values() for one in computation.values() if one.op == "while"]
     bodies = [_called(one, "body") for one in loops if _trips(one) == trips]
     if len(bodies) != 1:
-        raise ValueError(f"{len(bodies)} loops go round {trips} times")
+        raise ValueError(f"{len(bodies)} loops have {trips} iterations, not one")
     return list(_kernels(computations, bodies[0], 1))
 
 
 class Instruction(NamedTuple):
-    """A line of the compiler's text."""
+    """One instruction of a compiled module."""
 
     name: str
     type: str
@@ -202,7 +207,7 @@ _VIEWS = {"bitcast", "convert", "copy", "reshape", "transpose"}
 
 
 def read_computations(text: str) -> dict[str, Computation]:
-    """The text of a compiled module, by computation and name."""
+    """Parse the text of a compiled module: instructions by the names of their computation and their own."""
     found: dict[str, Computation] = {}
     current: Computation | None = None
     for row in text.splitlines():
@@ -221,7 +226,7 @@ def read_computations(text: str) -> dict[str, Computation]:
 
 
 def bytes_of(kind: str) -> int:
-    """Of an array's type, or of all of a tuple's."""
+    """Return the size of an array type, or of all arrays of a tuple type, such as ``f32[8,4]``."""
     shapes = re.findall(r"\b([a-z]\w*)\[([\d,]*)\]", kind)
     return sum(_SIZES[name] * math.prod(int(n) for n in dims.split(",") if n) for name, dims in shapes)
 
@@ -235,7 +240,7 @@ def _kernels(computations: dict[str, Computation], name: str, times: int) -> Ite
                 raise ValueError(f"{one.name} is a loop of unknown length")
             yield from _kernels(computations, _called(one, "body"), times * trips)
         elif one.op in ("call", "conditional") or one.op.endswith(("-start", "-done", "-update")):
-            raise ValueError(f"{one.name}: what a {one.op} costs is not known here")
+            raise ValueError(f"{one.name}: the cost of a {one.op} is unknown")
         elif one.op not in _FREE and 'custom_call_target="AllocateBuffer"' not in one.rest:
             source = re.search(r'op_name="([^"]*)"', one.rest)
             read, written = _traffic_of(one, computation, computations)
@@ -256,7 +261,7 @@ def _traffic_of(one: Instruction, around: Computation, computations: dict[str, C
 
 
 def _read(name: str, whole: int, users: dict[str, list[tuple[Instruction, int]]]) -> int:
-    """Bytes of an operand: all, unless it is only indexed or written in place."""
+    """Return the bytes read of an operand of ``whole`` bytes; fewer if it is only indexed or written in place."""
     total = 0
     for user, place in users.get(name, []):
         if user.op in ("gather", "dynamic-slice", "slice") and place == 0:

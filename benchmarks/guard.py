@@ -1,12 +1,12 @@
-"""Has the compiled program grown? Figures that do not depend on how fast the machine is.
+"""Has the compiled program grown? Counts that do not depend on the speed of the machine.
 
 For every preset on CartPole: the instructions, fusions and loops of the compiled segment (all that a run repeats:
-acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step as it is handed to
-the compiler. `tests/test_guard.py` holds them against `results/guard.csv`, where they are stored for each version of
-jaxlib that compiled them.
+acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step before
+compilation. `tests/test_guard.py` compares them with `results/guard.csv`, which has counts for each version of jaxlib
+that compiled them.
 
-    python -m benchmarks.guard            beside what is stored: a minute
-    python -m benchmarks.guard --store    stores them, beside those of other versions
+    python -m benchmarks.guard            compares with the stored counts: a minute
+    python -m benchmarks.guard --store    stores the counts, beside those of other versions
     python -m benchmarks.guard --quick    plain DQN only
 """
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(preset: str) -> dict[str, Any]:
-    """Count what the compiler makes of a preset on CartPole."""
+    """Compile a preset on CartPole and count; return a row of the table."""
     import jax
     import jaxlib
 
@@ -75,7 +75,7 @@ def measure(preset: str) -> dict[str, Any]:
 
 
 def update_flops(config: Any) -> float:
-    """FLOPs of ``Learner.update`` before the compiler changes it: the same on every machine."""
+    """Return the FLOPs of ``Learner.update`` before compilation, which are the same on every machine."""
     import jax
     import jax.numpy as jnp
 
@@ -94,18 +94,18 @@ def update_flops(config: Any) -> float:
 
 
 def stored() -> dict[tuple[str, str], dict[str, Any]]:
-    """The stored figures by preset and version."""
+    """Read the stored counts, by preset and version."""
     with (harness.RESULTS / "guard.csv").open(encoding="utf-8", newline="") as file:
         return by_version(csv.DictReader(file))
 
 
 def by_version(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Rows by preset and version of jaxlib."""
+    """Arrange rows by preset and version of jaxlib."""
     return {(row["preset"], row["jaxlib"]): row for row in rows}
 
 
 def grown(row: dict[str, Any], stored: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """By how much each figure is above the stored one, in per cent."""
+    """Return the change of each count from the stored one, in per cent."""
     before = stored.get((row["preset"], row["jaxlib"]))
     if before is None:
         return "not stored for this jaxlib"

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: measuring in processes of their own, tables, and where results go."""
+"""Shared code of the benchmark scripts: worker processes, options, tables, and the files in ``results/``."""
 
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ _UNSET = ("NPROC", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS")
 def start(
     module: str, task: Mapping[str, Any], *, env: Mapping[str, str] | None = None, python: str = sys.executable
 ) -> subprocess.Popen[str]:
-    """Start ``python -m module --worker TASK`` in a process of its own."""
+    """Start ``python -m module --worker TASK`` in a new process; ``task`` is passed as JSON, ``env`` is added."""
     return subprocess.Popen(
         [python, "-m", module, "--worker", json.dumps(task)],
         cwd=ROOT,
@@ -35,12 +35,17 @@ def start(
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what would decide a comparison from the caller's shell."""
+    """Return this process's environment without the variables that would change what is measured."""
     return {name: value for name, value in os.environ.items() if name not in _UNSET}
 
 
 def answer(process: subprocess.Popen[str], *, timeout: float | None = None) -> dict[str, Any]:
-    """Wait for a worker and read the JSON object on its last line; one that takes longer (seconds) is killed."""
+    """Wait for a worker and return the JSON object on its last line of output.
+
+    Raises:
+      subprocess.TimeoutExpired: it took longer than ``timeout`` seconds, and was killed.
+      SystemExit: it failed.
+    """
     try:
         out, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -53,55 +58,58 @@ def answer(process: subprocess.Popen[str], *, timeout: float | None = None) -> d
 
 
 class Options(argparse.ArgumentParser):
-    """The options of a script, whose own text is their help; what is wrong with them is said in a line."""
+    """An argument parser whose help is the script's docstring, and whose errors are one line."""
 
     def __init__(self, doc: str | None) -> None:
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
+        """Print the message and exit with code 2."""
         self.exit(2, f"error: {message} (see --help)\n")
 
 
 def parser(doc: str, *, quick: str, rounds: int | None = None) -> Options:
-    """What the options of scripts that measure have in common.
+    """Return a parser with the options that the measuring scripts share.
 
     Args:
-      doc: the script's own.
-      quick: what ``--quick`` leaves out.
-      rounds: how often everything is measured, in turn, unless ``--rounds`` says otherwise; None has no such option.
+      doc: docstring of the script.
+      quick: help text of ``--quick``: what it measures.
+      rounds: default of ``--rounds``, how often everything is measured in turn; None adds no such option.
     """
     common = Options(doc)
     common.add_argument("--quick", action="store_true", help=quick)
     if rounds is not None:
         common.add_argument(
-            "--rounds", type=positive, default=rounds, help=f"of everything, in turn (default {rounds})"
+            "--rounds", type=positive, default=rounds, help=f"how often to measure everything (default {rounds})"
         )
     common.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     return common
 
 
 def positive(text: str) -> int:
-    """A count, for an option."""
+    """Parse a whole number of 1 or more, for an option."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
     return int(text)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table."""
+    """Return rows, which share the first row's keys, as a Markdown table."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([_text(row[name]) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write(name: str, rows: Sequence[Mapping[str, Any]], *, of: str | None = None) -> Path:
-    """Write rows to ``results/<name>.csv``, the machine, versions and commit beside them, and the picture.
+    """Write rows to ``results/<name>.csv``, machine, Python and commit to ``.json``, and draw the picture, if any.
 
     Args:
-      name: of the table.
-      rows: of the table.
-      of: the results that it was worked out from, whose machine, versions and commit are the table's too.
+      name: name of the table.
+      rows: the rows, which share the first row's keys.
+      of: name of the results that the table was computed from; machine, Python and commit are copied from theirs.
+
+    Returns:
+      Path of the CSV file.
     """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
@@ -120,16 +128,16 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], *, of: str | None = None
 
 @contextlib.contextmanager
 def runs_in(out: Path | None) -> Iterator[Path]:
-    """Where runs go: ``out``, to be kept, or a directory that is gone afterwards."""
+    """Yield a directory for runs: ``out``, or a temporary one if that is None."""
     with tempfile.TemporaryDirectory() as scratch:
         yield Path(scratch) if out is None else out.resolve()
 
 
 def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Train with the command, or go on with what is in ``folder`` -> the finished run's summary.
+    """Train with the command, or resume the run in ``folder``; return the finished run's summary.
 
     Raises:
-      SystemExit: the run that is there has another config, or training ends with a code that is not 0.
+      SystemExit: ``folder`` has a run of another config, or training exits with a code other than 0.
     """
     import jax
 
@@ -139,9 +147,9 @@ def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dic
     options = [option for config in configs for option in ("--config", config)]
     how = [*options, *overrides, "--quiet", "--out", str(folder)]
     if begun.exists():
-        jax.config.update("jax_platforms", "cpu")  # checking starts JAX, and here it would take a GPU's memory
+        jax.config.update("jax_platforms", "cpu")  # checking a config starts JAX, which would reserve a GPU's memory
         if read_config((str(begun),), ()).checked() != read_config(configs, overrides).checked():
-            print(f"error: {folder} has a run of another config; move it away, or name another --out", file=sys.stderr)
+            print(f"error: {folder} has a run of another config; move it, or choose another --out", file=sys.stderr)
             raise SystemExit(2)
         how = ["--resume", str(folder), "--quiet"]
     summary = folder / "summary.json"
@@ -152,12 +160,12 @@ def train(configs: Sequence[str], overrides: Sequence[str], folder: Path) -> dic
 
 
 def run_to_its_end(command: Sequence[str]) -> None:
-    """Run a command that may take its time to stop, as training does: SIGINT and SIGTERM are its own to answer.
+    """Run a command, forward SIGINT and SIGTERM to it, and wait until it ends (training first writes a checkpoint).
 
     Raises:
-      SystemExit: with its exit code, if that is not 0.
+      SystemExit: its exit code is not 0; raised with that code.
     """
-    # In a session of its own, so that a signal to all processes of this one does not reach it twice: at a second one
+    # In a session of its own, because a signal to this process's group would reach it twice, and on a second signal
     # training stops without a checkpoint.
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -172,7 +180,7 @@ def run_to_its_end(command: Sequence[str]) -> None:
 
 
 def machine() -> str:
-    """The processor's name, its family and model where they are known, and how many cores this process may use."""
+    """Return the processor's name, its family and model if known, and the number of cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -180,13 +188,13 @@ def machine() -> str:
         lines = [line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line]
         about = {key.strip(): value.strip() for key, value in lines}
         name = about.get("model name", name)
-        if {"cpu family", "model"} <= about.keys():  # a virtual machine's name says little
+        if {"cpu family", "model"} <= about.keys():  # virtual machines often share one generic name
             name += f" (family {about['cpu family']}, model {about['model']})"
     return f"{name}, {cores} cores"
 
 
 def commit() -> str:
-    """The commit of this checkout, with ``-dirty`` where anything but results was changed."""
+    """Return the commit of this checkout, with ``-dirty`` if files other than results have changed."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,13 +1,13 @@
-"""Do agents that share no code with ours learn as ours does?
+"""Do independent implementations of DQN learn as well as ours?
 
-CartPole in CleanRL's setting, 500,000 steps in ten environments, thirty seeds each: the PyTorch loop over Gymnasium
-(`baselines/torch_dqn.py`), the plain scan with its own replay and loop (`baselines/scan_dqn.py`), and ours by the
-command, which is the row `cartpole/cleanrl` of `learning.py`. The score is CleanRL's: the mean return of the last 100
-training episodes, exploration included (of ours, as in `learning.py`, the last epochs that hold 100 or more).
+CartPole with CleanRL's hyperparameters, 500,000 steps in ten environments, thirty seeds each: the PyTorch loop over
+Gymnasium (`baselines/torch_dqn.py`), the plain scan with its own replay and loop (`baselines/scan_dqn.py`), and ours,
+trained by the command as the row `cartpole/cleanrl` of `learning.py`. The score is CleanRL's: the mean return of the
+last 100 training episodes, with exploration (ours: as in `learning.py`, of the last epochs with 100 episodes or more).
 
     python -m benchmarks.independent            25 minutes on two cores
     python -m benchmarks.independent --quick    under a minute: two seeds, 21,000 steps, nothing kept
-    python -m benchmarks.independent --table    the table and the picture from results/independent.csv, no training
+    python -m benchmarks.independent --table    table and picture from results/independent.csv, without training
 """
 
 import csv
@@ -30,7 +30,7 @@ EPISODES = 100
 def main() -> None:
     parser = harness.parser(__doc__, quick="two seeds, short, nothing kept")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep our run, and go on with what is there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep our run here, and resume a run that is here")
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def ours(seeds: int, steps: int, folder: Path) -> list[float]:
-    """Scores by the command."""
+    """Train our agent with the command; return the score of each seed."""
     from benchmarks.learning import ROWS, SEED, train
 
     row = ROWS["cartpole/cleanrl"]._replace(seeds=seeds, steps=steps)
@@ -57,7 +57,7 @@ def ours(seeds: int, steps: int, folder: Path) -> list[float]:
 
 
 def others(seeds: int, steps: int) -> dict[str, list[float]]:
-    """Scores of the baselines; seeds of the Python loop keep all cores busy, a process each."""
+    """Train the baselines; return their scores by seed. The Python loop uses one process per seed, on all cores."""
 
     def one(seed: int) -> float:
         worker = harness.start(__spec__.name, {"seed": seed, "steps": steps}, python=interpreter("torch"))
@@ -65,7 +65,7 @@ def others(seeds: int, steps: int) -> dict[str, list[float]]:
         print(f"PyTorch, seed {seed}: {score:.1f}", file=sys.stderr, flush=True)
         return float(score)
 
-    interpreter("torch")  # made before two want it
+    interpreter("torch")  # created before two threads need it
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         in_torch = list(pool.map(one, range(seeds)))
     scan = harness.answer(harness.start(__spec__.name, {"seeds": seeds, "steps": steps}))
@@ -73,7 +73,7 @@ def others(seeds: int, steps: int) -> dict[str, list[float]]:
 
 
 def measure(*, steps: int, seed: int | None = None, seeds: int | None = None) -> dict[str, list[float]]:
-    """One seed in PyTorch, or many of the plain scan."""
+    """Train one seed with PyTorch (``seed``), or many with the plain scan (``seeds``); return their scores."""
     setting = Setting(total_timesteps=steps)
     if seeds is None:
         from benchmarks.baselines import python_loop
@@ -95,7 +95,7 @@ def measure(*, steps: int, seed: int | None = None, seeds: int | None = None) ->
 
 
 def summarise(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each agent; the chance is that of a run of ours to score higher than one of the other's."""
+    """Return one row per agent, with the probability that a run of ours scores higher than one of the agent's."""
     import numpy as np
 
     from purejaxdqn.runs.statistics import iqm, iqm_interval, probability_of_improvement
@@ -107,13 +107,14 @@ def summarise(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         low, high = iqm_interval(values) or (np.nan, np.nan)
         row = {"agent": name, "seeds": len(values), "IQM": iqm(values), "95% CI low": low, "95% CI high": high}
         row |= {"mean": float(values.mean()), "lowest seed": float(values.min()), "highest seed": float(values.max())}
-        chance, (least, most) = probability_of_improvement(scores[OURS], values)
-        rows.append({**row, "ours is higher": "" if name == OURS else f"{chance:.2f} ({least:.2f} to {most:.2f})"})
+        probability, (least, most) = probability_of_improvement(scores[OURS], values)
+        higher = "" if name == OURS else f"{probability:.2f} ({least:.2f} to {most:.2f})"
+        rows.append({**row, "ours is higher": higher})
     return rows
 
 
 def show(lines: Sequence[dict[str, Any]], *, keep: bool) -> None:
-    """Print the table, and write it if it is to be kept."""
+    """Print the table; if ``keep``, also write it and draw the picture."""
     table = summarise(lines)
     print(harness.table(table))
     if keep:

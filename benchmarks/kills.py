@@ -1,8 +1,8 @@
-"""A hundred SIGKILLs at random moments: does every run end as if there had been none?
+"""Does a run that is killed and resumed many times end with the same results as one that is never interrupted?
 
-Four runs (plain; prioritised replay with n steps; Rainbow; eight seeds) are killed 25 times each, anywhere between the
-start of the process and the end of the run, and resumed after each. Then their metrics, policy, pictures and summary
-(times aside) are held against those of a run that nobody killed.
+Four runs (plain; prioritised replay with n-step returns; Rainbow; eight seeds) are killed with SIGKILL 25 times each,
+at random times between the start of the process and the end of the run, and resumed after each kill. Then their
+metrics, policy, pictures and summary (without times) are compared with those of an uninterrupted run.
 
     python -m benchmarks.kills            about 13 minutes on two cores
     python -m benchmarks.kills --quick    under a minute: three kills of one short run, nothing kept
@@ -38,28 +38,30 @@ NAMES = ("config.yaml", "metrics.csv", "policy.safetensors", "learning_curve.png
 def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true", help="three kills of one short run")
-    parser.add_argument("--kills", type=int, default=25, help="for each run")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=25, help="number of kills per run (default 25)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills (default 0)")
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)
+    generator = random.Random(arguments.seed)
     runs = {"plain, short": ("total_timesteps=51000",)} if arguments.quick else RUNS
     with tempfile.TemporaryDirectory() as place:
         rows = [
-            torment(name, what, Path(place) / str(number), 3 if arguments.quick else arguments.kills, chance)
+            kill_and_resume(name, what, Path(place) / str(number), 3 if arguments.quick else arguments.kills, generator)
             for number, (name, what) in enumerate(runs.items())
         ]
     print(harness.table(rows))
     if not arguments.quick:
         print(harness.write("kills", rows))
     if any(row["equal at the end"] != "yes" for row in rows):
-        raise SystemExit("a run did not survive")
+        raise SystemExit("a killed run has other results")
 
 
-def torment(name: str, what: Sequence[str], place: Path, kills: int, chance: random.Random) -> dict[str, Any]:
-    """Kill and resume; one row."""
+def kill_and_resume(
+    name: str, what: Sequence[str], place: Path, kills: int, generator: random.Random
+) -> dict[str, Any]:
+    """Kill and resume a run ``kills`` times, compare its results with an uninterrupted run's, and return a row."""
     begin = ["--config", "cartpole_cleanrl", *SMALL, *what]
     whole, cut = place / "whole", place / "cut"
-    start([*begin, "--out", str(whole)]).wait()  # compiles, so that the moments below are not all spent on that
+    start([*begin, "--out", str(whole)]).wait()  # fills the cache: else most kills would fall into compilation
     before = time.perf_counter()
     start([*begin, "--out", str(place / "timed")]).wait()
     seconds = time.perf_counter() - before
@@ -67,7 +69,7 @@ def torment(name: str, what: Sequence[str], place: Path, kills: int, chance: ran
     moments = []
     while done < kills:
         process = start(arguments)
-        moment = chance.uniform(0.0, seconds if ended else 0.6 * seconds)
+        moment = generator.uniform(0.0, seconds if ended else 0.6 * seconds)
         try:
             code = process.wait(timeout=moment)
         except subprocess.TimeoutExpired:
@@ -78,7 +80,7 @@ def torment(name: str, what: Sequence[str], place: Path, kills: int, chance: ran
             moments.append(moment)
         elif code:
             raise SystemExit(f"{name}: exit code {code} after {done} kills")
-        else:  # it came to its end: once more from the start
+        else:  # the run ended before the kill: start a new one
             check(whole, cut, name)
             ended += 1
             cut = place / f"cut{ended}"
@@ -88,7 +90,7 @@ def torment(name: str, what: Sequence[str], place: Path, kills: int, chance: ran
     if start(arguments).wait():
         raise SystemExit(f"{name}: it could not be resumed")
     check(whole, cut, name)
-    print(f"{name}: {done} kills survived", file=sys.stderr, flush=True)
+    print(f"{name}: same results after {done} kills", file=sys.stderr, flush=True)
     return {
         "run": name,
         "kills": done,
@@ -102,13 +104,13 @@ def torment(name: str, what: Sequence[str], place: Path, kills: int, chance: ran
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start the command, silent but for its errors."""
+    """Start the training command without output except errors."""
     command = [sys.executable, "-m", "purejaxdqn.train", "--quiet", *arguments]
     return subprocess.Popen(command, cwd=harness.ROOT, env=dict(os.environ), stdout=subprocess.DEVNULL)
 
 
 def check(whole: Path, cut: Path, name: str) -> None:
-    """Leave with a message unless both runs left the same."""
+    """Exit with a message unless both runs have the same results."""
     differing = [one for one in NAMES if (whole / one).read_bytes() != (cut / one).read_bytes()]
     if summary(whole) != summary(cut):
         differing.append("summary.json")
@@ -117,7 +119,7 @@ def check(whole: Path, cut: Path, name: str) -> None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """A summary without its times, and without the commit, which someone may make meanwhile."""
+    """Read a summary without its times, and without the commit, which may change while this script runs."""
     times = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second", "git_commit")
     read = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return {key: value for key, value in read.items() if key not in times}

@@ -1,19 +1,20 @@
-"""What do the shipped configs learn, on seeds that no search has seen?
+"""What returns do the shipped configs reach, on seeds that no search has used?
 
-A row is a config, its length and its number of seeds, trained by the command (`purejaxdqn.train`). Scores are greedy
-returns of the final parameters over 100 episodes or more; no seed is left out and no checkpoint is picked. What a row
-asks for is the lower end of the 95% interval of the interquartile mean over its seeds, or how many seeds reach a line.
+A row is a config with a number of steps and seeds, trained by the command (`purejaxdqn.train`). Scores are greedy
+returns of the final parameters over 100 episodes or more; no seed is left out and no checkpoint is selected. A row's
+target is reached if the lower end of the 95% interval of the interquartile mean over its seeds is not below it, or,
+where the row sets a number of seeds, if that many seeds have the target return.
 
-    python -m benchmarks.learning --list            the rows, and what they ask
+    python -m benchmarks.learning --list            the rows and their targets
     python -m benchmarks.learning --row catch/dqn   one row (or several); replaces its lines in results/learning.csv
     python -m benchmarks.learning --row asterix/10m --seeds 2   the first seeds only; the table calls such a row open
-    python -m benchmarks.learning --all             all rows for a CPU, those first that are not there: hours
-    python -m benchmarks.learning --table           the table and the pictures from results/learning.csv, no training
+    python -m benchmarks.learning --all             all rows for a CPU, rows without results first: hours
+    python -m benchmarks.learning --table           table and pictures from results/learning.csv, without training
     python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
-    timeout 540 python -m benchmarks.learning --gpu --out DIR    nine minutes of it; the same line again goes on
+    timeout 540 python -m benchmarks.learning --gpu --out DIR    runs for nine minutes; run it again to resume
 
-Which seeds a search has used stands in its config's header, ``# search: ... seed=N``: it trains with N and tests again
-with N + 1. A row that would use either is refused.
+A config's header names the seeds of its searches: ``# search: ... seed=N`` trained with N and tested its best point
+with N + 1. A row that would use either seed is refused.
 """
 
 import csv
@@ -31,9 +32,10 @@ from benchmarks.pictures import save
 from purejaxdqn.runs.statistics import iqm, iqm_interval
 
 SEED = 2026
-"""Of the rows; each row's seeds are its indices."""
+"""Config key ``seed`` of the rows."""
 FRESH_SEED = 2027
-"""Of rows whose settings were changed after they had fallen short with ``SEED``: looked at once, all being settled."""
+"""The same for rows whose config was changed after it had missed its target with ``SEED``; run once, with the final
+config."""
 COLUMNS = (
     "row",
     "environment",
@@ -53,11 +55,13 @@ Lines = list[dict[str, Any]]
 class Row(NamedTuple):
     """A line of the table."""
 
-    configs: tuple[str, ...]  # later ones are laid over the first
+    configs: tuple[str, ...]  # later ones override earlier ones
     steps: int
-    asked: float | str | None = None  # a number, "best" (90% of the best possible return), "random", or None
-    on_seeds: int | None = None  # this many seeds must reach ``asked``, not the interval's lower end
-    column: str = "final_eval_return"
+    target: float | str | None = (
+        None  # a return, "best" (90% of the best possible), "random" (see ``target_of``), or None
+    )
+    on_seeds: int | None = None  # if set, this many seeds must reach the target, in place of the interval's lower end
+    column: str = "final_eval_return"  # the score, a column of ``learning.csv``
     seeds: int = 30
     overrides: tuple[str, ...] = ()
     seed: int = SEED
@@ -66,30 +70,32 @@ class Row(NamedTuple):
 
 
 _MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+# Targets. This project's own are those without a source here or at their row.
 _AT_A_MILLION = {"breakout": 8.0, "freeway": 35.0, "space_invaders": 30.0}
-_PPO = {"asterix": 15.0, "breakout": 28.0, "freeway": 58.0, "space_invaders": 131.0}  # the gymnax README
+_PPO = {"asterix": 15.0, "breakout": 28.0, "freeway": 58.0, "space_invaders": 131.0}  # PPO in gymnax's README
 _PUBLISHED = {"asterix": 16.7, "breakout": 10.1, "freeway": 50.2, "space_invaders": 43.7}  # Young and Tian 2019
+_CLEANRL = 498.4  # mean over three seeds, in CleanRL's documentation
 
 
 def _published_setting(game: str) -> tuple[str, ...]:
     sticky = ("env.sticky_actions=0.1", "env.kwargs.use_minimal_action_set=false")
-    # Nothing but its cap ends an episode of Freeway; elsewhere the cap is raised out of the way.
+    # Only its time limit ends an episode of Freeway; in the other games it is raised until it has no effect.
     return sticky if game == "freeway" else (*sticky, "env.params.max_steps_in_episode=10_000")
 
 
 ROWS: dict[str, Row] = {
-    "cartpole/cleanrl": Row(("cartpole_cleanrl",), 500_000, 498.4, column="training_return"),
+    "cartpole/cleanrl": Row(("cartpole_cleanrl",), 500_000, _CLEANRL, column="training_return"),
     "cartpole/cleanrl_1_env": Row(
         ("cartpole_cleanrl",),
         500_000,
-        498.4,
+        _CLEANRL,
         column="training_return",
         overrides=("env.num_envs=1",),
         note="one environment, as CleanRL has it",
     ),
     "cartpole/dqn": Row(("cartpole",), 200_000, 500.0, on_seeds=29),
     "cartpole/100k": Row(("cartpole_100k",), 100_000, 500.0, on_seeds=29, seed=FRESH_SEED),
-    "cartpole/50k": Row(("cartpole_100k",), 50_000, 500.0, on_seeds=29, seed=FRESH_SEED, note="not asked, wished"),
+    "cartpole/50k": Row(("cartpole_100k",), 50_000, 500.0, on_seeds=29, seed=FRESH_SEED, note="stretch goal"),
     "acrobot/dqn": Row(("acrobot",), 100_000, -80.0, seed=FRESH_SEED),
     "mountaincar/dqn": Row(("mountaincar",), 120_000, -110.0),
     "catch/dqn": Row(("catch",), 100_000, 0.95),
@@ -97,7 +103,7 @@ ROWS: dict[str, Row] = {
     "umbrella_chain/dqn": Row(
         ("umbrella_chain",), 100_000, "best", overrides=("evaluation.final_episodes=10_000",), note="10,000 episodes"
     ),
-    "memory_chain/dqn": Row(("memory_chain",), 100_000, note="needs memory, which this family has not: chance"),
+    "memory_chain/dqn": Row(("memory_chain",), 100_000, note="needs memory, which these agents lack: chance level"),
     "deepsea/8": Row(("deepsea",), 80_000, 0.9, on_seeds=24, note="10,000 episodes of training"),
     "deepsea/10": Row(
         ("deepsea",), 100_000, 0.9, on_seeds=24, overrides=("env.kwargs.size=10",), note="10,000 episodes of training"
@@ -108,7 +114,7 @@ ROWS: dict[str, Row] = {
         0.9,
         on_seeds=24,
         overrides=("env.kwargs.size=20",),
-        note="10,000 episodes of training; not asked, wished",
+        note="10,000 episodes of training; stretch goal",
     ),
     "frozen_lake/dqn": Row(
         ("frozen_lake",), 200_000, 0.70, overrides=("evaluation.final_episodes=1_000",), note="1,000 episodes"
@@ -144,10 +150,10 @@ def main() -> None:
     which.add_argument("--table", action="store_true")
     which.add_argument("--list", action="store_true")
     which.add_argument("--quick", action="store_true")
-    parser.add_argument("--seed", type=int, help="of the test, in place of the row's")
+    parser.add_argument("--seed", type=int, help="seed to use in place of the row's")
     parser.add_argument("--seeds", type=harness.positive, metavar="N", help="only the first N seeds of each row")
     parser.add_argument("--rehearse", action="store_true", help="20,000 steps and two seeds of each row, nothing kept")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs here, and resume runs that are here")
     arguments = parser.parse_args()
     if arguments.list:
         print(harness.table([describe(name, row) for name, row in ROWS.items()]))
@@ -161,7 +167,7 @@ def main() -> None:
     if arguments.quick:
         names = ["catch/dqn"]
     if unknown := [name for name in names if name not in ROWS]:
-        parser.error(f"no row is called {unknown[0]!r}; --list has them")
+        parser.error(f"unknown row {unknown[0]!r}; --list shows the rows")
     for name in names:
         if overlap := find_overlap(ROWS[name].configs, seed_of(ROWS[name], arguments.seed)):
             parser.error(overlap)
@@ -181,19 +187,19 @@ def main() -> None:
         print(harness.table(summarise(lines)), flush=True)
 
 
-def seed_of(row: Row, asked: int | None) -> int:
-    """The seed of a row's test: its own unless another is asked for."""
-    return row.seed if asked is None else asked
+def seed_of(row: Row, given: int | None) -> int:
+    """Return the seed given by ``--seed``, or else the row's."""
+    return row.seed if given is None else given
 
 
 def describe(name: str, row: Row) -> dict[str, Any]:
-    """A row of ``--list``."""
+    """Return a row of ``--list``."""
     line = f"{row.on_seeds} of {row.seeds} seeds" if row.on_seeds else f"IQM over {row.seeds} seeds, lower end"
     return {
         "row": name,
         "configs": " ".join((*row.configs, *row.overrides)),
         "steps": f"{row.steps:,}",
-        "asked": "-" if row.asked is None else row.asked,
+        "asked": "-" if row.target is None else row.target,
         "of": f"{row.column}, {line}",
         "seed": row.seed,
         "note": row.note,
@@ -201,7 +207,7 @@ def describe(name: str, row: Row) -> dict[str, Any]:
 
 
 def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
-    """Train all seeds of a row with the command -> lines of ``learning.csv`` and of ``learning_curves.csv``."""
+    """Train all seeds of a row with the command; return its lines of ``learning.csv`` and ``learning_curves.csv``."""
     from purejaxdqn.runs.metrics import read_metrics
 
     numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
@@ -231,7 +237,7 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
 
 
 def steps_of(row: Row) -> int:
-    """The row's steps, or the most below them that make whole periods of the target network."""
+    """Return the row's steps, rounded down to whole target network periods after the warm-up."""
     from purejaxdqn.config.reading import read_config
 
     schedule = read_config(row.configs, row.overrides).config.schedule
@@ -239,17 +245,21 @@ def steps_of(row: Row) -> int:
 
 
 def find_overlap(configs: Sequence[str], seed: int) -> str:
-    """What is wrong with testing these configs by ``seed``, or nothing."""
+    """Return an error message if a search behind one of the configs used ``seed``, else an empty string."""
     for config in configs:
         path = harness.ROOT / "configs" / f"{config}.yaml"
         for found in searched_seeds(path.read_text(encoding="utf-8")):
             if seed in (found, found + 1):
-                return f"seed {seed} is among those of the search behind {config}.yaml ({found} and {found + 1})"
+                return f"seed {seed} was used by the search behind {config}.yaml (seeds {found} and {found + 1})"
     return ""
 
 
 def searched_seeds(text: str) -> list[int]:
-    """The seeds of searches that a config's header names."""
+    """Return the seeds of the searches in a config's header.
+
+    Raises:
+      SystemExit: a search has no seed.
+    """
     lines = re.findall(r"^# search: .*$", text, re.MULTILINE)
     seeds = [re.search(r"\bseed=(\d+)", line) for line in lines]
     if None in seeds:
@@ -258,7 +268,7 @@ def searched_seeds(text: str) -> list[int]:
 
 
 def read(name: str = "learning") -> Lines:
-    """The lines of ``results/learning.csv``, or of another table."""
+    """Read the lines of ``results/<name>.csv``; none if the file does not exist."""
     path = harness.RESULTS / f"{name}.csv"
     if not path.exists():
         return []
@@ -267,27 +277,27 @@ def read(name: str = "learning") -> Lines:
 
 
 def summarise(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row of the table for each row of the benchmark."""
+    """Return the table, with one row per row of the benchmark that has lines."""
     lines = list(lines)
     names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
     return [summarise_row(name, [one for one in lines if one["row"] == name]) for name in names]
 
 
 def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Scores beside what was asked, what is possible and what chance gets."""
+    """Return a row of the table: scores, target, best possible return, and the return of a random policy."""
     row = ROWS[name]
     scores = np.array([float(one[row.column]) for one in lines])
     interval = iqm_interval(scores) or (np.nan, np.nan)
-    asked = wanted(name)
+    target = target_of(name)
     best = best_return_of(lines[0]["environment"], **kwargs_of(row))
     missing = f"{len(scores)} of {row.seeds} seeds so far" if len(scores) < row.seeds else ""
     if row.on_seeds:
-        reached = int((scores >= row.asked).sum())
-        met, found = reached >= row.on_seeds, f"{reached} of {len(scores)} at {row.asked:g}"
-        wish = f"{row.on_seeds} at {row.asked:g}"
+        reached = int((scores >= row.target).sum())
+        met, found = reached >= row.on_seeds, f"{reached} of {len(scores)} at {row.target:g}"
+        target_text = f"{row.on_seeds} at {row.target:g}"
     else:
-        met, found = asked is not None and interval[0] >= asked, ""
-        wish = "-" if asked is None else f"{asked:.4g}"
+        met, found = target is not None and interval[0] >= target, ""
+        target_text = "-" if target is None else f"{target:.4g}"
     solved = sorted(int(one["first_solved_step"]) for one in lines if one["first_solved_step"] not in ("", None))
     return {
         "row": name,
@@ -299,10 +309,10 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "lowest seed": f"{scores.min():.4g}",
         "seeds that reach it": found,
         "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",
-        "random policy": "-" if best is None and row.asked != "random" else f"{random_policy(name)[0]:.3g}",
+        "random policy": "-" if best is None and row.target != "random" else f"{random_policy(name)[0]:.3g}",
         "best possible": "-" if best is None else f"{best:.4g}",
-        "asked": wish,
-        "reached": "-" if asked is None else "open" if missing else "yes" if met else "no",
+        "asked": target_text,
+        "reached": "-" if target is None else "open" if missing else "yes" if met else "no",
         "note": "; ".join(
             filter(
                 None,
@@ -317,10 +327,13 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def wanted(name: str) -> float | None:
-    """The number that a row asks for."""
+def target_of(name: str) -> float | None:
+    """Return a row's target as a number.
+
+    "best" is 90% of the best possible return; "random" is a random policy's mean return plus ten standard errors.
+    """
     row = ROWS[name]
-    match row.asked:
+    match row.target:
         case "best":
             best = best_return_of(read_environment(name), **kwargs_of(row))
             assert best is not None
@@ -329,19 +342,19 @@ def wanted(name: str) -> float | None:
             mean, error = random_policy(name)
             return mean + 10 * error
         case str():
-            raise ValueError(f"no row can ask for {row.asked!r}")
+            raise ValueError(f"unknown target {row.target!r}")
         case _:
-            return row.asked
+            return row.target
 
 
 @functools.cache
 def random_policy(name: str) -> tuple[float, float]:
-    """Mean return of uniformly random actions in a row's environment, and its standard error."""
+    """Return the mean return of uniformly random actions in a row's environment, and its standard error."""
     return mean_and_error(random_returns(read_environment(name), episodes=1_000, **kwargs_of(ROWS[name])))
 
 
 def members_of(row: Row) -> str:
-    """What the row's agent has of the family, by the names of the presets; ``dqn`` if nothing."""
+    """Return the presets that make up the row's agent, joined by " + "; ``dqn`` if there are none."""
     from purejaxdqn.config.reading import read_config
 
     config = read_config(row.configs, row.overrides).config
@@ -361,14 +374,14 @@ def members_of(row: Row) -> str:
 
 
 def kwargs_of(row: Row) -> dict[str, Any]:
-    """How the row's environment is made."""
+    """Return the constructor arguments of the row's environment."""
     from purejaxdqn.config.reading import read_config
 
     return dict(read_config(row.configs, row.overrides).config.env.kwargs)
 
 
 def draw(lines: Sequence[dict[str, Any]]) -> Path:
-    """Every seed of every row, with the interval of the IQM and what was asked: ``results/learning.png``."""
+    """Draw every seed of every row, the interval of the IQM and the target: ``results/learning.png``."""
     from matplotlib.ticker import MaxNLocator
 
     from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR
@@ -378,18 +391,18 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
         low, high = iqm_interval(scores) or (np.nan, np.nan)
         axes.plot(scores, np.linspace(-0.3, 0.3, len(scores)), "o", color=EVALUATION_COLOR, alpha=0.45, markersize=3)
         axes.plot([low, high], [0, 0], color=TRAINING_COLOR, linewidth=3)
-        asked = wanted(name)
-        if asked is not None:
-            axes.axvline(asked, color=SOLVED_COLOR, linestyle="--", linewidth=1)
+        target = target_of(name)
+        if target is not None:
+            axes.axvline(target, color=SOLVED_COLOR, linestyle="--", linewidth=1)
         axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(4))
 
-    title = "Return of every seed (dots), 95% interval of their IQM (bar), what was asked (dashed)"
+    title = "Return of every seed (dots), 95% interval of their IQM (bar), target (dashed)"
     return _draw_rows("learning", title, lines, panel)
 
 
 def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
-    """IQM of the greedy return with its interval against environment steps, a panel a row: ``learning_curves.png``."""
+    """Draw the IQM of the greedy return, with its interval, against environment steps: ``learning_curves.png``."""
     from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
@@ -397,19 +410,19 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
         steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
         axes.fill_between(steps / 1000, low, high, color=EVALUATION_COLOR, alpha=0.25, linewidth=0)
         axes.plot(steps / 1000, middle, color=EVALUATION_COLOR, linewidth=1.2)
-        asked = wanted(name)
-        if asked is not None and ROWS[name].column == "final_eval_return":
-            axes.axhline(asked, color=SOLVED_COLOR, linestyle="--", linewidth=1)
+        target = target_of(name)
+        if target is not None and ROWS[name].column == "final_eval_return":
+            axes.axhline(target, color=SOLVED_COLOR, linestyle="--", linewidth=1)
         axes.set(title=name, xlabel="thousand steps")
 
-    title = "Greedy return during training: IQM over seeds, its 95% interval, what was asked (dashed)"
+    title = "Greedy return during training: IQM over seeds, its 95% interval, target (dashed)"
     return _draw_rows("learning_curves", title, lines, panel)
 
 
 def _draw_rows(
     file: str, title: str, lines: Sequence[dict[str, Any]], panel: Callable[[Any, str, Lines], None]
 ) -> Path:
-    """A panel for each row of the benchmark that ``lines`` has."""
+    """Draw one panel for each row of the benchmark that ``lines`` has; return the path of the picture."""
     from purejaxdqn.pictures.runs import STYLE, plt
 
     names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
@@ -427,7 +440,7 @@ def _draw_rows(
 
 
 def read_environment(name: str) -> str:
-    """The environment of a row."""
+    """Return the environment id of a row."""
     from purejaxdqn.config.reading import read_config
 
     return read_config(ROWS[name].configs, ROWS[name].overrides).config.env.id

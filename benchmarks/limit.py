@@ -1,12 +1,12 @@
-"""How near is a gradient step to what this machine can do, and where does a run's time go?
+"""How close is a gradient step to this machine's limit, and what does a run spend its time on?
 
-One thread, CartPole in CleanRL's setting. First table: FLOPs and bytes of a gradient step by the compiler's count, and
-the time of its matrix products alone, by NumPy and by XLA, beside the whole step. Second: the rates of products of
-these very sizes and of large ones. Third: microseconds of an iteration (10 environment steps, one update) by part, each
-part scanned by itself; what is left of the whole is evaluation and the seams. Fourth: an update whose batch two cores
-share, with and without the exchange that this needs.
+One thread, CartPole with CleanRL's hyperparameters. First table: FLOPs and bytes of a gradient step by the compiler's
+count, and the time of its matrix products alone, in NumPy and in XLA, next to the whole step. Second: FLOP rates of
+products of the same sizes, and of large ones. Third: microseconds of each part of an iteration (10 environment steps,
+one update), each part measured in a scan of its own; the remainder of the whole is evaluation and everything else.
+Fourth: an update whose batch is divided between two cores, with and without exchanging gradients.
 
-On an accelerator all of it is vmapped over many seeds, times are those of all seeds together, and NumPy stays out.
+On an accelerator everything is vmapped over many seeds, times are for all seeds together, and NumPy is left out.
 
     python -m benchmarks.limit            two minutes on two cores, one busy
     python -m benchmarks.limit --quick    under a minute: one round
@@ -25,15 +25,15 @@ from benchmarks import harness
 SIZES = (4, 120, 84, 2)
 BATCH = 128
 UPDATES_A_CALL = 1_000
-"""Of which ``xla_products`` times one."""
+"""Length of the scan in ``xla_products``, which returns the time of one update."""
 LARGE = 2048
 LARGE_ON_ACCELERATOR = 8192
 
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="one round", rounds=7)
-    parser.add_argument("--accelerator", action="store_true", help="of JAX's default device, not of one CPU thread")
-    parser.add_argument("--seeds", type=harness.positive, default=1, help="vmapped, on an accelerator")
+    parser.add_argument("--accelerator", action="store_true", help="measure JAX's default device, not one CPU thread")
+    parser.add_argument("--seeds", type=harness.positive, default=1, help="number of vmapped seeds, on an accelerator")
     arguments = parser.parse_args()
     if arguments.worker:
         task = measure_sharing if arguments.worker.pop("sharing", False) else measure
@@ -41,7 +41,7 @@ def main() -> None:
         return
     rounds = 1 if arguments.quick else arguments.rounds
     if arguments.seeds > 1 and not arguments.accelerator:
-        parser.error("--seeds goes with --accelerator: on a CPU seeds follow one another")
+        parser.error("--seeds needs --accelerator: on a CPU seeds run one after another")
     env = {} if arguments.accelerator else {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     seeds = arguments.seeds if arguments.accelerator else None
     found = harness.answer(harness.start(__spec__.name, {"rounds": rounds, "seeds": seeds}, env=env))
@@ -57,12 +57,12 @@ def main() -> None:
 
 
 def measure(*, rounds: int, seeds: int | None, large: int | None = None) -> dict[str, list[dict[str, Any]]]:
-    """All three tables; every figure is the median of rounds in which everything was timed in turn.
+    """Return the first three tables by name; times are medians over rounds in which everything is timed in turn.
 
     Args:
-      rounds: of everything.
-      seeds: vmapped on an accelerator; None is one run and NumPy on a CPU.
-      large: side of the large matrices, if not the usual.
+      rounds: number of rounds.
+      seeds: number of vmapped seeds, on an accelerator; None measures one run and NumPy, on a CPU.
+      large: side of the large matrices; None takes the device's default.
     """
     import numpy as np
 
@@ -129,9 +129,9 @@ def measure(*, rounds: int, seeds: int | None, large: int | None = None) -> dict
 
 
 def measure_sharing(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """The fourth table: would one seed gain if two cores, a device each, took half of every batch?
+    """Return the fourth table: is an update faster if two cores, as two devices, take half of the batch each?
 
-    What they exchange here is the mean of the updated parameters: as many bytes as gradients, as often.
+    They exchange the mean of the updated parameters, which has as many bytes as the gradients, and as often.
     """
     import jax
     from jax.flatten_util import ravel_pytree
@@ -192,14 +192,17 @@ def measure_sharing(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def shapes() -> list[tuple[int, int, int]]:
-    """The matrix products of an update, (m, k, n): two forward passes, weights' gradients, inputs' but the first's."""
+    """Return the matrix products (m, k, n) of an update.
+
+    Two forward passes, the gradients of the weights, and the gradients of all layers' inputs except the first layer's.
+    """
     layers = list(itertools.pairwise(SIZES))
     forward = [(b, a, BATCH) for a, b in layers]
     return [*forward, *forward, *((b, BATCH, a) for a, b in layers), *((a, b, BATCH) for a, b in layers[1:])]
 
 
 def numpy_product(a: Any, b: Any) -> Callable[[], float]:
-    """Seconds of one product."""
+    """Return a function that measures the seconds of one product in NumPy."""
     repeats = max(2, int(1e9 / (2.0 * a.shape[0] * a.shape[1] * b.shape[1])))
 
     def seconds() -> float:
@@ -212,7 +215,7 @@ def numpy_product(a: Any, b: Any) -> Callable[[], float]:
 
 
 def xla_product(a: Any, b: Any, *, copies: int) -> Callable[[], float]:
-    """Seconds of one product inside a scan; each waits for the one before."""
+    """Return a function that measures the seconds of one product in an XLA scan in which each depends on the last."""
     import jax.numpy as jnp
 
     repeats = max(2, int(1e9 / (2.0 * a.shape[0] * a.shape[1] * b.shape[1])))
@@ -224,7 +227,7 @@ def xla_product(a: Any, b: Any, *, copies: int) -> Callable[[], float]:
 
 
 def xla_products(copies: int) -> Callable[[], float]:
-    """Seconds of an update's products alone, one after another as they depend on each other."""
+    """Return a function that measures the seconds of an update's products alone, in the order of their dependencies."""
     import jax
 
     keys = jax.random.split(jax.random.key(0), 2 * len(SIZES))
@@ -253,7 +256,7 @@ def xla_products(copies: int) -> Callable[[], float]:
 
 
 def chained(function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arrays, a trifle further for what the function gave: or the compiler would leave out what nobody reads."""
+    """Call ``function`` and add a tiny multiple of its results to the first array, so that XLA does not remove it."""
     import jax.numpy as jnp
 
     read = sum(jnp.sum(one) for one in function(*arrays))
@@ -263,7 +266,7 @@ def chained(function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...]) -
 def scanned(
     body: Callable[[Any, Any], Any], carry: Any, length: int, xs: Any = None, *, copies: int
 ) -> Callable[[], float]:
-    """Compile a scan over copies of carry and inputs -> a function that runs it: seconds an iteration."""
+    """Compile a scan over copies of carry and inputs; return a function that runs it and returns seconds per step."""
     import jax
     import jax.numpy as jnp
 
@@ -286,7 +289,7 @@ def scanned(
 
 
 def parts_of_an_iteration(copies: int, *, short: bool) -> tuple[dict[str, Callable[[], float]], float, float]:
-    """Seconds an iteration by part, and the FLOPs and bytes of one update by the compiler's count."""
+    """Return functions that measure seconds per iteration by part, and the compiler's FLOPs and bytes of one update."""
     import jax
     import jax.numpy as jnp
 

@@ -1,8 +1,8 @@
-"""Device memory of resident runs: the compiler's own figure beside the sum of what a run must keep.
+"""Does a run use more device memory than it must? Compares the compiler's figure with the sum of what a run must keep.
 
-The sum is the buffers and the rest of the state of all runs, and the temporaries of one run's program, which do
-not grow with the number of runs. Several runs of one device follow each other, and the one under way works on a
-copy of its own state: one more state per device, whatever the number of runs.
+The sum is the state of all runs, replay buffers included, and the temporaries of one run's program, which do not grow
+with the number of runs. Several runs on one device execute one after another, and the current one works on a copy of
+its state: one more state per device, whatever the number of runs.
 
     python -m benchmarks.memory            about a minute
     python -m benchmarks.memory --quick    under a minute
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure(config: Config, seeds: int) -> dict[str, Any]:
-    """Bytes of the compiled segment of ``seeds`` runs on one device."""
+    """Return the bytes of the compiled segment of ``seeds`` runs on one device, by kind."""
     program, layout = make_program(config), lay_out(seeds, devices=jax.devices()[:1])
     hparams = jax.tree.map(lambda leaf: np.repeat(leaf, layout.size), config.hparams())
     keys = jax.ShapeDtypeStruct((layout.size,), jax.random.key(0).dtype)

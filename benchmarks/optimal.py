@@ -1,7 +1,7 @@
-"""The best possible return and a random policy's, without training.
+"""What is the best possible return of the small environments, and what does a random policy get?
 
-Small environments are written down as tables and solved backwards from their time limit, undiscounted. A random policy
-is simulated. Both give the learning table its thresholds.
+Small environments are written as tables of transitions and rewards, and solved by backward induction from their time
+limit, without a discount. A random policy is simulated. The learning table takes targets from both.
 
     python -m benchmarks.optimal [--quick]
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Mdp(NamedTuple):
-    """A tabular decision process with an end."""
+    """A tabular Markov decision process with a finite horizon."""
 
     transition: np.ndarray  # [S, A, S]; rows sum to 1, or to less where an episode may end
     reward: np.ndarray  # [S, A] expected
@@ -30,7 +30,7 @@ def best_return(mdp: Mdp) -> float:
 
 
 def frozen_lake(env: Any, params: Any) -> Mdp:
-    """The map with its slips: a direction to either side of the one meant, each half of what success leaves."""
+    """FrozenLake: a slip moves to either side of the chosen direction, each with half the probability of a slip."""
     from gymnax.environments.misc.frozen_lake import GOAL, HOLE, START
 
     tiles = np.asarray(env.desc)
@@ -48,7 +48,10 @@ def frozen_lake(env: Any, params: Any) -> Mdp:
 
 
 def four_rooms(env: Any, params: Any) -> Mdp:
-    """The fixed start and goal; gymnax moves at random with 4/3 of ``fail_prob``, the chosen action among the four."""
+    """FourRooms with its fixed start and goal.
+
+    gymnax draws one of all four actions, the chosen one included, with a probability of 4/3 of ``fail_prob``.
+    """
     free, goal = np.asarray(env.env_map), tuple(np.asarray(env.goal_fixed))
     moves = np.asarray(env.directions)
     random = float(params.fail_prob) * 4 / 3
@@ -69,7 +72,7 @@ def four_rooms(env: Any, params: Any) -> Mdp:
 
 
 def deep_sea(env: Any, params: Any) -> Mdp:
-    """A column a state: every step goes one row down, so that the horizon is the row. Deterministic ones only."""
+    """Deterministic DeepSea: the state is the column; every step goes one row down, so the time step is the row."""
     size, last = env.size, env.size - 1
     transition, reward = np.zeros((size, 2, size)), np.zeros((size, 2))
     for column in range(size):
@@ -80,7 +83,7 @@ def deep_sea(env: Any, params: Any) -> Mdp:
 
 
 def catch(env: Any, params: Any) -> Mdp:
-    """A state is how far the paddle is from the ball's column, for each row of the ball."""
+    """Catch: a state is the ball's row and column and the paddle's column."""
     rows, columns = env.rows, env.columns
     shape = (rows, columns, columns)  # the ball's row and column, the paddle's column
     count = int(np.prod(shape))
@@ -98,14 +101,14 @@ def catch(env: Any, params: Any) -> Mdp:
 
 
 def discounting_chain(env: Any, params: Any) -> Mdp:
-    """One choice: what each first action pays, if its time comes before the limit."""
+    """DiscountingChain as one choice: the reward of each first action, if it is paid before the time limit."""
     pays = np.where(np.arange(env.n_actions) == env.mapping_seed, params.optimal_return, 1.0)
     pays = pays * (np.asarray(params.reward_timestep) <= params.max_steps_in_episode)
     return Mdp(np.zeros((1, env.n_actions, 1)), pays[None], np.ones(1), 1)
 
 
 def umbrella_chain(env: Any, params: Any) -> Mdp:
-    """One choice, under either need; the coin tosses on the way are worth 0 on average."""
+    """UmbrellaChain as one choice in each of two states; the random rewards on the way are 0 on average."""
     return Mdp(np.zeros((2, 2, 2)), np.where(np.eye(2), 1.0, -1.0), np.full(2, 0.5), 1)
 
 
@@ -117,11 +120,11 @@ TABLES: dict[str, Callable[[Any, Any], Mdp]] = {
     "FrozenLake-misc": frozen_lake,
     "UmbrellaChain-bsuite": umbrella_chain,
 }
-"""Environments whose best return is computed. The others' is not known, or (MetaMaze) asks for memory."""
+"""Environments whose best return is computed. For the others it is not known, or (MetaMaze) it needs memory."""
 
 
 def best_return_of(env_id: str, **kwargs: Any) -> float | None:
-    """The best possible expected return with gymnax's default parameters; None where it is not computed."""
+    """Return the best possible expected return with gymnax's default parameters; None if it is not computed."""
     from purejaxdqn.environments.registry import underlying_environment
 
     if env_id not in TABLES:
@@ -131,7 +134,7 @@ def best_return_of(env_id: str, **kwargs: Any) -> float | None:
 
 
 def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) -> np.ndarray:
-    """Undiscounted returns [episodes] of uniformly random actions, an environment for each episode."""
+    """Return undiscounted returns [episodes] of uniformly random actions, each episode in its own environment."""
     import jax
     import jax.numpy as jnp
 
@@ -154,7 +157,7 @@ def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) 
             _, state, reward, terminated, truncated, _ = env.step(step_key, state, action, params)
             return key, state, jnp.asarray(terminated | truncated), total + jnp.asarray(reward, jnp.float32)
 
-        # The first step outside the loop settles the types of the state, which a reset leaves weak.
+        # A reset leaves weak types in the state; one step outside the loop makes them strong, as the loop needs.
         first = step((run_key, state, jnp.asarray(False), jnp.float32(0)))
         return jax.lax.while_loop(going, step, first)[3]
 
@@ -162,7 +165,7 @@ def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) 
 
 
 def mean_and_error(returns: np.ndarray) -> tuple[float, float]:
-    """Mean of returns [N] and its standard error."""
+    """Return the mean of returns [N] and its standard error."""
     return float(returns.mean(dtype=np.float64)), float(returns.std(ddof=1) / np.sqrt(len(returns)))
 
 

@@ -1,25 +1,25 @@
-"""How fast is a run beside the same agent written otherwise?
+"""How fast is a run, compared with other implementations of the same agent?
 
-CartPole in CleanRL's setting (warm-up cut to 1,000 steps, so that slow contenders need not run long), each contender
-in a process of its own, in turn:
+CartPole with CleanRL's hyperparameters (but a warm-up of only 1,000 steps, so that slow contenders need not run
+long). Each contender runs in a process of its own, in turn:
 
 - PyTorch: a plain DQN in a Python loop over Gymnasium's vectorised environments (`baselines/torch_dqn.py`);
-- Stable-Baselines3's DQN, told to do the same work (`baselines/sb3_dqn.py`);
+- Stable-Baselines3: its DQN, configured to do the same work (`baselines/sb3_dqn.py`);
 - JAX loop: the same Python loop with a jitted update (`baselines/jax_dqn.py`);
-- rejax's DQN, told to do the same work, seeds vmapped (`baselines/rejax_dqn.py`);
-- scan and cond: the plain pure-JAX DQN of the usual kind, seeds vmapped, XLA's own threads (`baselines/scan_dqn.py`);
-- purejaxdqn: this project as its command runs it, evaluation included, which none of the others makes;
-- products alone: no agent, only the matrix products of an update in float32, one after another, for every ten steps. No
-  agent that makes them can be faster on these cores, whatever it does about the rest (`limit.py` has them by size).
+- rejax: its DQN, configured to do the same work, with vmapped seeds (`baselines/rejax_dqn.py`);
+- scan and cond: a typical pure-JAX DQN, with vmapped seeds and XLA's default threads (`baselines/scan_dqn.py`);
+- purejaxdqn: this project as its command runs it, including evaluation, which the others do not do;
+- products alone: no agent, only the matrix products of an update in float32, for every ten steps. An agent that
+  computes these products on these cores cannot be faster (`limit.py` has them by size).
 
-Compiling stands apart. For eight seeds a Python loop has a process on every core, one thread each, and what counts is
-the sum of their rates; the products likewise. PyTorch with
-Stable-Baselines3, and rejax, have virtual environments of their own, which the script makes when first run. How long
-each takes until its agent is solved is `solved.py`'s question.
+Rates do not include compilation. With eight seeds, a Python loop runs one process with one thread on every core, and
+its rate is the sum over processes; the same holds for the products. PyTorch with Stable-Baselines3, and rejax, run in
+virtual environments of their own, which the script creates on first use. `solved.py` measures the time to a solved
+agent.
 
     python -m benchmarks.peers            about 10 minutes on two cores
     python -m benchmarks.peers --quick    under a minute: short runs of one seed, one round
-    python -m benchmarks.peers --check    do the contenders learn? the last twentieth's mean return after 200,000 steps
+    python -m benchmarks.peers --check    do the contenders learn? trains for 200,000 steps, shows the last returns
 """
 
 import json
@@ -40,16 +40,16 @@ PRODUCTS = "products alone"
 
 
 class Contender(NamedTuple):
-    """One way to write the agent."""
+    """One implementation of the agent."""
 
     steps: int  # of a run of one seed
-    asked: Mapping[int, float] = {}  # how many times faster this project means to be, by the number of seeds
-    loop: bool = False  # in Python: seeds are processes
-    venv: str = ""  # its virtual environment; this process's own unless named
+    targets: Mapping[int, float] = {}  # this project's targets: how many times faster to be, by the number of seeds
+    loop: bool = False  # whether it is a Python loop, which runs seeds as processes
+    venv: str = ""  # name of its virtual environment; this process's own if empty
 
     @property
     def python(self) -> str:
-        """The interpreter that runs it."""
+        """The Python interpreter that runs it."""
         return interpreter(self.venv) if self.venv else sys.executable
 
 
@@ -66,7 +66,9 @@ CONTENDERS = {
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="short runs, one round", rounds=5)
-    parser.add_argument("--check", action="store_true", help="train each of them for longer and say what it reached")
+    parser.add_argument(
+        "--check", action="store_true", help="train each contender for longer and print its last returns"
+    )
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure(**arguments.worker)))
@@ -85,7 +87,7 @@ def main() -> None:
 
 
 def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
-    """All contenders in turn, a row each."""
+    """Run all contenders in turn; return one row per contender."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
     for _ in range(rounds):
         for name, replies in found.items():
@@ -110,7 +112,7 @@ def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
                 "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
                 "purejaxdqn is faster by": statistics.median(ratios),
                 "at least by": min(ratios),
-                "asked": CONTENDERS[name].asked.get(seeds, ""),
+                "asked": CONTENDERS[name].targets.get(seeds, ""),
                 "products alone are faster by": statistics.median(limits),
             }
         )
@@ -118,7 +120,7 @@ def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
 
 
 def run(name: str, seeds: int, steps: int) -> dict[str, Any]:
-    """One contender; seeds of a Python loop keep all cores busy, a process each, and their rates add up."""
+    """Run one contender. A Python loop runs up to one process per core, one seed each, and their rates add up."""
     contender = CONTENDERS[name]
     together = min(seeds, len(os.sched_getaffinity(0))) if contender.loop else 1
     env = {"NPROC": "1"} if name in ("JAX loop", PRODUCTS) else {}
@@ -132,7 +134,7 @@ def run(name: str, seeds: int, steps: int) -> dict[str, Any]:
 
 
 def measure(*, name: str, seeds: int, steps: int, seed: int) -> dict[str, Any]:
-    """Rate over all seeds of this process, warm-up inside and compiling apart."""
+    """Measure the rate over all seeds of this process, with the warm-up and without compilation."""
     setting = Setting(total_timesteps=steps, warmup=WARMUP)
     match name:
         case "purejaxdqn":
@@ -165,7 +167,7 @@ def measure(*, name: str, seeds: int, steps: int, seed: int) -> dict[str, Any]:
 
 
 def measure_loop(name: str, setting: Setting, seed: int) -> dict[str, Any]:
-    """A Python loop; what compiles is called once before."""
+    """Measure a Python loop; functions that compile are called once before."""
     import numpy as np
 
     from benchmarks.baselines import python_loop
@@ -187,7 +189,7 @@ def measure_loop(name: str, setting: Setting, seed: int) -> dict[str, Any]:
 
 
 def report(setting: Setting, loop: Any, seconds: float) -> dict[str, Any]:
-    """What a Python loop reached; ``seconds`` since before its first call, so that what is over is compiling."""
+    """Return the results of a Python loop; ``seconds`` include compilation, ``loop.seconds`` do not."""
     last = loop.returns[-max(1, len(loop.returns) // 20) :]
     return {
         "rate": setting.total_timesteps / loop.seconds,
@@ -197,7 +199,13 @@ def report(setting: Setting, loop: Any, seconds: float) -> dict[str, Any]:
 
 
 def measure_train(setting: Setting, seeds: int, train: Callable[[Any], Any]) -> dict[str, Any]:
-    """A whole run as one program; many seeds are a vmap over keys. What it gives, if an array, are returns or NaN."""
+    """Measure a whole run as one program, with a vmap over keys for many seeds.
+
+    Args:
+      setting: hyperparameters of the run.
+      seeds: number of seeds.
+      train: maps a key to anything, or to an array of episode returns with NaN where no episode ended.
+    """
     import jax
     import jax.numpy as jnp
 

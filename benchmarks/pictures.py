@@ -1,6 +1,6 @@
-"""Pictures of the benchmarks' tables, each drawn from its CSV alone, so that a picture never says more than its table.
+"""Draws the pictures of the benchmarks' tables, each from its CSV only, so that picture and table agree.
 
-python -m benchmarks.pictures         draw all again from results/*.csv
+python -m benchmarks.pictures         draws all of them again from results/*.csv
 """
 
 import csv
@@ -15,17 +15,17 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Bars(NamedTuple):
-    """A bar for each row and value column: columns of one unit in one panel, others in a panel each."""
+    """How to draw a table: one bar per row and value column, and one panel per value column unless said otherwise."""
 
     label: tuple[str, ...]  # columns that name a row
-    values: tuple[str, ...]
-    by: str = ""  # a panel for each value of this column instead, of the first value column
-    unit: str = ""  # of all value columns, which are then beside each other
+    values: tuple[str, ...]  # columns of values
+    by: str = ""  # if set: one panel per value of this column, with the first value column only
+    unit: str = ""  # if set: the unit of all value columns, which share a panel
     spread: tuple[str, str] | None = None  # columns of the lowest and highest value
-    mark: str = ""  # rows whose name starts so are highlighted; all unless given
-    points: bool = False  # instead of bars from 0
-    around: float | None = None  # a line at this value
-    linear_to: float | None = None  # beyond this value, and below its negative, the axis is logarithmic
+    mark: str = ""  # rows whose name starts with this are highlighted; all rows if empty
+    points: bool = False  # draw points in place of bars from 0
+    around: float | None = None  # draw a line at this value
+    linear_to: float | None = None  # the axis is logarithmic above this value and below its negative
 
 
 PICTURES: dict[str, Bars] = {
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Draw the table called ``name`` -> ``results/<name>.png``."""
+    """Draw the table ``name`` to ``results/<name>.png``; return the path."""
     from matplotlib.ticker import MaxNLocator
 
     from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
@@ -121,14 +121,14 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
                     places, values, values + (0.0 if spread is None else spread[1]), strict=True
                 ):
                     if math.isfinite(end):
-                        beside = end if bars.points else max(end, 0.0)  # not on a bar that points left
+                        beside = end if bars.points else max(end, 0.0)  # right of 0 for a negative bar
                         axes.text(beside, place, f"  {_figure(value)}", va="center", fontsize=7)
             if bars.around is not None:
                 axes.axvline(bars.around, color=SOLVED_COLOR, linestyle="--", linewidth=1)
             if together > 1:
                 figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=together, fontsize=8)
             axes.set_yticks(range(len(names)), names)
-            axes.margins(x=0.2, y=0.5 / max(2, len(names)) if bars.points else 0.02)  # a bar has a height of its own
+            axes.margins(x=0.2, y=0.5 / max(2, len(names)) if bars.points else 0.02)  # bars need no room, points do
             axes.grid(axis="y", visible=False)
             if bars.linear_to is None:
                 axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -183,7 +183,7 @@ def _figure(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """A tick's label."""
+    """Format a tick's label."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
@@ -191,7 +191,7 @@ def _short(value: float) -> str:
 
 
 def _spread(bars: Bars, values: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
-    """How far the lowest and the highest lie from each value [2, rows]; nothing where one of them is not finite."""
+    """Return the distances [2, rows] of lowest and highest from each value; 0 where one of them is not finite."""
     if bars.spread is None:
         return None
     low, high = (np.array([_number(row[column]) for row in rows]) for column in bars.spread)

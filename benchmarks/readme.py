@@ -1,10 +1,10 @@
-"""Put the tables of results/*.csv into README.md and benchmarks/README.md, so that no figure there is typed by hand.
+"""Copies the tables of results/*.csv into README.md and benchmarks/README.md, so that no figure there is typed by hand.
 
-A line ``<!-- NAME -->`` is followed by the table of ``results/NAME.csv``, the machine and the commit;
-``<!-- NAME: COLUMN; COLUMN -->`` takes these columns only.
+After a line ``<!-- NAME -->`` comes the table of ``results/NAME.csv`` with its machine and commit;
+``<!-- NAME: COLUMN; COLUMN -->`` selects columns.
 
-    python -m benchmarks.readme            write them
-    python -m benchmarks.readme --check    say whether they are as the CSVs have them; exit code 1 if not
+    python -m benchmarks.readme            writes the tables
+    python -m benchmarks.readme --check    exits with code 1 if the tables differ from the CSVs
 """
 
 import csv
@@ -30,11 +30,11 @@ def main() -> None:
             path.write_text(new, encoding="utf-8")
         elif new != text:
             name = path.relative_to(harness.ROOT)
-            sys.exit(f"{name} has other figures than benchmarks/results: python -m benchmarks.readme")
+            sys.exit(f"{name} differs from benchmarks/results; run python -m benchmarks.readme")
 
 
 def fill(text: str) -> str:
-    """The text with every table as its CSV has it."""
+    """Return the text with every table replaced by its CSV's."""
 
     def place(match: re.Match[str]) -> str:
         marker = match[0].split("\n")[0]
@@ -44,7 +44,7 @@ def fill(text: str) -> str:
 
 
 def block(name: str, columns: Sequence[str] | None = None) -> str:
-    """A table, or these columns of it, and where it comes from."""
+    """Return a table, or some of its columns, with its machine, Python and commit."""
     with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         rows = [{column: _value(row[column]) for column in columns or row} for row in csv.DictReader(file)]
     about = json.loads((harness.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ def block(name: str, columns: Sequence[str] | None = None) -> str:
 
 
 def _value(text: str) -> float | str:
-    """A figure with a point is a measured one, to be rounded; one of four digits at most (498.4) stays."""
+    """Turn measured numbers into floats, for rounding; text, whole numbers and numbers of up to four digits stay."""
     try:
         value = float(text)
     except ValueError:

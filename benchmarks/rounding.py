@@ -1,8 +1,8 @@
-"""How far do scores move when runs are batched, and products round otherwise?
+"""How much do scores change when runs are batched, and matrix products therefore round differently?
 
-On an accelerator the runs of a program are batched by `vmap`, and what a matrix product rounds to may hang on how many
-there are. The random numbers are the same. This trains the same seeds of `cartpole.yaml` (30) and of Breakout (10) one
-after another and batched, and says how far each seed's score moves and how far their interquartile mean does.
+On an accelerator the runs of a program are batched by `vmap`, and the rounding of a matrix product can depend on their
+number; the random numbers do not. This trains the same seeds of `cartpole.yaml` (30) and of Breakout (10) one after
+another and batched, and compares each seed's score and the interquartile means.
 
     python -m benchmarks.rounding            about 5 minutes on two cores
     python -m benchmarks.rounding --quick    under a minute: four seeds, short runs
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def programs(steps: int) -> dict[str, tuple[str, list[str]]]:
-    """What is trained: a config and its overrides."""
+    """Return the configs to train, each with its overrides, by name."""
     return {
         "cartpole": ("cartpole", [f"total_timesteps={steps}"]),
         "Breakout": ("minatar/breakout", [f"total_timesteps={steps}", "schedule.warmup=5000"]),
@@ -43,7 +43,7 @@ def programs(steps: int) -> dict[str, tuple[str, list[str]]]:
 
 
 def row(name: str, source: tuple[str, list[str]], seeds: int) -> dict[str, object]:
-    """Scores of the same runs, one after another and batched."""
+    """Train the same runs one after another and batched; return a row that compares their scores."""
     config = load_config(*source)
     keys = jax.numpy.stack([run_key(np.uint32(SEED), np.uint32(index)) for index in range(seeds)])
     alone, batched = (

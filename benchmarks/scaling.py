@@ -1,13 +1,13 @@
-"""How does the rate grow with seeds, environments, width and batch, and what memory does it take?
+"""How do rate and memory grow with seeds, environments, network width and batch size?
 
-CartPole in CleanRL's setting, one axis changed at a time: the number of seeds, of environments (still an update per ten
-environment steps), the width of both hidden layers, the batch. Each case is a process of its own, in turn; what counts
-is learning, with one episode of evaluation, without the warm-up and the compiler. The knee of an axis is the smallest
-value with 90% of the axis's best rate: of steps a second, or of the arithmetic of matrix products where a step has
-more to do (width, batch).
+CartPole with CleanRL's hyperparameters, varying one axis at a time: the number of seeds, the number of environments
+(with one update per ten environment steps throughout), the width of both hidden layers, the batch size. Each case
+runs in a process of its own, in turn. The rate is that of learning, with one episode of evaluation and without
+warm-up and compilation. The knee of an axis is the smallest value that reaches 90% of the axis's best rate: steps per
+second, or the FLOP rate of matrix products where a step has more to compute (width, batch).
 
-Memory per seed is the state that a run keeps (the buffer above all); the peak is the device's own figure where it has
-one and else what the process had resident, interpreter and libraries included.
+Memory per seed is the state that a run keeps, mostly the replay buffer. The peak is the device's own figure if it has
+one, and else the process's peak resident memory, including interpreter and libraries.
 
     python -m benchmarks.scaling                         about 12 minutes on two cores
     python -m benchmarks.scaling --quick                 under a minute: two values an axis, one round
@@ -27,9 +27,9 @@ from benchmarks.pictures import save
 
 WARMUP = 2_000
 LEARNING = 100_000
-"""Environment steps after the warm-up, of all seeds together, at most."""
+"""Most environment steps of a case after the warm-up, over all seeds."""
 OPERATIONS = 2e11
-"""Floating-point operations of all updates of a case, at most: a second or two of a processor."""
+"""Most floating-point operations of all updates of a case: a second or two on a CPU."""
 
 
 def _environments(count: int) -> list[str]:
@@ -46,15 +46,17 @@ AXES: dict[str, tuple[Sequence[int], Callable[[int], list[str]]]] = {
 }
 MOST_SEEDS = 1_024
 WORK = ("width", "batch")
-"""Axes along which a gradient step has more to do."""
+"""Axes along which the cost of a gradient step grows."""
 
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="two values an axis, one round, nothing kept", rounds=3)
     parser.add_argument("--axis", nargs="+", choices=AXES, default=list(AXES))
-    parser.add_argument("--most", type=harness.positive, default=MOST_SEEDS, help=f"seeds (default {MOST_SEEDS})")
     parser.add_argument(
-        "--steps", type=harness.positive, help="of a seed after the warm-up (default: what takes a few seconds)"
+        "--most", type=harness.positive, default=MOST_SEEDS, help=f"largest number of seeds (default {MOST_SEEDS})"
+    )
+    parser.add_argument(
+        "--steps", type=harness.positive, help="steps per seed after the warm-up (default: a few seconds' worth)"
     )
     arguments = parser.parse_args()
     if arguments.worker:
@@ -75,7 +77,7 @@ def main() -> None:
 
 
 def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) -> list[dict[str, Any]]:
-    """Every value of an axis, in turn, a row each."""
+    """Measure every value of an axis, in turn; return one row per value."""
     found: dict[int, list[dict[str, Any]]] = {value: [] for value in values}
     for _ in range(rounds):
         for value, replies in found.items():
@@ -102,7 +104,7 @@ def compare(axis: str, values: Sequence[int], rounds: int, steps: int | None) ->
 
 
 def derive(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add threads, the rate of arithmetic, and shares of the best: of steps, or of arithmetic where that changes."""
+    """Add three columns to an axis's rows: threads, FLOP rate, and the rate as a share of the axis's best."""
     from purejaxdqn.config.reading import read_config
     from purejaxdqn.system.runtime import gradient_step_flops, takes_default_pool
 
@@ -118,7 +120,7 @@ def derive(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]:
-    """One case; ``steps`` of a seed after the warm-up, a few seconds' worth unless given."""
+    """Measure one case; ``steps`` per seed after the warm-up, or a few seconds' worth if None."""
     from benchmarks.throughput import ours
     from purejaxdqn.config.reading import read_config
     from purejaxdqn.system.runtime import gradient_step_flops
@@ -141,7 +143,7 @@ def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]
 
 
 def state_bytes(overrides: list[str]) -> int:
-    """What one run keeps on the device."""
+    """Return the bytes of one run's state."""
     import jax
 
     from purejaxdqn import load_config
@@ -153,20 +155,20 @@ def state_bytes(overrides: list[str]) -> int:
 
 
 def peak_bytes() -> int:
-    """The most memory that was in use, of the device where it tells."""
+    """Return the peak memory in use in bytes: the device's, or this process's if the device does not report it."""
     import jax
 
-    told = jax.local_devices()[0].memory_stats() or {}
-    return told.get("peak_bytes_in_use") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def find_knee(rows: Sequence[dict[str, Any]]) -> int:
-    """The smallest value with 90% of the best rate (see ``derive``)."""
+    """Return the smallest value with 90% of the best rate (see ``derive``)."""
     return min(row["value"] for row in rows if row["share of the best"] >= 0.9)
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Path:
-    """Rates with their spread above, memory below, a column for each axis: ``results/scaling.png``."""
+    """Draw ``results/scaling.png``: a column per axis, with rates and their spread above and memory below."""
     from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
 
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))

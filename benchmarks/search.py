@@ -1,13 +1,13 @@
-"""Does a Bayesian search find more than a random one, and how near to the shipped settings does it come?
+"""Does a Bayesian search find better hyperparameters than a random search, and how close is it to the shipped config?
 
-Searches of 64 trials with four seeds and 20,000 steps each over `configs/search/dqn.yaml` (four programs), by TPE and
-at random, in turn. Each search's best point is tested again on 30 fresh seeds, the same for both; so is
-`cartpole.yaml`, cut to the same steps. What is compared is the area under the curve of greedy evaluations, divided by
-its length.
+Runs searches of 64 trials with four seeds and 20,000 steps each over `configs/search/dqn.yaml` (four compiled
+programs), with TPE and at random, in turn. The best point of each search is tested on 30 fresh seeds, the same for
+both, and so is `cartpole.yaml` with the same number of steps. The score is the area under the curve of greedy
+evaluations, divided by its length.
 
     python -m benchmarks.search              about 25 minutes on two cores
     python -m benchmarks.search --quick      under a minute: small searches, one repetition
-    python -m benchmarks.search --out DIR    keeps the searches, and goes on with what is there
+    python -m benchmarks.search --out DIR    keeps the searches in DIR, and skips those that are there
 """
 
 import csv
@@ -27,7 +27,8 @@ from purejaxdqn.runs.statistics import iqm
 
 SAMPLERS = ("tpe", "random")
 FIRST_SEED = 7000
-"""Of the first repetition. Each takes one for its trials and the next for the test; no config was chosen by them."""
+"""Seed of the first repetition. Each repetition uses one seed for its trials and the next for the test; no config was
+chosen with them."""
 
 
 def main() -> None:
@@ -52,13 +53,15 @@ def main() -> None:
     print(harness.table(rows))
     better = sum(one["TPE"] > one["random"] for one in rows)
     near = min(one["TPE"] / one["cartpole.yaml"] for one in rows)
-    print(f"TPE is better than random in {better} of {len(rows)}, and has at least {near:.0%} of cartpole.yaml's area")
+    print(
+        f"TPE beats random in {better} of {len(rows)} repetitions; its area is at least {near:.0%} of cartpole.yaml's"
+    )
     if not small:
         print(harness.write("search", rows))
 
 
 def row(repetition: int, folder: Path, *, trials: int, retest: int, steps: int) -> dict[str, Any]:
-    """One repetition: both searches and the shipped config, on the same fresh seeds."""
+    """Run one repetition: both searches, and the tests on the same fresh seeds; return its row."""
     seed = FIRST_SEED + 2 * repetition
     common = ("--config", "cartpole", f"total_timesteps={steps}")
     searched = ("--space", "search/dqn", "--trials", str(trials), "--seeds", "4", "--batch", "8", "--objective", "auc")
@@ -85,7 +88,7 @@ def row(repetition: int, folder: Path, *, trials: int, retest: int, steps: int) 
 
 
 def run(command: str, out: Path, options: Sequence[str]) -> float:
-    """Run a command unless it was run before; returns the seconds that it took as a whole process."""
+    """Run a command unless ``out`` has its results already; return the seconds that the process took."""
     kept = out.with_suffix(".json")
     if not kept.exists():
         line = [sys.executable, "-m", f"purejaxdqn.{command}", *options, "--out", str(out), "--quiet", "--no-cache"]

@@ -1,10 +1,10 @@
-"""How many seconds lie between the shell prompt and a solved CartPole agent?
+"""How many seconds pass between the shell prompt and a solved CartPole agent?
 
-The clock starts with the process, so that interpreter, imports, compiling and evaluation all count; nothing is cached
-unless it says so. Every contender of `peers.py` trains CartPole with evaluations (10 greedy episodes every 5,000 steps,
-known at once) until the first mean return of 475 or more, or to its end: in CleanRL's setting, and with settings of
-their own where they are shipped (ours in `cartpole.yaml`, whose command shows an evaluation every 11,000 steps;
-Stable-Baselines3's in rl-zoo3).
+The clock starts with the process, so interpreter, imports, compilation and evaluation count; compilation caches are
+empty unless the name says otherwise. Every contender of `peers.py` trains CartPole with evaluations (10 greedy episodes
+every 5,000 steps, reported at once) until the first mean return of 475 or more, or to its end. All use CleanRL's
+hyperparameters; ours and Stable-Baselines3's also run with their own, from `cartpole.yaml` (whose command reports an
+evaluation every 11,000 steps) and from rl-zoo3.
 
     python -m benchmarks.solved            about 10 minutes on two cores
     python -m benchmarks.solved --quick    under a minute: one seed of ours and of the scan
@@ -30,21 +30,21 @@ from benchmarks.pictures import save
 
 SOLVED = 475.0
 EVERY = 5_000
-ASKED = 20.0
-"""Seconds, cold."""
+TARGET = 20.0
+"""This project's target in seconds, with an empty compilation cache."""
 OFTEN = (f"evaluation.every={EVERY}", "--segments", str((Setting().total_timesteps - Setting().warmup) // EVERY))
-"""Options that make ours evaluate after as many steps as the others, and show each evaluation when it is known."""
+"""Options that make ours evaluate as often as the others, and report each evaluation at once."""
 
 
 class Contender(NamedTuple):
-    """A way to a solved agent."""
+    """One implementation and its hyperparameters."""
 
-    config: str = ""  # of this project
-    options: tuple[str, ...] = ()
-    worker: str = ""  # or what this script's worker trains
-    venv: str = ""
-    cached: bool = False
-    asked: float | str = ""
+    config: str = ""  # a config of this project, trained by its command
+    options: tuple[str, ...] = ()  # further options of the command
+    worker: str = ""  # without a config: what this script's worker trains
+    venv: str = ""  # virtual environment of the worker; this process's own if empty
+    cached: bool = False  # whether the compilation cache is filled
+    target: float | str = ""  # seconds
 
 
 CONTENDERS = {
@@ -53,26 +53,26 @@ CONTENDERS = {
     "JAX loop": Contender(worker="JAX loop"),
     "rejax": Contender(worker="rejax", venv="rejax"),
     "scan and cond": Contender(worker="scan and cond"),
-    "purejaxdqn": Contender("cartpole_cleanrl", OFTEN, asked=ASKED),
-    "purejaxdqn, cartpole.yaml": Contender("cartpole", asked=ASKED),
+    "purejaxdqn": Contender("cartpole_cleanrl", OFTEN, target=TARGET),
+    "purejaxdqn, cartpole.yaml": Contender("cartpole", target=TARGET),
     "purejaxdqn, cartpole.yaml, cached": Contender("cartpole", cached=True),
 }
 QUICK = ("scan and cond", "purejaxdqn, cartpole.yaml", "purejaxdqn, cartpole.yaml, cached")
 
 
 class Point(NamedTuple):
-    """An evaluation, when it was known."""
+    """An evaluation."""
 
-    seconds: float
-    steps: int
+    seconds: float  # from the start of the process until it was reported
+    steps: int  # environment steps
     greedy_return: float
 
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="one seed of ours and of the scan")
-    parser.add_argument("--picture", action="store_true", help="draw the picture again, from what was measured last")
+    parser.add_argument("--picture", action="store_true", help="draw the picture again, from results/solved_curves.csv")
     parser.add_argument(
-        "--seeds", type=harness.positive, default=3, help="one after another, contenders in turn (default 3)"
+        "--seeds", type=harness.positive, default=3, help="number of seeds, one after another (default 3)"
     )
     arguments = parser.parse_args()
     if arguments.worker:
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def summarise(name: str, curves: Sequence[Sequence[Point]]) -> dict[str, Any]:
-    """A row of the table; a seed that was never solved counts as endless."""
+    """Return a row of the table; a seed that was never solved has an infinite time."""
     times = [curve[-1].seconds if curve[-1].greedy_return >= SOLVED else math.inf for curve in curves]
     solved = [curve[-1] for curve in curves if curve[-1].greedy_return >= SOLVED]
     return {
@@ -114,14 +114,14 @@ def summarise(name: str, curves: Sequence[Sequence[Point]]) -> dict[str, Any]:
         "seconds (median)": statistics.median(times),
         "quickest": min(times),
         "slowest": max(times),
-        "asked": CONTENDERS[name].asked,
+        "asked": CONTENDERS[name].target,
         "first evaluation after (s)": statistics.median(curve[0].seconds for curve in curves),
         "steps (median)": f"{statistics.median(point.steps for point in solved):,.0f}" if solved else "-",
     }
 
 
 def train(contender: Contender, seed: int, cache: Path, *, seconds: float = math.inf) -> list[Point]:
-    """Start it, note when each evaluation is known, and stop it when it is solved or has taken so many seconds."""
+    """Train a contender, record its evaluations, and stop it when it is solved or after ``seconds``."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         compiled = cache if contender.cached else folder / "cache"
@@ -159,7 +159,7 @@ def train(contender: Contender, seed: int, cache: Path, *, seconds: float = math
 
 
 def watch_metrics(path: Path) -> Iterator[list[tuple[int, float]]]:
-    """What each look finds new in a run's ``metrics.csv``: steps and greedy returns."""
+    """Yield, at each ``next``, the new rows of a run's ``metrics.csv`` as (steps, greedy return)."""
     seen = 0
     while True:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -170,7 +170,7 @@ def watch_metrics(path: Path) -> Iterator[list[tuple[int, float]]]:
 
 
 def watch_report(path: Path) -> Iterator[list[tuple[int, float]]]:
-    """What each look finds new in a worker's report: a line an evaluation."""
+    """Yield, at each ``next``, the new lines of a worker's report as (steps, greedy return)."""
     seen = 0
     while True:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
@@ -180,7 +180,7 @@ def watch_report(path: Path) -> Iterator[list[tuple[int, float]]]:
 
 
 def work(*, name: str, seed: int, report: str) -> None:
-    """Train one of the others; each evaluation adds a line to the report."""
+    """Train a contender other than ours; append a line to the file ``report`` for each evaluation."""
     setting = Setting()
 
     def tell(steps: Any, value: Any) -> bool:
@@ -208,7 +208,7 @@ def work(*, name: str, seed: int, report: str) -> None:
 
 
 def train_loop(name: str, setting: Setting, seed: int, tell: Callable[[int, float], bool]) -> None:
-    """A Python loop."""
+    """Train a Python loop; ``tell(steps, value)`` reports an evaluation and returns whether to stop."""
     from benchmarks.baselines import python_loop
 
     agent: python_loop.Agent
@@ -228,7 +228,7 @@ def train_loop(name: str, setting: Setting, seed: int, tell: Callable[[int, floa
 
 
 def train_scan(setting: Setting, seed: int, tell: Callable[[int, float], bool]) -> None:
-    """The scan, which comes back to Python after every 5,000 steps to be evaluated."""
+    """Train the scan, which returns to Python after every 5,000 steps for an evaluation."""
     import jax
 
     from benchmarks.baselines.scan_dqn import make_parts
@@ -244,7 +244,7 @@ def train_scan(setting: Setting, seed: int, tell: Callable[[int, float], bool]) 
 
 
 def read_curves() -> dict[str, list[list[Point]]]:
-    """What was measured last."""
+    """Read ``results/solved_curves.csv``: the curves of each contender, one per seed."""
     curves: dict[str, dict[str, list[Point]]] = {}
     with (harness.RESULTS / "solved_curves.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -254,9 +254,9 @@ def read_curves() -> dict[str, list[list[Point]]]:
 
 
 def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
-    """Greedy return against seconds since the process started: ``results/solved_curves.png``.
+    """Draw the greedy return against seconds since the start of the process: ``results/solved_curves.png``.
 
-    A curve is that of the seed with the median time; a dot is where a seed was solved. Ours are blue.
+    A line is the seed with the median time; a dot is where a seed was solved. Ours are blue.
     """
     from matplotlib.ticker import NullFormatter
 
@@ -282,7 +282,7 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
                 markersize=4,
             )
         axes.axhline(SOLVED, color="0.6", linestyle="--", linewidth=1)
-        axes.axvline(ASKED, color="0.6", linestyle=":", linewidth=1)
+        axes.axvline(TARGET, color="0.6", linestyle=":", linewidth=1)
         axes.set(xscale="log", xlabel="seconds since the process started", ylabel="greedy return", ylim=(0, 510))
         axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,7 +1,7 @@
-"""Do sweeps use the machine? Environment steps a second of many runs beside those of one.
+"""Do sweeps use the whole machine? Compares the environment steps per second of many runs with those of one.
 
-`cartpole_cleanrl.yaml` by the commands, each in a process of its own, in turn: one seed of `train`; a sweep of one
-point with thirty seeds; a sweep of sixteen points with two seeds. Compiling stands apart, everything else is inside.
+Runs `cartpole_cleanrl.yaml` by the commands, each in a process of its own, in turn: `train` with one seed; a sweep of
+one point with thirty seeds; a sweep of sixteen points with two seeds. Times include everything except compilation.
 
     python -m benchmarks.sweeps            about 10 minutes on two cores
     python -m benchmarks.sweeps --quick    under a minute: shorter runs, one round, nothing kept
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def rate(choice: list[str], steps: int) -> float:
-    """Environment steps a second of a command, as its ``summary.json`` has it."""
+    """Run a command; return its environment steps per second, from its ``summary.json``."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
         command, *options = choice

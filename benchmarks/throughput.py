@@ -1,8 +1,8 @@
-"""How near a run comes to the floor that its matrix products set, and which threads are faster for which network.
+"""How close is a run to the floor set by its matrix products, and which threads are faster for which network?
 
-The floor is the rate of environment steps at which NumPy, on one core, does an update's matrix products alone:
-forward of the target network, forward and backward of the online network, nothing else. Ours is the whole run
-as the command does it: warm-up, acting, environment, replay, optimiser and evaluation inside.
+The floor is the rate of environment steps at which NumPy, on one core, computes only an update's matrix products:
+forward through the target network, forward and backward through the online network. Our rate is that of a whole run by
+the command: warm-up, acting, environment, replay, optimiser and evaluation.
 
     python -m benchmarks.throughput            about 11 minutes on two cores
     python -m benchmarks.throughput --quick    under a minute
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure_distance(rounds: int, *, steps: int) -> list[dict[str, Any]]:
-    """CleanRL's setting against the floor, in turn: one core, one seed, all cores, eight seeds."""
+    """Measure the floor and CleanRL's config in turn, on one core with one seed, and on all cores with eight seeds."""
     cores = len(os.sched_getaffinity(0))
     found: dict[str, list[float]] = {"one seed": [], "eight seeds": []}
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
@@ -79,7 +79,10 @@ def measure_distance(rounds: int, *, steps: int) -> list[dict[str, Any]]:
 
 
 def measure_threads(rounds: int, names: list[str], *, quick: bool) -> list[dict[str, Any]]:
-    """One seed and eight with a thread for each of several devices, with a pool on one, and as the command does it."""
+    """Measure one seed and eight with three kinds of threads, in turn.
+
+    These are: one device per core with one thread each; one device with XLA's thread pool; and the command's choice.
+    """
     rows = []
     for name in names:
         steps = 20_000 if quick else STEPS[name]
@@ -114,7 +117,7 @@ def measure_threads(rounds: int, names: list[str], *, quick: bool) -> list[dict[
 def floor(
     *, batch_size: int = 128, sizes: tuple[int, ...] = (4, 120, 84, 2), train_every: int = 10
 ) -> dict[str, float]:
-    """NumPy's rate of the matrix products of updates, in environment steps a second."""
+    """Measure NumPy's rate of an update's matrix products, in environment steps per second."""
     import numpy as np
 
     generator = np.random.default_rng(0)
@@ -145,9 +148,16 @@ def floor(
 
 
 def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) -> dict[str, Any]:
-    """The rate of a run set up as the command does it, or with the threads asked for; ``cached``: programs on disk.
+    """Measure a run of ours in this process.
 
-    ``learning_rate`` is that of what lies between the warm-up and the final evaluation.
+    Args:
+      overrides: of ``cartpole_cleanrl.yaml``.
+      threads: "one" per device, XLA's "default" pool on one device, or "chosen" as the command chooses.
+      cached: whether to use the compilation cache on disk.
+
+    Returns:
+      Rates in environment steps per second: ``rate`` of the whole run, ``learning_rate`` between the warm-up and the
+      final evaluation. Also compile time, FLOPs per gradient step, the command's choice of threads, and last returns.
     """
     from purejaxdqn.config.reading import read_config
     from purejaxdqn.runs.population import finish_training, run_segments
@@ -174,7 +184,7 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
     seeds = seeds_of(config)
     training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
     compile_seconds = training.compile_seconds
-    training.finish.wait()  # or it would compile while the clock runs
+    training.finish.wait()  # else its compilation would be timed, too
     start = time.perf_counter()
     hparams, *place = training.layout.put(seeds)
     warmed = jax.block_until_ready(training.init(hparams, place))

@@ -1,9 +1,9 @@
-"""What was tried by hand to tune a shipped config, one thing at a time, and what did each give?
+"""Which changes were tried by hand to tune the shipped configs, and what did each of them gain?
 
-The searches are `purejaxdqn.search`'s, and a config's header names its own; these are the sweeps beside them. Seeds are
-not those of `learning.py`, which refuses seeds that a header names.
+These are sweeps of single changes, besides the searches by `purejaxdqn.search` that a config's header names. The header
+names their seeds as well; `learning.py` refuses to test with them.
 
-    python -m benchmarks.tuning                  all: five hours on two cores
+    python -m benchmarks.tuning                  all rounds: five hours on two cores
     python -m benchmarks.tuning --round acrobot  one round (or several): results/tuning_acrobot.csv
     python -m benchmarks.tuning --quick          under a minute: two changes of one config, short, nothing kept
 """
@@ -20,15 +20,15 @@ from purejaxdqn.runs.statistics import iqm, iqm_interval
 
 
 class Tuning(NamedTuple):
-    """A round: changes of a config, each alone."""
+    """One round of tuning: changes to a config, each trained separately."""
 
     config: str
     seed: int
     seeds: int
     steps: int
-    start: tuple[str, ...]  # leads from the config as it is shipped back to where the changes start
-    changes: tuple[str, ...]  # each a few `key=value` of the command with spaces between; "" changes nothing
-    best: float | None = None  # the best possible return, if seeds that reach it are counted
+    start: tuple[str, ...]  # overrides that turn the shipped config into the one that the changes start from
+    changes: tuple[str, ...]  # each one or more `key=value` overrides, separated by spaces; "" changes nothing
+    best: float | None = None  # if set: the best possible return; the table counts the seeds that reach it
     episodes: int = 100  # of the final evaluation
 
 
@@ -205,7 +205,7 @@ def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--round", nargs="+", choices=TUNED, default=list(TUNED))
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs, and go on with what is there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs here, and resume runs that are here")
     arguments = parser.parse_args()
     chosen = {name: TUNED[name] for name in arguments.round}
     if arguments.quick:
@@ -220,7 +220,7 @@ def main() -> None:
 
 
 def run(name: str, tuning: Tuning, folder: Path) -> list[dict[str, Any]]:
-    """Train every change with the command -> a line each, the best first."""
+    """Train every change with the command; return one line per change, the best first."""
     lines = []
     for number, change in enumerate(tuning.changes):
         summary = harness.train((tuning.config,), overrides(tuning, change), folder / f"{name}-{number}")
@@ -229,7 +229,7 @@ def run(name: str, tuning: Tuning, folder: Path) -> list[dict[str, Any]]:
 
 
 def overrides(tuning: Tuning, change: str) -> list[str]:
-    """What the command is given beside the config; a key that is changed is given once."""
+    """Return the overrides of the command for a change; each key occurs once, and the change wins over the start."""
     keys = dict(one.split("=", 1) for one in (*tuning.start, *change.split()))
     numbers = {
         "seed": tuning.seed,
@@ -241,7 +241,7 @@ def overrides(tuning: Tuning, change: str) -> list[str]:
 
 
 def summarise(tuning: Tuning, change: str, scores: np.ndarray) -> dict[str, Any]:
-    """A line of the table."""
+    """Return a row of the table, from the seeds' scores [S]."""
     low, high = iqm_interval(scores) or (np.nan, np.nan)
     reached = "" if tuning.best is None else f"{int((scores >= tuning.best).sum())} of {len(scores)} at {tuning.best:g}"
     return {
@@ -258,7 +258,7 @@ def summarise(tuning: Tuning, change: str, scores: np.ndarray) -> dict[str, Any]
 
 
 def sort(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The best first."""
+    """Sort rows by IQM, then by mean, the best first."""
     return [dict(one) for one in sorted(lines, key=lambda one: (-float(one["IQM"]), -float(one["mean"])))]
 
 

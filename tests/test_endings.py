@@ -47,7 +47,7 @@ def test_it_is_told_how_episodes_end(play, q_values, by_cart, by_pole):
     ended = play(q_values)
     assert (ended.by_cart == by_cart).all()
     assert (ended.by_pole == by_pole).all()
-    assert ((np.abs(ended.place) > 2.4) == by_cart).all()
+    assert ((np.abs(ended.position) > 2.4) == by_cart).all()
 
 
 def test_a_line_counts_agents_and_episodes():

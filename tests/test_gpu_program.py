@@ -63,7 +63,7 @@ def test_kernels_and_bytes_are_counted():
 
 
 def test_a_loop_that_is_not_there_is_no_iteration():
-    with pytest.raises(ValueError, match="0 loops go round 49 times"):
+    with pytest.raises(ValueError, match="0 loops have 49 iterations"):
         iteration(MODULE, 49)
 
 
@@ -85,7 +85,7 @@ def test_what_is_only_turned_round_is_read_nonetheless():
 
 @pytest.mark.parametrize("op", ["conditional", "call", "copy-start"])
 def test_what_is_not_understood_is_not_counted(op):
-    with pytest.raises(ValueError, match=rf"copy\.1: what a {op} costs is not known"):
+    with pytest.raises(ValueError, match=rf"copy\.1: the cost of a {op} is unknown"):
         iteration(MODULE.replace("s32[] copy(%i.2)", f"s32[] {op}(%i.2)"), 50)
     with pytest.raises(ValueError, match="not an instruction"):
         iteration(MODULE.replace("%double.1 = ", "%double.1 "), 50)

@@ -34,7 +34,7 @@ def test_the_seeds_of_a_search_and_of_its_second_test_are_refused(capsys, monkey
     monkeypatch.setattr("sys.argv", ["learning", "--row", "catch/dqn", "mountaincar/dqn", "--seed", str(searched)])
     with pytest.raises(SystemExit, match="2"):
         learning.main()
-    assert f"seed {searched} is among those of the search behind mountaincar.yaml" in capsys.readouterr().err
+    assert f"seed {searched} was used by the search behind mountaincar.yaml" in capsys.readouterr().err
 
 
 def test_a_header_with_a_search_and_no_seed_is_no_licence():
@@ -84,7 +84,7 @@ def test_a_row_with_fewer_seeds_than_it_asks_for_stays_open():
 
 
 def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
-    assert learning.wanted("discounting_chain/dqn") == pytest.approx(0.9 * 1.1)
+    assert learning.target_of("discounting_chain/dqn") == pytest.approx(0.9 * 1.1)
 
 
 def test_the_agent_of_a_row_is_named_by_the_presets_that_make_it():

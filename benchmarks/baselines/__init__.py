@@ -1,1 +1,1 @@
-"""What this project is compared with: other ways to write the same agent, each plain and well written."""
+"""Other implementations of the same agent, for comparison: each plain and well written."""

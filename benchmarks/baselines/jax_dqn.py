@@ -13,7 +13,7 @@ from benchmarks.baselines.setting import Setting
 
 
 class JaxAgent:
-    """Acts and learns."""
+    """An ``Agent`` of the Python loop, with a JAX network."""
 
     def __init__(self, setting: Setting, seed: int):
         network, optimizer = QNetwork(setting.hidden, 2), optax.adam(setting.learning_rate)

@@ -1,6 +1,6 @@
-"""The loop that most people write: Gymnasium's vectorised environments, a NumPy buffer, an update now and then.
+"""A typical DQN training loop in Python: Gymnasium's vectorised environments, a NumPy buffer, a regular update.
 
-What acts and learns is handed in, so that PyTorch and a jitted JAX update go through the very same loop.
+The agent, which acts and learns, is an argument, so that PyTorch and a jitted JAX update run in the same loop.
 """
 
 import time
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
 
 class Agent(Protocol):
-    """What acts and learns."""
+    """An agent that the loop trains."""
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Greedy actions [E] for observations [E, 4]."""
@@ -37,7 +37,7 @@ class Agent(Protocol):
 
 
 class Buffer:
-    """The last ``size`` transitions."""
+    """A ring buffer of the last ``size`` transitions."""
 
     def __init__(self, size: int, obs_shape: tuple[int, ...]):
         self._size, self._next, self._filled = size, 0, 0
@@ -50,7 +50,7 @@ class Buffer:
         )
 
     def add(self, new: Batch) -> None:
-        """Add transitions [E, ...]; the oldest make room."""
+        """Add transitions [E, ...] in place of the oldest."""
         places = (self._next + np.arange(len(new.action))) % self._size
         for column, values in zip(self._rows, new, strict=True):
             column[places] = values
@@ -58,16 +58,16 @@ class Buffer:
         self._filled = min(self._size, self._filled + len(places))
 
     def sample(self, generator: np.random.Generator, count: int) -> Batch:
-        """Drawn evenly, with replacement."""
+        """Return ``count`` transitions drawn uniformly, with replacement."""
         chosen = generator.integers(self._filled, size=count)
         return Batch(*(column[chosen] for column in self._rows))
 
 
 class Loop(NamedTuple):
-    """What a run leaves."""
+    """The results of a run."""
 
-    seconds: float  # of the whole loop
-    returns: list[float]  # of the episodes, in the order in which they ended
+    seconds: float  # time of the whole loop
+    returns: list[float]  # returns of the episodes, in the order in which they ended
 
 
 def run(
@@ -76,11 +76,11 @@ def run(
     """Train the agent.
 
     Args:
-      agent: acts and learns.
-      setting: of the run.
-      seed: of exploration, sampling and environments.
+      agent: the agent, which is changed in place.
+      setting: hyperparameters of the run.
+      seed: seed of exploration, sampling and environments.
       every: environment steps between calls of ``until``.
-      until: gets the steps so far and says whether to leave off.
+      until: takes the number of steps so far and returns whether to stop.
     """
     generator = np.random.default_rng(seed)
     envs = _make_envs(setting.num_envs)
@@ -112,7 +112,7 @@ def run(
 
 
 def evaluate(agent: Agent, seed: int, *, episodes: int = 10) -> float:
-    """Mean return of greedy episodes, all at once, each environment's first."""
+    """Return the mean return of greedy episodes: the first one of each of ``episodes`` environments."""
     envs = _make_envs(episodes)
     obs, _ = envs.reset(seed=seed)
     returns, going = np.zeros(episodes), np.ones(episodes, bool)
@@ -134,7 +134,7 @@ def _make_envs(count: int) -> Any:
 
 
 def _before_reset(after: np.ndarray, ended: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-    """The observation that a step led to, also where the environment has begun anew."""
+    """Return the true next observations [E, 4]: where an episode ended, ``after`` already has the next one's first."""
     if not ended.any():
         return after
     reached = after.copy()

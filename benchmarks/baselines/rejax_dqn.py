@@ -1,7 +1,7 @@
-"""rejax's DQN, told to do the same work, with its own loop, replay and network class.
+"""rejax's DQN, configured to do the same work, with its own loop, replay and network class.
 
-Where it differs and cannot be told otherwise: gymnax 0.0.9 does not say whether a time limit ended an episode, and the
-observation stored with the last step is that of the next episode.
+Two differences cannot be configured away: gymnax 0.0.9 does not report whether a time limit ended an episode, and the
+next observation stored with the last step of an episode is the first one of the next episode.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from benchmarks.baselines.setting import Setting
 
 
 def make_algorithm(setting: Setting, *, every: int | None = None, report: Callable[..., None] | None = None) -> Any:
-    """The algorithm, whose ``train(key)`` is pure.
+    """Return rejax's algorithm, whose ``train(key)`` is pure.
 
     Args:
-      setting: of the run.
-      every: environment steps between evaluations; none at all unless given.
-      report: called on the host with the steps so far and a mean return of 10 episodes (its acting takes a random
-        action in 200).
+      setting: hyperparameters of the run.
+      every: environment steps between evaluations; None evaluates only at the end.
+      report: called on the host with the number of steps so far and the mean return of 10 episodes (in which rejax
+        takes one random action in 200); None does not evaluate.
     """
     algorithm = DQN.create(
         env="CartPole-v1",

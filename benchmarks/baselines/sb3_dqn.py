@@ -1,7 +1,8 @@
-"""Stable-Baselines3's DQN, told to do the same work.
+"""Stable-Baselines3's DQN, configured to do the same work.
 
-Its loss is Huber's where the others' is squared, which costs nothing but does not learn in this setting: its last
-episodes have returns of 9 (`python -m benchmarks.peers --check`). What is compared is time.
+It uses the Huber loss where the others use the squared loss. This costs the same time, but the agent does not learn
+with these hyperparameters: its last episodes have returns of 9 (`python -m benchmarks.peers --check`). Only its speed
+is compared.
 """
 
 import time
@@ -18,7 +19,11 @@ from benchmarks.baselines.setting import Setting
 
 
 def run(setting: Setting, seed: int, *, threads: int = 1) -> Loop:
-    """Train; ``train_freq`` counts steps of all environments together, the target's interval single ones."""
+    """Train and return the results.
+
+    Stable-Baselines3 counts ``train_freq`` in steps of all environments at once, ``target_update_interval`` in single
+    environment steps.
+    """
     torch.set_num_threads(threads)
     envs = make_vec_env("CartPole-v1", n_envs=setting.num_envs, seed=seed)
     agent = DQN(
@@ -46,13 +51,13 @@ def run(setting: Setting, seed: int, *, threads: int = 1) -> Loop:
 
 
 def run_tuned(seed: int, *, every: int, until: Callable[[int, float], bool], threads: int = 1) -> None:
-    """Train with rl-zoo3's numbers for CartPole, 50,000 steps, one environment.
+    """Train with rl-zoo3's hyperparameters for CartPole: 50,000 steps, one environment.
 
     Args:
-      seed: of everything.
+      seed: seed of agent and environment.
       every: environment steps between evaluations of 10 greedy episodes.
-      until: gets the steps so far and the mean return, and says whether to leave off.
-      threads: of PyTorch.
+      until: takes the number of steps so far and the mean return, and returns whether to stop.
+      threads: number of PyTorch's threads.
     """
     torch.set_num_threads(threads)
     agent = DQN(
@@ -71,10 +76,10 @@ def run_tuned(seed: int, *, every: int, until: Callable[[int, float], bool], thr
         policy_kwargs={"net_arch": [256, 256]},
         seed=seed,
     )
-    agent.learn(50_000, callback=_Watch(every, until))
+    agent.learn(50_000, callback=_EvaluationCallback(every, until))
 
 
-class _Watch(BaseCallback):
+class _EvaluationCallback(BaseCallback):
     def __init__(self, every: int, until: Callable[[int, float], bool]):
         super().__init__()
         self._every, self._until = every, until
@@ -88,5 +93,5 @@ class _Watch(BaseCallback):
 
 
 def _episodes(env: object) -> tuple[list[float], list[float]]:
-    """When an environment's episodes ended, and their returns."""
+    """Return the end times of an environment's episodes, and their returns."""
     return env.get_episode_times(), env.get_episode_rewards()

@@ -1,9 +1,9 @@
-"""A DQN as most pure-JAX ones are written: one scan over steps, and a condition for whatever is not done every step.
+"""A typical pure-JAX DQN: one scan over steps, with `lax.cond` for everything that is not done at every step.
 
-CleanRL's setting on gymnax's CartPole. Every step of the scan acts in all environments, adds the step to a flat buffer,
-and asks by `lax.cond` whether it is time to learn and whether it is time to copy the target network. Several seeds are
-a `vmap` over keys, under which each condition becomes a select: both branches run. Threads are what XLA takes by
-itself. The buffer stores the true next observation, so that a time limit is not taken for a termination, as in ours.
+CleanRL's hyperparameters on gymnax's CartPole. Every step of the scan acts in all environments and adds the step to a
+flat buffer; one `lax.cond` decides whether to learn, another whether to copy the target network. Several seeds are a
+`vmap` over keys, which turns each condition into a select that computes both branches. Threads are XLA's default. As in
+ours, the buffer stores the true next observation, and a time limit does not count as a termination.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from benchmarks.baselines.setting import Setting
 
 
 class QNetwork(nn.Module):
-    """Two hidden layers."""
+    """An MLP with ReLU, and one linear output per action."""
 
     hidden: tuple[int, ...]
     num_actions: int
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        """Observations [..., 4] to Q-values [..., A]."""
+        """Observations [..., 4] -> Q-values [..., A]."""
         for width in self.hidden:
             obs = nn.relu(nn.Dense(width)(obs))
         return nn.Dense(self.num_actions)(obs)
@@ -43,7 +43,7 @@ class Steps(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a run is made of; the parameters are the carry's first member."""
+    """The functions of a run; the network's parameters are the first member of the carry."""
 
     init: Callable[[jax.Array], Any]  # key -> carry
     step: Callable[[Any, None], tuple[Any, jax.Array]]  # carry -> carry, returns of the episodes that ended [E], or NaN
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
 
 
 def make_train(setting: Setting) -> Callable[[jax.Array], tuple[Any, jax.Array]]:
-    """``train(key) -> (parameters, returns of the episodes that ended at each step [T, E], NaN elsewhere)``."""
+    """Return ``train(key) -> (parameters, returns [T, E] of the episodes that ended at each step, NaN elsewhere)``."""
     init, step, _ = make_parts(setting)
 
     def train(key: jax.Array) -> tuple[Any, jax.Array]:
@@ -62,7 +62,7 @@ def make_train(setting: Setting) -> Callable[[jax.Array], tuple[Any, jax.Array]]
 
 
 def make_parts(setting: Setting) -> Parts:
-    """The pieces, for those who want to look in between."""
+    """Return the functions of a run, for callers that evaluate between steps."""
     env, env_params = gymnax.make("CartPole-v1")
     network = QNetwork(setting.hidden, env.action_space(env_params).n)
     optimizer = optax.adam(setting.learning_rate)

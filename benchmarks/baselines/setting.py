@@ -1,10 +1,10 @@
-"""CleanRL's numbers for CartPole, the same for every contender."""
+"""CleanRL's hyperparameters for CartPole, shared by all contenders."""
 
 from typing import NamedTuple
 
 
 class Setting(NamedTuple):
-    """Intervals in environment steps over all environments."""
+    """Hyperparameters of a run. Steps and intervals count environment steps over all environments."""
 
     total_timesteps: int = 500_000
     num_envs: int = 10
@@ -20,6 +20,6 @@ class Setting(NamedTuple):
     exploration_fraction: float = 0.5
 
     def epsilon(self, timestep: int) -> float:
-        """Annealed from the end of the warm-up on, where it acts at random."""
+        """Return epsilon: 1 during the warm-up, then annealed linearly to ``epsilon_end``."""
         share = (timestep - self.warmup) / (self.exploration_fraction * self.total_timesteps)
         return 1.0 if timestep < self.warmup else max(self.epsilon_end, 1.0 + share * (self.epsilon_end - 1.0))

@@ -11,7 +11,7 @@ from benchmarks.baselines.setting import Setting
 
 
 class TorchAgent:
-    """Acts and learns, on a GPU where there is one; ``threads`` are PyTorch's own."""
+    """An ``Agent`` of the Python loop, with a PyTorch network, on a GPU if there is one."""
 
     def __init__(self, setting: Setting, seed: int, *, threads: int = 1):
         torch.set_num_threads(threads)
