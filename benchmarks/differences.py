@@ -30,21 +30,21 @@ Values = Mapping[str, Sequence[str] | np.ndarray]
 
 
 class Difference(NamedTuple):
-    """One name whose values differ."""
+    """One name of a file whose values differ."""
 
-    place: str  # file and name in it
-    relative: float | None  # largest relative difference; None where it is not one of numbers of one shape
+    file: str
+    name: str
+    relative: float | None = None  # largest relative difference; None where it is not one of numbers of one shape
 
     def __str__(self) -> str:
-        if self.relative is None:
-            return self.place
-        return f"{self.place}, largest relative difference {self.relative:.1g}"
+        size = "" if self.relative is None else f", largest relative difference {self.relative:.1g}"
+        return f"{self.file} {self.name}{size}"
 
 
 class Comparison(NamedTuple):
     """What differs between two directories, and what only the second has."""
 
-    differences: list[Difference]  # largest first
+    differences: list[Difference]  # file by file, those that are not of numbers first, then the largest
     additions: list[str]
 
 
@@ -54,24 +54,21 @@ def compare(base: Path, today: Path) -> Comparison:
     What the second has in addition (files, columns, keys) is listed apart, as later revisions may write more; tensors
     in addition are a difference.
     """
-    found: list[Difference] = []
     theirs, ours = _files(base), _files(today)
-    found += [Difference(f"{name} is missing", None) for name in theirs if name not in ours]
+    found = [Difference(name, "is missing") for name in theirs if name not in ours]
     added = [name for name in ours if name not in theirs]
     for name in theirs:
         if name in ours and Path(name).name not in PRESENT and Path(name).suffix in READERS:
-            differences, additions = _compare_files(base / name, today / name)
-            found += [Difference(f"{name} {one.place}", one.relative) for one in differences]
-            added += [f"{name} {addition}" for addition in additions]
-    found.sort(key=lambda one: -math.inf if one.relative is None else -one.relative)
+            differences, additions = compare_files(base / name, today / name, name)
+            found += differences
+            added += additions
     return Comparison(found, added)
 
 
-def summarise(lines: Iterable[object], *, most: int = 3) -> str:
-    """The first few of many in a line."""
-    texts = [str(line) for line in lines]
-    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
-    return "; ".join([*texts[:most], *more])
+def summarise(differences: Iterable[Difference]) -> str:
+    """The first difference of every file in a line, and how many more it has."""
+    files = [list(group) for _, group in itertools.groupby(differences, lambda one: one.file)]
+    return "; ".join(f"{first}{f', and {len(more)} more' if more else ''}" for first, *more in files)
 
 
 def _files(folder: Path) -> list[str]:
@@ -80,19 +77,21 @@ def _files(folder: Path) -> list[str]:
     return [str(path) for path in paths if not any(part in INTERNAL or part[0] == "." for part in path.parts)]
 
 
-def _compare_files(base: Path, today: Path) -> Comparison:
-    """Compare two files of the same kind."""
+def compare_files(base: Path, today: Path, file: str) -> Comparison:
+    """Compare two files that both are ``file`` of their directories."""
     read = READERS[base.suffix]
     theirs, ours = read(base), read(today)
     kind = {".csv": "column ", ".safetensors": "tensor "}.get(base.suffix, "")
-    found = [Difference(f"{kind}{name} is missing", None) for name in theirs if name not in ours]
+    found = [Difference(file, f"{kind}{name} is missing") for name in theirs if name not in ours]
     added = [f"{kind}{name}" for name in ours if name not in theirs]
     for name in theirs:
         if name in ours and not same(theirs[name], ours[name]):
-            found.append(Difference(f"{kind}{name}", relative_difference(theirs[name], ours[name])))
+            found.append(Difference(file, f"{kind}{name}", relative_difference(theirs[name], ours[name])))
     if base.suffix == ".safetensors":  # one more is another network
-        return Comparison([*found, *(Difference(f"{name} is new", None) for name in added)], [])
-    return Comparison(found, added)
+        found += [Difference(file, f"{name} is new") for name in added]
+        added = []
+    found.sort(key=lambda one: -math.inf if one.relative is None else -one.relative)
+    return Comparison(found, [f"{file} {name}" for name in added])
 
 
 def same(one: Sequence[str] | np.ndarray, other: Sequence[str] | np.ndarray) -> bool:

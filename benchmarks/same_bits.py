@@ -176,6 +176,7 @@ class Setting(NamedTuple):
             "PYTHONPATH": str(tree),
             "JAX_COMPILATION_CACHE_DIR": str(self.cache),
             "MPLBACKEND": "Agg",
+            "JAX_TRACEBACK_FILTERING": "off",  # whose note would hide what was wrong
         }
 
 
@@ -243,7 +244,7 @@ def check_imports(setting: Setting) -> None:
 class Outcome(NamedTuple):
     """What became of a case."""
 
-    failures: list[str]  # commands of the base that did not end as they should
+    failures: list[Difference]  # commands of the base that did not end as they should
     comparison: Comparison
     seconds: float
 
@@ -255,33 +256,36 @@ def run_case(name: str, case: Case, setting: Setting) -> Outcome:
     failures = run_commands(case, base, setting.environment(setting.base))
     later = run_commands(case, today, setting.environment(setting.today))
     found = compare(base, today)
-    differences = [*found.differences, *(Difference(f"within today: {one}", None) for one in unlike(case, today))]
-    if later != failures:
-        differences[:0] = [Difference(line, None) for line in later]
+    differences = [*(later if later != failures else ()), *found.differences, *unlike(case, today)]
     return Outcome(failures, Comparison(differences, found.additions), time.perf_counter() - start)
 
 
-def unlike(case: Case, folder: Path) -> list[str]:
-    """What differs between directories that must be equal."""
-    found = [compare(folder / one, folder / other) for one, other in case.alike]
-    return [str(difference) for comparison in found for difference in comparison.differences]
+def unlike(case: Case, folder: Path) -> list[Difference]:
+    """What differs between directories of today's that must be equal."""
+    found = [(other, compare(folder / one, folder / other)) for one, other in case.alike]
+    return [
+        difference._replace(file=f"within today: {other}/{difference.file}")
+        for other, comparison in found
+        for difference in comparison.differences
+    ]
 
 
-def run_commands(case: Case, folder: Path, environment: Mapping[str, str]) -> list[str]:
-    """Run a case with one tree in a new directory; returns a line for each command that ended unexpectedly."""
+def run_commands(case: Case, folder: Path, environment: Mapping[str, str]) -> list[Difference]:
+    """Run a case with one tree in a new directory; returns the commands that ended otherwise than they should."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     np.save(folder / "obs.npy", np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32))
-    codes, failures = {}, []
+    codes: dict[str, str] = {}
+    failures: list[Difference] = []
     for number, command in enumerate(case.commands):
         done = run_command(command, folder, environment)
         label = f"{number} {command.split()[0]}"
         codes[label] = str(done.returncode)
         if done.returncode != case.code:
             last = (done.stderr.strip() or "nothing on standard error").splitlines()[-1]
-            failures.append(f"{label} ended with exit code {done.returncode}: {last}")
+            failures.append(Difference(label, f"ended with exit code {done.returncode}: {last}"))
     (folder / EXIT_CODES).write_text(json.dumps(codes, indent=2), encoding="utf-8")
     return failures
 
@@ -308,7 +312,8 @@ def show(name: str, outcome: Outcome) -> bool:
         text = f"{'differs' if reason is None else f'differs as expected ({reason})'}: {summarise(differences)}"
     else:
         text = "same" if reason is None else "same, though EXPECTED lists it"
-    noted = f" (new: {summarise(additions)})" if additions else ""
+    more = [f"and {len(additions) - 3} more"] if len(additions) > 3 else []
+    noted = f" (new: {', '.join([*additions[:3], *more])})" if additions else ""
     print(f"{name:<24} {outcome.seconds:4.0f} s  {text}{noted}", flush=True)
     return failed
 

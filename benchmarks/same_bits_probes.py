@@ -37,7 +37,7 @@ def many(out: str) -> int:
     points = run_many(config, rates, jax.vmap(jax.random.key)(jnp.arange(2)))
     mine = jax.jit(make_train(config, network=own_network()))(config.hparams(), key)
     theirs = jax.jit(make_train(config, env=from_gymnax(CartPole())))(config.hparams(), key)
-    one = jax.tree.map(lambda leaf: leaf[0], points.params)  # leaves [seeds, ...]
+    one = jax.tree.map(lambda leaf: leaf[0], jax.device_get(points.params))  # leaves [seeds, ...]
     played = evaluate_policy(config, one, episodes=5, seed=1)
     results = {"points": points, "own network": mine, "own environment": theirs}
     tensors = {name: array for what, result in results.items() for name, array in leaves(what, result).items()}

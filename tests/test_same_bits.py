@@ -1,6 +1,7 @@
 """The comparison of two revisions' results sees the last bit, and the script says so."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import same_bits
-from benchmarks.differences import Comparison, Difference, compare
-from benchmarks.same_bits import Outcome, show
+from benchmarks.differences import Comparison, Difference, compare, summarise
+from benchmarks.same_bits import Case, Outcome, run_commands, show, unlike
 
 
 def run_directory(folder):
@@ -69,10 +70,12 @@ def test_the_last_bit_of_a_tensor_and_its_sign(both):
     tensors["layer/weight"].view(np.uint32)[5] ^= 1
     tensors["layer/bias"].view(np.uint32)[0] ^= 1 << 31  # -0.0
     save_file(tensors, path)
-    assert lines(compare(base, today))[0] == [
+    found = compare(base, today).differences
+    assert [str(one) for one in found] == [
         "run/policy.safetensors tensor layer/weight, largest relative difference 1e-07",
         "run/policy.safetensors tensor layer/bias, largest relative difference 0",
     ]
+    assert summarise(found) == f"{found[0]}, and 1 more"
 
 
 @pytest.mark.parametrize(
@@ -124,15 +127,32 @@ def test_what_later_revisions_write_in_addition_is_noted(both):
 
 
 def test_a_case_that_differs_fails_unless_it_is_expected(monkeypatch, capsys):
-    differences = [Difference("run/metrics.csv column loss", 3e-7), *[Difference("a", None)] * 4]
-    assert show("dqn", Outcome([], Comparison(differences, ["b"]), 2.0))
-    text = "run/metrics.csv column loss, largest relative difference 3e-07; a; a; and 2 more (new: b)"
+    differences = [Difference("run/metrics.csv", "column loss", 3e-7), *[Difference("best.yaml", "gamma")] * 3]
+    assert show("dqn", Outcome([], Comparison(differences, ["c"]), 2.0))
+    text = "run/metrics.csv column loss, largest relative difference 3e-07; best.yaml gamma, and 2 more (new: c)"
     assert capsys.readouterr().out == f"{'dqn':<24}    2 s  differs: {text}\n"
     monkeypatch.setitem(same_bits.EXPECTED, "dqn", "sums run backwards")
-    assert not show("dqn", Outcome([], Comparison(differences, ["b"]), 2.0))
+    assert not show("dqn", Outcome([], Comparison(differences, ["c"]), 2.0))
     assert capsys.readouterr().out == f"{'dqn':<24}    2 s  differs as expected (sums run backwards): {text}\n"
-    assert show("dqn", Outcome(["train ended with exit code 1"], Comparison([], []), 2.0))
+    assert show("dqn", Outcome([Difference("0 train", "ended with exit code 1")], Comparison([], []), 2.0))
     assert not show("seeds", Outcome([], Comparison([], []), 2.0))
+
+
+def test_commands_that_end_otherwise_than_they_should(tmp_path):
+    case = Case(("script -c 'print(1.5)' > number.json", "script -c 'raise SystemExit(\"a fault\")'"))
+    failures = run_commands(case, tmp_path / "run", dict(os.environ))
+    assert failures == [Difference("1 script", "ended with exit code 1: a fault")]
+    assert json.loads((tmp_path / "run" / "exit_codes.json").read_text()) == {"0 script": "0", "1 script": "1"}
+    assert json.loads((tmp_path / "run" / "number.json").read_text()) == 1.5
+
+
+def test_directories_of_one_revision_that_must_be_equal(both):
+    base, today = both
+    case = Case((), alike=(("base/run", "today/run"),))
+    assert unlike(case, base.parent) == []
+    (today / "run" / "config.yaml").write_text("gamma: 0.5\nnetwork: {hidden: [16, 16]}\n")
+    (found,) = unlike(case, base.parent)
+    assert str(found) == "within today: today/run/config.yaml gamma, largest relative difference 0.5"
 
 
 def test_a_revision_that_is_not_there_is_told_in_a_line(tmp_path, capsys):
