@@ -9,7 +9,8 @@ from pathlib import Path
 from purejaxdqn.config.reading import read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
-from purejaxdqn.sweeps.points import find_idle_keys, read_space
+from purejaxdqn.sweeps.points import find_idle_keys
+from purejaxdqn.sweeps.spaces import read_space
 from purejaxdqn.system.directories import default_directory
 from purejaxdqn.system.faults import UserError, resumable, run_command
 from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
