@@ -67,7 +67,9 @@ def test_a_created_directory_has_its_files_from_the_beginning_and_leaves_nothing
         seen.append(sorted(os.listdir(tmp_path / "a")))
         (part / "file").touch()
 
-    assert [create_directory(folders, fill) for _ in range(3)] == [*folders, None]
+    assert [create_directory(folders, fill, kind="run") for _ in folders] == folders
+    with pytest.raises(UserError, match="two exists; a run never overwrites one"):
+        create_directory(folders, fill, kind="run")
     assert [name for names in seen for name in names if not name.startswith(".")] == ["one"]
     assert sorted(tmp_path.rglob("*")) == sorted([tmp_path / "a", *folders, *(one / "file" for one in folders)])
 
@@ -75,7 +77,7 @@ def test_a_created_directory_has_its_files_from_the_beginning_and_leaves_nothing
         raise PermissionError(13, "Permission denied")
 
     with pytest.raises(UserError, match="cannot be made: Permission denied"):
-        create_directory([tmp_path / "b" / "three"], fail)
+        create_directory([tmp_path / "b" / "three"], fail, kind="run")
     assert not (tmp_path / "b").exists()
 
 
