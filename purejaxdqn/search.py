@@ -9,7 +9,8 @@ from pathlib import Path
 from purejaxdqn.config.reading import read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
-from purejaxdqn.sweeps.points import find_idle_keys, read_space
+from purejaxdqn.sweeps.points import find_idle_keys
+from purejaxdqn.sweeps.spaces import read_space
 from purejaxdqn.system.directories import default_directory
 from purejaxdqn.system.faults import UserError, resumable, run_command
 from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
@@ -28,9 +29,14 @@ def parser() -> Parser:
     add("--seeds", type=int, default=4, metavar="N", help="seeds of each trial (default 4)")
     add("--batch", type=int, default=16, metavar="N", help="trials at a time (default 16)")
     add("--halving", type=int, metavar="FACTOR", help="successive halving: one trial in FACTOR continues at each rung")
-    add("--rungs", type=int, metavar="N", help="rungs of --halving (default 3: for 2 at 1/8, 1/4 and 1/2 of a run)")
+    add(
+        "--rungs",
+        type=int,
+        metavar="N",
+        help="number of rungs (default 3; with --halving 2 at 1/8, 1/4 and 1/2 of a run)",
+    )
     add("--sampler", choices=("tpe", "gp", "random"), default="tpe")
-    add("--objective", choices=("final", "auc"), default="final", help="of which the IQM over seeds is the score")
+    add("--objective", choices=("final", "auc"), default="final", help="the score is the IQM of this over seeds")
     add("--retest", type=int, default=30, metavar="N", help="fresh seeds for the best point (default 30)")
     add("--storage", metavar="URL", help="Optuna's storage, to share a study (default DIR/study.log)")
     add("--study", default="purejaxdqn", metavar="NAME", help="the study's name in the storage")

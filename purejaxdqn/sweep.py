@@ -10,14 +10,13 @@ from purejaxdqn.sweeps.distributed import add_process_options, join_processes
 from purejaxdqn.sweeps.points import (
     Candidate,
     check_points,
-    draw_shares,
     drawn_candidates,
     find_idle_keys,
     grid_candidates,
     read_points,
-    read_space,
     refuse_both,
 )
+from purejaxdqn.sweeps.spaces import draw_shares, read_space
 from purejaxdqn.system.directories import default_directory
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory

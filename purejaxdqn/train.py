@@ -75,7 +75,7 @@ def _read(arguments: argparse.Namespace) -> Draft:
 
 def _train(config: Config, arguments: argparse.Namespace) -> int:
     """Train and print the results; returns the exit code."""
-    from purejaxdqn.runs import runner
+    from purejaxdqn.runs import opening, runner
     from purejaxdqn.runs.loggers import check_loggers
     from purejaxdqn.system.signals import StopSignals
 
@@ -83,13 +83,13 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
     if not arguments.no_cache:
         use_compilation_cache()
     if arguments.resume:
-        opening = runner.reopen_run(arguments.resume, config, segments=arguments.segments)
+        opened_run = opening.reopen_run(arguments.resume, config, segments=arguments.segments)
     else:
         folders = [arguments.out] if arguments.out else default_directories(arguments.config)
-        opening = runner.open_run(folders, config, segments=arguments.segments)
+        opened_run = opening.open_run(folders, config, segments=arguments.segments)
     options = runner.RunOptions(arguments.seeds_at_once, arguments.debug_nans, arguments.quiet)
     try:
-        with opening as opened, StopSignals() as stop:
+        with opened_run as opened, StopSignals() as stop:
             took = time.perf_counter() - _START
             summary = runner.run(opened, options, stop, draw=_draw, import_seconds=took)
     except runner.FoundNan as found:

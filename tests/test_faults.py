@@ -1,11 +1,13 @@
 """What ends a command: a line and its exit code."""
 
 import errno
+import signal
 
 import jax
 import pytest
 
-from purejaxdqn.system.faults import run_command
+from purejaxdqn.system.faults import StorageError, resumable, run_command
+from purejaxdqn.system.signals import Stopped
 
 OUT_OF_DEVICE_MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."
 OUT_OF_A_CPUS_MEMORY = "INTERNAL: Error dispatching computation: Out of memory allocating 32000000000 bytes."
@@ -43,3 +45,27 @@ def test_a_fault_of_ours_keeps_its_traceback():
 
     with pytest.raises(RuntimeError, match="this is a bug"):
         run_command(main, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (Stopped(signal.SIGINT), 130, "stopped by SIGINT"),
+        (Stopped(signal.SIGTERM), 143, "stopped by SIGTERM"),
+        (
+            StorageError("checkpoint 7 could not be written: no space"),
+            1,
+            "error: checkpoint 7 could not be written: no space",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "a.npz"), 1, "error: a.npz: No space left on device"),
+    ],
+    ids=repr,
+)
+def test_what_stops_a_command_says_how_it_is_resumed(capsys, error, code, line):
+    def main(argv):
+        with resumable("to resume, run it again"):
+            raise error
+
+    with pytest.raises(SystemExit) as left:
+        run_command(main, [])
+    assert (left.value.code, *capsys.readouterr()) == (code, "", f"{line}; to resume, run it again\n")

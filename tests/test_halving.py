@@ -16,7 +16,8 @@ from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.halving import NO_HALVING, Halving
 from purejaxdqn.searches.scores import Score
 from purejaxdqn.searches.storage import open_study
-from purejaxdqn.sweeps.points import Point, Range
+from purejaxdqn.sweeps.points import Point
+from purejaxdqn.sweeps.spaces import Range
 from purejaxdqn.system.faults import run_command
 from tests.conftest import TINY
 

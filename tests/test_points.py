@@ -5,18 +5,14 @@ import pytest
 import scipy.stats
 
 from purejaxdqn.sweeps.points import (
-    Choices,
-    Range,
-    as_text,
     check_points,
-    draw_shares,
     drawn_candidates,
     find_idle_keys,
     grid_candidates,
     read_points,
-    read_space,
     split_values,
 )
+from purejaxdqn.sweeps.spaces import Choices, Range, as_text, draw_shares, read_space
 from purejaxdqn.system.faults import UserError
 
 

@@ -36,8 +36,8 @@ from purejaxdqn.searches.scores import Score, score
 from purejaxdqn.searches.storage import open_study
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
-from purejaxdqn.sweeps.points import Choices, Range, read_space
 from purejaxdqn.sweeps.results import RunResult
+from purejaxdqn.sweeps.spaces import Choices, Range, read_space
 from purejaxdqn.system import directories
 from purejaxdqn.system.faults import UserError, run_command
 from tests.conftest import TINY

@@ -20,7 +20,7 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.core.many import Layout
-from purejaxdqn.runs import runner
+from purejaxdqn.runs import opening, runner
 from purejaxdqn.runs.checkpoints import LISTING, SMALL, Checkpoints, DamagedError
 from purejaxdqn.runs.metrics import read_metrics
 from purejaxdqn.runs.resuming import newest_snapshot, set_aside
@@ -126,7 +126,7 @@ def test_a_run_keeps_no_second_copy_of_its_state(plain, quietly, tmp_path, monke
     def alive(references):
         return sum(reference() is not None for reference in references)
 
-    def load(*arguments, load=runner.newest_snapshot):
+    def load(*arguments, load=opening.newest_snapshot):
         snapshot, refused = load(*arguments)
         memory = {id(leaf.base): leaf.base for leaf in snapshot.state.values()}  # that the arrays are views of
         loaded.extend(map(weakref.ref, (*snapshot.state.values(), *memory.values())))
@@ -147,7 +147,7 @@ def test_a_run_keeps_no_second_copy_of_its_state(plain, quietly, tmp_path, monke
         assert (alive(loaded), alive(saved)) == (0, 0)
         write(journal, part)
 
-    monkeypatch.setattr(runner, "newest_snapshot", load)
+    monkeypatch.setattr(opening, "newest_snapshot", load)
     monkeypatch.setattr(Layout, "fill", fill)
     monkeypatch.setattr(runner, "fetch_state", fetch)
     monkeypatch.setattr(runner.Journal, "write", write)

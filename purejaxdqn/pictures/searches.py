@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from purejaxdqn.pictures.runs import EVALUATION_COLOR, STYLE, TRAINING_COLOR, save_figure
 from purejaxdqn.searches.directory import read_directory
 from purejaxdqn.searches.study import best_trial, completed, finished, is_stopped
-from purejaxdqn.sweeps.points import Choices, Range, Space, as_text, space_of
+from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text, space_of
 from purejaxdqn.system.faults import UserError
 
 

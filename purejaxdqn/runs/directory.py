@@ -20,7 +20,6 @@ from purejaxdqn.runs.metrics import Metrics, first_solved_steps, solved_at
 from purejaxdqn.runs.population import FinalAgents
 from purejaxdqn.runs.training import Training
 from purejaxdqn.system import directories
-from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_text
 
 _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
@@ -32,17 +31,7 @@ def create_directory(folders: Iterable[Path], config: Config) -> Path:
     Raises:
       UserError: all of them exist, or one cannot be made.
     """
-    tried: list[Path] = []
-
-    def each() -> Iterable[Path]:
-        for folder in folders:
-            tried.append(folder)
-            yield folder
-
-    made = directories.create_directory(each(), lambda folder: write_config(folder, config))
-    if made is None:
-        raise UserError(f"--out: {tried[-1]} exists; a run never overwrites one")
-    return made
+    return directories.create_directory(folders, lambda folder: write_config(folder, config), kind="run")
 
 
 def write_config(folder: Path, config: Config) -> None:

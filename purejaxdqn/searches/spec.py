@@ -6,18 +6,8 @@ from typing import Any, NamedTuple
 
 from purejaxdqn.config.reading import Draft
 from purejaxdqn.core.config import Config
-from purejaxdqn.sweeps.points import (
-    Candidate,
-    Choices,
-    Point,
-    Space,
-    candidate_of,
-    check_points,
-    corner,
-    plain_space,
-    read_points,
-    refuse_both,
-)
+from purejaxdqn.sweeps.points import Candidate, Point, candidate_of, check_points, read_points, refuse_both
+from purejaxdqn.sweeps.spaces import Choices, Space, corner, plain_space
 from purejaxdqn.system.faults import UserError
 
 

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from purejaxdqn.runs.statistics import iqm
 from purejaxdqn.searches.scores import Score
 from purejaxdqn.searches.workers import WORKER, WorkerWatch, is_alone
-from purejaxdqn.sweeps.points import Choices, Range, Space, as_text
 from purejaxdqn.sweeps.results import RunResult
+from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text
 from purejaxdqn.system.faults import require
 
 _AGAIN, _SURPLUS, _REASON, _RUNS, _OUTCOME = "again", "surplus", "reason", "runs", "outcome"

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of, runs_of
-from purejaxdqn.sweeps.points import Space
 from purejaxdqn.sweeps.results import RunResult, write_csv
+from purejaxdqn.sweeps.spaces import Space
 from purejaxdqn.system.files import write_text
 
 RETEST_FILE = "best_retest.json"

@@ -13,7 +13,7 @@ from purejaxdqn.searches.scores import score
 from purejaxdqn.sweeps.pieces import Run, Work, plan_work
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import RunResult, collect
-from purejaxdqn.sweeps.stages import Driver, PausedRun, Stage, train_stage
+from purejaxdqn.sweeps.stages import Controls, PausedRun, Stage, train_stage
 
 
 class BatchSettings(NamedTuple):
@@ -52,8 +52,8 @@ def train_batch(points: Sequence[Point], seeds: int, settings: BatchSettings) ->
     alive, paused = list(range(len(points))), dict[Run, PausedRun]()
     marks: dict[int, list[tuple[int, float]]] = {point: [] for point in alive}
     with WorkProgress(seeds * steps, quiet=settings.quiet) as progress:
-        driver = Driver(settings.check, progress.update, settings.compiled)
-        train = functools.partial(_train_points, points, seeds=seeds, settings=settings, driver=driver)
+        controls = Controls(settings.check, progress.update, settings.compiled)
+        train = functools.partial(_train_points, points, seeds=seeds, settings=settings, controls=controls)
         for rung, count in enumerate(halving.counts(len(points))[1:]):
             results = dict(train(alive, stage=Stage(halving.epochs, rung, paused)))
             for point, runs in results.items():
@@ -76,12 +76,12 @@ def _train_points(
     seeds: int,
     stage: Stage,
     settings: BatchSettings,
-    driver: Driver,
+    controls: Controls,
 ) -> Iterator[tuple[int, list[RunResult]]]:
     """Train the points that are ``alive`` through a stage; yields each, with its runs, when all its seeds are there."""
     work = _plan(points, [Run(point, seed) for point in alive for seed in range(seeds)], stage, settings)
     found: dict[int, list[RunResult]] = {}
-    for piece in train_stage(points, work, stage, driver):
+    for piece in train_stage(points, work, stage, controls):
         for result in collect(points, [piece]):
             mine = found.setdefault(result.run.point, [])
             mine.append(result)

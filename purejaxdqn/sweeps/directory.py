@@ -171,20 +171,18 @@ def wait_for_runs(
       tell: called once with the number of missing runs, if any are missing.
       pause: seconds between two looks.
     """
-    missing, read, told = set(runs), set[Path](), False
+    missing, read, announced = set(runs), set[Path](), False
     while True:
         check()
         for path in set((folder / PIECES_FOLDER).glob("*.npz")) - read:
-            with contextlib.suppress(
-                Exception
-            ):  # damaged: the process that wrote it writes it again, and we look again
+            with contextlib.suppress(Exception):  # damaged: its process writes it again, and we look again
                 missing -= set(_load_piece(path).runs)
                 read.add(path)
         if not missing:
             break
-        if not told:
+        if not announced:
             tell(len(missing))
-        told = True
+        announced = True
         time.sleep(pause)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from purejaxdqn.runs.metrics import first_solved_steps, solved_at
 from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.sweeps.pieces import Run
-from purejaxdqn.sweeps.points import Point, as_text
+from purejaxdqn.sweeps.points import Point
+from purejaxdqn.sweeps.spaces import as_text
 from purejaxdqn.sweeps.stages import PieceResult
 from purejaxdqn.system.files import write_text
 

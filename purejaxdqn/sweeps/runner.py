@@ -21,7 +21,7 @@ from purejaxdqn.sweeps.directory import (
 from purejaxdqn.sweeps.pieces import Work, all_runs, plan_work
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise_points, write_points, write_results
-from purejaxdqn.sweeps.stages import Driver, train_stage, whole_runs
+from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.faults import resumable
 from purejaxdqn.system.signals import StopSignals
 
@@ -93,7 +93,7 @@ def _train_work(
     """Train all pieces and save each; returns the times for the summary."""
     start, compiled = time.perf_counter(), dict[Any, Any]()
     with WorkProgress(work.env_steps, quiet=options.quiet) as progress:
-        for piece in train_stage(points, work, whole_runs(), Driver(stop.check, progress.update, compiled)):
+        for piece in train_stage(points, work, whole_runs(), Controls(stop.check, progress.update, compiled)):
             save_piece(folder, piece)
     compile_seconds = sum(training.compile_seconds for training in compiled.values())
     run_seconds = time.perf_counter() - start - compile_seconds

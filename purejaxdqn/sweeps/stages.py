@@ -55,7 +55,7 @@ def whole_runs() -> Stage:
     return Stage(lambda config: [make_plan(config).epochs], 0, {})
 
 
-class Driver(NamedTuple):
+class Controls(NamedTuple):
     """What the stages of one command share."""
 
     check: Callable[[], None]  # called between segments; may raise to stop
@@ -63,25 +63,25 @@ class Driver(NamedTuple):
     compiled: dict[Any, Training]  # programs, which are used again; new ones are added
 
 
-def train_stage(points: Sequence[Point], work: Work, stage: Stage, driver: Driver) -> Iterator[PieceResult]:
+def train_stage(points: Sequence[Point], work: Work, stage: Stage, controls: Controls) -> Iterator[PieceResult]:
     """Train pieces one after another; yields each when it is done.
 
     Args:
       points: all points.
       work: the runs to train.
-      stage: how far.
-      driver: see there.
+      stage: from which epoch to which.
+      controls: of the command.
     """
     for group, size in zip(work.groups, work.sizes, strict=True):
         ends = stage.ends(group.config)
         segments = choose_segments(ends[-1], None, stops=ends)
         example = population_of(points, pad(group.runs[:size], size))
-        training = _program(group.config, example, segments, work.devices, driver.compiled)
+        training = _program(group.config, example, segments, work.devices, controls.compiled)
         with training.finish:
             for runs in cut(group.runs, size):
-                driver.check()
+                controls.check()
                 population = population_of(points, pad(runs, size))
-                yield _train_piece(training, group.config, population, runs, stage=stage, driver=driver)
+                yield _train_piece(training, group.config, population, runs, stage=stage, controls=controls)
 
 
 def _program(
@@ -95,15 +95,21 @@ def _program(
 
 
 def _train_piece(
-    training: Training, config: Config, population: Population, runs: tuple[Run, ...], *, stage: Stage, driver: Driver
+    training: Training,
+    config: Config,
+    population: Population,
+    runs: tuple[Run, ...],
+    *,
+    stage: Stage,
+    controls: Controls,
 ) -> PieceResult:
     """Train a piece through a stage; if it is not at its end then, its runs are paused."""
     epochs = make_plan(config).epochs
     begin, end = (epoch * training.segments // epochs for epoch in stage.span(config))
 
     def after_segment(position: Position) -> bool:
-        driver.report(len(runs), config.total_timesteps // training.segments)
-        driver.check()
+        controls.report(len(runs), config.total_timesteps // training.segments)
+        controls.check()
         return True
 
     places = pad(runs, len(population.seed))

@@ -52,13 +52,21 @@ def default_directory(names: Sequence[str]) -> Iterator[Path]:
         return
 
 
-def create_directory(folders: Iterable[Path], fill: Callable[[Path], None]) -> Path | None:
-    """Make the first of ``folders`` that does not exist, with its first files in it; None if all of them exist.
+def create_directory(folders: Iterable[Path], fill: Callable[[Path], None], *, kind: str) -> Path:
+    """Make the first of ``folders`` that does not exist, with its first files in it; returns it.
+
+    Args:
+      folders: to try in order.
+      fill: writes the first files into an empty directory.
+      kind: of the results, for the message: "run".
 
     Raises:
-      UserError: the directory cannot be made.
+      UserError: all of them exist, or one cannot be made.
     """
-    return next((folder for folder in folders if _create(folder, fill)), None)
+    for folder in folders:
+        if _create(folder, fill):
+            return folder
+    raise UserError(f"--out: {folder} exists; a {kind} never overwrites one")
 
 
 def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
