@@ -36,7 +36,7 @@ def describe_environments() -> Iterator[dict[str, Any]]:
       ``id``; ``observation_shape`` and ``observation_dtype`` of one observation, as replay stores it; ``actions``;
       ``time_limit`` in steps; ``solved_at``, a return, or None if there is no accepted one.
     """
-    from purejaxdqn.environments.registry import SOLVED_AT, EnvironmentRefusedError, environment_ids, make_environment
+    from purejaxdqn.environments.registry import EnvironmentRefusedError, environment_ids, make_environment
 
     for env_id in environment_ids():
         try:
@@ -48,8 +48,8 @@ def describe_environments() -> Iterator[dict[str, Any]]:
             "observation_shape": list(env.obs_shape),
             "observation_dtype": str(env.obs_dtype),
             "actions": env.num_actions,
-            "time_limit": int(env.default_params.max_steps_in_episode),
-            "solved_at": SOLVED_AT.get(env_id),
+            "time_limit": env.time_limit,
+            "solved_at": env.solved_at,
         }
 
 

@@ -159,3 +159,28 @@ def test_a_head_says_what_it_takes_of_the_network():
     assert shapes["params"]["Dense_2"]["weight"].shape == (2 * 51, 16)
     with pytest.raises(ValueError, match=r"needs a network that returns \(1, 2, 51\), not \(1, 2\)"):
         make_train(config, head=head, network=Table(np.zeros((4, 2))))
+
+
+def _wrong_parts(config):
+    head, replay = scalar_head("squared"), uniform_replay(make_ring(size=300, n_step=1, num_envs=4))
+
+    def sampling(*arguments):
+        batch = replay.sample(*arguments)
+        return batch._replace(weight=batch.weight[:, None])
+
+    return {
+        "head.q_values": {"head": head._replace(q_values=lambda hparams, out: out[:, :1])},
+        "head.loss": {"head": head._replace(loss=lambda *arguments: (jnp.zeros(()), jnp.zeros(())))},
+        "bootstrap: the policy": {"bootstrap": lambda hparams, estimates: Backup(estimates.target_next()[:, 0])},
+        "replay.sample": {"replay": replay._replace(sample=sampling)},
+        "replay.add: the state": {"replay": replay._replace(add=lambda hparams, state, steps: (state, 0))},
+        "optimizer": {"optimizer": optax.GradientTransformation(lambda params: (), lambda g, state, p: (g, (0,)))},
+    }
+
+
+@pytest.mark.parametrize("part", _wrong_parts(None))
+def test_a_part_of_your_own_is_named_where_its_shapes_are_wrong(part):
+    config = load_config("cartpole_cleanrl", TINY)
+    train = make_train(config, **_wrong_parts(config)[part])
+    with pytest.raises(AssertionError, match=part):
+        jax.eval_shape(train, config.hparams(), jax.random.key(0))

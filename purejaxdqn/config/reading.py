@@ -1,12 +1,10 @@
-"""Configs: YAML files and ``key=value`` overrides become a ``Config``, or a list of all that is wrong."""
+"""Read YAML files and ``key=value`` overrides into a ``Config``, or a list of everything that is wrong."""
 
-import dataclasses
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
@@ -14,42 +12,41 @@ from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config, config_keys
 from purejaxdqn.system.faults import UserError, did_you_mean
 
-if TYPE_CHECKING:
-    from purejaxdqn.environments.registry import Environment
-
 Tree = dict[str, Any]
 CONFIG_FILE = "config.yaml"
-"""A run's own config, in its directory."""
+"""The config of a run, in its directory."""
 
 
 class ConfigError(UserError):
-    """Everything that is wrong with a config, a line each."""
+    """Everything that is wrong with a config, one line for each fault."""
 
 
 class Draft(NamedTuple):
-    """A config that has been read but not yet held against its environment, which may start JAX."""
+    """A config that has been read but not yet checked against its environment, which may start JAX."""
 
-    config: Config  # keys that are wrong by themselves stand at their defaults
-    lines: tuple[str, ...]  # what is not an override
+    config: Config  # keys that are wrong by themselves have their defaults
+    lines: tuple[str, ...]  # about words that are no overrides
     faults: tuple[Fault, ...]
 
     def checked(self) -> Config:
-        """The config with everything it left open resolved.
+        """The config, with the values it left open filled in.
 
         Raises:
           ConfigError: with all faults at once.
         """
-        from purejaxdqn.config.checks import find_faults, resolve  # imports every part of the family
+        # Imported late: they import every part of the family, and start JAX.
+        from purejaxdqn.config.checks import find_faults, resolve
+        from purejaxdqn.config.env_checks import find_environment_faults, with_typed_parameters
 
         faults = list(self.faults)
-        for fault in [*find_faults(self.config), *_environment_faults(self.config)]:
+        for fault in [*find_faults(self.config), *find_environment_faults(self.config)]:
             blamed = {other.key for other in faults}
-            if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may only follow from another
+            if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may be a consequence of another
                 faults.append(fault)
         lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
         if lines:
             raise ConfigError(*lines)
-        return resolve(_with_typed_parameters(self.config))
+        return resolve(with_typed_parameters(self.config))
 
 
 def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -57,11 +54,11 @@ def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
 
     Args:
       source: a path, or the name of a shipped config with or without ``.yaml``; or several, of which
-        later ones win key by key.
-      overrides: ``key=value`` strings with dotted keys and YAML values; these win over the files.
+        later ones override earlier ones key by key.
+      overrides: ``key=value`` strings with dotted keys and YAML values; they override the files.
 
     Returns:
-      The config with everything it left open resolved.
+      The config, with the values it left open filled in.
 
     Raises:
       ConfigError: with all faults at once.
@@ -70,7 +67,7 @@ def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
 
 
 def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Draft:
-    """The first half of ``load_config``: nothing of JAX starts, so that its runtime can still be configured.
+    """The first half of ``load_config``: it does not start JAX, so that the runtime can still be configured.
 
     Raises:
       ConfigError: a file is missing or not a mapping.
@@ -86,14 +83,14 @@ def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
         faults = [_describe(tree, dict(detail)) for detail in error.errors()]
     for fault in faults:
         tree = _without(tree, fault.key.split("."))
-    once = {fault.key: fault for fault in reversed(faults)}  # a union complains once for each of its members
+    once = {fault.key: fault for fault in reversed(faults)}  # a union reports an error for each of its members
     return Draft(Config.model_validate(tree), tuple(lines), tuple(reversed(once.values())))
 
 
 def shipped_configs(kind: str = "--config") -> dict[str, Path]:
     """The configs that come with the package, or the search spaces (``--space``): name without ``.yaml`` -> path."""
     package = Path(__file__).parents[1]
-    inside = package / "configs"  # in a wheel; a checkout has them beside the package
+    inside = package / "configs"  # in a wheel; in a checkout they are beside the package
     root = inside if inside.is_dir() else package.parent / "configs"
     found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
     return {name: path for name, path in found.items() if name.startswith("search/") == (kind == "--space")}
@@ -126,10 +123,10 @@ def to_yaml(config: Config) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: ``1e-3`` is a number, ``1:30`` and ``010`` are not.
 
-    Keys are words that stand once, and there are no aliases.
+    Keys are unique words, and aliases are not supported.
     """
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012  (YAML's own take dates, base 60 and octal for numbers)
+    yaml_implicit_resolvers = {}  # noqa: RUF012  (YAML's own read dates, base 60 and octal numbers)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -162,13 +159,13 @@ for _tag, _pattern, _first in (
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts words in quotes that ``_Loader`` would take for something else."""
+    """Quotes words that ``_Loader`` would read as something else."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def _load_yaml(text: str, place: str) -> Any:
-    """Parse ``text``; ``place`` says where it stands.
+    """Parse ``text``; ``place`` names it in errors.
 
     Raises:
       ConfigError: it is not YAML.
@@ -183,7 +180,7 @@ def _load_yaml(text: str, place: str) -> Any:
 
 
 def read_yaml(path: Path) -> Tree:
-    """The mapping in a YAML file, with what people take for numbers as numbers.
+    """The mapping in a YAML file.
 
     Raises:
       ConfigError: it cannot be read, or holds something else.
@@ -201,11 +198,11 @@ def read_yaml(path: Path) -> Tree:
 
 
 _FOLLOWERS = {"kind": "atoms", "risk": "risk_level", "torso": "hidden"}
-"""Keys whose value suits another key of their section, and goes with it when that one changes."""
+"""Keys whose default depends on another key of their section; the default is taken again when that one changes."""
 
 
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
-    """``above`` over ``below``, key by key; a key may be dotted."""
+    """``below`` with the keys of ``above``, key by key; a key may be dotted."""
     merged = dict(below)
     for leader, follower in _FOLLOWERS.items():
         if leader in above and leader in below and above[leader] != below[leader]:
@@ -243,7 +240,7 @@ _WANTED = {
     "too_short": "longer",
     "finite_number": "finite",
 }
-"""What is wanted, by pydantic's name for the error; for others its message will do."""
+"""What a value must be, by pydantic's name for the error; for other errors its message is used."""
 
 
 def _describe(tree: Tree, detail: dict[str, Any]) -> Fault:
@@ -251,7 +248,7 @@ def _describe(tree: Tree, detail: dict[str, Any]) -> Fault:
     path: list[str] = []
     section: Any = Config
     value: Any = tree
-    for name in map(str, detail["loc"]):  # what follows the config's own keys is a place inside a value
+    for name in map(str, detail["loc"]):  # what comes after the config's own keys is a place inside a value
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             break
         path.append(name)
@@ -284,66 +281,3 @@ def _without(tree: Tree, path: Sequence[str]) -> Tree:
     if rest:
         return {**tree, head: _without(tree[head], rest)}
     return {key: value for key, value in tree.items() if key != head}
-
-
-def _environment_faults(config: Config) -> Iterator[Fault]:
-    """What only the environment itself can tell."""
-    from purejaxdqn.environments.registry import EnvironmentRefusedError, make_environment
-
-    try:
-        env = make_environment(**config.env.making())
-    except EnvironmentRefusedError as error:
-        yield Fault(error.key, str(error), ("env.id", "env.kwargs"))
-        return
-    yield from _feature_faults(config, env)
-    params = env.default_params
-    known = [field.name for field in dataclasses.fields(params)] if dataclasses.is_dataclass(params) else []
-    for name, value in config.env.params:
-        key = f"env.params.{name}"
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; it has {', '.join(known) or 'none'}"
-            yield Fault(key, f"{config.env.id} has no such parameter{hint}", ("env.id", "env.params"))
-        elif wanted := _wanted_parameter(getattr(params, name), value):
-            yield Fault(key, f"{value!r} must be {wanted}", ("env.id", "env.params"))
-
-
-def _feature_faults(config: Config, env: "Environment") -> Iterator[Fault]:
-    """What a network is shown and cannot take."""
-    import jax
-
-    shape = jax.eval_shape(env.features, jax.ShapeDtypeStruct((1, *env.obs_shape), env.obs_dtype)).shape[1:]
-    if config.network.torso == "minatar_cnn" and (len(shape) != 3 or min(shape[:2]) < 3):
-        laid = [key for key in ("one_hot", "flatten") if getattr(config.env, key)]
-        after = f" after {' and '.join(f'env.{key}' for key in laid)}" if laid else ""
-        message = f"'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more; {config.env.id} gives"
-        yield Fault("network.torso", f"{message} {list(shape)}{after}", ("env.id", "env.one_hot", "env.flatten"))
-    if config.env.normalize and config.env.one_hot:
-        yield Fault(
-            "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
-        )
-
-
-def _with_typed_parameters(config: Config) -> Config:
-    """Whole numbers that stand in for fractions as fractions, or 9 beside 9.8 would ask for another program."""
-    from purejaxdqn.environments.registry import underlying_environment
-
-    if not config.env.params:
-        return config
-    defaults = underlying_environment(config.env.id, dict(config.env.kwargs)).default_params
-    fractions = {name for name, _ in config.env.params if np.asarray(getattr(defaults, name)).dtype.kind == "f"}
-    params = tuple((name, float(value) if name in fractions else value) for name, value in config.env.params)
-    return config.model_copy(update={"env": config.env.model_copy(update={"params": params})})
-
-
-def _wanted_parameter(default: Any, value: Any) -> str | None:
-    """What a parameter must be to stand in for ``default``, where ``value`` is not."""
-    kind = np.asarray(default).dtype.kind
-    if np.shape(default) or kind not in "biuf":
-        return "left alone: only single numbers can be set, and it is none"
-    if kind == "b":
-        return None if isinstance(value, bool) else "true or false"
-    if isinstance(value, bool | str):
-        return "a number"
-    if kind in "iu":
-        return None if isinstance(value, int) and abs(value) < 2**31 else "an integer of 32 bits"
-    return None if abs(value) <= float(np.finfo(np.float32).max) else "a finite number"

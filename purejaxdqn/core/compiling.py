@@ -13,21 +13,21 @@ Seen with jaxlib 0.10.2: products of 30,720 elements and more are cut, none of 1
 
 
 ONCE = {"xla_backend_optimization_level": 1}
-"""Options for what runs once: compiled sooner, the same bits (``benchmarks/tried.py``).
+"""Options for programs that run once: they compile faster and keep the bits (``benchmarks/results/tried.csv``).
 
-Without XLA's fusion emitters it would be sooner still, but sums come out in another order."""
+Without XLA's fusion emitters they would compile faster still, but sums would have another order."""
 WITHOUT_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
-"""Compiled sooner where no bit is looked at, as in tests. jaxlib 0.11 has no such option."""
+"""Compiles faster, with other bits; for tests that compare none. jaxlib 0.11 has no such option."""
 WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": ""}
 APART = {"xla_gpu_dot_merger_threshold_mb": 0}
-"""Options for a GPU: products that share a matrix stay apart.
+"""Options for a GPU: products that share a matrix stay separate.
 
-XLA would make one of acting's and learning's, and write activations out once more to join them: on CartPole up to a
+XLA would merge those of acting and learning, and write activations to memory once more for that: on CartPole up to a
 fifth of all that an iteration moves through memory (``benchmarks/gpu_program.py``)."""
 
 
 class Lowered(NamedTuple):
-    """A program that XLA has not seen yet."""
+    """A program before XLA compiles it."""
 
     program: Any  # jax.stages.Lowered
     largest_product: int  # elements
@@ -39,23 +39,24 @@ def compile_runs(jitted: Any, platform: str, *arguments: Any) -> Any:
 
 
 def lower_runs(jitted: Any, *arguments: Any) -> Lowered:
-    """The part of ``compile_runs`` that is Python's, where threads are in each other's way."""
+    """The part of ``compile_runs`` that Python does, in which threads block each other."""
     traced = jitted.trace(*arguments)
     return Lowered(traced.lower(), largest_product(traced.jaxpr.jaxpr))
 
 
 def compile_lowered(lowered: Lowered, platform: str, *, once: bool = False) -> Any:
-    """The part of ``compile_runs`` that is XLA's, where threads help.
+    """The part of ``compile_runs`` that XLA does, in which threads help.
 
-    On a CPU, a program with large matrix products does without YNN, XLA's library for them. YNN cuts them into
-    tasks that stay in memory until a thread of the pool is free to look at them, and with a run on every thread none
-    is before the program ends: tens of megabytes a second. It is left out on a single device too, since its sums
-    round differently and results must not hang on the number of devices. On a GPU, products stay ``APART``.
+    On a CPU, a program with large matrix products is compiled without YNN, XLA's library for them. YNN splits them
+    into tasks that stay in memory until a thread of the pool is free to inspect them; with a run on every thread none
+    is free before the program ends, which leaks tens of megabytes a second. YNN is also left out on a single device,
+    because its sums round differently and results must not depend on the number of devices. On a GPU, products stay
+    ``APART``.
 
     Args:
       lowered: the program.
       platform: ``cpu``, ``gpu`` or ``tpu``.
-      once: it runs once and not for long, so that on a CPU the compiler's time counts for more than the program's.
+      once: whether the program runs once and briefly, so that on a CPU compiling it takes longer than running it.
     """
     options: dict[str, Any] = dict(APART) if platform == "gpu" else {}
     if platform == "cpu" and once:
@@ -68,7 +69,7 @@ def compile_lowered(lowered: Lowered, platform: str, *, once: bool = False) -> A
 def compile_known(program: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Compile a lowered program with those of the options that this release of XLA has -> compiled, those options.
 
-    They are XLA's own and nobody promises them: what a release lacks is left out.
+    They are private to XLA, so a release may lack some: these are left out.
     """
     known = dict(options)
     while True:
@@ -83,7 +84,7 @@ def compile_known(program: Any, options: Mapping[str, Any]) -> tuple[Any, dict[s
 
 
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that this release of XLA has, found by compiling next to nothing."""
+    """Those of the options that this release of XLA has, found by compiling an empty program."""
     return compile_known(jax.jit(lambda: 0).lower(), options)[1]
 
 
@@ -95,7 +96,7 @@ def largest_product(jaxpr: Any) -> int:
 
 
 def inner_jaxprs(equation: Any) -> Iterator[Any]:
-    """What an equation calls, as JAX's own walk has it, which is private and moves from release to release."""
+    """The jaxprs that an equation calls. JAX's own function for this is private, and moves between releases."""
     for parameter in equation.params.values():
         for value in parameter if isinstance(parameter, tuple | list) else (parameter,):
             jaxpr = getattr(value, "jaxpr", value)  # out of a closed one, which may be the same

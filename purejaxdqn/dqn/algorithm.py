@@ -11,7 +11,7 @@ from purejaxdqn.core.draws import ActDraws, LearnDraws, as_keys, random_action
 from purejaxdqn.core.schedules import Clock
 from purejaxdqn.core.types import Array, Params, Step, UpdateStats
 from purejaxdqn.dqn.learner import LearnerState, Parts, make_learner
-from purejaxdqn.dqn.replay import Replay
+from purejaxdqn.dqn.replay import Replay, checked_replay
 
 
 class OffPolicyState(NamedTuple):
@@ -39,6 +39,7 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
       precision: of matrix products: ``default``, ``high`` or ``highest``.
     """
     learner, num_actions = make_learner(parts), parts.num_actions
+    replay = checked_replay(replay, parts.example[0])
     # Set in every trace: on a GPU the default precision of matrix products may be TF32.
     at_precision = jax.default_matmul_precision(precision)
     q_values, update = at_precision(learner.q_values), at_precision(learner.update)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxdqn.core.config import HParams
+from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.types import Array, Batch, Params, Quantiles, Transition, UpdateStats
 from purejaxdqn.dqn.bootstrap import Bootstrap, Estimates
 from purejaxdqn.dqn.heads import Head
@@ -89,7 +90,9 @@ def draw(parts: Parts, params: Params, key: Array, batch_size: int) -> Draws:
 def mean_q(parts: Parts, hparams: HParams, params: Params, x: Array, noise: Array | None) -> Array:
     """Q-values [B, A] of network inputs ``x`` [B, ...]."""
     out = parts.network.apply(params, x, noise, parts.head.acting_fractions(hparams))
-    return parts.head.q_values(hparams, out)
+    q_values = parts.head.q_values(hparams, out)
+    chex.assert_shape(q_values, (x.shape[0], parts.num_actions), custom_message="head.q_values: the Q-values")
+    return q_values
 
 
 def one_step_target(parts: Parts, hparams: HParams, learner: LearnerState, transition: Transition, draws: Draws) -> Any:
@@ -129,6 +132,8 @@ def descend(
 
     (loss_value, (td_error, q_value)), grads = jax.value_and_grad(loss, has_aux=True)(learner.online)
     online, opt_state, grad_norm = parts.optimizer.step(hparams, rate, grads, learner.opt_state, learner.online)
+    before = learner.online, learner.opt_state
+    assert_same_structure(before, (online, opt_state), "optimizer: the parameters and its state")
     stats = UpdateStats(loss=loss_value, q_value=q_value, grad_norm=grad_norm)
     return learner._replace(online=online, opt_state=opt_state), td_error, stats
 

@@ -7,6 +7,7 @@ transition spans (``fold``), and which are drawn (``uniform_replay``, ``prioriti
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import flashbax
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from purejaxdqn.core import kernels
 from purejaxdqn.core.choices import Axis, Choice
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.draws import uniform_from_bits
+from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.types import Array, Batch, Step, Transition
 from purejaxdqn.dqn.sum_tree import make_sum_tree
 
@@ -28,6 +30,37 @@ class Replay(NamedTuple):
     sample: Callable[[HParams, Any, Array, Callable[[], Array]], Batch]
     # state, bits uint32[B], beta: the exponent of importance weights -> Batch; before B steps are ready, do not
     reprioritise: Callable[[HParams, Any, Array, Array], Any]  # state, indices[B], TD error[B] -> state
+
+
+def checked_replay(replay: Replay, example: Array) -> Replay:
+    """``replay``, whose functions check the shapes and types of their results when they are traced.
+
+    Args:
+      replay: a buffer.
+      example: an observation [O].
+    """
+
+    def add(hparams: HParams, state: Any, steps: Step) -> Any:
+        after = replay.add(hparams, state, steps)
+        assert_same_structure(state, after, "replay.add: the state")
+        return after
+
+    def sample(hparams: HParams, state: Any, bits: Array, beta: Callable[[], Array]) -> Batch:
+        batch = replay.sample(hparams, state, bits, beta)
+        transition, size = batch.transition, bits.shape
+        numbers = [transition.action, transition.reward, transition.discount, batch.weight, batch.indices]
+        chex.assert_shape(numbers, size, custom_message="replay.sample: actions, rewards, discounts, weights, indices")
+        observations = [transition.obs, transition.next_obs]
+        chex.assert_shape(observations, (*size, *example.shape), custom_message="replay.sample: the observations")
+        chex.assert_type(observations, example.dtype, custom_message="replay.sample: the observations")
+        return batch
+
+    def reprioritise(hparams: HParams, state: Any, indices: Array, td_error: Array) -> Any:
+        after = replay.reprioritise(hparams, state, indices, td_error)
+        assert_same_structure(state, after, "replay.reprioritise: the state")
+        return after
+
+    return Replay(replay.init, add, sample, reprioritise)
 
 
 class Ring(NamedTuple):

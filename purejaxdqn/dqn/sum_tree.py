@@ -1,4 +1,4 @@
-"""A sum tree: numbers of which one is drawn in proportion to its size, in O(log n) operations."""
+"""A sum tree: draws one of n numbers in proportion to its size in O(log n) operations."""
 
 from collections.abc import Callable
 from itertools import accumulate
@@ -11,16 +11,16 @@ import numpy as np
 from purejaxdqn.core.types import Array
 
 FAN_OUT = 8
-"""Children of a node. On CPU 8 is faster than 4, 16 or 32: few enough for XLA to keep their sums in registers."""
+"""Children of a node. On a CPU 8 is faster than 4, 16 or 32: few enough for XLA to keep their sums in registers."""
 
 _BELOW_ONE = 1 - 2**-24  # the float32 next to 1: times it, a normal number becomes the one next below or less
 
 
 class SumTree(NamedTuple):
-    """A tree as pure functions; where its array is donated, it is changed in place.
+    """A tree as pure functions; a donated array is changed in place.
 
-    The array is [rows, 8], in every row the children of one node: first the rows of the numbers themselves, then those
-    of their sums, and so on up to the root's. Functions go through the levels one by one, with the batch as a whole.
+    The array is [rows, 8]. A row has the children of one node: first come the rows of the numbers themselves, then
+    those of their sums, and so on up to the root's. Functions go through the levels one by one, with the whole batch.
     """
 
     init: Callable[[], Array]  # -> a tree of zeros
@@ -32,11 +32,11 @@ class SumTree(NamedTuple):
 def make_sum_tree(size: int) -> SumTree:
     """Make a tree of ``size`` float32 numbers.
 
-    ``set`` keeps the largest of several numbers for one index. It takes sums anew from their terms, so no error builds
-    up. ``sample`` takes the first index whose running sum is above ``u`` times the total, and never one whose number
-    is 0: running sums never fall, so the first above a target belongs to a positive child, and there always is one
-    because the target is held below the last. A tree of zeros is not noticed. float32 holds ``u``, and so an index's
-    chance, to about 6e-8.
+    ``set`` keeps the largest of several numbers for one index. It adds up sums from their terms again, so errors do not
+    accumulate. ``sample`` takes the first index whose running sum is above ``u`` times the total, and never one whose
+    number is 0: running sums never decrease, so the first above a target belongs to a positive child, and there is one
+    because the target is kept below the last. A tree of zeros is not detected. float32 resolves ``u``, and so an
+    index's probability, to about 6e-8.
     """
     starts = _first_rows(size)
 
@@ -54,7 +54,7 @@ def make_sum_tree(size: int) -> SumTree:
             return (tree.at[parents + node // FAN_OUT, node % FAN_OUT].set(sums), node), None
 
         place = indices // FAN_OUT, indices % FAN_OUT
-        tree = tree.at[place].set(0.0).at[place].max(numbers)  # in whatever order, the same comes out
+        tree = tree.at[place].set(0.0).at[place].max(numbers)  # in any order, with the same result
         return jax.lax.scan(sum_up, (tree, indices), (starts[:-1], starts[1:]))[0][0]
 
     def sample(tree: Array, u: Array) -> Array:
@@ -78,8 +78,10 @@ def _first_rows(size: int) -> np.ndarray:
 
 
 def _choose(children: Array, target: Array) -> tuple[Array, Array]:
-    """The first of children [B, 8] whose running sum is above target [B]; and how far the target lies into it."""
-    sums = list(accumulate(children[:, k] for k in range(FAN_OUT)))  # unlike those of ``jnp.cumsum``, they never fall
+    """The first of children [B, 8] whose running sum is above target [B], and the target less the sums before it."""
+    sums = list(
+        accumulate(children[:, k] for k in range(FAN_OUT))
+    )  # unlike those of ``jnp.cumsum``, they never decrease
     target = jnp.minimum(target, sums[-1] * jnp.float32(_BELOW_ONE))
     child, passed = jnp.zeros(target.shape, jnp.int32), jnp.zeros_like(target)
     for running in sums[:-1]:

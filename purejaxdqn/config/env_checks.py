@@ -1,0 +1,66 @@
+"""Faults that only the environment can report: its name, its parameters, and the shape of its features."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from purejaxdqn.core.choices import Fault
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.environment import Environment
+from purejaxdqn.environments.registry import EnvironmentRefusedError, make_environment
+from purejaxdqn.system.faults import did_you_mean
+
+
+def find_environment_faults(config: Config) -> Iterator[Fault]:
+    """Everything that the environment says is wrong with a config."""
+    try:
+        env = make_environment(**config.env.making())
+    except EnvironmentRefusedError as error:
+        yield Fault(error.key, str(error), ("env.id", "env.kwargs"))
+        return
+    yield from _find_feature_faults(config, env)
+    for name, value in config.env.params:
+        key = f"env.params.{name}"
+        if name not in env.params:
+            hint = did_you_mean(name, env.params) or f"; it has {', '.join(env.params) or 'none'}"
+            yield Fault(key, f"{config.env.id} has no such parameter{hint}", ("env.id", "env.params"))
+        elif wanted := _wanted_parameter(env.params[name], value):
+            yield Fault(key, f"{value!r} must be {wanted}", ("env.id", "env.params"))
+
+
+def with_typed_parameters(config: Config) -> Config:
+    """Convert whole numbers that stand for fractions, so that 9 and 9.8 share a program."""
+    if not config.env.params:
+        return config
+    types = make_environment(**config.env.making()).params
+    params = tuple((name, float(value) if types[name].kind == "f" else value) for name, value in config.env.params)
+    return config.model_copy(update={"env": config.env.model_copy(update={"params": params})})
+
+
+def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
+    """Features that the network cannot take."""
+    shape = jax.eval_shape(env.features, jax.ShapeDtypeStruct((1, *env.obs_shape), env.obs_dtype)).shape[1:]
+    if config.network.torso == "minatar_cnn" and (len(shape) != 3 or min(shape[:2]) < 3):
+        wrappers = [f"env.{key}" for key in ("one_hot", "flatten") if getattr(config.env, key)]
+        after = f" after {' and '.join(wrappers)}" if wrappers else ""
+        message = f"'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more; {config.env.id} gives"
+        yield Fault("network.torso", f"{message} {list(shape)}{after}", ("env.id", "env.one_hot", "env.flatten"))
+    if config.env.normalize and config.env.one_hot:
+        yield Fault(
+            "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
+        )
+
+
+def _wanted_parameter(dtype: Any, value: Any) -> str | None:
+    """What a parameter of this type must be; None if ``value`` is that."""
+    if dtype is None:
+        return "left alone: only single numbers can be set, and it is none"
+    if dtype.kind == "b":
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(value, bool | str):
+        return "a number"
+    if dtype.kind in "iu":
+        return None if isinstance(value, int) and abs(value) < 2**31 else "an integer of 32 bits"
+    return None if abs(value) <= float(np.finfo(np.float32).max) else "a finite number"
