@@ -128,50 +128,20 @@ def from_gymnax(
     """
     default_params = env.default_params if params is None else params
     env_id = env_id or str(env.name)
-    actions = env.action_space(default_params)
-    if not hasattr(actions, "n"):
-        raise EnvironmentRefusedError("env.id", f"{env_id!r} has continuous actions; Q-learning needs discrete ones")
-    observation = jax.eval_shape(lambda: env.reset(jax.random.key(0), default_params)[0])
-    if not isinstance(observation, jax.ShapeDtypeStruct):
-        raise EnvironmentRefusedError("env.id", f"observations of {env_id} are not one array")
+    num_actions, observation = _check_spaces(env, default_params, env_id)
     is_float = jnp.issubdtype(observation.dtype, jnp.floating)
     obs_dtype = jnp.dtype(bool) if binary and is_float else observation.dtype
     depth = _one_hot_depth(env, default_params, env_id, obs_dtype) if one_hot else 0
-
-    def with_params(overrides: Mapping[str, Any]) -> Any:
-        cast = {name: _cast_like(getattr(default_params, name), value) for name, value in overrides.items()}
-        return default_params.replace(**cast) if cast else default_params
-
-    def reset(params: Any, keys: Array) -> tuple[Array, Any]:
-        obs, state = jax.vmap(env.reset, (0, None))(keys, params)
-        return obs.astype(obs_dtype), _strengthen(state)
-
-    def step(
-        params: Any, keys: Array, state: Any, obs: Array, action: Array, *, of_one: Callable = env.step
-    ) -> tuple[Array, Any, Step]:
-        obs_after, state, reward, terminated, truncated, info = jax.vmap(of_one, (0, 0, 0, None))(
-            keys, state, action, params
-        )
-        happened = Step(
-            obs=obs,
-            action=action,
-            reward=reward.astype(jnp.float32),
-            terminated=terminated.astype(bool),
-            truncated=truncated.astype(bool),
-            next_obs=info["final_observation"].astype(obs_dtype),
-        )
-        return obs_after.astype(obs_dtype), _strengthen(state), happened
-
     wrapped = Environment(
         env_id=env_id,
         obs_shape=observation.shape,
         obs_dtype=obs_dtype,
-        num_actions=int(actions.n),
+        num_actions=num_actions,
         default_params=default_params,
-        with_params=with_params,
-        reset=reset,
-        step=step,
-        advance=functools.partial(step, of_one=_step_without_reset(env)),
+        with_params=functools.partial(_with_params, default_params),
+        reset=functools.partial(_reset, env, obs_dtype),
+        step=functools.partial(_step, env.step, obs_dtype),
+        advance=functools.partial(_step, _step_without_reset(env), obs_dtype),
         features=functools.partial(observation_features, depth=depth, flatten=flatten),
         params=_parameter_types(default_params),
         bounds=functools.partial(_bounds, env, default_params),
@@ -179,6 +149,48 @@ def from_gymnax(
         solved_at=SOLVED_AT.get(env_id),
     )
     return with_sticky_actions(wrapped, sticky_actions)
+
+
+def _check_spaces(env: Any, params: Any, env_id: str) -> tuple[int, jax.ShapeDtypeStruct]:
+    """The number of actions, and the shape and type of an observation.
+
+    Raises:
+      EnvironmentRefusedError: the actions are not discrete, or observations are not one array.
+    """
+    actions = env.action_space(params)
+    if not hasattr(actions, "n"):
+        raise EnvironmentRefusedError("env.id", f"{env_id!r} has continuous actions; Q-learning needs discrete ones")
+    observation = jax.eval_shape(lambda: env.reset(jax.random.key(0), params)[0])
+    if not isinstance(observation, jax.ShapeDtypeStruct):
+        raise EnvironmentRefusedError("env.id", f"observations of {env_id} are not one array")
+    return int(actions.n), observation
+
+
+def _with_params(default_params: Any, overrides: Mapping[str, Any]) -> Any:
+    cast = {name: _cast_like(getattr(default_params, name), value) for name, value in overrides.items()}
+    return default_params.replace(**cast) if cast else default_params
+
+
+def _reset(env: Any, obs_dtype: Any, params: Any, keys: Array) -> tuple[Array, Any]:
+    obs, state = jax.vmap(env.reset, (0, None))(keys, params)
+    return obs.astype(obs_dtype), _strengthen(state)
+
+
+def _step(
+    of_one: Callable, obs_dtype: Any, params: Any, keys: Array, state: Any, obs: Array, action: Array
+) -> tuple[Array, Any, Step]:
+    """A step of a batch; ``of_one`` is that of one environment."""
+    mapped = jax.vmap(of_one, (0, 0, 0, None))
+    obs_after, state, reward, terminated, truncated, info = mapped(keys, state, action, params)
+    happened = Step(
+        obs=obs,
+        action=action,
+        reward=reward.astype(jnp.float32),
+        terminated=terminated.astype(bool),
+        truncated=truncated.astype(bool),
+        next_obs=info["final_observation"].astype(obs_dtype),
+    )
+    return obs_after.astype(obs_dtype), _strengthen(state), happened
 
 
 def _step_without_reset(env: Any) -> Callable:
