@@ -10,16 +10,25 @@ import rlax
 from scipy import stats
 
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.kernels import quantile_huber
 from purejaxdqn.core.types import Quantiles
-from purejaxdqn.dqn.heads import distort, make_head, project, quantile_huber
+from purejaxdqn.dqn.heads import HEADS, RISKS, project
 
 B, A, K = 32, 3, 7
 LOW, HIGH = -4.0, 9.0
-HPARAMS = Config().hparams()._replace(v_min=np.float32(LOW), v_max=np.float32(HIGH), kappa=np.float32(1.0))
 
 
-def head_of(kind, atoms=K):
-    return make_head(kind, loss="huber", atoms=atoms, risk="neutral")
+def supported(low, high):
+    """The numbers of a run, with a support from ``low`` to ``high``."""
+    return Config().hparams()._replace(distribution_v_min=np.float32(low), distribution_v_max=np.float32(high))
+
+
+HPARAMS = supported(LOW, HIGH)._replace(distribution_kappa=np.float32(1.0))
+
+
+def head_of(kind, atoms=K, risk="neutral"):
+    distribution = {"kind": kind, "atoms": atoms, "risk": risk}
+    return HEADS.make(Config.model_validate({"loss": "huber", "distribution": distribution}))
 
 
 @pytest.fixture
@@ -107,7 +116,7 @@ def test_the_projection_is_the_papers_loop_over_random_supports(seed):
     returns[0], returns[1] = low - 3, high + 3  # all below, all above
     returns[2] = np.linspace(low, high, atoms)  # just on the support
     probabilities = generator.dirichlet(np.ones(atoms), B)
-    hparams = HPARAMS._replace(v_min=np.float32(low), v_max=np.float32(high))
+    hparams = supported(low, high)
     ours = np.asarray(project(hparams, jnp.asarray(returns, jnp.float32), jnp.asarray(probabilities, jnp.float32)))
     np.testing.assert_allclose(ours, projected(returns, probabilities, low, high), atol=2e-5)
     np.testing.assert_allclose(ours.sum(-1), 1, atol=1e-5)
@@ -117,14 +126,14 @@ def test_the_projection_is_the_papers_loop_over_random_supports(seed):
 
 def test_a_projection_made_by_hand():
     """Support 0, 1, 2. A return of 1.25 gives a quarter of its probability to 2; 5 goes to the edge."""
-    hparams = HPARAMS._replace(v_min=np.float32(0), v_max=np.float32(2))
+    hparams = supported(0, 2)
     ours = project(hparams, jnp.array([[1.25, 5.0, 0.5]]), jnp.array([[0.4, 0.2, 0.4]]))
     np.testing.assert_allclose(ours, [[0.2, 0.3 + 0.2, 0.1 + 0.2]], atol=1e-6)
 
 
 def test_categorical_q_values_are_the_means_of_the_distributions():
     logits = jnp.log(jnp.array([[[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]]]))
-    hparams = HPARAMS._replace(v_min=np.float32(-1), v_max=np.float32(3))
+    hparams = supported(-1, 3)
     np.testing.assert_allclose(head_of("categorical", 3).q_values(hparams, logits), [[0.0, 2.5]], atol=1e-6)
 
 
@@ -283,20 +292,21 @@ F = np.linspace(0.01, 0.99, 25)
     ],
 )
 def test_risk_distorts_fractions_as_in_the_paper(risk, level, expected):
-    ours = distort(risk, jnp.float32(level), jnp.asarray(F, jnp.float32))
+    distort = RISKS.names[risk].make(Config())
+    ours = distort(jnp.float32(level), jnp.asarray(F, jnp.float32))
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
-    head = make_head("iqn", loss="huber", atoms=25, risk=risk)
-    acting = head.acting_fractions(HPARAMS._replace(risk_level=np.float32(level)))
+    head = head_of("iqn", 25, risk)
+    acting = head.acting_fractions(HPARAMS._replace(distribution_risk_level=np.float32(level)))
     assert np.all(np.diff(acting) > 0)
     assert 0 < acting[0] < acting[-1] < 1
 
 
 def test_an_averse_policy_looks_at_the_worst_returns():
     """Of a safe action worth 1 and a gamble worth -4 or 8, the mean takes the gamble and CVaR the safe one."""
-    hparams = HPARAMS._replace(risk_level=np.float32(0.25))
+    hparams = HPARAMS._replace(distribution_risk_level=np.float32(0.25))
 
     def q_values(risk):
-        head = make_head("iqn", loss="huber", atoms=8, risk=risk)
+        head = head_of("iqn", 8, risk)
         fractions = head.acting_fractions(hparams)
         gamble = jnp.where(fractions < 0.5, -4.0, 8.0)
         return head.q_values(hparams, Quantiles(jnp.stack([jnp.ones(8), gamble])[None], fractions, jnp.full(8, 1 / 8)))

@@ -5,16 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
-from purejaxdqn.core.exploration import epsilon, epsilon_greedy
-from purejaxdqn.dqn.agent import global_norm, make_agent, make_optimizer
 from scipy.special import logsumexp
 
 from purejaxdqn import load_config
+from purejaxdqn.config.building import Own, make_algorithm, make_parts
+from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.draws import Draws
+from purejaxdqn.core.draws import ActDraws
+from purejaxdqn.core.kernels import global_norm
+from purejaxdqn.core.schedules import epsilon, make_clock
 from purejaxdqn.core.types import Batch, Transition
-from purejaxdqn.dqn.bootstrap import Known, double, greedy, munchausen
+from purejaxdqn.dqn.bootstrap import Estimates, double, greedy, munchausen
 from purejaxdqn.dqn.heads import scalar_head
+from purejaxdqn.dqn.learner import make_learner
+from purejaxdqn.dqn.optimizers import OPTIMIZERS
 from purejaxdqn.environments.registry import from_gymnax
 from tests.probes import Table, TableMDP
 
@@ -39,8 +43,8 @@ def values():
 HPARAMS = Config().hparams()
 
 
-def known(values):
-    return Known(
+def estimates(values):
+    return Estimates(
         target_next=lambda: values["next_target_q"],
         online_next=lambda: values["next_online_q"],
         target_now=lambda: values["target_q"],
@@ -49,7 +53,7 @@ def known(values):
 
 
 def td_error_of(bootstrap, values):
-    head, backup = scalar_head("squared"), bootstrap(HPARAMS, known(values))
+    head, backup = scalar_head("squared"), bootstrap(HPARAMS, estimates(values))
     reward = values["reward"] + backup.bonus + values["discount"] * backup.entropy
     target = head.target(HPARAMS, values["next_target_q"], backup.policy, reward, values["discount"])
     return head.loss(HPARAMS, values["q"], values["action"], target)[1]
@@ -104,8 +108,8 @@ def test_the_munchausen_td_error_is_the_papers_in_float64(values, temperature, c
     wanted = (
         values["reward"] + 0.9 * clipped + np.asarray(values["discount"], np.float64) * soft_value - q[rows, action]
     )
-    hparams = HPARAMS._replace(munchausen_temperature=np.float32(temperature), munchausen_clip=np.float32(clip))
-    backup = munchausen(hparams, known(values))
+    hparams = HPARAMS._replace(bootstrap_temperature=np.float32(temperature), bootstrap_clip=np.float32(clip))
+    backup = munchausen(hparams, estimates(values))
     reward = values["reward"] + backup.bonus + values["discount"] * backup.entropy
     head = scalar_head("squared")
     target = head.target(hparams, values["next_target_q"], backup.policy, reward, values["discount"])
@@ -117,9 +121,18 @@ def test_the_munchausen_td_error_is_the_papers_in_float64(values, temperature, c
 MDP = TableMDP([[1, 2], [1, 0], [2, 2]], [[0, 1], [2, -1], [0, 0]], [False, False, True])
 
 
-def _agent(*overrides):
+OWN = Own(network=Table(np.zeros((S, A))))
+
+
+def _learning(*overrides):
+    """A config, and the learner of a table that it describes."""
     config = load_config("cartpole_cleanrl", overrides)
-    return config, make_agent(config, from_gymnax(MDP), Table(np.zeros((S, A))))
+    return config, make_learner(make_parts(config, from_gymnax(MDP), OWN))
+
+
+def _clock(config, env_step=0):
+    read = make_clock(warmup=config.schedule.warmup, anneal=config.optimizer.anneal)
+    return read(config.hparams(), jnp.int32(env_step))
 
 
 def _batch(values):
@@ -138,7 +151,7 @@ def _batch(values):
 @pytest.mark.parametrize("max_grad_norm", ["null", "0.25", "1000"])
 @pytest.mark.parametrize("kind", ["greedy", "double"])
 def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm, kind):
-    config, agent = _agent(
+    config, learning = _learning(
         "optimizer.name=sgd",
         "optimizer.learning_rate=0.1",
         f"optimizer.max_grad_norm={max_grad_norm}",
@@ -147,10 +160,12 @@ def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm,
     states, next_states, batch = _batch(values)
     generator = np.random.default_rng(2)
     online, target = generator.normal(size=(2, S, A))
-    learner = agent.init(config.hparams(), jax.random.key(0))._replace(
+    learner = learning.init(config.hparams(), jax.random.key(0))._replace(
         online={"q": jnp.asarray(online, jnp.float32)}, target={"q": jnp.asarray(target, jnp.float32)}
     )
-    new, td_error, stats = agent.update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(0))
+    new, td_error, stats = learning.update(
+        config.hparams(), learner, batch, jax.random.key(1), _clock(config).learning_rate()
+    )
 
     action, reward, discount, weight = (np.asarray(x, np.float64) for x in (*batch.transition[1:4], batch.weight))
     action = action.astype(int)
@@ -170,10 +185,10 @@ def test_an_sgd_update_of_a_table_is_the_formula_in_numpy(values, max_grad_norm,
 
 
 def test_gradients_without_a_limit_stay_where_their_norm_leaves_float32(values):
-    config, agent = _agent("optimizer.name=sgd", "optimizer.learning_rate=1e-20", "optimizer.max_grad_norm=null")
+    config, learning = _learning("optimizer.name=sgd", "optimizer.learning_rate=1e-20", "optimizer.max_grad_norm=null")
     states, _, batch = _batch({**values, "reward": jnp.full(B, 1e25)})
-    learner = agent.init(config.hparams(), jax.random.key(0))
-    new, _, stats = agent.update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(0))
+    learner = learning.init(config.hparams(), jax.random.key(0))
+    new, _, stats = learning.update(config.hparams(), learner, batch, jax.random.key(1), _clock(config).learning_rate())
 
     wanted = np.array(learner.online["q"], np.float64)
     np.add.at(wanted, (states, np.asarray(batch.transition.action)), 1e-20 * 2 * np.asarray(batch.weight) * 1e25 / B)
@@ -196,20 +211,22 @@ def test_the_norm_of_a_large_gradient_is_no_long_sum():
 
 @pytest.mark.parametrize("tau", [1.0, 0.25])
 def test_a_sync_moves_the_target_by_tau(tau):
-    config, agent = _agent(f"schedule.tau={tau}")
-    learner = agent.init(config.hparams(), jax.random.key(0))
+    config, learning = _learning(f"schedule.tau={tau}")
+    learner = learning.init(config.hparams(), jax.random.key(0))
     learner = learner._replace(online={"q": jnp.full((S, A), 4.0)}, target={"q": jnp.full((S, A), 2.0)})
-    synced = agent.sync(config.hparams(), learner)
+    synced = learning.sync(config.hparams(), learner)
     np.testing.assert_allclose(synced.target["q"], 2.0 + 2.0 * tau)
     np.testing.assert_array_equal(synced.online["q"], learner.online["q"])
 
 
 def _first_updates(name, *overrides, env_step=0):
-    config, agent = _agent(f"optimizer.name={name}", "optimizer.learning_rate=0.01", *overrides)
-    learner = agent.init(config.hparams(), jax.random.key(0))
+    config, learning = _learning(f"optimizer.name={name}", "optimizer.learning_rate=0.01", *overrides)
+    learner = learning.init(config.hparams(), jax.random.key(0))
     ones = Transition(jax.nn.one_hot([0], S), jnp.array([0]), jnp.ones(1), jnp.zeros(1), jax.nn.one_hot([0], S))
     batch = Batch(ones, jnp.ones(1), jnp.zeros(1, int))
-    new, _, _ = agent.update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(env_step))
+    new, _, _ = learning.update(
+        config.hparams(), learner, batch, jax.random.key(1), _clock(config, env_step).learning_rate()
+    )
     return float(new.online["q"][0, 0])
 
 
@@ -230,9 +247,8 @@ def test_the_first_step_of_each_optimizer_has_its_known_length(name, expected):
 
 
 def test_centred_rmsprop_stays_finite_where_a_gradient_hardly_changes():
-    optimizer = make_optimizer(
-        load_config("cartpole_cleanrl", ["optimizer={name: rmsprop, centered: true}"]).optimizer, HPARAMS, jnp.int32(0)
-    )
+    config = load_config("cartpole_cleanrl", ["optimizer={name: rmsprop, centered: true}"])
+    optimizer = OPTIMIZERS.make(config)(HPARAMS, HPARAMS.optimizer_learning_rate)
     sizes = np.geomspace(1e-2, 1e3, 200).astype(np.float32)
     noise = 1 + 1e-5 * np.random.default_rng(0).normal(size=(2000, 200)).astype(np.float32)
 
@@ -259,11 +275,17 @@ def test_epsilon_falls_in_a_line_from_the_end_of_the_warm_up(env_step, expected)
 
 
 def test_a_decay_of_no_length_is_a_jump():
-    hparams = Config().hparams()._replace(epsilon_fraction=np.float32(0))
+    hparams = Config().hparams()._replace(exploration_fraction=np.float32(0))
     assert float(epsilon(hparams, jnp.int32(10_001), warmup=10_000)) == pytest.approx(0.05)
 
 
 def test_epsilon_greedy_takes_the_drawn_action_just_where_the_draw_is_below_epsilon():
-    q_values = jnp.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    draws = Draws(jnp.array([0.1, 0.1, 0.3, 0.2]), jnp.array([0, 1, 0, 1]), step_keys=None, noise_key=None)
-    np.testing.assert_array_equal(epsilon_greedy(q_values, jnp.float32(0.2), draws), [0, 1, 1, 0])
+    config = load_config("cartpole_cleanrl", [])
+    algorithm = make_algorithm(config, from_gymnax(MDP), OWN)
+    q_values = {"q": jnp.array([[0.0, 1.0], [1.0, 0.0], [7.0, 7.0]])}
+    seen = ActorView(jax.nn.one_hot(jnp.array([0, 1, 0, 1]), S))
+    draws = ActDraws(jnp.array([0.1, 0.1, 0.3, 0.2]), jnp.array([0, 1, 2, 3], jnp.uint32), jax.random.key(0))
+    clock = _clock(config)._replace(epsilon=lambda: jnp.float32(0.2))
+    action, memory = algorithm.act(config.hparams(), q_values, seen, draws, clock)
+    np.testing.assert_array_equal(action, [0, 1, 1, 0])
+    assert memory == ()

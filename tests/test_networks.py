@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from purejaxdqn.core.config import Config
 from purejaxdqn.core.types import Quantiles
+from purejaxdqn.dqn.heads import HEADS
 from purejaxdqn.dqn.networks import Convolution, Dense, NoisyDense, _Noise, make_network, noise_size
 
 B, A, K, INPUTS = 5, 3, 4, 6
 
 
-def network(distribution="scalar", **choices):
-    defaults = {"torso": "mlp", "hidden": (8, 7), "activation": "relu", "layer_norm": False}
-    off = {"dueling": False, "noisy": False, "atoms": 1 if distribution == "scalar" else K}
-    net = make_network(num_actions=A, distribution=distribution, **{**defaults, **off, **choices})
+def network(distribution="scalar", *, atoms=K, **choices):
+    described = {"kind": distribution, "atoms": 1 if distribution == "scalar" else atoms}
+    defaults = {"torso": "mlp", "hidden": [8, 7], "activation": "relu", "layer_norm": False}
+    off = {"dueling": False, "noisy": False}
+    config = Config.model_validate({"distribution": described, "network": {**defaults, **off, **choices}})
+    head = HEADS.make(config)
+    net = make_network(config, num_actions=A, outputs=head.outputs, fractions=head.fractions)
     return net._replace(init=jax.jit(net.init), apply=jax.jit(net.apply))
 
 
