@@ -567,7 +567,7 @@ def test_a_study_that_looks_for_the_least_is_refused(tmp_path):
         (Choices(("a",)), "a", 0.0),
     ],
 )
-def test_pictures_lay_values_between_the_ends_of_their_range(values, value, place):
+def test_a_value_is_mapped_to_its_position_within_its_range(values, value, place):
     assert to_unit_interval(values, value) == pytest.approx(place)
 
 
