@@ -11,7 +11,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
 from purejaxdqn.sweeps.points import find_idle_keys
 from purejaxdqn.sweeps.spaces import read_space
-from purejaxdqn.system.directories import default_directory
+from purejaxdqn.system.directories import default_directory, how_to_resume
 from purejaxdqn.system.faults import UserError, resumable, run_command
 from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
 from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
@@ -85,7 +85,7 @@ def search(spec: SearchSpec, base: Config, folder: Path) -> int:
     from purejaxdqn.searches.runner import most_common_reason, run_search
     from purejaxdqn.searches.tables import table
 
-    with resumable(f"to resume, run the same command with --out {folder}"):
+    with resumable(how_to_resume(folder)):
         study, best, retest = run_search(spec, base, folder)
     if best is None or retest is None:
         print(f"every trial failed; most often: {most_common_reason(study)}", file=sys.stderr)

@@ -22,6 +22,7 @@ from purejaxdqn.sweeps.pieces import Work, all_runs, plan_work
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise_points, write_points, write_results
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
+from purejaxdqn.system.directories import how_to_resume
 from purejaxdqn.system.faults import resumable
 from purejaxdqn.system.signals import StopSignals
 
@@ -56,7 +57,7 @@ def run_sweep(points: Sequence[Point], folder: Path, options: SweepOptions, *, d
       UserError: the directory is refused, or a run does not fit in memory.
     """
     with contextlib.ExitStack() as held:  # the directory, until the last picture is drawn
-        with resumable(f"to resume, run the same command with --out {folder}"), StopSignals() as stop:
+        with resumable(how_to_resume(folder)), StopSignals() as stop:
             _train(points, folder, options, held, stop)
         return _finish(points, folder, draw) if options.process == 0 else None
 

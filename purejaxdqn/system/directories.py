@@ -5,6 +5,7 @@ import fcntl
 import itertools
 import os
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,11 @@ def default_directories(names: Sequence[str]) -> Iterator[Path]:
     yield parent / stamp
     for n in itertools.count(2):
         yield parent / f"{stamp}-{n}"
+
+
+def how_to_resume(folder: Path) -> str:
+    """How a sweep or search is resumed, for ``resumable``."""
+    return f"to resume, run the same command with --out {shlex.quote(str(folder))}"
 
 
 @contextlib.contextmanager
