@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from purejaxdqn import load_config
+from purejaxdqn.config.building import make_program
 from purejaxdqn.core.compiling import (
     APART,
     LARGE_PRODUCT,
@@ -30,7 +31,6 @@ from purejaxdqn.core.compiling import (
     largest_product,
     lower_runs,
 )
-from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.runs import training
 from purejaxdqn.runs.population import run_segments

@@ -4,9 +4,12 @@ import pytest
 import yaml
 
 from purejaxdqn import ConfigError, load_config
-from purejaxdqn.config.reading import config_keys, read_config, shipped_configs, to_yaml
-from purejaxdqn.core.config import TRACED, Config, value_at
-from purejaxdqn.core.plan import find_warnings, make_plan
+from purejaxdqn.config.building import make_algorithm
+from purejaxdqn.config.checks import find_warnings
+from purejaxdqn.config.reading import read_config, shipped_configs, to_yaml
+from purejaxdqn.core.config import Config, config_keys, traced_keys, value_at
+from purejaxdqn.core.plan import make_plan
+from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.runs.training import choose_segments
 
 
@@ -28,8 +31,8 @@ def test_the_defaults_are_the_contracts():
     config = load_config("cartpole_cleanrl")
     assert Config().replay.size == config.replay.size == 10_000
     assert Config().total_timesteps == 100_000
-    assert set(TRACED) <= set(config_keys())
-    assert Config().hparams()._fields == config.hparams()._fields
+    assert set(traced_keys()) <= set(config_keys())
+    assert Config().hparams()._fields == config.hparams()._fields == tuple(traced_keys().values())
 
 
 def test_files_are_laid_over_each_other_key_by_key(tmp_path):
@@ -58,13 +61,13 @@ def test_overrides_are_yaml(override, key, value):
 
 
 PLANS = {
-    # overrides: warm-up, epochs, periods, iterations, rollout, gradient steps
-    (): (1000, 20, 49, 50, 1, 1),
-    ("evaluation.every=245000",): (1000, 2, 490, 50, 1, 1),
-    ("schedule.train_every=50", "schedule.gradient_steps=3"): (1000, 20, 49, 10, 5, 3),
-    ("schedule.target_every=10", "schedule.tau=0.005"): (1000, 20, 2450, 1, 1, 1),
-    ("env.num_envs=2", "total_timesteps=10500"): (5000, 1, 1, 50, 5, 1),
-    ("total_timesteps=31500",): (1000, 1, 43, 50, 1, 1),
+    # overrides: (environments, warm-up, epochs, periods, iterations, rollout, episodes, final episodes), gradient steps
+    (): ((10, 1000, 20, 49, 50, 1, 10, 100), 1),
+    ("evaluation.every=245000",): ((10, 1000, 2, 490, 50, 1, 10, 100), 1),
+    ("schedule.train_every=50", "schedule.gradient_steps=3"): ((10, 1000, 20, 49, 10, 5, 10, 100), 3),
+    ("schedule.target_every=10", "schedule.tau=0.005"): ((10, 1000, 20, 2450, 1, 1, 10, 100), 1),
+    ("env.num_envs=2", "total_timesteps=10500"): ((2, 5000, 1, 1, 50, 5, 10, 100), 1),
+    ("total_timesteps=31500", "evaluation.final_episodes=7"): ((10, 1000, 1, 43, 50, 1, 10, 7), 1),
 }
 
 
@@ -72,7 +75,10 @@ PLANS = {
 def test_the_plan_makes_up_the_whole_run(overrides):
     config = load_config("cartpole_cleanrl", overrides)
     plan = make_plan(config)
-    assert plan == PLANS[overrides]
+    lengths, gradient_steps = PLANS[overrides]
+    assert plan == lengths
+    draws = make_algorithm(config, make_environment("CartPole-v1")).draws
+    assert draws.shapes == ((gradient_steps, config.replay.batch_size), (gradient_steps, 2))
     learning = plan.epochs * plan.periods * plan.iterations * plan.rollout
     assert (plan.warmup + learning) * config.env.num_envs == config.total_timesteps
 

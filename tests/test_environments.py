@@ -18,15 +18,15 @@ import pytest
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.core import evaluation
 from purejaxdqn.core.evaluation import greedy_returns
-from purejaxdqn.environments import registry as environments
-from purejaxdqn.environments.registry import (
-    INPUTS,
-    EnvironmentRefusedError,
-    environment_ids,
-    from_gymnax,
-    make_environment,
-)
+from purejaxdqn.environments.gymnax import is_binary
+from purejaxdqn.environments.registry import INPUTS, environment_ids, from_gymnax, make_environment
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError
 from tests.probes import State, TableMDP
+
+
+def values_of(q_values):
+    """The values of a policy whose Q-values are a function of observations."""
+    return lambda view: (q_values(view.obs), view.memory)
 
 
 def _balance(obs, step):
@@ -76,7 +76,7 @@ def test_greedy_returns_count_one_episode_each():
     env, key = from_gymnax(mdp), jax.random.key(0)
     for wanted, q in ((6.0, [1.0, 0.0]), (2.0, [0.0, 1.0])):
         returns = greedy_returns(
-            env, lambda obs, q=q: jnp.tile(jnp.array(q), (4, 1)), mdp.default_params, key, episodes=4
+            env, values_of(lambda obs, q=q: jnp.tile(jnp.array(q), (4, 1))), mdp.default_params, key, episodes=4
         )
         np.testing.assert_array_equal(returns, wanted)
 
@@ -85,7 +85,8 @@ def test_an_episode_that_ends_early_is_not_counted_twice():
     """Two environments end after two steps and begin again while the others take their third."""
     mdp = TableMDP([[1, 2], [2, 2], [3, 3], [3, 3]], np.ones((4, 2)), [False, False, False, True])
     mixed = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
-    returns = greedy_returns(from_gymnax(mdp), lambda obs: mixed, mdp.default_params, jax.random.key(0), episodes=4)
+    values = values_of(lambda obs: mixed)
+    returns = greedy_returns(from_gymnax(mdp), values, mdp.default_params, jax.random.key(0), episodes=4)
     np.testing.assert_array_equal(returns, [3, 2, 3, 2])
 
 
@@ -109,7 +110,7 @@ def test_an_episode_that_has_ended_waits_where_it_did_and_nothing_is_reset_for_i
     env.reset(mdp.default_params, jax.random.split(key, 2))
     traced = mdp.resets
     with jax.debug_nans(True):
-        returns = greedy_returns(env, lambda obs: jnp.eye(2), mdp.default_params, key, episodes=2)
+        returns = greedy_returns(env, values_of(lambda obs: jnp.eye(2)), mdp.default_params, key, episodes=2)
     np.testing.assert_array_equal(returns, [3, 1])
     assert mdp.resets == traced
 
@@ -121,18 +122,16 @@ def test_a_step_of_an_environments_own_is_what_is_evaluated():
             return obs, state, 2 * reward, *rest
 
     mdp = Twice([[1], [2], [2]], [[1], [3], [0]], [False, False, True])
-    returns = greedy_returns(
-        from_gymnax(mdp), lambda obs: jnp.zeros((2, 1)), mdp.default_params, jax.random.key(0), episodes=2
-    )
+    values = values_of(lambda obs: jnp.zeros((2, 1)))
+    returns = greedy_returns(from_gymnax(mdp), values, mdp.default_params, jax.random.key(0), episodes=2)
     np.testing.assert_array_equal(returns, 2 * (1 + 3))
 
 
 def test_an_episode_without_an_end_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(evaluation, "MAX_STEPS", 50)
     mdp = TableMDP([[0, 0]], [[2, 2]], [False])
-    returns = greedy_returns(
-        from_gymnax(mdp), lambda obs: jnp.zeros((3, 2)), mdp.default_params, jax.random.key(0), episodes=3
-    )
+    values = values_of(lambda obs: jnp.zeros((3, 2)))
+    returns = greedy_returns(from_gymnax(mdp), values, mdp.default_params, jax.random.key(0), episodes=3)
     np.testing.assert_array_equal(returns, 100)
 
 
@@ -178,8 +177,8 @@ def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sti
     def play(keys):
         obs, state = env.reset(env.default_params, keys)
         stepped = env.step(env.default_params, keys, state, obs, jnp.zeros(3, jnp.int32))
-        q_values = lambda obs: jnp.zeros((obs.shape[0], env.num_actions))  # noqa: E731
-        return obs, state, stepped, greedy_returns(env, q_values, env.default_params, keys[0], episodes=3)
+        values = values_of(lambda obs: jnp.zeros((obs.shape[0], env.num_actions)))
+        return obs, state, stepped, greedy_returns(env, values, env.default_params, keys[0], episodes=3)
 
     obs, state, (next_obs, next_state, step), returns = jax.eval_shape(play, keys)
     assert obs.shape == next_obs.shape == step.next_obs.shape == (3, *env.obs_shape)
@@ -207,7 +206,7 @@ def test_space_invaders_has_no_chance_in_it(env_id, any_chance):
 @pytest.mark.parametrize("env_id", DISCRETE)
 def test_greedy_evaluation_of_every_environment_ends(env_id):
     env = make_environment(env_id)
-    second_action = lambda obs: jnp.tile(jnp.arange(env.num_actions) == 1, (obs.shape[0], 1))  # noqa: E731
+    second_action = values_of(lambda obs: jnp.tile(jnp.arange(env.num_actions) == 1, (obs.shape[0], 1)))
     play = jax.jit(lambda key: greedy_returns(env, second_action, env.default_params, key, episodes=4))
     assert np.isfinite(play(jax.random.key(0))).all()
 
@@ -254,23 +253,23 @@ def test_observations_are_boolean_just_where_all_that_gymnax_gives_are_0_or_1(en
     """Of 3,000 steps under random actions, in gymnax itself."""
     env, params = gymnax.make(env_id, **kwargs)
     num_actions = env.action_space(params).n
-    is_binary = lambda obs: jnp.all((obs == 0) | (obs == 1))  # noqa: E731
+    all_binary = lambda obs: jnp.all((obs == 0) | (obs == 1))  # noqa: E731
 
     def body(carry, key):
         state, binary = carry
         keys = jax.random.split(key, 21)
         action = jax.random.randint(keys[0], (20,), 0, num_actions)
         obs, state, _, _, _, info = jax.vmap(env.step, (0, 0, 0, None))(keys[1:], state, action, params)
-        return (state, binary & is_binary(obs) & is_binary(info["final_observation"])), None
+        return (state, binary & all_binary(obs) & all_binary(info["final_observation"])), None
 
     @jax.jit
     def play(key):
         obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, 20), params)
-        return jax.lax.scan(body, (state, is_binary(obs)), jax.random.split(key, 150))[0][1]
+        return jax.lax.scan(body, (state, all_binary(obs)), jax.random.split(key, 150))[0][1]
 
     is_boolean = make_environment(env_id, kwargs).obs_dtype == jnp.bool_
     assert is_boolean == play(jax.random.key(0))
-    assert is_boolean == (env_id in environments._BINARY and (env_id != "FourRooms-misc" or bool(kwargs)))
+    assert is_boolean == (is_binary(env_id) and (env_id != "FourRooms-misc" or bool(kwargs)))
 
 
 def test_boolean_observations_are_the_floats_they_were():
@@ -497,7 +496,7 @@ def test_an_environment_of_ones_own_is_found_beside_the_config_and_steps(worksho
     env = make_environment("workshop:Walk", {"length": 4}, one_hot=True)
     assert (env.env_id, env.obs_shape, env.num_actions) == ("workshop:Walk", (), 2)
     params = env.with_params({"wind": np.asarray(0.0)})
-    go = lambda obs: jnp.tile(jnp.array([0.0, 1.0]), (obs.shape[0], 1))  # noqa: E731
+    go = values_of(lambda obs: jnp.tile(jnp.array([0.0, 1.0]), (obs.shape[0], 1)))
     np.testing.assert_array_equal(greedy_returns(env, go, params, jax.random.key(0), episodes=3), -3)
     assert env.features(jnp.zeros(5, jnp.int32)).shape == (5, 4)
     with pytest.raises(ConfigError, match=re.escape("env.params.wnd: workshop:Walk has no such parameter; did you")):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from purejaxdqn import load_config
+from purejaxdqn.config.building import Own, make_program
 from purejaxdqn.core import loop
-from purejaxdqn.dqn import replay
+from purejaxdqn.core.algorithm import ActorView
+from purejaxdqn.dqn import algorithm, replay
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import jit_quickly
 from tests.probes import CoinMDP, KeyProbe, Table, TableMDP
@@ -41,7 +43,7 @@ def fitted(mdp, periods, *, network=None, overrides=()):
     env = from_gymnax(mdp)
     params = env.default_params.replace(max_steps_in_episode=min(50, mdp.time_limit))
     env = env._replace(with_params=lambda overrides: params)
-    program = loop.make_program(config, network=network, env=env)
+    program = make_program(config, Own(env=env, network=network))
     return config, program, jit_quickly(program.train)(config.hparams(), jax.random.key(3)).params
 
 
@@ -97,36 +99,38 @@ def _reset_obs_as_next_obs(monkeypatch):
     monkeypatch.setattr(loop, "rollout", wrong)
 
 
-def _patch_agent(monkeypatch, **wrong):
-    right = loop.make_agent
+def _patch_learner(monkeypatch, **wrong):
+    right = algorithm.make_learner
 
-    def make_agent(*args):
-        agent = right(*args)
-        return agent._replace(**{name: make(agent) for name, make in wrong.items()})
+    def make_learner(*args):
+        learning = right(*args)
+        return learning._replace(**{name: make(learning) for name, make in wrong.items()})
 
-    monkeypatch.setattr(loop, "make_agent", make_agent)
+    monkeypatch.setattr(algorithm, "make_learner", make_learner)
 
 
 def _online_network_for_targets(monkeypatch):
-    _patch_agent(
+    _patch_learner(
         monkeypatch,
-        update=lambda agent: (
-            lambda hparams, learner, *args: agent.update(hparams, learner._replace(target=learner.online), *args)
+        update=lambda learning: (
+            lambda hparams, learner, *args: learning.update(hparams, learner._replace(target=learner.online), *args)
         ),
     )
 
 
 def _never_syncing(monkeypatch):
-    _patch_agent(monkeypatch, sync=lambda agent: lambda hparams, learner: learner)
+    _patch_learner(monkeypatch, sync=lambda learning: lambda hparams, learner: learner)
 
 
 def _the_other_action(monkeypatch):
     def other(batch):
         return batch._replace(transition=batch.transition._replace(action=1 - batch.transition.action))
 
-    _patch_agent(
+    _patch_learner(
         monkeypatch,
-        update=lambda agent: lambda hparams, learner, batch, *args: agent.update(hparams, learner, other(batch), *args),
+        update=lambda learning: (
+            lambda hparams, learner, batch, *args: learning.update(hparams, learner, other(batch), *args)
+        ),
     )
 
 
@@ -164,7 +168,7 @@ def tabled(mdp, *overrides, atoms=None):
     network = Table(np.zeros((*mdp.reward.shape, atoms))) if atoms else None
     config, program, params = fitted(mdp, 25, network=network, overrides=["network.hidden=[32]", *overrides])
     states = jnp.eye(len(mdp.terminal))
-    return np.asarray(program.agent.q_values(config.hparams(), params, states)), params
+    return np.asarray(program.algorithm.values(config.hparams(), params, ActorView(states))[0]), params
 
 
 @pytest.mark.parametrize(
@@ -219,10 +223,10 @@ def _keys_seen():
             "evaluation={every: 720, episodes: 1, final_episodes: 1}",
         ],
     )
-    program = loop.make_program(config, env=from_gymnax(KeyProbe()))
+    program = make_program(config, Own(env=from_gymnax(KeyProbe())))
 
     def run(hparams, key):
-        return program.segment(hparams, program.init(hparams, key), 2)[0].replay.experience
+        return program.segment(hparams, program.init(hparams, key), 2)[0].algorithm.replay.experience
 
     return jit_quickly(run)(config.hparams(), jax.random.key(0))
 

@@ -13,10 +13,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from jax import export as jax_export
-from purejaxdqn.dqn.agent import make_agent
 from safetensors.numpy import load_file, save_file
 
 from purejaxdqn import load_config, load_policy
+from purejaxdqn.config.building import make_parts, make_q_values
+from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main
@@ -63,13 +64,13 @@ def agent_of(name, *overrides):
     """An agent whose every weight has been moved from where it starts, among them zeros and running statistics."""
     config = load_config(name, [*TINY, *overrides])
     env = make_environment(**config.env.making())
-    agent = make_agent(config, env)
+    learning = make_learner(make_parts(config, env))
     generator = np.random.default_rng(0)
-    start = jax.jit(lambda key: agent.policy(agent.init(config.hparams(), key)))(jax.random.key(0))
+    start = jax.jit(lambda key: learning.policy(learning.init(config.hparams(), key)))(jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + generator.uniform(0.0, 0.3, leaf.shape).astype(np.float32), start)
 
     def q_values(obs):
-        return agent.q_values(config.hparams(), params, obs)
+        return learning.q_values(config.hparams(), params, obs)
 
     return TrainedAgent(config, {}, 0, params, env, q_values)
 
@@ -151,12 +152,12 @@ OBS = np.random.default_rng(0).normal(size=(17, 4)).astype(np.float32)
 
 def our_q_values(run, seed_index, obs):
     config = load_config(run / "config.yaml")
-    agent = make_agent(config, make_environment(**config.env.making()))
+    q_values = make_q_values(config, make_environment(**config.env.making()))
     flat = {name: leaf[seed_index] for name, leaf in load_file(run / "policy.safetensors").items()}
     layers = {name.split("/")[1]: {} for name in flat}
     for name, leaf in flat.items():
         layers[name.split("/")[1]][name.split("/")[2]] = leaf
-    return np.asarray(jax.jit(agent.q_values)(config.hparams(), {"params": layers}, obs))
+    return np.asarray(jax.jit(q_values)(config.hparams(), {"params": layers}, obs))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -218,7 +219,7 @@ def test_the_script_in_the_folder_runs_where_this_package_cannot_be_imported(kin
 def test_an_exported_folder_loads_as_the_run_does_without_its_environment(kind, folders, finished_run, monkeypatch):
     whole = load_policy(finished_run, seed_index=1)(OBS)
     monkeypatch.setattr("purejaxdqn.policies.policies.make_environment", lambda *_, **__: pytest.fail("it was made"))
-    monkeypatch.setattr("purejaxdqn.environments.registry._gymnax", lambda: pytest.fail("gymnax was imported"))
+    monkeypatch.setattr("purejaxdqn.environments.gymnax.import_gymnax", lambda: pytest.fail("gymnax was imported"))
     act = load_policy(folders[kind])
     np.testing.assert_array_equal(act(OBS), whole)
     assert [act(one) for one in OBS] == whole.tolist()
@@ -372,8 +373,8 @@ def test_weights_of_an_earlier_version_are_told_as_such(finished_run, tmp_path):
 def test_the_card_says_in_which_order_dueling_streams_come():
     """The advantages' layers come first, as many rows as actions times atoms."""
     config = load_config("cartpole_cleanrl", ["network={dueling: true, hidden: [16, 8]}"])
-    agent = make_agent(config, make_environment(**config.env.making()))
-    learner = jax.eval_shape(lambda: agent.init(config.hparams(), jax.random.key(0)))
+    learning = make_learner(make_parts(config, make_environment(**config.env.making())))
+    learner = jax.eval_shape(lambda: learning.init(config.hparams(), jax.random.key(0)))
     shapes = {name: layer["weight"].shape for name, layer in learner.online["params"].items()}
     assert shapes == {"Dense_0": (16, 4), "Dense_1": (8, 16), "Dense_2": (2, 8), "Dense_3": (8, 16), "Dense_4": (1, 8)}
 

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from purejaxdqn.dqn.agent import make_agent
 
 from purejaxdqn import load_config
+from purejaxdqn.config.building import Own, make_algorithm, make_parts, make_program
+from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.draws import draw
-from purejaxdqn.core.loop import make_program
 from purejaxdqn.core.types import Batch, Transition
-from purejaxdqn.dqn import agent as agent_module
-from purejaxdqn.dqn.observations import normalize, nothing_seen, see
+from purejaxdqn.dqn import observations
+from purejaxdqn.dqn.learner import make_learner
+from purejaxdqn.dqn.observations import no_statistics, normalize
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import TINY, jit_quickly
 from tests.probes import Table, TableMDP
@@ -74,13 +75,16 @@ def test_every_combination_builds_and_has_its_shapes(distribution, bootstrap, ch
     """Half of them, and all where tests may be slow (two minutes)."""
     for choice in chosen(distribution, bootstrap):
         config = load_config("cartpole_cleanrl", [*TINY, *overrides((distribution, bootstrap, *choice))])
-        program = make_program(config, env=from_gymnax(MDP))
+        program = make_program(config, Own(env=from_gymnax(MDP)))
         state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
         after, rows = jax.eval_shape(lambda s, p=program, c=config: p.segment(c.hparams(), s, 13), state)
         jax.tree.map(lambda one, other: (one.shape, one.dtype) == (other.shape, other.dtype) or 1 / 0, state, after)
         assert rows.eval_returns.shape == (13, 3)
-        assert {leaf.dtype for leaf in jax.tree.leaves(after.learner)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
-        assert ("noisy" in str(after.learner.online).lower()) == (choice[3] == "true")
+        assert {leaf.dtype for leaf in jax.tree.leaves(after.algorithm.learner)} <= {
+            jnp.dtype("float32"),
+            jnp.dtype("int32"),
+        }
+        assert ("noisy" in str(after.algorithm.learner.online).lower()) == (choice[3] == "true")
 
 
 SHORT = [
@@ -137,44 +141,44 @@ def test_a_short_run_ends_better_than_it_began(choice):
     assert np.mean(last) > np.mean(first) + MARGIN
 
 
-def jitted(agent):
-    return agent._replace(**{name: jit_quickly(getattr(agent, name)) for name in ("init", "q_values", "update")})
+def jitted(learning):
+    return learning._replace(**{name: jit_quickly(getattr(learning, name)) for name in ("init", "q_values", "update")})
 
 
 def test_noise_is_fresh_for_each_action_and_each_update_and_absent_in_evaluation():
     config = load_config("cartpole_cleanrl", [*TINY, "network.noisy=true"])
-    agent = jitted(make_agent(config, from_gymnax(MDP)))
-    learner = agent.init(config.hparams(), jax.random.key(0))
+    learning = jitted(make_learner(make_parts(config, from_gymnax(MDP))))
+    learner = learning.init(config.hparams(), jax.random.key(0))
     same = jnp.tile(jnp.array([[1.0, 0.0]]), (4, 1))
-    q_values = functools.partial(agent.q_values, config.hparams(), agent.policy(learner), same)
+    q_values = functools.partial(learning.q_values, config.hparams(), learning.policy(learner), same)
     one, other = np.asarray(q_values(jax.random.key(1))), np.asarray(q_values(jax.random.key(2)))
     assert len(np.unique(one[:, 0])) == 4  # each environment has its own
     assert not np.any(one == other)  # and each step
     np.testing.assert_array_equal(one, q_values(jax.random.key(1)))
     assert len(np.unique(np.asarray(q_values()), axis=0)) == 1  # evaluation has none
     batch = Batch(Transition(same, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), same), jnp.ones(4), jnp.arange(4))
-    updated = [
-        agent.update(config.hparams(), learner, batch, jax.random.key(k), jnp.int32(100))[2].loss for k in (1, 1, 2)
-    ]
+    rate = config.hparams().optimizer_learning_rate
+    updated = [learning.update(config.hparams(), learner, batch, jax.random.key(k), rate)[2].loss for k in (1, 1, 2)]
     assert updated[0] == updated[1] != updated[2]
 
 
 def test_the_loop_gives_every_action_and_every_update_a_noise_of_its_own():
     """No key is drawn twice, and the loop uses none twice."""
     config = load_config("cartpole_cleanrl", [*TINY, "network.noisy=true"])
-    acting, learning = draw(jax.random.key(0), 6, rollout=3, num_envs=4, num_actions=2, gradient_steps=2, batch_size=8)
-    keys = [jax.random.key_data(keys).reshape(-1, 2) for keys in (acting.noise_key, learning.key, acting.step_keys)]
+    wanted = make_algorithm(config, from_gymnax(MDP)).draws
+    steps, learning = draw(jax.random.key(0), 6, rollout=3, num_envs=4, learning=wanted)
+    keys = [jax.random.key_data(keys).reshape(-1, 2) for keys in (steps.act.key, learning.key, steps.env_keys)]
     assert [len(part) for part in keys] == [18, 12, 72]
     assert len(np.unique(np.concatenate(keys), axis=0)) == 102
     with jax.debug_key_reuse(True):
-        jax.jit(make_program(config, env=from_gymnax(MDP)).train)(config.hparams(), jax.random.key(0))
+        jax.jit(make_program(config, Own(env=from_gymnax(MDP))).train)(config.hparams(), jax.random.key(0))
 
 
 def test_evaluation_has_no_noise_in_the_program_either():
     """With huge noise, episodes of a game without chance differ only if noise is on: action 1 pays, 0 does not."""
     config = load_config("cartpole_cleanrl", [*TINY, "network={noisy: true, sigma: 50}"])
     mdp = TableMDP([[0, 0]], [[0, 1]], [False], time_limit=20)
-    program = make_program(config, env=from_gymnax(mdp))
+    program = make_program(config, Own(env=from_gymnax(mdp)))
     state = jax.jit(program.init)(config.hparams(), jax.random.key(0))
     returns = np.asarray(jax.jit(program.finish)(config.hparams(), state))
     assert returns[0] in (0, 20)
@@ -188,37 +192,30 @@ def test_evaluation_has_no_noise_in_the_program_either():
 @pytest.mark.parametrize(("precision", "wanted"), [("highest", "HIGHEST"), ("high", "HIGH"), ("default", "DEFAULT")])
 def test_every_matrix_product_has_the_precision_that_was_set(precision, wanted):
     config = load_config("cartpole_cleanrl", [*TINY, f"precision={precision}", DISTRIBUTIONS["iqn"]])
-    program = make_program(config, env=from_gymnax(MDP))
+    program = make_program(config, Own(env=from_gymnax(MDP)))
     text = jax.jit(program.train).lower(config.hparams(), jax.random.key(0)).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert len(products) > 10
     assert all(f"precision = [{wanted}, {wanted}]" in line for line in products)
 
 
-def test_fractions_are_drawn_anew_for_each_item_and_each_update(monkeypatch):
+def test_fractions_are_drawn_anew_for_each_item_and_each_update():
     config = load_config("cartpole_cleanrl", [*TINY, DISTRIBUTIONS["iqn"]])
-    seen = []
-    right = agent_module.make_network
+    seen, parts = [], make_parts(config, from_gymnax(MDP))
 
-    def spying(**choices):
-        net = right(**choices)
+    def apply(params, obs, noise, fractions):
+        if fractions is not None:
+            jax.debug.callback(lambda fractions: seen.append(np.asarray(fractions)), fractions)
+        return parts.network.apply(params, obs, noise, fractions)
 
-        def apply(params, obs, noise, fractions):
-            if fractions is not None:
-                jax.debug.callback(lambda fractions: seen.append(np.asarray(fractions)), fractions)
-            return net.apply(params, obs, noise, fractions)
-
-        return net._replace(apply=apply)
-
-    monkeypatch.setattr(agent_module, "make_network", spying)
-    agent = jitted(agent_module.make_agent(config, from_gymnax(MDP)))
-    learner = agent.init(config.hparams(), jax.random.key(0))
+    learning = jitted(make_learner(parts._replace(network=parts.network._replace(apply=apply))))
+    learner, rate = learning.init(config.hparams(), jax.random.key(0)), config.hparams().optimizer_learning_rate
     same = jnp.tile(jnp.array([[1.0, 0.0]]), (4, 1))
     batch = Batch(Transition(same, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), same), jnp.ones(4), jnp.arange(4))
     drawn = []
     for k in (1, 2):
         seen.clear()
-        jax.block_until_ready(agent.update(config.hparams(), learner, batch, jax.random.key(k), jnp.int32(100)))
+        jax.block_until_ready(learning.update(config.hparams(), learner, batch, jax.random.key(k), rate))
         jax.effects_barrier()
         drawn += [one for one in seen if one.shape == (4, 8)]
     everything = np.concatenate([np.ravel(one) for one in drawn])
@@ -236,14 +233,15 @@ def test_what_proposes_fractions_learns_apart_from_the_rest(max_grad_norm):
         numbers = [f"distribution.fraction_rate={rate}", f"optimizer.max_grad_norm={limit}"]
         sgd = ["optimizer.name=sgd", "optimizer.learning_rate=1", DISTRIBUTIONS["fqf"], *numbers]
         config = load_config("cartpole_cleanrl", [*TINY, *sgd])
-        new, _, stats = update(config.hparams(), learner, batch, jax.random.key(1), jnp.int32(100))
+        hparams = config.hparams()
+        new, _, stats = update(hparams, learner, batch, jax.random.key(1), hparams.optimizer_learning_rate)
         moved = jax.tree.map(lambda new, old: np.asarray(new - old, np.float64), new.online, learner.online)["params"]
         proposal = moved.pop("fractions")
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(moved)]), proposal["weight"], stats.grad_norm
 
     config = load_config("cartpole_cleanrl", [*TINY, "optimizer.name=sgd", DISTRIBUTIONS["fqf"]])
-    agent = agent_module.make_agent(config, from_gymnax(MDP))
-    update, learner = jax.jit(agent.update), agent.init(config.hparams(), jax.random.key(0))
+    learning = make_learner(make_parts(config, from_gymnax(MDP)))
+    update, learner = jax.jit(learning.update), learning.init(config.hparams(), jax.random.key(0))
     obs = jax.random.normal(jax.random.key(5), (4, 2))
     batch = Batch(Transition(obs, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), obs), jnp.ones(4), jnp.arange(4))
     rest, proposal, norm = moves(0.5, "null")
@@ -258,10 +256,10 @@ def test_what_proposes_fractions_learns_apart_from_the_rest(max_grad_norm):
 def test_statistics_of_observations_are_those_of_all_that_was_seen():
     generator = np.random.default_rng(0)
     parts = [generator.normal(3, 5, size=(n, 2)).astype(np.float32) for n in (4, 1, 30)]
-    statistics = nothing_seen(jnp.zeros(2))
+    statistics = no_statistics((2,))
     np.testing.assert_allclose(normalize(statistics, jnp.array([[2.0, -7.0]])), [[2.0, -7.0]], rtol=1e-6)
     for part in parts:
-        statistics = see(statistics, jnp.asarray(part))
+        statistics = observations.update(statistics, jnp.asarray(part))
     whole = np.concatenate(parts)
     np.testing.assert_allclose(statistics.mean, whole.mean(0), rtol=1e-4)
     np.testing.assert_allclose(statistics.variance, whole.var(0), rtol=1e-4)
@@ -282,17 +280,18 @@ def test_normalised_observations_are_learned_from_and_acted_on():
     state = jax.jit(run)(config.hparams(), jax.random.key(0))
     steps = int(state.actors.env_step)
     assert steps == 80 + 5 * 40
-    held = np.asarray(state.replay.experience.obs[0, :steps])
-    statistics = state.learner.observations
+    held = np.asarray(state.algorithm.replay.experience.obs[0, :steps])
+    learner = state.algorithm.learner
+    statistics = learner.observations
     assert int(statistics.seen) == steps
     np.testing.assert_allclose(statistics.mean, held.mean(0), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(statistics.variance, held.var(0), rtol=1e-3)
-    policy = program.agent.policy(state.learner)
+    policy = program.algorithm.policy(state.algorithm)
     scaled = (held - held.mean(0)) / held.std(0)
-    plain = make_program(load_config("cartpole_cleanrl", TINY)).agent
+    plain = make_program(load_config("cartpole_cleanrl", TINY)).algorithm
     np.testing.assert_allclose(
-        program.agent.q_values(config.hparams(), policy, held),
-        plain.q_values(config.hparams(), state.learner.online, scaled.astype(np.float32)),
+        program.algorithm.values(config.hparams(), policy, ActorView(held))[0],
+        plain.values(config.hparams(), learner.online, ActorView(scaled.astype(np.float32)))[0],
         rtol=1e-2,
         atol=1e-3,
     )
@@ -301,11 +300,11 @@ def test_normalised_observations_are_learned_from_and_acted_on():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ("distribution.kind=quantile", "distribution quantile needs a network that returns (1, 2, 51), not (1, 2)"),
-        ("distribution.kind=iqn", "distribution iqn needs the config's own network"),
+        ("distribution.kind=quantile", "the head needs a network that returns (1, 2, 51), not (1, 2)"),
+        ("distribution.kind=iqn", "a distribution with fractions (iqn, fqf) needs the config's own network"),
     ],
 )
 def test_a_network_that_does_not_fit_the_distribution_is_refused(choice, message):
     config = load_config("cartpole_cleanrl", [*TINY, choice])
     with pytest.raises(ValueError, match=re.escape(message)):
-        make_program(config, env=from_gymnax(MDP), network=Table(np.zeros((2, 2))))
+        make_program(config, Own(env=from_gymnax(MDP), network=Table(np.zeros((2, 2)))))

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-from purejaxdqn.dqn.agent import make_agent
 
 from purejaxdqn import load_config
+from purejaxdqn.config.building import make_parts
 from purejaxdqn.config.reading import shipped_configs
+from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.pictures import films
@@ -180,8 +181,8 @@ DISCRETE = [
 @pytest.mark.parametrize("name", DISCRETE)
 def test_every_environment_with_a_config_can_be_drawn(name, tmp_path):
     config = load_config(name, TINY)
-    agent = make_agent(config, make_environment(**config.env.making()))
-    params = agent.policy(agent.init(config.hparams(), jax.random.key(0)))
+    learning = make_learner(make_parts(config, make_environment(**config.env.making())))
+    params = learning.policy(learning.init(config.hparams(), jax.random.key(0)))
     episode = record_episode(config, params, seed=0)
     film = films.write_film(tmp_path / "out.gif", episode, config, seed_index=0)
     pictures = pictures_of(tmp_path / "out.gif")

@@ -1,5 +1,6 @@
 """The buffer against plain NumPy and against Gymnasium, which shares no code with gymnax."""
 
+import functools
 import itertools
 import re
 
@@ -9,18 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purejaxdqn import load_config
+from purejaxdqn.config.building import make_algorithm
 from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.draws import draw, uniform_from_bits
+from purejaxdqn.core.draws import draw, random_action, uniform_from_bits
+from purejaxdqn.core.schedules import annealed_beta
 from purejaxdqn.core.types import Step
-from purejaxdqn.dqn.replay import annealed_beta, fold, make_replay
+from purejaxdqn.dqn.replay import REPLAYS, fold, make_ring, prioritised_replay, uniform_replay
 from purejaxdqn.dqn.sum_tree import make_sum_tree
 from purejaxdqn.environments.registry import make_environment
 
-KINDS = ("uniform", "prioritised")
+KINDS = {"uniform": uniform_replay, "prioritised": prioritised_replay}
 HPARAMS = Config().hparams()._replace(gamma=np.float32(0.5))
 N_STEP = HPARAMS._replace(gamma=np.float32(0.9), reward_scale=np.float32(0.5), reward_clip=np.float32(0.4))
-ALPHA = HPARAMS._replace(priority_alpha=np.float32(0.6), priority_beta=np.float32(0.4), horizon=np.float32(1000))
+ALPHA = HPARAMS._replace(replay_alpha=np.float32(0.6), replay_beta=np.float32(0.4), schedule_horizon=np.float32(1000))
 SIZES = (1, 2, 8, 9, 64, 65, 1000)  # of sum trees
 
 
@@ -45,13 +49,25 @@ def _part(steps, start, count):
     return jax.tree.map(lambda leaf: leaf[start : start + count], steps)
 
 
-def _make(kind="uniform", *, size, n_step=1, num_envs=1, warmup=0):
+def _replay(kind, *, size, n_step=1, num_envs=1):
+    return KINDS[kind](make_ring(size=size, n_step=n_step, num_envs=num_envs))
+
+
+def _at(hparams, env_step, *, warmup=0):
+    """The exponent of importance weights at ``env_step``."""
+    return functools.partial(annealed_beta, hparams, jnp.int32(env_step), warmup=warmup)
+
+
+def _make(kind="uniform", *, size, n_step=1, num_envs=1):
     """A replay, compiled, and its empty state."""
-    replay = make_replay(kind=kind, size=size, n_step=n_step, num_envs=num_envs, warmup=warmup)
+    replay = _replay(kind, size=size, n_step=n_step, num_envs=num_envs)
     state = replay.init(jnp.zeros(2))
-    return replay._replace(
-        **{name: jax.jit(getattr(replay, name)) for name in ("add", "sample", "reprioritise")}
-    ), state
+    compiled = jax.jit(lambda hparams, state, bits, beta: replay.sample(hparams, state, bits, lambda: beta))
+
+    def sample(hparams, state, bits, beta):
+        return compiled(hparams, state, bits, beta())
+
+    return replay._replace(add=jax.jit(replay.add), sample=sample, reprioritise=jax.jit(replay.reprioritise)), state
 
 
 def _ring(state):
@@ -59,7 +75,7 @@ def _ring(state):
 
 
 def _held(replay, state, draws=4000):
-    return replay.sample(HPARAMS, state, jax.random.bits(jax.random.key(1), (draws,)), jnp.int32(0))
+    return replay.sample(HPARAMS, state, jax.random.bits(jax.random.key(1), (draws,)), _at(HPARAMS, 0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,8 +108,8 @@ def test_nothing_unwritten_is_ever_sampled(kind):
 
 def test_learning_begins_with_the_warm_up_in_the_buffer(config, program):
     state = jax.jit(program.init)(config.hparams(), jax.random.key(0))
-    assert int(state.replay.current_index) == config.schedule.warmup == int(state.actors.env_step)
-    assert not bool(state.replay.is_full)
+    assert int(state.algorithm.replay.current_index) == config.schedule.warmup == int(state.actors.env_step)
+    assert not bool(state.algorithm.replay.is_full)
 
 
 def test_every_transition_is_as_likely_as_any_other():
@@ -106,12 +122,12 @@ def test_every_transition_is_as_likely_as_any_other():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_observations_keep_their_type_and_nothing_in_the_state_is_weakly_typed(kind):
-    replay = make_replay(kind=kind, size=8, n_step=2, num_envs=2, warmup=0)
+    replay = _replay(kind, size=8, n_step=2, num_envs=2)
     before = replay.init(jnp.zeros((3, 3, 2), bool))
     steps = jax.tree.map(jnp.asarray, _episodes(3, 2))
     steps = steps._replace(obs=jnp.ones((3, 2, 3, 3, 2), bool), next_obs=jnp.ones((3, 2, 3, 3, 2), bool))
     state = replay.add(HPARAMS, before, steps)
-    batch = replay.sample(HPARAMS, state, jnp.arange(4, dtype=jnp.uint32), jnp.int32(0))
+    batch = replay.sample(HPARAMS, state, jnp.arange(4, dtype=jnp.uint32), _at(HPARAMS, 0))
     state = replay.reprioritise(HPARAMS, state, batch.indices, batch.transition.reward)
     assert batch.transition.obs.dtype == batch.transition.next_obs.dtype == bool
     assert batch.transition.obs.all()
@@ -146,7 +162,7 @@ def test_n_step_transitions_are_those_of_a_fold_in_numpy(n, rollout, kind):
         oldest, end = max(added - size, 0), added - (n - 1) * num_envs
         if end <= oldest:
             continue
-        transition, _, indices = jax.tree.map(np.asarray, replay.sample(N_STEP, state, bits, jnp.int32(0)))
+        transition, _, indices = jax.tree.map(np.asarray, replay.sample(N_STEP, state, bits, _at(N_STEP, 0)))
         numbers = transition.action
         np.testing.assert_array_equal(np.unique(numbers), np.arange(oldest, end))  # all of them, and no others
         np.testing.assert_array_equal(indices, numbers % size)
@@ -191,10 +207,14 @@ def _equations(jaxpr, times=1):
 
 
 def _sampling(kind, size, n_step, batch_size=128):
-    replay = make_replay(kind=kind, size=size, n_step=n_step, num_envs=4, warmup=0)
+    replay = _replay(kind, size=size, n_step=n_step, num_envs=4)
     state = jax.eval_shape(replay.init, jnp.zeros((5, 7)))
     bits = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
-    return replay, state, jax.make_jaxpr(replay.sample)(HPARAMS, state, bits, jnp.int32(0))
+
+    def sample(hparams, state, bits, env_step):
+        return replay.sample(hparams, state, bits, _at(hparams, env_step))
+
+    return replay, state, jax.make_jaxpr(sample)(HPARAMS, state, bits, jnp.int32(0))
 
 
 @pytest.mark.parametrize("n", [1, 5])
@@ -212,12 +232,12 @@ def _numbers(state):
 
 def _random_priorities(*, size=40, hparams=ALPHA, n_step=1, seed=0):
     """A full ring of four environments with random TD errors, some far below 1; the priorities [size], float64."""
-    replay, state = _make("prioritised", size=size, n_step=n_step, num_envs=4, warmup=100)
+    replay, state = _make("prioritised", size=size, n_step=n_step, num_envs=4)
     state = replay.add(hparams, state, _episodes(size // 4, 4))
     rng, ready = np.random.default_rng(seed), size - 4 * (n_step - 1)
     td_error = (rng.normal(size=ready) * 10.0 ** rng.integers(-2, 2, ready)).astype(np.float32)
     state = replay.reprioritise(hparams, state, jnp.arange(ready), td_error)
-    priority = (np.abs(td_error).astype(float) + 1e-6) ** float(hparams.priority_alpha)
+    priority = (np.abs(td_error).astype(float) + 1e-6) ** float(hparams.replay_alpha)
     return replay, state, np.concatenate([priority, np.zeros(size - ready)])
 
 
@@ -234,7 +254,7 @@ def test_a_priority_below_one_or_between_integers_is_kept_as_it_is():
 def test_rows_are_drawn_as_often_as_their_priorities_say(n):
     replay, state, priority = _random_priorities(n_step=n)
     bits = jax.random.bits(jax.random.key(3), (200_000, 1))  # batches of one are independent of each other
-    drawn = jax.jit(jax.vmap(lambda bits: replay.sample(ALPHA, state, bits, jnp.int32(0)).indices))(bits)
+    drawn = jax.jit(jax.vmap(lambda bits: replay.sample(ALPHA, state, bits, _at(ALPHA, 0, warmup=100)).indices))(bits)
     counts, expected = np.bincount(np.ravel(drawn), minlength=40), 200_000 * priority / priority.sum()
     assert counts[priority == 0].sum() == 0
     assert expected[priority > 0].min() > 20
@@ -245,12 +265,12 @@ def test_rows_are_drawn_as_often_as_their_priorities_say(n):
 def test_a_batch_takes_one_row_from_each_equal_share_of_the_priorities():
     replay, state, priority = _random_priorities()
     bits = jax.random.bits(jax.random.key(4), (256,))
-    indices = np.asarray(replay.sample(ALPHA, state, bits, jnp.int32(0)).indices)
+    indices = np.asarray(replay.sample(ALPHA, state, bits, _at(ALPHA, 0, warmup=100)).indices)
     ends = np.cumsum(priority) / priority.sum() * 256
     assert (indices[1:] >= indices[:-1]).all()
     assert (ends[indices] > np.arange(256) - 1e-3).all()
     assert ((ends - priority / priority.sum() * 256)[indices] < np.arange(256) + 1 + 1e-3).all()
-    batches = jax.vmap(lambda bits: replay.sample(ALPHA, state, bits, jnp.int32(0)).indices)(
+    batches = jax.vmap(lambda bits: replay.sample(ALPHA, state, bits, _at(ALPHA, 0, warmup=100)).indices)(
         jax.random.bits(jax.random.key(5), (500, 16))
     )
     counts, expected = np.bincount(np.ravel(batches), minlength=40), 8000 * priority / priority.sum()
@@ -261,7 +281,7 @@ def test_a_batch_takes_one_row_from_each_equal_share_of_the_priorities():
 @pytest.mark.parametrize("env_step", [100, 325, 1000, 4000])
 def test_importance_weights_are_those_of_the_paper(env_step, n):
     replay, state, priority = _random_priorities(n_step=n)
-    batch = replay.sample(ALPHA, state, jax.random.bits(jax.random.key(6), (64,)), jnp.int32(env_step))
+    batch = replay.sample(ALPHA, state, jax.random.bits(jax.random.key(6), (64,)), _at(ALPHA, env_step, warmup=100))
     beta = {100: 0.4, 325: 0.4 + 0.6 * 0.25, 1000: 1.0, 4000: 1.0}[env_step]
     chance = priority / priority.sum()
     weight = (np.sum(priority > 0) * chance[np.asarray(batch.indices)]) ** -beta
@@ -279,7 +299,7 @@ def test_beta_goes_in_a_straight_line_from_the_warm_up_to_the_horizon_and_stays(
 
 def test_weights_are_numbers_and_rows_exist_even_where_there_is_nothing_to_draw():
     replay, state = _make("prioritised", size=20)
-    batch = replay.sample(ALPHA, state, jax.random.bits(jax.random.key(0), (16,)), jnp.int32(0))
+    batch = replay.sample(ALPHA, state, jax.random.bits(jax.random.key(0), (16,)), _at(ALPHA, 0))
     assert jnp.isfinite(batch.weight).all()
     assert ((batch.indices >= 0) & (batch.indices < 20)).all()
 
@@ -328,9 +348,9 @@ def test_of_a_row_twice_in_a_batch_the_larger_error_counts_in_any_order():
 
 
 def test_with_alpha_zero_every_candidate_is_as_likely_as_any_other():
-    replay, state, _ = _random_priorities(hparams=ALPHA._replace(priority_alpha=np.float32(0)), n_step=3)
+    replay, state, _ = _random_priorities(hparams=ALPHA._replace(replay_alpha=np.float32(0)), n_step=3)
     np.testing.assert_array_equal(_numbers(state), np.arange(40) < 32)
-    batch = replay.sample(ALPHA, state, jnp.arange(32, dtype=jnp.uint32), jnp.int32(0))
+    batch = replay.sample(ALPHA, state, jnp.arange(32, dtype=jnp.uint32), _at(ALPHA, 0, warmup=100))
     np.testing.assert_array_equal(batch.indices, np.arange(32))  # one from each share
     np.testing.assert_array_equal(batch.weight, 1)
 
@@ -342,13 +362,15 @@ def test_steps_of_another_number_of_environments_are_refused():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="uniform or prioritised, not 'per'"):
-        make_replay(kind="per", size=10, n_step=1, num_envs=1, warmup=0)
+    config = Config()
+    config = config.model_copy(update={"replay": config.replay.model_copy(update={"kind": "per"})})
+    with pytest.raises(ValueError, match="'per' is not one of uniform, prioritised"):
+        REPLAYS.make(config)
 
 
 def _history(hparams, key):
     """The state after a full ring and some updates."""
-    replay = make_replay(kind="prioritised", size=50, n_step=3, num_envs=2, warmup=0)
+    replay = _replay("prioritised", size=50, n_step=3, num_envs=2)
     steps = jax.tree.map(jnp.asarray, _episodes(60, 2))
     blocks = jax.tree.map(lambda leaf: leaf.reshape(20, 3, *leaf.shape[1:]), steps)
     blocks = blocks._replace(reward=blocks.reward + jax.random.normal(key, blocks.reward.shape))
@@ -356,7 +378,7 @@ def _history(hparams, key):
     def body(state, xs):
         block, bits = xs
         state = replay.add(hparams, state, block)
-        batch = replay.sample(hparams, state, bits, jnp.int32(500))
+        batch = replay.sample(hparams, state, bits, _at(hparams, 500))
         return replay.reprioritise(hparams, state, batch.indices, batch.transition.reward), batch
 
     return jax.lax.scan(body, replay.init(jnp.zeros(2)), (blocks, jax.random.bits(key, (20, 16))))
@@ -371,13 +393,13 @@ def test_a_seed_draws_the_same_whether_or_not_others_run_beside_it():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_update_copies_neither_the_ring_nor_the_tree(kind):
-    replay = make_replay(kind=kind, size=100_000, n_step=3, num_envs=4, warmup=0)
+    replay = _replay(kind, size=100_000, n_step=3, num_envs=4)
     state = jax.eval_shape(replay.init, jnp.zeros(2))
 
     def body(carry, xs):
         (state, total), (block, bits) = carry, xs
         state = replay.add(ALPHA, state, block)
-        batch = replay.sample(ALPHA, state, bits, jnp.int32(500))
+        batch = replay.sample(ALPHA, state, bits, _at(ALPHA, 500))
         # Of a learner's TD errors, too, XLA knows that they do not depend on the weights.
         return (replay.reprioritise(ALPHA, state, batch.indices, batch.transition.reward), total + batch.weight), None
 
@@ -475,7 +497,7 @@ def test_no_loop_goes_over_items():
     replay, state, _ = _sampling("prioritised", 100_000, 3)
 
     def update(hparams, state, bits):
-        batch = replay.sample(hparams, state, bits, jnp.int32(0))
+        batch = replay.sample(hparams, state, bits, _at(hparams, 0))
         return replay.reprioritise(hparams, state, batch.indices, batch.transition.reward)
 
     text = jax.jit(update).lower(ALPHA, state, jax.ShapeDtypeStruct((128,), jnp.uint32)).compile().as_text()
@@ -485,25 +507,27 @@ def test_no_loop_goes_over_items():
 
 
 def test_draws_have_their_shapes_and_ranges():
-    acting, learning = draw(
-        jax.random.key(0), 50, rollout=3, num_envs=5, num_actions=7, gradient_steps=2, batch_size=11
-    )
-    assert acting.explore.shape == acting.random_action.shape == acting.step_keys.shape == (50, 3, 5)
+    config = load_config("cartpole_cleanrl", ["schedule.gradient_steps=2", "replay.batch_size=11"])
+    wanted = make_algorithm(config, make_environment("CartPole-v1")).draws
+    steps, learning = draw(jax.random.key(0), 50, rollout=3, num_envs=5, learning=wanted)
+    acting = steps.act
+    assert acting.explore.shape == acting.choice.shape == steps.env_keys.shape == (50, 3, 5)
     assert learning.sample.shape == (50, 2, 11)
-    assert acting.noise_key.shape == (50, 3)
+    assert acting.key.shape == (50, 3)
     assert learning.key.shape == (50, 2)
     assert 0 <= acting.explore.min() < 0.02
     assert 0.98 < acting.explore.max() < 1
-    counts = np.bincount(np.ravel(acting.random_action), minlength=7)
+    counts = np.bincount(np.ravel(random_action(acting.choice, (), 7)), minlength=7)
+    assert len(counts) == 7
     assert np.sum((counts - 750 / 7) ** 2 / (750 / 7)) < 22.5  # 0.1%, 6 degrees of freedom
-    keys = [jax.random.key_data(keys).reshape(-1, 2) for keys in (acting.step_keys, acting.noise_key, learning.key)]
+    keys = [jax.random.key_data(keys).reshape(-1, 2) for keys in (steps.env_keys, acting.key, learning.key)]
     assert len(np.unique(np.concatenate(keys), axis=0)) == 750 + 150 + 100
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
 def test_100_000_transitions_of_breakout_take_at_most_90_megabytes(kind):
     env = make_environment("Breakout-MinAtar")
-    replay = make_replay(kind=kind, size=100_000, n_step=3, num_envs=4, warmup=0)
+    replay = _replay(kind, size=100_000, n_step=3, num_envs=4)
     state = jax.eval_shape(replay.init, jax.ShapeDtypeStruct(env.obs_shape, env.obs_dtype))
     assert 80e6 < sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) <= 90e6
 
@@ -517,7 +541,7 @@ def test_the_buffer_is_what_gymnasium_makes_of_the_same_actions(config, program)
     """Every stored step, taken again in Gymnasium's CartPole from the stored observation."""
 
     def run(hparams, key):
-        return program.segment(hparams, program.init(hparams, key), 13)[0].replay
+        return program.segment(hparams, program.init(hparams, key), 13)[0].algorithm.replay
 
     replay = jax.jit(run)(config.hparams(), jax.random.key(5))
     assert bool(replay.is_full)

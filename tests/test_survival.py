@@ -554,7 +554,7 @@ def test_a_run_without_a_sound_checkpoint_is_refused_and_left_as_it_is(plain, qu
 
 OF_ANOTHER_VERSION = {
     "less": (
-        ".learner.target['params']['Dense_0']['weight']",
+        ".algorithm.learner.target['params']['Dense_0']['weight']",
         lambda leaf: None,
         "missing in it, and float32[3, 16, 4] here",
     ),
@@ -640,9 +640,9 @@ def second_seed_diverges(monkeypatch):
 
     def poisoned(config):
         runs = seeds_of(config)
-        rate = runs.hparams.learning_rate.copy()
+        rate = runs.hparams.optimizer_learning_rate.copy()
         rate[1] = 1e30
-        return runs._replace(hparams=runs.hparams._replace(learning_rate=rate))
+        return runs._replace(hparams=runs.hparams._replace(optimizer_learning_rate=rate))
 
     monkeypatch.setattr(runner, "seeds_of", poisoned)
 
@@ -671,7 +671,7 @@ def test_debugging_nans_names_the_first_operation(second_seed_diverges, quietly,
     code, _, err = quietly(train, *arguments, *TINY, *EVERY, *SGD)
     assert code == 1
     assert err[-1].startswith("seed 1: the first NaN came from ")
-    assert "purejaxdqn/dqn/agent.py:" in err[-1]
+    assert "purejaxdqn/dqn/learner.py:" in err[-1]
     assert "(learn)" in err[-1]
 
 
