@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
+from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import DBAPIError
 
 from purejaxdqn.system.faults import UserError
@@ -59,14 +60,18 @@ def _open_database(url: str) -> optuna.storages.RDBStorage:
     """Open a database, and make Optuna's tables if there are none.
 
     Optuna looks for them and makes them in several steps: if two searches start together, one fails because of the
-    tables that the other has made in between, and tries again.
+    tables that the other has made in between, and tries again. SQLite's file, which opens quickly, is closed after each
+    use, because Optuna never closes the connections that it keeps.
     """
+    parts = make_url(url)
+    is_file = parts.get_backend_name() == "sqlite" and parts.database not in (None, "", ":memory:")
+    options = {"poolclass": NullPool} if is_file else {}
     for pause in (0.1, 0.2, 0.4, 0.8):
         try:
-            return optuna.storages.RDBStorage(url)
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)
         except DBAPIError:
             time.sleep(pause * random.uniform(1.0, 2.0))  # random, so that the two do not collide again
-    return optuna.storages.RDBStorage(url)
+    return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
 
 def claim_study(study: optuna.Study, storage: str, definition: dict[str, Any]) -> None:
