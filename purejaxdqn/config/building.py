@@ -12,7 +12,7 @@ from purejaxdqn.config.checks import find_faults
 from purejaxdqn.core.algorithm import ActorView, Algorithm
 from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config, HParams
-from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.core.loop import Program, build_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.core.plan import make_plan
@@ -89,8 +89,10 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
     """The algorithm that ``config`` names, for the shapes of ``env``.
 
     Raises:
-      ValueError: the network's output does not fit the head.
+      ValueError: the network's output does not fit the head, or ``env`` has illegal actions.
     """
+    if env.legal is not all_legal:
+        raise ValueError(f"{env.env_id} has illegal actions, whose values DQN's targets do not leave out yet")
     return off_policy(
         make_parts(config, env, own),
         own.replay or REPLAYS.make(config),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.core.types import Array, Step
 
 
@@ -62,4 +62,9 @@ def with_sticky_actions(env: Environment, probability: float) -> Environment:
     def legal(params: Any, state: Any) -> Any:
         return env.legal(params, state.env_state)
 
-    return env._replace(reset=reset, step=step, advance=functools.partial(step, of_env=env.advance), legal=legal)
+    return env._replace(
+        reset=reset,
+        step=step,
+        advance=functools.partial(step, of_env=env.advance),
+        legal=env.legal if env.legal is all_legal else legal,
+    )
