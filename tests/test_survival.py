@@ -672,7 +672,7 @@ def test_debugging_nans_names_the_first_operation(second_seed_diverges, quietly,
     assert code == 1
     assert err[-1].startswith("seed 1: the first NaN came from ")
     assert "purejaxdqn/dqn/learner.py:" in err[-1]
-    assert "(learn)" in err[-1]
+    assert "(gradient_step)" in err[-1]
 
 
 def test_debugging_nans_leaves_a_sound_run_as_it_is(plain, quietly, tmp_path):
