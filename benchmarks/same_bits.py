@@ -165,11 +165,11 @@ class Setting(NamedTuple):
     def environment(self, tree: Path) -> dict[str, str]:
         """Of every command: the same for both trees but for where the package is.
 
-        Both keep compiled programs in one directory. JAX finds a program there by its
-        StableHLO, the compiler's options and version and the device, without the source lines that operations come
-        from; these are the compiler's whole input but for debugging information. So the second tree takes the first
-        one's executable only where it would have handed the same program to the compiler, and a program with one
-        operation more, fewer or elsewhere is compiled by itself.
+        Both keep compiled programs in one directory. JAX finds a program there by its StableHLO, the compiler's options
+        and version and the device, without the source lines that operations come from; these are the compiler's whole
+        input but for debugging information. So the second tree takes the first one's executable only where it would
+        have handed the same program to the compiler, and a program with one operation more, fewer or elsewhere is
+        compiled by itself.
         """
         return {
             **harness.clean_environment(),
