@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxdqn import load_config, make_train, run_many
+from purejaxdqn import evaluate_policy, load_config, make_train, run_many
 from purejaxdqn.config.building import make_program
 from purejaxdqn.config.checks import find_idle
 from purejaxdqn.core import loop
@@ -282,3 +282,12 @@ def test_episode_means_are_over_the_episodes_that_finished(config):
     np.testing.assert_array_equal(rows.episode_return, 10)
     np.testing.assert_array_equal(rows.episode_length, 5)
     np.testing.assert_array_equal(rows.eval_returns, 10)
+
+
+def test_policies_of_run_many_are_evaluated_wherever_their_parameters_are(config):
+    """Two seeds on two devices, evaluated with the parameters as they are and with those of the host."""
+    result = run_many(config, config.hparams(), jnp.stack(KEYS[:2]), devices=jax.devices())
+    params = jax.tree.map(lambda leaf: leaf[0], result.params)  # [seeds, ...]
+    returns = evaluate_policy(config, params, episodes=3)
+    host = evaluate_policy(config, jax.device_get(params), episodes=3)
+    np.testing.assert_array_equal(returns, host)

@@ -185,6 +185,7 @@ def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: i
     """
     env = make_environment(**config.env.making())
     algorithm = make_algorithm(config, env)
+    params = jax.device_get(params)  # those of ``run_many`` may be sharded over other devices than the episodes are
 
     def play(hparams: Any, params: Any) -> Any:
         env_params = env.with_params(hparams.env_params)
