@@ -55,6 +55,12 @@ def known_quick_options():
     return compiling.known_options(QUICKLY)
 
 
+def mostly_slow(values, *, fast):
+    """Parameters of a test; those that are not in ``fast`` are marked slow."""
+    assert all(one in values for one in fast)
+    return [pytest.param(one, marks=() if one in fast else pytest.mark.slow) for one in values]
+
+
 def jit_quickly(function):
     """``jax.jit`` where the compiler's time counts for more than the program's."""
     return jax.jit(function, compiler_options=known_quick_options())

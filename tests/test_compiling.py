@@ -36,7 +36,7 @@ from purejaxdqn.runs import training
 from purejaxdqn.runs.population import run_segments
 from purejaxdqn.runs.training import compile_training, seeds_of
 from purejaxdqn.system.runtime import takes_default_pool
-from tests.conftest import ROOT
+from tests.conftest import ROOT, mostly_slow
 
 RUN = """
 import sys, threading, time, ctypes
@@ -120,7 +120,11 @@ def test_an_accelerator_is_not_asked_for_what_a_cpu_wants(platform, asked):
 
 
 @pytest.mark.parametrize(
-    "configs", [("cartpole_cleanrl",), ("minatar/breakout", "rainbow"), ("catch", "fqf")], ids="+".join
+    "configs",
+    mostly_slow(
+        [("cartpole_cleanrl",), ("minatar/breakout", "rainbow"), ("catch", "fqf")], fast=[("cartpole_cleanrl",)]
+    ),
+    ids="+".join,
 )
 def test_a_run_is_a_program_for_any_accelerator(configs):
     program = make_program(config := load_config(configs, ["total_timesteps=50_000"]))

@@ -18,7 +18,7 @@ from purejaxdqn.dqn import observations
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.dqn.observations import no_statistics, normalize
 from purejaxdqn.environments.registry import from_gymnax
-from tests.conftest import TINY, jit_quickly
+from tests.conftest import TINY, jit_quickly, mostly_slow
 from tests.probes import Table, TableMDP
 
 DISTRIBUTIONS = {
@@ -126,7 +126,13 @@ MARGIN = 70.0
 """Steps of CartPole by which the greedy return grows; the untrained networks here stay up for 9 to 34."""
 
 
-@pytest.mark.parametrize("choice", LEARNING, ids=lambda choice: "-".join(map(str, choice)))
+LEARNING_QUICKLY = (LEARNING[0], ("categorical", "double", "prioritised", 3, "true", "true"))
+"""One without and one with everything; the others are marked slow."""
+
+
+@pytest.mark.parametrize(
+    "choice", mostly_slow(LEARNING, fast=LEARNING_QUICKLY), ids=lambda choice: "-".join(map(str, choice))
+)
 def test_a_short_run_ends_better_than_it_began(choice):
     config = load_config("cartpole_cleanrl", [*SHORT, *overrides(choice)])
     program = make_program(config)

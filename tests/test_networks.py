@@ -12,6 +12,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.types import Quantiles
 from purejaxdqn.dqn.heads import HEADS
 from purejaxdqn.dqn.networks import Convolution, Dense, NoisyDense, _Noise, make_network, noise_size
+from tests.conftest import mostly_slow
 
 B, A, K, INPUTS = 5, 3, 4, 6
 
@@ -70,7 +71,7 @@ def test_a_noisy_layer_is_the_papers_formula():
 
 
 @pytest.mark.parametrize("dueling", [False, True])
-@pytest.mark.parametrize("distribution", ["scalar", "quantile", "iqn", "fqf"])
+@pytest.mark.parametrize("distribution", mostly_slow(["scalar", "quantile", "iqn", "fqf"], fast=["scalar", "fqf"]))
 def test_all_noise_is_used_and_each_draw_is_its_own(distribution, dueling):
     net = network(distribution, noisy=True, dueling=dueling, activation="tanh")  # no unit is dead
     params = params_of(net)

@@ -16,7 +16,7 @@ from purejaxdqn.core.config import Config, traced_keys
 from purejaxdqn.core.keys import episodes_key, run_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import from_gymnax
-from tests.conftest import TINY
+from tests.conftest import TINY, mostly_slow
 from tests.probes import Table, TableMDP
 
 KEYS = [run_key(np.uint32(0), np.uint32(k)) for k in range(5)]
@@ -45,16 +45,18 @@ def test_another_seed_is_another_run(config, compiled_train, alone):
     assert not np.array_equal(alone.rows.loss, other.rows.loss)
 
 
-@pytest.mark.parametrize(("devices", "batch_size"), [(1, None), (2, None), (1, 5)])
-def test_a_seed_does_not_depend_on_the_seeds_beside_it(config, alone, devices, batch_size):
+@pytest.mark.parametrize("laid_out", mostly_slow([(1, None), (2, None), (1, 5)], fast=[(2, None)]))
+def test_a_seed_does_not_depend_on_the_seeds_beside_it(config, alone, laid_out):
     """In sequence on one device, on two devices with a place left over, and vmapped."""
+    devices, batch_size = laid_out
     result = run_many(config, config.hparams(), jnp.stack(KEYS), devices=jax.devices()[:devices], batch_size=batch_size)
     assert result.rows.loss.shape == (1, 5, 13)
     assert_same_bits(alone, pick(result, 0, 3))
 
 
-@pytest.mark.parametrize(("segments", "num_runs"), [(1, 1), (13, 1), (13, 3)])
-def test_any_number_of_segments_gives_the_same_bits(config, program, alone, segments, num_runs):
+@pytest.mark.parametrize("cut", mostly_slow([(1, 1), (13, 1), (13, 3)], fast=[(13, 3)]))
+def test_any_number_of_segments_gives_the_same_bits(config, program, alone, cut):
+    segments, num_runs = cut
     layout = lay_out(num_runs)  # three runs on two devices: in place, one after another
     hparams = jax.tree.map(lambda leaf: np.repeat(leaf, layout.size), config.hparams())
     init, finish = map_runs(program.init, layout), map_runs(program.finish, layout)
@@ -115,7 +117,7 @@ def test_every_hyper_parameter_is_looked_at():
 
 
 @pytest.mark.usefixtures("compiled_quickly")
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", mostly_slow(PROGRAMS, fast=["plain"]))
 def test_hyper_parameters_can_be_mapped_and_each_of_them_matters(name):
     """One program for all points; each point changes one number and so another run, and equals that run alone."""
     overrides, fields = PROGRAMS[name]

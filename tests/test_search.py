@@ -42,7 +42,7 @@ from purejaxdqn.sweeps.results import RunResult
 from purejaxdqn.sweeps.spaces import Choices, Range, read_space
 from purejaxdqn.system import directories
 from purejaxdqn.system.faults import UserError, run_command
-from tests.conftest import TINY
+from tests.conftest import TINY, mostly_slow
 
 RUNNING = TrialState.RUNNING
 BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
@@ -174,7 +174,7 @@ def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monk
     assert len(compiled) == 2 * 3  # warm-up, segment and final evaluation of two networks; the re-test has none
 
 
-@pytest.mark.parametrize("told", [0, 1, 5])
+@pytest.mark.parametrize("told", mostly_slow([0, 1, 5], fast=[1]))
 def test_a_search_stopped_in_a_batch_goes_on_as_if_it_had_not_been(search, line, whole, tmp_path, told):
     out, count = tmp_path / "out", []
 
@@ -301,7 +301,7 @@ def test_a_search_that_is_stopped_leaves_the_tables_of_its_batches(search, line,
     assert [float(row["value"]) for row in table(tmp_path / "out")] == list(range(8))
 
 
-@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.parametrize("silent", mostly_slow([True, False], fast=[True]))
 def test_what_a_dead_worker_left_is_made_up_for(search, other, tmp_path, monkeypatch, silent):
     study, worker, shared = other
     if silent:  # else it had time to say that it was going
@@ -317,6 +317,7 @@ def test_what_a_dead_worker_left_is_made_up_for(search, other, tmp_path, monkeyp
     assert table(tmp_path / "other") == table(tmp_path / "mine")  # and comes back to a study that is full
 
 
+@pytest.mark.slow
 def test_two_workers_that_ask_at_once_do_not_train_more_than_was_asked_for(search, other, tmp_path, monkeypatch):
     study, _, shared = other
 
@@ -481,6 +482,7 @@ def test_a_finished_search_is_not_trained_again_and_can_be_made_longer(search, l
     assert len(table(out)) == 3
 
 
+@pytest.mark.slow
 def test_a_study_in_a_database_is_shared_and_its_best_point_found_by_all(search, line, tmp_path):
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     for name, trials in (("one", 2), ("two", 4)):
@@ -534,6 +536,7 @@ def test_a_trial_that_cannot_be_is_recorded_and_the_search_goes_on(search, line,
     assert any(f"{len(failed)} failed" in one for one in err)
 
 
+@pytest.mark.slow
 def test_a_search_in_which_everything_fails_stops_with_the_reason(search, line, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("optimizer.learning_rate: {low: 1e37, high: 1e38}\n")
@@ -660,7 +663,7 @@ def test_directories_and_studies_of_others_are_never_touched(search, line, whole
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("kind", ["database", "journal"])
+@pytest.mark.parametrize("kind", mostly_slow(["database", "journal"], fast=["journal"]))
 def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, tmp_path, kind):
     """The study would be of the refused one's definition, and refuse the other."""
     (tmp_path / "taken").mkdir()

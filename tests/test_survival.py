@@ -30,7 +30,7 @@ from purejaxdqn.system.directories import lock_directory
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import replacing
 from purejaxdqn.train import main as train
-from tests.conftest import ROOT, TINY, command
+from tests.conftest import ROOT, TINY, command, mostly_slow
 
 TIMES = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second")
 EVERY = ["checkpoint={every: 120, keep: 20}", "num_seeds=3"]
@@ -101,8 +101,9 @@ def plain(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("choice", FAMILY.values(), ids=FAMILY)
-def test_a_resumed_run_equals_an_uninterrupted_one(choice, quietly, tmp_path):
+@pytest.mark.parametrize("member", mostly_slow(FAMILY, fast=["Rainbow"]))
+def test_a_resumed_run_equals_an_uninterrupted_one(member, quietly, tmp_path):
+    choice = FAMILY[member]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     presets = choice[:2] if "--config" in choice else []
     overrides = [*TINY, *choice[len(presets) :], *EVERY]
@@ -156,7 +157,7 @@ def test_a_run_keeps_no_second_copy_of_its_state(plain, quietly, tmp_path, monke
     assert all(after < before for before, after in itertools.pairwise(left))
 
 
-@pytest.mark.parametrize("devices", ["1", "3"])
+@pytest.mark.parametrize("devices", mostly_slow(["1", "3"], fast=["3"]))
 def test_a_run_goes_on_with_another_number_of_devices(devices, plain, tmp_path):
     cut = killed(plain, tmp_path / "cut", 440)
     done = command("train", "--resume", cut, cwd=tmp_path, env={"JAX_NUM_CPU_DEVICES": devices})
@@ -189,7 +190,7 @@ def test_a_finished_run_is_left_alone(plain, quietly):
     assert {path: path.read_bytes() for path in plain.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("step", [320, 600])
+@pytest.mark.parametrize("step", mostly_slow([320, 600], fast=[320]))
 def test_an_extended_run_equals_one_whose_schedules_end_early(step, plain, quietly, tmp_path):
     """Whether it was finished or stopped before its end; a kill on the way changes nothing."""
     longer = tmp_path / "longer"
@@ -351,6 +352,7 @@ def started(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     """A single segment of an hour, interrupted while it runs."""
     longer = [*TINY, "total_timesteps=800000080", "evaluation.every=800000000"]
@@ -367,6 +369,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
             process.kill()
 
 
+@pytest.mark.slow
 def test_runs_survive_being_killed(quietly, tmp_path):
     """Killed six times, after some lines of progress and a moment more, and resumed each time."""
     overrides = [*TINY, "total_timesteps=12080", "evaluation.every=40", "checkpoint.every=200", "num_seeds=2"]
@@ -666,6 +669,7 @@ def test_a_seed_that_diverges_is_named_and_the_others_go_on(second_seed_diverges
     assert contents(tmp_path / "cut") == contents(path)
 
 
+@pytest.mark.slow
 def test_debugging_nans_names_the_first_operation(second_seed_diverges, quietly, tmp_path):
     arguments = ["--config", "cartpole_cleanrl", "--out", tmp_path / "run", "--quiet", "--debug-nans"]
     code, _, err = quietly(train, *arguments, *TINY, *EVERY, *SGD)

@@ -321,6 +321,7 @@ def kill_and_go_on(out, delays):
     return killed
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_ends_with_the_same_table(whole, tmp_path):
     kill_and_go_on(tmp_path / "out", [3.0])
     assert (tmp_path / "out" / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
@@ -334,6 +335,7 @@ def test_ten_kills_at_random_times_change_nothing(whole, tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes(), delays
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_a_line_that_says_how_to_go_on(tmp_path):
     line = [
         sys.executable,
@@ -359,6 +361,7 @@ def free_port():
         return free.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_sweep_and_leave_the_same_table(whole, tmp_path):
     address = f"localhost:{free_port()}"
     lines = [
@@ -434,6 +437,7 @@ def test_tasks_of_slurm_find_each_other_and_can_be_stopped():
     assert out == ["0 2 2 6.0\n", "1 2 2 6.0\n"]
 
 
+@pytest.mark.slow
 def test_a_damaged_piece_of_another_process_is_waited_for(whole, tmp_path):
     """The process whose it is does it again under the same name."""
     source, target = whole[0] / "pieces", tmp_path / "pieces"
