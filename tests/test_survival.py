@@ -20,7 +20,7 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.core.many import Layout
-from purejaxdqn.runs import opening, runner
+from purejaxdqn.runs import checkpoints, opening, runner
 from purejaxdqn.runs.checkpoints import LISTING, SMALL, Checkpoints, DamagedError
 from purejaxdqn.runs.metrics import read_metrics
 from purejaxdqn.runs.resuming import newest_snapshot, set_aside
@@ -395,6 +395,22 @@ def test_runs_survive_being_killed(quietly, tmp_path):
     assert steps[-1] > 400
     assert quietly(train, "--resume", cut, "--quiet")[0] == 0
     assert contents(cut) == contents(whole)
+
+
+def test_a_half_written_checkpoint_that_returns_is_removed_again(tmp_path, monkeypatch):
+    """A thread of orbax's that writes on after the error makes its folder anew."""
+    part, pauses = tmp_path / "440.orbax-checkpoint-tmp", []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            (part / "default").mkdir(parents=True)
+
+    monkeypatch.setattr(checkpoints.time, "sleep", sleep)
+    part.mkdir()
+    checkpoints._clear(part)
+    assert not part.exists()
+    assert len(pauses) > 4
 
 
 def test_a_full_disk_stops_a_run_and_leaves_the_checkpoint_before(plain, quietly, tmp_path, monkeypatch):

@@ -190,10 +190,12 @@ def _check_listing(place: Path) -> None:
 
 
 def _clear(part: Path) -> None:
-    """Remove a half-written checkpoint; after an error, orbax's threads may still write to it for a moment."""
-    for _ in range(20):
+    """Remove a half-written checkpoint, and again if it returns: after an error, orbax's threads may still write."""
+    absent = 0
+    for _ in range(40):
         shutil.rmtree(part, ignore_errors=True)
-        if not part.exists():
+        absent = 0 if part.exists() else absent + 1
+        if absent == 4:
             return
         time.sleep(0.05)
 
