@@ -193,10 +193,10 @@ def _clear(part: Path) -> None:
     """Remove a half-written checkpoint, and again if it returns: after an error, orbax's threads may still write."""
     absent = 0
     for _ in range(40):
-        shutil.rmtree(part, ignore_errors=True)
         absent = 0 if part.exists() else absent + 1
         if absent == 4:
             return
+        shutil.rmtree(part, ignore_errors=True)
         time.sleep(0.05)
 
 
