@@ -176,8 +176,8 @@ def tabled(mdp, *overrides, atoms=None):
     [
         ([ADAM, SUPPORT], 13, 0.03),
         ([ADAM, "distribution={kind: quantile, atoms: 9}"], 9, 0.06),
-        ([OWN, "distribution={kind: iqn, atoms: 16}"], None, 0.08),
-        ([OWN, "distribution={kind: fqf, atoms: 16}"], None, 0.08),
+        pytest.param([OWN, "distribution={kind: iqn, atoms: 16}"], None, 0.08, marks=pytest.mark.slow),
+        pytest.param([OWN, "distribution={kind: fqf, atoms: 16}"], None, 0.08, marks=pytest.mark.slow),
     ],
 )
 def test_each_distribution_reaches_the_mean_of_the_exact_one(overrides, atoms, tolerance):
@@ -195,12 +195,12 @@ def test_each_distribution_reaches_the_mean_of_the_exact_one(overrides, atoms, t
     [
         ([ADAM, "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"], 13),
         ([ADAM, "distribution={kind: quantile, atoms: 9}"], 9),
-        ([OWN, "distribution={kind: iqn, atoms: 8}"], None),
-        ([OWN, "distribution={kind: fqf, atoms: 8}"], None),
+        pytest.param([OWN, "distribution={kind: iqn, atoms: 8}"], None, marks=pytest.mark.slow),
+        pytest.param([OWN, "distribution={kind: fqf, atoms: 8}"], None, marks=pytest.mark.slow),
         ([OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None),
-        ([OWN, "n_step=3"], None),
+        pytest.param([OWN, "n_step=3"], None, marks=pytest.mark.slow),
         ([OWN, "replay.kind=prioritised", "n_step=2"], None),
-        ([OWN, "network={dueling: true, noisy: true}"], None),
+        pytest.param([OWN, "network={dueling: true, noisy: true}"], None, marks=pytest.mark.slow),
     ],
 )
 def test_a_time_limit_is_no_termination_under_every_choice(overrides, atoms):

@@ -150,7 +150,7 @@ def definition_of(folder):
     return json.loads((folder / "search.json").read_text())["definition"]
 
 
-@pytest.mark.parametrize(("sizes", "programs"), [(None, 1), ([8, 4, 4, 2], 3)])
+@pytest.mark.parametrize(("sizes", "programs"), [(None, 1), pytest.param([8, 4, 4, 2], 3, marks=pytest.mark.slow)])
 def test_one_program_is_compiled_for_each_size_of_the_population(monkeypatch, whole, sizes, programs):
     compiled = []
 

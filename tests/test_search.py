@@ -35,7 +35,7 @@ from purejaxdqn.plot import main as plot
 from purejaxdqn.searches import directory, runner
 from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.scores import Score, score
-from purejaxdqn.searches.storage import open_study
+from purejaxdqn.searches.storage import _open_database, open_study
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.results import RunResult
@@ -494,7 +494,7 @@ def test_a_study_in_a_database_is_shared_and_its_best_point_found_by_all(search,
 
 
 def test_a_database_in_a_file_is_open_while_it_is_used_and_no_longer(tmp_path):
-    study = searching.open_study(f"sqlite:///{tmp_path / 'x.db'}", "s", {})
+    study = open_study(f"sqlite:///{tmp_path / 'x.db'}", "s", {})
     searching.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="me")
     assert len(study.trials) == 1
     assert str(tmp_path / "x.db") not in [one.path for one in psutil.Process().open_files()]
@@ -502,7 +502,7 @@ def test_a_database_in_a_file_is_open_while_it_is_used_and_no_longer(tmp_path):
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
 def test_a_database_in_memory_is_kept_open(url):
-    storage = searching._open_database(url)
+    storage = _open_database(url)
     optuna.create_study(storage=storage, study_name="s").enqueue_trial({"gamma": 0.9})
     assert len(optuna.load_study(storage=storage, study_name="s").trials) == 1
     storage.engine.dispose()

@@ -101,7 +101,7 @@ def plain(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("member", mostly_slow(FAMILY, fast=["Rainbow"]))
+@pytest.mark.parametrize("member", mostly_slow(FAMILY, fast=[next(iter(FAMILY))]))
 def test_a_resumed_run_equals_an_uninterrupted_one(member, quietly, tmp_path):
     choice = FAMILY[member]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

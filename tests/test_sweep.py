@@ -26,7 +26,7 @@ from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import parse_memory
-from tests.conftest import TINY
+from tests.conftest import TINY, mostly_slow
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
 BASE = [one for one in TINY if not one.startswith("network.hidden")]
@@ -170,7 +170,9 @@ def test_its_runs_are_those_of_run_many(whole, points):
 
 
 @pytest.mark.parametrize(
-    "options", [["--memory", "60kB"], ["--devices", "1"]], ids=["pieces of one or two runs", "one device"]
+    "options",
+    mostly_slow([["--memory", "60kB"], ["--devices", "1"]], fast=[["--memory", "60kB"]]),
+    ids=["pieces of one or two runs", "one device"],
 )
 def test_results_do_not_hang_on_pieces_or_devices(sweep, whole, tmp_path, options):
     code, *_ = sweep(*ARGUMENTS, "--out", tmp_path / "out", *options)
@@ -223,6 +225,7 @@ def test_a_finished_sweep_is_not_trained_again(sweep, whole, monkeypatch):
     assert (whole[0] / "runs.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_piece_is_told_of_and_done_again(sweep, whole, tmp_path):
     out = tmp_path / "out"
     assert sweep(*ARGUMENTS, "--out", out)[0] == 0
@@ -459,6 +462,7 @@ def test_a_damaged_piece_of_another_process_is_waited_for(whole, tmp_path):
     assert (len(looks), len(told)) == (3, 1)
 
 
+@pytest.mark.slow
 def test_compared_configs_share_a_table(sweep, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = sweep(
