@@ -1,4 +1,4 @@
-"""Every preset learns in the budget of the config it is laid over: minutes, run with ``pytest -m slow``."""
+"""Every preset learns in the budget of the config it is laid over: whole trainings, run with ``pytest -m learning``."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +33,7 @@ def mean_return(*names):
     return scores.mean()
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("config", "score"), [("cartpole", 400.0), ("catch", 0.9), ("discounting_chain", 1.05)])
 def test_every_preset_learns(config, score, preset):
