@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -86,8 +85,3 @@ def assert_same_structure(before: Any, after: Any, part: str) -> None:
         chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
     except AssertionError as error:
         raise AssertionError(f"{part} changes its structure, a shape or a type: {error}") from error
-
-
-def describe(tree: Any) -> Any:
-    """Shapes and types of a tree's leaves."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree)
