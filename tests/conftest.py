@@ -44,6 +44,16 @@ TINY = [
 """Overrides that make any shipped config a run of a second: 13 epochs of one target period."""
 
 
+PQN = [
+    *TINY,
+    "total_timesteps=640",
+    "replay={kind: none, size: null, batch_size: null}",
+    "schedule={warmup: null, train_every: null, gradient_steps: null, target_every: null}",
+    "rollout={steps: 8, epochs: 2, minibatches: 4}",
+]
+"""The same without replay: 20 epochs of one rollout."""
+
+
 QUICKLY = {**compiling.ONCE, **compiling.WITHOUT_EMITTERS}
 """Two thirds of the compiler's time, for programs whose bits no test looks at; they run somewhat slower."""
 BARELY = {**QUICKLY, **dict.fromkeys(compiling.ONCE, 0)}

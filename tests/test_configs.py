@@ -11,6 +11,7 @@ from purejaxdqn.core.config import Config, config_keys, traced_keys, value_at
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.runs.training import choose_segments
+from tests.conftest import PQN
 
 
 def faults(*overrides, source="cartpole_cleanrl"):
@@ -251,8 +252,7 @@ def test_the_yaml_of_a_config_holds_every_key():
     [
         (
             ["distribution={kind: categorical, v_max: 1}"],
-            "distribution.v_min: missing: a categorical distribution needs the lowest and the highest return "
-            "of its support",
+            "distribution.v_min: missing: categorical needs the lowest and the highest return of its support",
         ),
         (
             ["distribution={kind: categorical, v_min: 3, v_max: 3}"],
@@ -279,14 +279,54 @@ def test_the_yaml_of_a_config_holds_every_key():
             "distribution.risk_level: 1.5 must be above 0 and at most 1: the share of the worst returns",
         ),
         (["distribution={kind: iqn, risk: cpw, risk_level: -1}"], "distribution.risk_level: -1 must be from 0.1 to 10"),
-        (["distribution.kind=c51"], "distribution.kind: 'c51' is not one of scalar, categorical, quantile, iqn, fqf"),
+        (
+            ["distribution.kind=c51"],
+            "distribution.kind: 'c51' is not one of scalar, categorical, hl_gauss, quantile, iqn, fqf",
+        ),
         (["optimizer.centered=true"], "optimizer.centered: true needs optimizer.name rmsprop, not adam"),
         (["bootstrap.clip=0.5"], "bootstrap.clip: 0.5 must be less than or equal to 0"),
+        (
+            ["replay.kind=none"],
+            "replay.size: 10000 has no effect with replay.kind none, which learns from each rollout; set it to null",
+        ),
+        (
+            [*PQN, "rollout.minibatches=5"],
+            "rollout.minibatches: 5 does not divide env.num_envs x rollout.steps (32)",
+        ),
+        ([*PQN, "rollout.lambda=1.5"], "rollout.lambda: 1.5 must be less than or equal to 1"),
+        ([*PQN, "rollout.lambda=-0.5"], "rollout.lambda: -0.5 must be greater than or equal to 0"),
+        (
+            [*PQN, "n_step=3"],
+            "n_step: 3 needs replay: without it rollout.lambda weighs returns of all lengths",
+        ),
+        (
+            [*PQN, "distribution.kind=iqn"],
+            "distribution.kind: 'iqn' needs replay: a lambda-return is a mixture, which a fixed number of quantiles "
+            "cannot hold",
+        ),
+        (
+            [*PQN, "bootstrap.kind=double"],
+            "bootstrap.kind: 'double' needs a target network, without which it is greedy; set schedule.target_every",
+        ),
+        (
+            [*PQN, "schedule.train_every=32"],
+            "schedule.train_every: 32 has no effect with replay.kind none, which learns from each rollout; "
+            "set it to null",
+        ),
+        (
+            [*PQN, "schedule.target_every=40"],
+            "schedule.target_every: 40 is not a multiple of env.num_envs x rollout.steps (32); "
+            "the nearest are 32 or 64",
+        ),
+        (
+            [*PQN, "total_timesteps=600"],
+            "total_timesteps: 600 is not a multiple of env.num_envs x rollout.steps (32); the nearest are 576 or 608",
+        ),
         (
             ["bootstrap={kind: munchausen, temperature: 1e-9}"],
             "bootstrap.temperature: 1e-09 is too small for float32",
         ),
-        (["replay.kind=prioritized"], "replay.kind: 'prioritized' is not one of uniform, prioritised"),
+        (["replay.kind=prioritized"], "replay.kind: 'prioritized' is not one of uniform, prioritised, none"),
         (["n_step=0"], "n_step: 0 must be greater than or equal to 1"),
         (
             ["n_step=1000"],

@@ -16,7 +16,7 @@ from purejaxdqn.core.config import Config, traced_keys
 from purejaxdqn.core.keys import episodes_key, run_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import from_gymnax
-from tests.conftest import TINY, mostly_slow
+from tests.conftest import PQN, TINY, mostly_slow
 from tests.probes import Table, TableMDP
 
 KEYS = [run_key(np.uint32(0), np.uint32(k)) for k in range(5)]
@@ -105,6 +105,15 @@ PROGRAMS = {
         ["distribution={kind: iqn, atoms: 4, risk: cvar}", "bootstrap.kind=double"],
         {"distribution_kappa", "distribution_risk_level"},
     ),
+    "without replay": (
+        [
+            *PQN,
+            "schedule.target_every=64",
+            "distribution={kind: hl_gauss, v_min: -1, v_max: 10}",
+            "optimizer={name: adamw, weight_decay: 0.1}",
+        ],
+        {"rollout_lambda", "distribution_sigma_ratio", "optimizer_weight_decay", "schedule_tau"},
+    ),
     "proposed": (
         ["distribution={kind: fqf, atoms: 4, fraction_rate: 0.5}"],
         {"distribution_kappa", "distribution_fraction_rate"},
@@ -144,9 +153,10 @@ def test_episodes_after_training_have_keys_that_no_run_has():
     assert len(np.unique(jnp.stack([jax.random.key_data(key) for key in apart]), axis=0)) == len(apart)
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS, "sgd"])
+@pytest.mark.parametrize("name", [*PROGRAMS, "sgd", "without a target network"])
 def test_a_number_is_called_idle_where_the_program_does_not_read_it(name):
-    overrides = PROGRAMS[name][0] if name in PROGRAMS else ["optimizer.name=sgd"]
+    others = {"sgd": ["optimizer.name=sgd"], "without a target network": PQN}
+    overrides = others[name] if name in others else PROGRAMS[name][0]
     config = load_config("cartpole_cleanrl", [*TINY, *overrides])
     hparams = config.hparams()
     jaxpr = jax.make_jaxpr(make_program(config).train)(hparams, KEYS[0]).jaxpr

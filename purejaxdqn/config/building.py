@@ -15,7 +15,7 @@ from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.core.loop import Program, build_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
-from purejaxdqn.core.plan import make_plan
+from purejaxdqn.core.plan import batch_size_of, intervals_of, make_plan
 from purejaxdqn.core.schedules import make_clock
 from purejaxdqn.core.types import Array, Network, Params, Result
 from purejaxdqn.dqn.algorithm import off_policy
@@ -24,6 +24,7 @@ from purejaxdqn.dqn.heads import HEADS, Head
 from purejaxdqn.dqn.learner import Parts, check_output
 from purejaxdqn.dqn.networks import adapt, make_network
 from purejaxdqn.dqn.observations import normalized_observations, plain_observations
+from purejaxdqn.dqn.on_rollout import on_rollout
 from purejaxdqn.dqn.optimizers import OPTIMIZERS, Transformation, as_transformation, make_optimizer
 from purejaxdqn.dqn.replay import REPLAYS, Replay
 from purejaxdqn.environments.registry import make_environment
@@ -81,7 +82,7 @@ def make_program(config: Config, own: Own = NOTHING_OWN) -> Program:
     config = config.static()
     env = own.env or make_environment(**config.env.making())
     algorithm = make_algorithm(config, env, own)
-    clock = make_clock(warmup=config.schedule.warmup, anneal=config.optimizer.anneal)
+    clock = make_clock(warmup=intervals_of(config).warmup, anneal=config.optimizer.anneal)
     return build_program(env, algorithm, make_plan(config), clock)
 
 
@@ -93,10 +94,23 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
     """
     if env.legal is not all_legal:
         raise ValueError(f"{env.env_id} has illegal actions, whose values DQN's targets do not leave out yet")
+    parts = make_parts(config, env, own)
+    if config.replay.kind == "none":
+        if own.replay:
+            raise ValueError("replay.kind is none, and a replay is passed")
+        return on_rollout(
+            parts,
+            steps=config.env.num_envs * config.rollout.steps,
+            epochs=config.rollout.epochs,
+            minibatches=config.rollout.minibatches,
+            target_network=config.schedule.target_every is not None,
+            precision=config.precision,
+        )
+    assert config.schedule.gradient_steps
     return off_policy(
-        make_parts(config, env, own),
+        parts,
         own.replay or REPLAYS.make(config),
-        batch_size=config.replay.batch_size,
+        batch_size=batch_size_of(config),
         gradient_steps=config.schedule.gradient_steps,
         precision=config.precision,
     )

@@ -31,8 +31,8 @@ def no_memory(num_envs: int) -> tuple:
 class Algorithm(NamedTuple):
     """A learning algorithm as pure functions of a state, which is any pytree.
 
-    A rollout is T steps of E environments under one policy. An iteration of the loop is a rollout, ``observe`` and
-    ``learn``; ``sync`` ends a period of many iterations. Keys and draws are consumed.
+    A rollout is T steps of E environments under one policy. An iteration of the loop is a rollout and ``learn``;
+    ``sync`` ends a period of many iterations. Keys and draws are consumed.
     """
 
     init: Callable[[HParams, Array], Any]  # key -> state
@@ -41,8 +41,9 @@ class Algorithm(NamedTuple):
     # policy, view[E], draws, clock -> exploring action[E] int32, memory
     values: Callable[[HParams, Params, ActorView], tuple[Array, Any]]
     # policy, view[B] -> Q-values[B, A] whose largest legal one is the greedy action, memory
-    observe: Callable[[HParams, Any, Step], Any]  # state, steps[T, E] -> state
-    learn: Callable[[HParams, Any, Any, Clock], tuple[Any, UpdateStats]]  # state, draws, clock -> state, means
+    observe: Callable[[HParams, Any, Step], Any]  # state, steps[T, E] of the warm-up -> state
+    learn: Callable[[HParams, Any, Step, Any, Clock], tuple[Any, UpdateStats]]
+    # state, steps[T, E] of a rollout, draws, clock -> state, means over its updates
     sync: Callable[[HParams, Any], Any]  # state -> state; the identity without a target network
     draws: LearnDraws  # what ``learn`` consumes
     memory: Callable[[int], Any] = no_memory  # E -> the memory of E actors before their first step
@@ -80,8 +81,8 @@ def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:
         assert_same_structure(state, after, "algorithm.observe: the state")
         return after
 
-    def learn(hparams: HParams, state: Any, draws: Any, clock: Clock) -> tuple[Any, UpdateStats]:
-        after, stats = algorithm.learn(hparams, state, draws, clock)
+    def learn(hparams: HParams, state: Any, steps: Step, draws: Any, clock: Clock) -> tuple[Any, UpdateStats]:
+        after, stats = algorithm.learn(hparams, state, steps, draws, clock)
         assert_same_structure(state, after, "algorithm.learn: the state")
         for name, value in stats._asdict().items():
             chex.assert_shape(value, (), custom_message=f"algorithm.learn: {name}")

@@ -95,8 +95,18 @@ def mean_q(parts: Parts, hparams: HParams, params: Params, x: Array, noise: Arra
     return q_values
 
 
-def one_step_target(parts: Parts, hparams: HParams, learner: LearnerState, transition: Transition, draws: Draws) -> Any:
-    """The head's target for transitions [B] whose observations are network inputs."""
+class Bootstrapped(NamedTuple):
+    """What a head makes a target of."""
+
+    value: Any  # of next_obs, leaves [B, ...]; see ``Head``
+    reward: Array  # [B] with what the bootstrap adds
+    discount: Array  # [B]
+
+
+def bootstrapped(
+    parts: Parts, hparams: HParams, learner: LearnerState, transition: Transition, draws: Draws
+) -> Bootstrapped:
+    """The value, reward and discount of transitions [B] whose observations are network inputs."""
     obs, action, reward, discount, next_obs = transition
     q_values = functools.partial(mean_q, parts, hparams)
     next_out = parts.network.apply(learner.target, next_obs, draws.target, draws.target_fractions)
@@ -114,8 +124,8 @@ def one_step_target(parts: Parts, hparams: HParams, learner: LearnerState, trans
     )
     backup = parts.bootstrap(hparams, estimates)
     chex.assert_shape(backup.policy, (*action.shape, parts.num_actions), custom_message="bootstrap: the policy")
-    reward = reward + backup.bonus + discount * backup.entropy
-    return parts.head.target(hparams, next_out, backup.policy, reward, discount)
+    value = parts.head.value(hparams, next_out, backup.policy)
+    return Bootstrapped(value, reward + backup.bonus + discount * backup.entropy, discount)
 
 
 def descend(
@@ -176,7 +186,7 @@ def _update(
     draws = draw(parts, learner.online, key, batch.weight.shape[0])
     inputs = functools.partial(parts.observations.inputs, learner.observations)
     transition = batch.transition._replace(obs=inputs(batch.transition.obs), next_obs=inputs(batch.transition.next_obs))
-    target = one_step_target(parts, hparams, learner, transition, draws)
+    target = parts.head.backup(hparams, *bootstrapped(parts, hparams, learner, transition, draws))
     sample = Sample(transition.obs, transition.action, target, batch.weight, draws.online, draws.fractions)
     return descend(parts, hparams, learner, sample, rate)
 

@@ -4,7 +4,7 @@ A ring holds the last steps as they were taken. What an update gets of them is t
 transition spans (``fold``), and which are drawn (``uniform_replay``, ``prioritised_replay``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import chex
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxdqn.core import kernels
-from purejaxdqn.core.choices import Axis, Choice
-from purejaxdqn.core.config import Config, HParams
+from purejaxdqn.core.choices import Axis, Choice, Fault
+from purejaxdqn.core.config import Config, HParams, value_at
 from purejaxdqn.core.draws import uniform_from_bits
 from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.types import Array, Batch, Step, Transition
@@ -212,15 +212,69 @@ def prioritised_replay(ring: Ring) -> Replay:
 
 
 def _ring_of(config: Config) -> Ring:
+    assert config.replay.size
     return make_ring(size=config.replay.size, n_step=config.n_step, num_envs=config.env.num_envs)
 
 
+def _buffer_faults(config: Config) -> Iterator[Fault]:
+    """The buffer holds a batch before the first update, and a rollout."""
+    schedule, size, batch_size = config.schedule, config.replay.size, config.replay.batch_size
+    assert size and batch_size and schedule.warmup and schedule.train_every
+
+    def at_least(key: str, value: int, bound_key: str, bound: int, why: str) -> Iterator[Fault]:
+        if value < bound:
+            yield Fault(key, f"{value} is below {bound_key} ({bound}): {why}", (bound_key,))
+
+    repeats = "the first batch would repeat itself"
+    yield from at_least("schedule.warmup", schedule.warmup, "replay.batch_size", batch_size, repeats)
+    unfinished = (config.n_step - 1) * config.env.num_envs
+    if config.n_step > 1:
+        why = f"the newest {unfinished} steps (n_step - 1 of each environment) are not ready, and a batch must be"
+        for key, value in (("schedule.warmup", schedule.warmup), ("replay.size", size)):
+            yield from at_least(key, value, "n_step and replay.batch_size", unfinished + batch_size, why)
+    yield from at_least("replay.size", size, "replay.batch_size", batch_size, "the buffer must hold a batch")
+    overwrites = "new steps would overwrite each other"
+    yield from at_least("replay.size", size, "schedule.train_every", schedule.train_every, overwrites)
+
+
+def _without_replay_faults(config: Config) -> Iterator[Fault]:
+    """Nothing that needs replay is set, the minibatches divide the rollout, and lambda-returns have an equation."""
+    for key in (*_BUFFER, *_INTERVALS):
+        if (value := value_at(config, key)) is not None:
+            message = f"{value} has no effect with replay.kind none, which learns from each rollout; set it to null"
+            yield Fault(key, message, ("replay.kind",))
+    if config.n_step > 1:
+        message = f"{config.n_step} needs replay: without it rollout.lambda weighs returns of all lengths"
+        yield Fault("n_step", message, ("replay.kind",))
+    rollout, num_envs = config.rollout, config.env.num_envs
+    if num_envs * rollout.steps % rollout.minibatches:
+        steps = f"env.num_envs x rollout.steps ({num_envs * rollout.steps})"
+        message = f"{rollout.minibatches} does not divide {steps}"
+        yield Fault("rollout.minibatches", message, ("env.num_envs", "rollout.steps"))
+    kind = config.distribution.kind
+    if kind in ("quantile", "iqn", "fqf"):
+        message = f"{kind!r} needs replay: a lambda-return is a mixture, which a fixed number of quantiles cannot hold"
+        yield Fault("distribution.kind", message, ("replay.kind",))
+    if config.bootstrap.kind == "double" and not config.schedule.target_every:
+        message = "'double' needs a target network, without which it is greedy; set schedule.target_every"
+        yield Fault("bootstrap.kind", message, ("replay.kind", "schedule.target_every"))
+
+
+_BUFFER = ("replay.size", "replay.batch_size")
+_INTERVALS = ("schedule.warmup", "schedule.train_every", "schedule.gradient_steps")
+_ROLLOUT = ("rollout.steps", "rollout.epochs", "rollout.minibatches", "rollout.lambda")
 REPLAYS = Axis(
     "replay.kind",
     {
-        "uniform": Choice(lambda config: uniform_replay(_ring_of(config))),
-        "prioritised": Choice(
-            lambda config: prioritised_replay(_ring_of(config)), keys=("replay.alpha", "replay.beta")
+        "uniform": Choice(
+            lambda config: uniform_replay(_ring_of(config)), keys=(*_BUFFER, *_INTERVALS), faults=_buffer_faults
         ),
+        "prioritised": Choice(
+            lambda config: prioritised_replay(_ring_of(config)),
+            keys=(*_BUFFER, *_INTERVALS, "replay.alpha", "replay.beta"),
+            faults=_buffer_faults,
+        ),
+        "none": Choice(lambda config: None, keys=_ROLLOUT, faults=_without_replay_faults),
     },
 )
+"""What each name makes; ``none`` makes nothing, and ``dqn.on_rollout`` takes the place of ``dqn.algorithm``."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from purejaxdqn.config.reading import CONFIG_FILE, Draft, read_config
 from purejaxdqn.core.config import Config, config_keys, value_at
+from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.runs.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.system.faults import UserError
@@ -48,12 +49,13 @@ def read_run(folder: Path, overrides: Sequence[str]) -> Draft:
 
 
 def _extended(old: Config, new: Draft) -> Draft:
-    warmup, every = old.schedule.warmup, old.evaluation.every
+    warmup, every = intervals_of(old).warmup, old.evaluation.every
     total = new.config.total_timesteps
     if every and (total - warmup) % every:
         below = total - (total - warmup) % every
         near = " or ".join(str(one) for one in (below, below + every) if one > warmup)
-        message = f"{total} less schedule.warmup ({warmup}) is not a multiple of evaluation.every ({every})"
+        less = f" less schedule.warmup ({warmup})" if warmup else ""
+        message = f"{total}{less} is not a multiple of evaluation.every ({every})"
         raise UserError(f"total_timesteps: {message}; the nearest are {near}")
     schedule = old.schedule.model_copy(update={"horizon": old.schedule.horizon or old.total_timesteps})
     return new._replace(config=new.config.model_copy(update={"schedule": schedule}))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.policies.policies import save_policy
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.debugging import Debugger, FoundNan
@@ -135,5 +136,5 @@ class _Recorder:
 
 
 def _is_due(config: Config, env_step: int) -> bool:
-    every, learned = config.checkpoint.every, env_step - config.schedule.warmup
+    every, learned = config.checkpoint.every, env_step - intervals_of(config).warmup
     return env_step == config.total_timesteps or bool(every and learned % every == 0)
