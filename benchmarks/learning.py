@@ -140,7 +140,7 @@ ROWS: dict[str, Row] = {
         )
         for game in _MINATAR
     },
-    "cartpole/pqn": Row(("cartpole_pqn",), 300_000, 500.0, on_seeds=29, group="pqn"),
+    "cartpole/pqn": Row(("cartpole_pqn",), 307_200, 500.0, on_seeds=29, group="pqn"),
     **{
         f"{game}/pqn_10m": Row((f"minatar/{game}_pqn",), 10_000_000, _PQN.get(game), seeds=10, group="pqn")
         for game in _MINATAR

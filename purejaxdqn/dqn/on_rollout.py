@@ -102,11 +102,9 @@ def on_rollout(
             transition = transition._replace(obs=inputs(transition.obs), next_obs=inputs(transition.next_obs))
             return bootstrapped(parts, hparams, valued, transition, noise)
 
-        # As many at once as in a gradient step: a CPU's cache would not hold the hidden layers of a whole rollout.
-        parted = jax.tree.map(lambda leaf: leaf.reshape(minibatches, -1, *leaf.shape[2:]), steps)
-        values = jax.lax.map(bootstrap, parted)
-        whole = jax.tree.map(lambda leaf: leaf.reshape(*steps.reward.shape, *leaf.shape[2:]), values)
-        return lambda_returns(parts.head, hparams, whole, steps.truncated | steps.terminated)
+        values = kernels.in_parts(bootstrap, jax.tree.map(flat, steps), minibatches)  # as large as in a gradient step
+        values = jax.tree.map(lambda leaf: leaf.reshape(*steps.reward.shape, *leaf.shape[1:]), values)
+        return lambda_returns(parts.head, hparams, values, steps.truncated | steps.terminated)
 
     def sync(hparams: HParams, state: LearnerState) -> LearnerState:
         return learner.sync(hparams, state) if target_network else state
