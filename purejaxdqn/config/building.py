@@ -90,10 +90,8 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
     """The algorithm that ``config`` names, for the shapes of ``env``.
 
     Raises:
-      ValueError: the network's output does not fit the head, or ``env`` has illegal actions.
+      ValueError: the network's output does not fit the head.
     """
-    if env.legal is not all_legal:
-        raise ValueError(f"{env.env_id} has illegal actions, whose values DQN's targets do not leave out yet")
     parts = make_parts(config, env, own)
     if config.replay.kind == "none":
         if own.replay:
@@ -133,6 +131,7 @@ def make_parts(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Part
         else plain_observations(env.features),
         example=example,
         num_actions=env.num_actions,
+        some_illegal=env.legal is not all_legal,
     )
     check_output(parts)
     return parts

@@ -49,11 +49,18 @@ class Algorithm(NamedTuple):
     memory: Callable[[int], Any] = no_memory  # E -> the memory of E actors before their first step
 
 
+ILLEGAL = -1e30
+"""The Q-value of an illegal action: lower than any other, and finite, so that a policy of 0 times it is 0."""
+
+
+def masked(q_values: Array, legal: Any) -> Array:
+    """Q-values [B, A] in which those of illegal actions are ``ILLEGAL``; as they are where all actions always are."""
+    return q_values if isinstance(legal, tuple) else jnp.where(legal, q_values, ILLEGAL)
+
+
 def greedy(q_values: Array, legal: Any) -> Array:
     """The legal actions [E] of the largest Q-values [E, A]; the first of several."""
-    if not isinstance(legal, tuple):
-        q_values = jnp.where(legal, q_values, -jnp.inf)
-    return jnp.argmax(q_values, axis=-1)
+    return jnp.argmax(masked(q_values, legal), axis=-1)
 
 
 def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:

@@ -31,6 +31,7 @@ def rollout(
         view = ActorView(actors.obs, env.legal(env_params, actors.env_state), actors.memory, actors.start)
         action, memory = act(view, draws.act, actors.env_step)
         obs, env_state, step = env.step(env_params, draws.env_keys, actors.env_state, actors.obs, action)
+        step = step._replace(legal=view.legal)
         start = () if isinstance(actors.start, tuple) else step.terminated | step.truncated
         episodes = _count_episodes(actors.episodes, step)
         env_step = actors.env_step + action.shape[0]

@@ -11,7 +11,7 @@ from purejaxdqn.core.schedules import Clock
 from purejaxdqn.core.types import Array, Params, Step, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
 from purejaxdqn.dqn.learner import LearnerState, Parts, make_learner
-from purejaxdqn.dqn.replay import Replay, checked_replay
+from purejaxdqn.dqn.replay import Replay, checked_replay, example_step
 
 
 class OffPolicyState(NamedTuple):
@@ -42,7 +42,8 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
     update = jax.default_matmul_precision(precision)(learner.update)
 
     def init(hparams: HParams, key: Array) -> OffPolicyState:
-        return OffPolicyState(learner.init(hparams, key), replay.init(parts.example[0]))
+        step = example_step(parts.example[0], parts.num_actions, some_illegal=parts.some_illegal)
+        return OffPolicyState(learner.init(hparams, key), replay.init(step))
 
     def policy(state: OffPolicyState) -> Params:
         return learner.policy(state.learner)

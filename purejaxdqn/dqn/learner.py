@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from purejaxdqn.core.algorithm import masked
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.types import Array, Batch, Params, Quantiles, Transition, UpdateStats
@@ -34,6 +35,7 @@ class Parts(NamedTuple):
     observations: Observations
     example: Array  # [1, O] an observation
     num_actions: int
+    some_illegal: bool = False  # whether the environment has illegal actions
 
 
 class LearnerState(NamedTuple):
@@ -107,19 +109,22 @@ def bootstrapped(
     parts: Parts, hparams: HParams, learner: LearnerState, transition: Transition, draws: Draws
 ) -> Bootstrapped:
     """The value, reward and discount of transitions [B] whose observations are network inputs."""
-    obs, action, reward, discount, next_obs = transition
-    q_values = functools.partial(mean_q, parts, hparams)
+    obs, action, reward, discount, next_obs, legal, next_legal = transition
+
+    def q_values(params: Params, x: Array, noise: Array | None, legal: Any) -> Array:
+        return masked(mean_q(parts, hparams, params, x, noise), legal)
+
     next_out = parts.network.apply(learner.target, next_obs, draws.target, draws.target_fractions)
 
     def target_next() -> Array:
         if draws.target_fractions is None:
-            return parts.head.q_values(hparams, next_out)
-        return q_values(learner.target, next_obs, draws.target)  # at other fractions than the target's
+            return masked(parts.head.q_values(hparams, next_out), next_legal)
+        return q_values(learner.target, next_obs, draws.target, next_legal)  # at other fractions than the target's
 
     estimates = Estimates(
         target_next=target_next,
-        online_next=lambda: q_values(learner.online, next_obs, draws.selection),
-        target_now=lambda: q_values(learner.target, obs, draws.target),
+        online_next=lambda: q_values(learner.online, next_obs, draws.selection, next_legal),
+        target_now=lambda: q_values(learner.target, obs, draws.target, legal),
         action=action,
     )
     backup = parts.bootstrap(hparams, estimates)
