@@ -113,7 +113,8 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params=[1]", "env.params: [1] must be a mapping of names to single values"),
         (
             "network=big",
-            "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm, dueling, noisy, sigma",
+            "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm, dueling, noisy, sigma, "
+            "memory, memory_size",
         ),
         (
             "schedule.train_every=15",
@@ -298,6 +299,14 @@ def test_the_yaml_of_a_config_holds_every_key():
         (
             [*PQN, "n_step=3"],
             "n_step: 3 needs replay: without it rollout.lambda weighs returns of all lengths",
+        ),
+        (
+            [*PQN, "network.memory=gru", "rollout.minibatches=8"],
+            "rollout.minibatches: 8 does not divide env.num_envs (4): sequences of a memory stay whole",
+        ),
+        (
+            ["network.memory=lru"],
+            "network.memory: 'lru' needs replay.kind none: sequences are not kept in replay yet",
         ),
         (
             [*PQN, "distribution.kind=iqn"],

@@ -47,6 +47,9 @@ FAMILY = {
         *PQN, "total_timesteps=600", "rollout={steps: 10, minibatches: 4}", "schedule.target_every=40",
         "env.normalize=true", "optimizer.name=radam",
     ],
+    "with a memory": [
+        *PQN, "total_timesteps=600", "rollout={steps: 10, minibatches: 2}", "network={memory: gru, memory_size: 8}",
+    ],
 }  # fmt: skip
 """Everything that keeps state: both kinds of replay, with and without n steps, noise, running statistics, the action
 before, and each optimiser's moments with FQF's second one."""

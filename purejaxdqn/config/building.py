@@ -98,6 +98,7 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
             raise ValueError("replay.kind is none, and a replay is passed")
         return on_rollout(
             parts,
+            num_envs=config.env.num_envs,
             steps=config.env.num_envs * config.rollout.steps,
             epochs=config.rollout.epochs,
             minibatches=config.rollout.minibatches,

@@ -11,7 +11,7 @@ from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import ActDraws, LearnDraws
 from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Params, Step, UpdateStats
+from purejaxdqn.core.types import Array, Params, Rollout, Step, UpdateStats
 
 
 class ActorView(NamedTuple):
@@ -42,8 +42,8 @@ class Algorithm(NamedTuple):
     values: Callable[[HParams, Params, ActorView], tuple[Array, Any]]
     # policy, view[B] -> Q-values[B, A] whose largest legal one is the greedy action, memory
     observe: Callable[[HParams, Any, Step], Any]  # state, steps[T, E] of the warm-up -> state
-    learn: Callable[[HParams, Any, Step, Any, Clock], tuple[Any, UpdateStats]]
-    # state, steps[T, E] of a rollout, draws, clock -> state, means over its updates
+    learn: Callable[[HParams, Any, Rollout, Any, Clock], tuple[Any, UpdateStats]]
+    # state, rollout, draws, clock -> state, means over its updates
     sync: Callable[[HParams, Any], Any]  # state -> state; the identity without a target network
     draws: LearnDraws  # what ``learn`` consumes
     memory: Callable[[int], Any] = no_memory  # E -> the memory of E actors before their first step
@@ -88,8 +88,8 @@ def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:
         assert_same_structure(state, after, "algorithm.observe: the state")
         return after
 
-    def learn(hparams: HParams, state: Any, steps: Step, draws: Any, clock: Clock) -> tuple[Any, UpdateStats]:
-        after, stats = algorithm.learn(hparams, state, steps, draws, clock)
+    def learn(hparams: HParams, state: Any, rollout: Rollout, draws: Any, clock: Clock) -> tuple[Any, UpdateStats]:
+        after, stats = algorithm.learn(hparams, state, rollout, draws, clock)
         assert_same_structure(state, after, "algorithm.learn: the state")
         for name, value in stats._asdict().items():
             chex.assert_shape(value, (), custom_message=f"algorithm.learn: {name}")

@@ -27,6 +27,14 @@ class Step(NamedTuple):
     next_legal: Any = ()  # ... at ``next_obs``
 
 
+class Rollout(NamedTuple):
+    """T steps of E environments under one policy."""
+
+    steps: Step  # leaves [T, E, ...]
+    memory: Any = ()  # leaves [E, ...]: what the actors remembered before the first step; () without a memory
+    start: Any = ()  # [T, E] bool: a step is the first of its episode; () without a memory
+
+
 class Transition(NamedTuple):
     """m steps of one episode, as an update takes them; m is n, or less where the episode ended earlier."""
 

@@ -258,6 +258,9 @@ def _buffer_faults(config: Config) -> Iterator[Fault]:
         for key, value in (("schedule.warmup", schedule.warmup), ("replay.size", size)):
             yield from at_least(key, value, "n_step and replay.batch_size", unfinished + batch_size, why)
     yield from at_least("replay.size", size, "replay.batch_size", batch_size, "the buffer must hold a batch")
+    if config.network.memory != "none":
+        message = f"{config.network.memory!r} needs replay.kind none: sequences are not kept in replay yet"
+        yield Fault("network.memory", message, ("replay.kind",))
     overwrites = "new steps would overwrite each other"
     yield from at_least("replay.size", size, "schedule.train_every", schedule.train_every, overwrites)
 
@@ -276,6 +279,9 @@ def _without_replay_faults(config: Config) -> Iterator[Fault]:
         steps = f"env.num_envs x rollout.steps ({num_envs * rollout.steps})"
         message = f"{rollout.minibatches} does not divide {steps}"
         yield Fault("rollout.minibatches", message, ("env.num_envs", "rollout.steps"))
+    if config.network.memory != "none" and num_envs % rollout.minibatches:
+        message = f"{rollout.minibatches} does not divide env.num_envs ({num_envs}): sequences of a memory stay whole"
+        yield Fault("rollout.minibatches", message, ("env.num_envs", "network.memory"))
     kind = config.distribution.kind
     if kind in ("quantile", "iqn", "fqf"):
         message = f"{kind!r} needs replay: a lambda-return is a mixture, which a fixed number of quantiles cannot hold"
