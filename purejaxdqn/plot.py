@@ -68,11 +68,13 @@ def _check(arguments: argparse.Namespace) -> None:
 def _read(folder: Path) -> tuple[Path, Any, Any]:
     """A run's directory, metrics and config."""
     from purejaxdqn.config.reading import load_config
+    from purejaxdqn.policies.summaries import warn_of_changes
     from purejaxdqn.runs.metrics import read_metrics
 
     for name in ("metrics.csv", "config.yaml"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not a run: it has no {name}")
+    warn_of_changes(folder, "metrics.csv", "config.yaml")
     try:
         return folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")
     except (OSError, ValueError, csv.Error) as error:

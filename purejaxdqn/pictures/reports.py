@@ -14,6 +14,7 @@ from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.pictures import report_parts as parts
 from purejaxdqn.pictures import webpages as web
+from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.metrics import Metrics, read_metrics
 from purejaxdqn.system.faults import UserError
 
@@ -44,6 +45,7 @@ def run_report(folder: Path) -> str:
         metrics = read_metrics(folder / "metrics.csv")
     except (ValueError, csv.Error) as error:
         raise UserError(f"{folder} is not a run: {error}") from error
+    warn_of_changes(folder, "metrics.csv", CONFIG_FILE)
     draft = read_config(folder / CONFIG_FILE)
     config = draft.config
     # A config that this version cannot read is shown as text.

@@ -21,6 +21,7 @@ from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.environments.wrappers import observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
+from purejaxdqn.policies.summaries import SUMMARY_FILE, is_changed, read_summary, warn_of_changes
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import replacing
 
@@ -53,7 +54,11 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
         raise UserError(f"{folder} is not a finished run: it has no {missing[0]}")
     config = load_config(folder / CONFIG_FILE)
     env = make_environment(**config.env.making())
-    return config, _read_params(folder, config, env, leading=(config.num_seeds,))
+    params = _read_params(folder, config, env, leading=(config.num_seeds,))
+    if (folder / SUMMARY_FILE).is_file():
+        _check_digest(folder / POLICY_FILE, read_summary(folder), SUMMARY_FILE)
+        warn_of_changes(folder, CONFIG_FILE)
+    return config, params
 
 
 def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], np.ndarray]:
@@ -105,7 +110,19 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {error}") from error
     config = _read_config_only(folder / CONFIG_FILE)
-    return env, config, _read_params(folder, config, env)
+    features = description["features"]
+    if (bool(features["one_hot"]), features["flatten"]) != (config.env.one_hot, config.env.flatten):
+        raise UserError(f"{folder / DESCRIPTION_FILE} does not fit {CONFIG_FILE}: its features are others")
+    params = _read_params(folder, config, env)
+    for name in (POLICY_FILE, CONFIG_FILE):
+        _check_digest(folder / name, description, DESCRIPTION_FILE)
+    return env, config, params
+
+
+def _check_digest(path: Path, record: dict[str, Any], name: str) -> None:
+    """Raise a ``UserError`` if a file differs from its digest in ``record``, which the file ``name`` holds."""
+    if is_changed(path, record):
+        raise UserError(f"{path} is damaged: it does not have the digest that is in {name}")
 
 
 def _described_environment(description: dict[str, Any]) -> Environment:
@@ -147,9 +164,9 @@ def _read_params(folder: Path, config: Config, env: Environment, *, leading: tup
         flat = load_file(folder / POLICY_FILE)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
-    expected = policy_shapes(config, env)
-    shapes = {path: (*leading, *leaf.shape) for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
-    if shapes == {path: leaf.shape for path, leaf in flat.items()}:
+    expected = traverse_util.flatten_dict(policy_shapes(config, env), sep="/")
+    kinds = {path: ((*leading, *leaf.shape), leaf.dtype) for path, leaf in expected.items()}
+    if kinds == {path: (leaf.shape, leaf.dtype) for path, leaf in flat.items()}:
         return traverse_util.unflatten_dict(flat, sep="/")
     if any(path.endswith("/kernel") for path in flat):
         raise UserError(

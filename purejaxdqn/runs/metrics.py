@@ -13,6 +13,7 @@ from purejaxdqn.core.types import EpochRow
 from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.system.files import replacing
 
+METRICS_FILE = "metrics.csv"
 COLUMNS = (
     "seed_index",
     "env_step",
