@@ -25,6 +25,7 @@ from purejaxdqn.export import FORMATS, main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
 from purejaxdqn.policies.onnx_graphs import to_onnx
+from purejaxdqn.policies.policies import _as_batch
 from purejaxdqn.policies.programs import (
     TOLERANCE,
     TrainedAgent,
@@ -451,3 +452,38 @@ def test_a_changed_config_or_table_of_a_run_is_a_warning(finished_run, quietly, 
     code, _, err = quietly(plot, run)
     assert (code, len(err)) == (0, 1)
     assert err[0].startswith(f"warning: {run / 'summary.json'} cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        (np.zeros((5, 2, 2)), r"obs has shape \(5, 2, 2\); this policy takes \(4,\), or a batch of these"),
+        (np.zeros(3), r"obs has shape \(3,\)"),
+        (np.zeros((1, 1, 4)), r"obs has shape \(1, 1, 4\)"),
+        (0.0, r"obs has shape \(\)"),
+        ([None] * 4, "obs has type object; this policy takes float32"),
+        (np.zeros(4, complex), "obs has type complex128"),
+        (["0"] * 4, "obs has type <U1"),
+    ],
+    ids=str,
+)
+def test_an_observation_that_does_not_fit_a_policy_is_refused(obs, message, folders):
+    with pytest.raises(ValueError, match=message):
+        load_policy(folders["safetensors"])(obs)
+
+
+def test_any_batch_of_real_numbers_is_taken(folders):
+    act = load_policy(folders["safetensors"])
+    assert act(np.zeros((0, 4))).shape == (0,)
+    for kind in (int, bool, np.float64, np.float16, jnp.bfloat16):
+        assert act(np.ones((5, 4), kind)).shape == (5,)
+        assert act(np.ones(4, kind)) == act([1.0] * 4)
+
+
+def test_values_that_an_observations_type_cannot_hold_are_refused():
+    env = make_environment("FrozenLake-misc")
+    assert _as_batch(3.0, env) == (np.array([3]), True)
+    assert _as_batch([3, 4.0], env)[0].tolist() == [3, 4]
+    for obs in (3.5, [np.nan], 1e12):
+        with pytest.raises(ValueError, match="obs has values that int32 cannot hold"):
+            _as_batch(obs, env)

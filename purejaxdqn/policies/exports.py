@@ -22,9 +22,10 @@ from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments.registry import make_environment, underlying_environment
 from purejaxdqn.policies import cards
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
-from purejaxdqn.policies.policies import POLICY_FILE, check_seed_index, load_params
+from purejaxdqn.policies.policies import check_seed_index, load_params
 from purejaxdqn.policies.programs import TrainedAgent, write_program
 from purejaxdqn.policies.summaries import digests, read_summary
+from purejaxdqn.policies.weights import POLICY_FILE
 from purejaxdqn.system.faults import UserError
 
 

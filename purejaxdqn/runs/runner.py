@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from purejaxdqn.config.reading import CONFIG_FILE
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import intervals_of
-from purejaxdqn.policies.policies import POLICY_FILE, save_policy
 from purejaxdqn.policies.summaries import digests
+from purejaxdqn.policies.weights import POLICY_FILE, save_policy
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.debugging import Debugger, FoundNan
 from purejaxdqn.runs.divergence import DivergenceWatch
