@@ -10,11 +10,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks import harness
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core.keys import run_key
@@ -23,6 +25,7 @@ from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.plot import main as plot
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
+from purejaxdqn.system.git import run_git
 from purejaxdqn.train import main as train
 from tests.conftest import PQN, ROOT, TINY, command, mostly_slow
 
@@ -438,3 +441,15 @@ def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
     once = [f"evaluation={{every: {every}, episodes: 1, final_episodes: 1}}"]
     code, _, err = quietly(train, "--config", name, "--out", tmp_path / "run", "--quiet", *tiny, *once)
     assert code == 0, err
+
+
+def test_the_commit_is_that_of_this_checkout_whatever_repository_a_hook_names(tmp_path, monkeypatch):
+    plain = run_git(ROOT, "rev-parse", "HEAD").stdout.decode().strip()
+    if not plain:
+        pytest.skip("this is no checkout")
+    run_git(tmp_path, "init", "-q", ".")
+    run_git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "another")
+    for name, value in (("GIT_DIR", tmp_path / ".git"), ("GIT_WORK_TREE", tmp_path)):
+        monkeypatch.setenv(name, str(value))
+    assert directory.provenance([jax.devices()[0]])["git_commit"].removesuffix("-dirty") == plain
+    assert harness.commit().removesuffix("-dirty") == plain[: len(harness.commit().removesuffix("-dirty"))]
