@@ -303,3 +303,21 @@ def test_policies_of_run_many_are_evaluated_wherever_their_parameters_are(config
     returns = evaluate_policy(config, params, episodes=3)
     host = evaluate_policy(config, jax.device_get(params), episodes=3)
     np.testing.assert_array_equal(returns, host)
+
+
+def test_run_many_takes_legacy_keys_as_it_takes_typed_ones(config, monkeypatch):
+    monkeypatch.setattr("purejaxdqn.config.building._compiled_train", lambda *_: lambda hparams, keys: keys)
+    points = config.hparams()._replace(gamma=jnp.array([0.9, 0.99]))
+    typed = run_many(config, points, jax.random.split(jax.random.key(0), 3))
+    legacy = run_many(config, points, jax.random.split(jax.random.PRNGKey(0), 3))
+    assert typed.shape == (2, 3)
+    assert (jax.random.key_data(typed) == jax.random.key_data(legacy)).all()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [jax.random.key(0), jax.random.PRNGKey(0), jnp.arange(3), np.zeros((3, 2)), jax.random.split(KEYS[0], 2)[:0]],
+)
+def test_run_many_refuses_what_is_no_list_of_keys(config, keys):
+    with pytest.raises(ValueError, match=r"keys must be random keys \[S\]"):
+        run_many(config, config.hparams(), keys)

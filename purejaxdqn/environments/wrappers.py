@@ -19,6 +19,11 @@ class EnvironmentRefusedError(ValueError):
         self.key = key
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def observation_features(obs: Array, *, depth: int, flatten: bool) -> Array:
     """What a network sees of observations [B, O].
 
