@@ -36,7 +36,26 @@ def typed_keys(keys: Any) -> Array:
     keys = jnp.asarray(keys)
     if keys.dtype == jnp.uint32 and keys.ndim == 2:
         keys = jax.random.wrap_key_data(keys)
-    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1 or not len(keys):
+    if not is_key(keys) or keys.ndim != 1 or not len(keys):
         found = f"{keys.dtype}{list(keys.shape)}"
         raise ValueError(f"keys must be random keys [S], as of jax.random.split(jax.random.key(0), S), not {found}")
     return keys
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether an array, or a description of one, is of typed keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def data_of_keys(tree: Any) -> Any:
+    """``tree`` with keys [...] as their words [..., W]."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
+
+
+def as_keys(tree: Any, like: Any) -> Any:
+    """The inverse of ``data_of_keys``; ``like`` has keys where words become keys."""
+
+    def wrap(leaf: Array, one: Any) -> Array:
+        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if is_key(one) else leaf
+
+    return jax.tree.map(wrap, tree, like)
