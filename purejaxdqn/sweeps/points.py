@@ -1,6 +1,7 @@
 """The points of a sweep or search: of a grid, drawn from a space, or whole configs, each with a checked ``Config``."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,8 +61,8 @@ def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequen
         axes.append([f"{key}={text}" for text in texts])
         if len(texts) > 1:
             swept.append(key)
-    keys = [axis[0].partition("=")[0] for axis in axes]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    keys = Counter(axis[0].partition("=")[0] for axis in axes)
+    twice = sorted(key for key, count in keys.items() if count > 1)
     if twice:
         raise UserError(*(f"{key}: given twice; write its values with commas between them" for key in twice))
     combinations = list(itertools.product(*axes))
