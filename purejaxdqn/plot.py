@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.options import Parser
+from purejaxdqn.system.options import Parser, path_of
 
 _FORMATS = (".png", ".pdf", ".svg")
 
@@ -18,9 +18,9 @@ def parser() -> Parser:
         prog="python -m purejaxdqn.plot",
         description="Draw the pictures of runs, sweeps and searches again; of several runs also a picture of all.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="DIR")
     out = "the picture of several runs, as png, pdf or svg (default comparison.png)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
+    parser.add_argument("--out", type=path_of, metavar="FILE", help=out)
     return parser
 
 

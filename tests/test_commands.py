@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -21,10 +22,14 @@ from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.evaluate import main as evaluate
+from purejaxdqn.export import main as export
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.plot import main as plot
+from purejaxdqn.report import main as report
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
+from purejaxdqn.search import main as search
+from purejaxdqn.sweep import main as sweep
 from purejaxdqn.system.git import run_git
 from purejaxdqn.train import main as train
 from tests.conftest import PQN, ROOT, TINY, command, mostly_slow
@@ -453,3 +458,61 @@ def test_the_commit_is_that_of_this_checkout_whatever_repository_a_hook_names(tm
         monkeypatch.setenv(name, str(value))
     assert directory.provenance([jax.devices()[0]])["git_commit"].removesuffix("-dirty") == plain
     assert harness.commit().removesuffix("-dirty") == plain[: len(harness.commit().removesuffix("-dirty"))]
+
+
+EVERY_PATH = {
+    "train --out": (train, "--config", "cartpole_cleanrl", "--out"),
+    "train --resume": (train, "--resume"),
+    "train --config": (train, "--config"),
+    "sweep --out": (sweep, "--config", "cartpole_cleanrl", "--out"),
+    "sweep --space": (sweep, "--config", "cartpole_cleanrl", "--points", "2", "--space"),
+    "search --out": (search, "--config", "cartpole_cleanrl", "--space", "search/small", "--out"),
+    "search --space": (search, "--config", "cartpole_cleanrl", "--space"),
+    "evaluate": (evaluate,),
+    "evaluate --gif": (evaluate, "run", "--gif"),
+    "export": (export, "--format", "safetensors"),
+    "export --out": (export, "run", "--format", "safetensors", "--out"),
+    "plot": (plot,),
+    "plot --out": (plot, "run", "run", "--out"),
+    "report": (report,),
+}
+
+
+@pytest.mark.parametrize("arguments", EVERY_PATH.values(), ids=EVERY_PATH)
+def test_a_path_that_is_empty_or_not_utf8_is_refused(arguments, quietly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, message in (("", "the name is empty"), (os.fsdecode(b"r\xff"), "'r\\udcff' is not UTF-8")):
+        code, out, err = quietly(*arguments, path)
+        assert (code, out, len(err)) == (2, [], 1)
+        assert message in err[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_trained_in_a_directory_that_is_not_utf8(quietly, tmp_path, monkeypatch):
+    here = tmp_path / os.fsdecode(b"r\xff")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for out, message in (
+        ((), "--out is missing: the name of the working"),
+        (("--out", "x"), "'x': the name of the working directory is not"),
+    ):
+        code, _, err = quietly(train, "--config", "cartpole_cleanrl", *TINY, *out)
+        assert (code, len(err)) == (2, 1)
+        assert message in err[0]
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("out", [".", "./", "/", "..", "new/.."])
+def test_a_directory_that_is_there_is_refused_under_any_name(out, quietly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = quietly(train, "--config", "cartpole_cleanrl", *TINY, "--out", out)
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("error: --out: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_may_come_through_a_pipe_and_be_read_for_every_point(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=("gamma: 0.9",), daemon=True).start()
+    assert [load_config(["cartpole_cleanrl", pipe]).gamma for _ in range(3)] == [0.9] * 3

@@ -101,7 +101,7 @@ def find_config(source: str | Path, *, option: str = "--config") -> Path:
     """The file that ``source`` names: a path, or the name of a shipped config (of a space, for ``--space``)."""
     path = Path(source)
     try:
-        is_file, is_dir = path.is_file(), path.is_dir()
+        is_file, is_dir = path.is_file() or path.is_fifo(), path.is_dir()
     except OSError as error:
         raise ConfigError(f"{option}: {source} cannot be read: {error.strerror}") from error
     if is_file:

@@ -1,5 +1,6 @@
 """The YAML of configs and spaces: read strictly, refused in a line, and written so that it is read back."""
 
+import functools
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -102,7 +103,7 @@ def read_yaml(path: Path) -> Tree:
       ConfigError: it cannot be read, or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read_once(path) if path.is_fifo() else path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     tree = load_yaml(text, str(path))
@@ -111,6 +112,12 @@ def read_yaml(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values")
     return tree
+
+
+@functools.cache
+def _read_once(pipe: Path) -> str:
+    """The text of a pipe, as ``--config <(...)`` names one: it gives it once, and sweeps read their configs often."""
+    return pipe.read_text(encoding="utf-8")
 
 
 def to_text(tree: Tree) -> str:

@@ -37,3 +37,12 @@ def write_text(path: Path, text: str) -> None:
     """Write or replace a text file as a whole."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def is_utf8(name: str | Path) -> bool:
+    """Whether a name is UTF-8, as the libraries that write checkpoints and pages need it."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
