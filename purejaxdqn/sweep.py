@@ -9,6 +9,7 @@ from typing import Any
 from purejaxdqn.sweeps.distributed import add_process_options, join_processes
 from purejaxdqn.sweeps.points import (
     Candidate,
+    check_count,
     check_points,
     drawn_candidates,
     find_idle_keys,
@@ -90,6 +91,7 @@ def _candidates(arguments: argparse.Namespace, compared: Sequence[str]) -> list[
     if compared:
         raise UserError("--configs and --space exclude each other")
     check_at_least(arguments, points=1, draw_seed=0)
+    check_count(arguments.points, option="--points: ")
     space = read_space(arguments.space)
     refuse_both(arguments.overrides, space, how="drawn from --space")
     shares = draw_shares(arguments.points, len(space), method=arguments.draw, seed=arguments.draw_seed)

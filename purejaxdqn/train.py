@@ -77,9 +77,11 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
     """Train and print the results; returns the exit code."""
     from purejaxdqn.runs import opening, runner
     from purejaxdqn.runs.loggers import check_loggers
+    from purejaxdqn.runs.memory import check_memory
     from purejaxdqn.system.signals import StopSignals
 
     check_loggers(config)
+    check_memory(config)
     if not arguments.no_cache:
         use_compilation_cache()
     if arguments.resume:

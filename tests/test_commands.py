@@ -4,12 +4,14 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -516,3 +518,42 @@ def test_a_config_may_come_through_a_pipe_and_be_read_for_every_point(tmp_path):
     os.mkfifo(pipe)
     threading.Thread(target=pipe.write_text, args=("gamma: 0.9",), daemon=True).start()
     assert [load_config(["cartpole_cleanrl", pipe]).gamma for _ in range(3)] == [0.9] * 3
+
+
+LARGE = 2_000_000_000
+SMALLER = "; make replay.size smaller"
+TOO_LARGE = {
+    "train replay.size": (train, [f"replay.size={LARGE}"], f"1 seed needs about 84 GB of memory, and .*{SMALLER}"),
+    "train num_seeds": (train, [f"num_seeds={LARGE}"], f"{LARGE} seeds need .*; make num_seeds or replay.size smaller"),
+    "train episodes": (train, [f"evaluation.episodes={LARGE}"], "1 seed needs about 72 GB .*evaluation, smaller"),
+    "train updates": (train, [f"schedule.gradient_steps={LARGE}"], "1 seed needs about 52 TB .*schedule.*smaller"),
+    "sweep replay.size": (sweep, [f"replay.size={LARGE}"], f"--memory: one run needs about .*{SMALLER}"),
+    "sweep updates": (sweep, [f"schedule.gradient_steps={LARGE}"], "--memory: one run needs about 52 TB.*smaller"),
+    "sweep seeds": (sweep, ["--seeds", LARGE], f"--seeds: the results of {LARGE} runs need about .* are free"),
+    "sweep points": (sweep, ["--space", "search/dqn", "--points", LARGE], f"--points: {LARGE} points are too many .*"),
+    "sweep grid": (
+        sweep,
+        [f"{key}={','.join(map(str, range(1, 1002)))}" for key in ("n_step", "seed")],
+        "1002001 points are too many for one sweep; it takes 1000000 at most",
+    ),
+    "search replay.size": (search, [f"replay.size={LARGE}"], f"--memory: one run needs about .*{SMALLER}"),
+    "search seeds": (search, ["--seeds", LARGE], "--batch, --seeds: the results of 32000000000 runs need .*"),
+    "search retest": (search, ["--retest", LARGE], f"--retest: the results of {LARGE} runs need .*"),
+    "search batch": (search, ["--batch", LARGE, "--trials", LARGE], "--batch, --seeds: the results of .*"),
+    "search rungs": (search, ["--halving", 2, "--rungs", LARGE], f"--rungs: {LARGE} rungs of a run with 20 .*"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(case, quietly, tmp_path, monkeypatch):
+    main, arguments, line = TOO_LARGE[case]
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**34))
+    monkeypatch.setattr("purejaxdqn.runs.training.compile_lowered", lambda *_, **__: pytest.fail("it was compiled"))
+    for name in ("sweep", "search"):
+        monkeypatch.setattr(f"purejaxdqn.{name}.configure_cpu_for", lambda *_, **__: None)
+    space = ["--space", "search/small"] if main is search else []
+    out = ["--config", "cartpole_cleanrl", "--out", tmp_path / "new" / "out", "--no-cache", "--quiet"]
+    code, printed, err = quietly(main, *out, *space, *arguments)
+    assert (code, printed, len(err)) == (2, [], 1)
+    assert re.fullmatch(f"error: {line}", err[0])
+    assert not list(tmp_path.iterdir())

@@ -15,9 +15,9 @@ from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import Config, traced_keys
 from purejaxdqn.core.keys import episodes_key, run_key
 from purejaxdqn.core.many import lay_out, map_runs
-from tests.conftest import PQN, TINY, mostly_slow
 from purejaxdqn.environments.registry import from_gymnax, make_environment
 from purejaxdqn.policies.programs import sample_observations
+from tests.conftest import PQN, TINY, mostly_slow
 from tests.probes import Table, TableMDP
 
 KEYS = [run_key(np.uint32(0), np.uint32(k)) for k in range(5)]

@@ -1,6 +1,7 @@
 """The points of a sweep or search: of a grid, drawn from a space, or whole configs, each with a checked ``Config``."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from purejaxdqn.system.faults import UserError
 CONFIG_COLUMN = "config"
 """The swept column of compared configs."""
 
+MAX_POINTS = 1_000_000
+"""Most points of a sweep."""
 _MAPPINGS = ("env.params", "env.kwargs")
 
 
@@ -65,11 +68,22 @@ def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequen
     twice = sorted(key for key, count in keys.items() if count > 1)
     if twice:
         raise UserError(*(f"{key}: given twice; write its values with commas between them" for key in twice))
-    combinations = list(itertools.product(*axes))
     layers: list[tuple[str, ...]] = [(name,) for name in configs] or [()]
+    check_count(len(layers) * math.prod(map(len, axes)))
+    combinations = list(itertools.product(*axes))
     return [
         Candidate((*sources, *layer), overrides, tuple(swept), *layer) for layer in layers for overrides in combinations
     ]
+
+
+def check_count(points: int, *, option: str = "") -> None:
+    """Refuse more points than a sweep can list; ``option`` names where they come from.
+
+    Raises:
+      UserError: there are too many.
+    """
+    if points > MAX_POINTS:
+        raise UserError(f"{option}{points} points are too many for one sweep; it takes {MAX_POINTS} at most")
 
 
 def split_values(override: str) -> tuple[str, list[str]]:
