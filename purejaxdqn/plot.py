@@ -1,12 +1,12 @@
 """``python -m purejaxdqn.plot DIR ...``: draw pictures again from their files; several runs also in one picture."""
 
 import argparse
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.files import refusing_damage
 from purejaxdqn.system.options import Parser, path_of
 
 _FORMATS = (".png", ".pdf", ".svg")
@@ -77,14 +77,15 @@ def _read(folder: Path) -> tuple[Path, Any, Any]:
     warn_of_changes(folder, "metrics.csv", "config.yaml")
     try:
         return folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a run: {error}") from error
 
 
 def _draw(place: Path, draw: Callable[..., Sequence[Path]], *arguments: Any) -> None:
     """Draw and print the names of the files; an error of the system becomes one line."""
     try:
-        print(*draw(*arguments), sep="\n")
+        with refusing_damage(place):
+            print(*draw(*arguments), sep="\n")
     except OSError as error:
         raise UserError(f"{place} cannot be written to: {error.strerror}") from error
 

@@ -549,8 +549,6 @@ def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(ca
     main, arguments, line = TOO_LARGE[case]
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**34))
     monkeypatch.setattr("purejaxdqn.runs.training.compile_lowered", lambda *_, **__: pytest.fail("it was compiled"))
-    for name in ("sweep", "search"):
-        monkeypatch.setattr(f"purejaxdqn.{name}.configure_cpu_for", lambda *_, **__: None)
     space = ["--space", "search/small"] if main is search else []
     out = ["--config", "cartpole_cleanrl", "--out", tmp_path / "new" / "out", "--no-cache", "--quiet"]
     code, printed, err = quietly(main, *out, *space, *arguments)

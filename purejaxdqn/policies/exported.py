@@ -12,7 +12,7 @@ from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments.wrappers import observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
 from purejaxdqn.policies.weights import POLICY_FILE, check_digest, read_params
-from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.faults import UserError, reason_of
 
 
 def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
@@ -24,10 +24,10 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
       UserError: a file is missing or damaged, or the files do not fit each other.
     """
     try:
-        description = read_description((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        description = read_description(folder / DESCRIPTION_FILE)
         env = _described_environment(description)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {error}") from error
+    except Exception as error:  # a damaged description may raise anything
+        raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {reason_of(error)}") from error
     config = _read_config_only(folder / CONFIG_FILE)
     features = description["features"]
     if (bool(features["one_hot"]), features["flatten"]) != (config.env.one_hot, config.env.flatten):

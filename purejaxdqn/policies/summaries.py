@@ -1,13 +1,13 @@
 """``summary.json`` as it is read, and the digests in it, which show whether other files of the run have changed."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import read_json
 
 SUMMARY_FILE = "summary.json"
 
@@ -20,10 +20,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / SUMMARY_FILE
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is not a finished run: it has no {SUMMARY_FILE}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(summary, dict) or not isinstance(summary.get("final_eval_return"), list):
         raise UserError(f"{path} is not the summary of a run")

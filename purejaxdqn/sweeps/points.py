@@ -194,7 +194,10 @@ def _point(candidate: Candidate, config: Config) -> Point:
     swept: dict[str, Any] = {}
     if candidate.config_name is not None:
         swept[CONFIG_COLUMN] = Path(candidate.config_name).with_suffix("").as_posix()
-    for key in candidate.swept:
-        section, _, name = key.rpartition(".")
-        swept[key] = dict(value_at(config, section))[name] if section in _MAPPINGS else value_at(config, key)
-    return Point(config, swept)
+    return Point(config, swept | {key: value_of(config, key) for key in candidate.swept})
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a config key, which may be a name in a mapping: ``env.params.gravity``."""
+    section, _, name = key.rpartition(".")
+    return dict(value_at(config, section))[name] if section in _MAPPINGS else value_at(config, key)

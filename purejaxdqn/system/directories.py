@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import is_utf8, write_text
 
 
@@ -179,8 +179,10 @@ class OwnedDirectory(NamedTuple):
                 )
             text = label.read_text(encoding="utf-8")
             different = self.difference(text)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"--out: {folder} cannot be used: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # a damaged label may raise anything
+            raise UserError(f"--out: {folder} cannot be used: {reason_of(error)}") from error
         if different:
             raise UserError(f"--out: {folder} belongs to another {self.kind}: {different}")
         return text
