@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.config.reading import CONFIG_FILE
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import intervals_of
-from purejaxdqn.policies.policies import save_policy
+from purejaxdqn.policies.summaries import digests
+from purejaxdqn.policies.weights import POLICY_FILE, save_policy
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.debugging import Debugger, FoundNan
 from purejaxdqn.runs.divergence import DivergenceWatch
 from purejaxdqn.runs.journal import Journal
-from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.metrics import METRICS_FILE, Metrics
 from purejaxdqn.runs.opening import OpenRun
 from purejaxdqn.runs.population import BEGINNING, Position, advance, finish_training
 from purejaxdqn.runs.snapshots import Snapshot, fetch_state, place_state, save_snapshot
@@ -77,6 +79,7 @@ def run(
         )
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
+    summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
     draw(opened.folder, metrics, config)
     directory.write_summary(opened.folder, summary)  # the last file: it says that the run is finished
     return summary

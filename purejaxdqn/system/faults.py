@@ -50,6 +50,11 @@ def resumable(how: str) -> Iterator[None]:
         raise
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of an error, or its type if it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
 """Words in JAX's errors about an accelerator's memory and a CPU's; compared as text, so that JAX is not imported."""
 
