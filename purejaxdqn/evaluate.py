@@ -1,6 +1,5 @@
 """``python -m purejaxdqn.evaluate RUN_DIR``: play greedy episodes with the agents of a finished run."""
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.files import to_json
 from purejaxdqn.system.options import Parser
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ def _print_returns(arguments: Namespace, returns: Any) -> None:
     """Print the returns [S, N], as JSON or for a reader."""
     from purejaxdqn.runs.statistics import iqm, iqm_interval
 
+    returns = returns.astype("float64")  # their sum may be beyond float32
     score = iqm(returns.mean(-1))
     if arguments.json:
         found = {"backend": arguments.backend, "episodes": arguments.episodes, "returns": returns.tolist()}
-        print(json.dumps({**found, "mean": float(returns.mean()), "iqm": score}))
+        print(to_json({**found, "mean": float(returns.mean()), "iqm": score}))
         return
     for k, mine in enumerate(returns, arguments.seed_index or 0):
         print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")

@@ -25,6 +25,7 @@ from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.policies.policies import POLICY_FILE, check_seed_index, load_params
 from purejaxdqn.policies.programs import TrainedAgent, write_program
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import write_json
 
 
 def best_seed(summary: dict[str, Any]) -> int:
@@ -95,8 +96,7 @@ def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
         (draft / POLICY_FILE).write_bytes(weights)
         (draft / CONFIG_FILE).write_text(to_yaml(agent.config), encoding="utf-8")
         description = describe(agent, kind, write_program(agent, draft, kind))
-        text = json.dumps(description, indent=2, allow_nan=False)
-        (draft / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(draft / DESCRIPTION_FILE, description)
         (draft / "README.md").write_text(cards.model_card(description), encoding="utf-8")
         if script := cards.run_script(description):
             (draft / cards.SCRIPT_FILE).write_text(script, encoding="utf-8")

@@ -16,7 +16,7 @@ from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of, runs_of
 from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
-from purejaxdqn.system.files import write_text
+from purejaxdqn.system.files import write_json
 
 RETEST_FILE = "best_retest.json"
 
@@ -67,16 +67,16 @@ def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequ
         # From the config: the study has choices as texts, and "false" is not JSON's false.
         "params": {key: reduce(getitem, key.split("."), plain) for key in trial.params},
         "config": plain,
-        "final_eval_return": [_number(value) for value in finals],
-        "iqm": _number(iqm(finals)),
+        "final_eval_return": finals.tolist(),
+        "iqm": iqm(finals),
         "iqm_ci95": list(iqm_interval(finals) or ()) or None,
-        "auc": [_number(value) for value in areas],
-        "auc_iqm": _number(iqm(areas)),
+        "auc": areas.tolist(),
+        "auc_iqm": iqm(areas),
         "auc_iqm_ci95": list(iqm_interval(areas) or ()) or None,
         "first_solved_step": [result.first_solved_step for result in results],
         "diverged": [result.diverged for result in results],
     }
-    write_text(folder / RETEST_FILE, json.dumps(retest, indent=2, allow_nan=False) + "\n")
+    write_json(folder / RETEST_FILE, retest)
     return retest
 
 
@@ -87,7 +87,3 @@ def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if found.get("config") == config.model_dump(mode="json") else None
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from purejaxdqn.system.faults import StorageError
 
@@ -37,3 +40,21 @@ def write_text(path: Path, text: str) -> None:
     """Write or replace a text file as a whole."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write or replace a JSON file as a whole; see ``to_json``."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON text. JSON has no numbers that are not finite: they become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
