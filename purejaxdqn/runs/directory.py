@@ -18,7 +18,7 @@ from purejaxdqn.runs.metrics import Metrics, first_solved_steps, solved_at
 from purejaxdqn.runs.population import FinalAgents
 from purejaxdqn.runs.training import Training
 from purejaxdqn.system import directories
-from purejaxdqn.system.files import write_json, write_text
+from purejaxdqn.system.files import finite, write_json, write_text
 
 _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
 
@@ -51,7 +51,7 @@ def summarise(
     import_seconds: float,
     run_seconds: float,
 ) -> dict[str, Any]:
-    """The contents of ``summary.json``."""
+    """The contents of ``summary.json``; numbers that are not finite are None."""
     from purejaxdqn.runs.statistics import iqm, iqm_interval, trailing_mean  # SciPy: late, as it loads slowly
 
     final = agents.final_returns.mean(-1, dtype=np.float64)
@@ -60,7 +60,7 @@ def summarise(
     ]
     diverged = diverged_at(metrics, agents.params)
     env_steps = int(metrics.env_step[:, -1].sum())
-    return {
+    summary = {
         "env_id": config.env.id,
         "num_seeds": config.num_seeds,
         "total_timesteps": config.total_timesteps,
@@ -78,6 +78,7 @@ def summarise(
         "diverged_step": diverged,
         **provenance(training.layout.devices),
     }
+    return finite(summary)
 
 
 def provenance(devices: Sequence[jax.Device]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of, runs_of
 from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
-from purejaxdqn.system.files import write_json
+from purejaxdqn.system.files import finite, write_json
 
 RETEST_FILE = "best_retest.json"
 
@@ -77,7 +77,7 @@ def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequ
         "diverged": [result.diverged for result in results],
     }
     write_json(folder / RETEST_FILE, retest)
-    return retest
+    return finite(retest)
 
 
 def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
