@@ -12,7 +12,7 @@ from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
 from purejaxdqn.sweeps.points import find_idle_keys
 from purejaxdqn.sweeps.spaces import read_space
 from purejaxdqn.system.directories import default_directory, how_to_resume
-from purejaxdqn.system.faults import UserError, resumable, run_command
+from purejaxdqn.system.faults import UserError, drawing, resumable, run_command
 from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
 from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
 
@@ -91,9 +91,10 @@ def search(spec: SearchSpec, base: Config, folder: Path) -> int:
         print(f"every trial failed; most often: {most_common_reason(study)}", file=sys.stderr)
         return 3
 
-    from purejaxdqn.pictures.searches import draw_search  # Matplotlib: late, as it loads slowly
+    with drawing(folder):
+        from purejaxdqn.pictures.searches import draw_search  # Matplotlib: late, as it loads slowly
 
-    draw_search(folder, study, spec.space, objective=spec.objective)
+        draw_search(folder, study, spec.space, objective=spec.objective)
     print(table(study))
     interval = retest["iqm_ci95"]
     score = "not finite" if retest["iqm"] is None else f"{retest['iqm']:.4g}"

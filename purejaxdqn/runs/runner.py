@@ -16,6 +16,7 @@ from purejaxdqn.runs.opening import OpenRun
 from purejaxdqn.runs.population import BEGINNING, Position, advance, finish_training
 from purejaxdqn.runs.snapshots import Snapshot, fetch_state, place_state, save_snapshot
 from purejaxdqn.runs.training import Training, compile_training, seeds_of
+from purejaxdqn.system.faults import drawing
 from purejaxdqn.system.signals import StopSignals
 
 
@@ -76,8 +77,9 @@ def run(
         )
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
-    draw(opened.folder, metrics, config)
-    directory.write_summary(opened.folder, summary)  # the last file: it says that the run is finished
+    directory.write_summary(opened.folder, summary)  # it says that the run is finished
+    with drawing(opened.folder):
+        draw(opened.folder, metrics, config)
     return summary
 
 

@@ -23,7 +23,7 @@ from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise_points, write_points, write_results
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.directories import how_to_resume
-from purejaxdqn.system.faults import resumable
+from purejaxdqn.system.faults import drawing, resumable
 from purejaxdqn.system.signals import StopSignals
 
 Draw = Callable[[Path, Sequence[Point], Sequence[RunResult], Sequence[PointResult]], Any]
@@ -119,7 +119,8 @@ def _finish(points: Sequence[Point], folder: Path, draw: Draw) -> list[PointResu
     summaries = summarise_points(points, results)
     write_results(folder, points, results)
     write_points(folder, points, summaries)
-    draw(folder, points, results, summaries)
+    with drawing(folder):
+        draw(folder, points, results, summaries)
     return summaries
 
 

@@ -4,8 +4,10 @@ import contextlib
 import difflib
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from purejaxdqn.system.signals import Stopped
@@ -50,6 +52,21 @@ def resumable(how: str) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def drawing(folder: Path) -> Iterator[None]:
+    """Turn any failure of the block, which draws the pictures of complete results, into a warning."""
+    try:
+        yield
+    except Exception as error:  # a library may raise anything
+        again = f"python -m purejaxdqn.plot {shlex.quote(str(folder))} tries again"
+        print(f"warning: the pictures could not be drawn, {again}: {reason_of(error)}", file=sys.stderr)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error, or its type if it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
 """Words in JAX's errors about an accelerator's memory and a CPU's; compared as text, so that JAX is not imported."""
 
@@ -77,8 +94,12 @@ def _notes(error: BaseException) -> Sequence[str]:
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave the process with its exit code.
 
+    Pictures are drawn without a display, whatever the user's setting of Matplotlib: a notebook gives processes that it
+    starts the name of a backend that they may not have.
+
     0 done; 2 bad input; 3 every seed diverged; 130 and 143 stopped by a signal; 1 anything else.
     """
+    os.environ["MPLBACKEND"] = "Agg"
     try:
         code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
