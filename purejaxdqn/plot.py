@@ -82,9 +82,10 @@ def _read(folder: Path) -> tuple[Path, Any, Any]:
 def _draw(place: Path, draw: Callable[..., Sequence[Path]], *arguments: Any) -> None:
     """Draw and print the names of the files; an error of the system becomes one line."""
     try:
-        print(*draw(*arguments), sep="\n")
+        drawn = draw(*arguments)
     except OSError as error:
         raise UserError(f"{place} cannot be written to: {error.strerror}") from error
+    print(*drawn, sep="\n")
 
 
 def _compare(runs: Sequence[tuple[Path, Any, Any]], path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from purejaxdqn.system.signals import Stopped
+from purejaxdqn.system.streams import lasting_streams
 
 
 class UserError(Exception):
@@ -97,29 +98,34 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     Pictures are drawn without a display, whatever the user's setting of Matplotlib: a notebook gives processes that it
     starts the name of a backend that they may not have.
 
-    0 done; 2 bad input; 3 every seed diverged; 130 and 143 stopped by a signal; 1 anything else.
+    0 done; 2 bad input; 3 every seed diverged; 129, 130 and 143 stopped by a signal; 1 anything else.
     """
     os.environ["MPLBACKEND"] = "Agg"
+    with lasting_streams():
+        sys.exit(_exit_code(main, sys.argv[1:] if argv is None else argv))
+
+
+def _exit_code(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     try:
-        code = main(sys.argv[1:] if argv is None else argv)
+        code = main(argv)
         sys.stdout.flush()
+        return code
     except UserError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
-        code = 2
+        return 2
     except Stopped as error:
         print("; ".join([f"stopped by {error}", *_notes(error)]), file=sys.stderr)
-        code = error.exit_code
+        return error.exit_code
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        return 1
     except (StorageError, OSError, MemoryError, RuntimeError) as error:
         refused = in_a_line(error)
         if refused is None:
             raise
         print(f"error: {refused}", file=sys.stderr)
-        code = 1
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        return 130
