@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
     from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
+    runtime.start_jax()
     runtime.use_compilation_cache()
     config, params = policies.load_params(arguments.run_dir)
     if arguments.seed_index is not None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.config.reading import read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
@@ -14,7 +15,7 @@ from purejaxdqn.sweeps.spaces import read_space
 from purejaxdqn.system.directories import default_directory, how_to_resume
 from purejaxdqn.system.faults import UserError, drawing, resumable, run_command
 from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
-from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
 def parser() -> Parser:
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     spec = _spec(arguments)
     candidates, drafts = read_edges(spec)
     configure_cpu_for(*(draft.config for draft in drafts), runs=spec.seeds * spec.batch, devices=spec.devices)
+    start_jax()
     for line in find_idle_keys(check_edges(spec, candidates, drafts)):
         print(f"warning: {line}", file=sys.stderr)
     base = read_config(list(spec.sources), spec.overrides).config

@@ -102,6 +102,8 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     """
     os.environ["MPLBACKEND"] = "Agg"
     with lasting_streams():
+        if any(name.startswith("JAX_") for name in os.environ):
+            importlib.import_module("purejaxdqn.system.imports")
         sys.exit(_exit_code(main, sys.argv[1:] if argv is None else argv))
 
 
