@@ -84,10 +84,11 @@ def _spec(arguments: argparse.Namespace) -> SearchSpec:
 
 def search(spec: SearchSpec, base: Config, folder: Path) -> int:
     """Run the search, draw its pictures and print its table; returns the exit code."""
+    from purejaxdqn.searches.directory import SEARCH_FILE
     from purejaxdqn.searches.runner import most_common_reason, run_search
     from purejaxdqn.searches.tables import table
 
-    with resumable(how_to_resume(folder)):
+    with resumable(how_to_resume(folder), label=folder / SEARCH_FILE):
         study, best, retest = run_search(spec, base, folder)
     if best is None or retest is None:
         print(f"every trial failed; most often: {most_common_reason(study)}", file=sys.stderr)

@@ -1,12 +1,8 @@
 """Exports one agent of a finished run to a folder: weights, a description, and a program where the format has one."""
 
-import contextlib
 import functools
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from purejaxdqn.policies import cards
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.policies.policies import POLICY_FILE, check_seed_index, load_params
 from purejaxdqn.policies.programs import TrainedAgent, write_program
+from purejaxdqn.system.directories import create_directory
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_json
 
@@ -90,7 +87,8 @@ def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
     Raises:
       UserError: the folder exists or cannot be created, or the network cannot be exported in this format.
     """
-    with _new_folder(folder) as draft:
+
+    def fill(draft: Path) -> None:
         flat = traverse_util.flatten_dict(agent.params, sep="/")
         weights = save({name: np.asarray(leaf, order="C") for name, leaf in flat.items()})
         (draft / POLICY_FILE).write_bytes(weights)
@@ -101,25 +99,7 @@ def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
         if script := cards.run_script(description):
             (draft / cards.SCRIPT_FILE).write_text(script, encoding="utf-8")
 
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder next to ``folder``, which is renamed to it at the end, so that it is never incomplete."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    missing = [parent for parent in folder.parents if not parent.exists()]
-    try:
-        draft.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
-    try:
-        yield draft
-        draft.rename(folder)
-    except BaseException:  # also on an interrupt
-        shutil.rmtree(draft, ignore_errors=True)
-        for parent in missing:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
+    create_directory([folder], fill, kind="policy")
 
 
 def describe(agent: TrainedAgent, kind: str, program: dict[str, Any] | None) -> dict[str, Any]:

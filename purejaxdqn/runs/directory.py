@@ -18,6 +18,7 @@ from purejaxdqn.runs.metrics import Metrics, first_solved_steps, solved_at
 from purejaxdqn.runs.population import FinalAgents
 from purejaxdqn.runs.training import Training
 from purejaxdqn.system import directories
+from purejaxdqn.system.faults import StorageError
 from purejaxdqn.system.files import finite, write_json, write_text
 
 _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
@@ -35,6 +36,16 @@ def create_directory(folders: Iterable[Path], config: Config) -> Path:
 def write_config(folder: Path, config: Config) -> None:
     """Write or replace ``config.yaml``."""
     write_text(folder / CONFIG_FILE, to_yaml(config))
+
+
+def check_there(folder: Path) -> None:
+    """Refuse to go on writing into a directory that somebody has deleted or moved: a part of it would come back.
+
+    Raises:
+      StorageError: it is gone.
+    """
+    if not (folder / CONFIG_FILE).exists():
+        raise StorageError(f"{folder} was deleted or moved while the run was at work")
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

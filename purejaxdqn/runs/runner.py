@@ -75,6 +75,7 @@ def run(
         summary = directory.summarise(
             config, metrics, agents, training, import_seconds=import_seconds, run_seconds=run_seconds
         )
+        directory.check_there(opened.folder)
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
     directory.write_summary(opened.folder, summary)  # it says that the run is finished
@@ -116,6 +117,7 @@ class _Recorder:
             if diverged:
                 raise FoundNan(self.debugger.find(diverged[0]))
             self.debugger.keep(position)
+        directory.check_there(self._opened.folder)
         if _is_due(self._opened.config, position.env_step) or self._stop.received or self.watch.all_diverged:
             self._save(position)
             self._stop.check()  # only after a save: a signal that arrives after the line above waits for a segment

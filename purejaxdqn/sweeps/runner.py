@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from purejaxdqn.runs.directory import provenance, write_summary
 from purejaxdqn.runs.progress import WorkProgress
 from purejaxdqn.sweeps.directory import (
+    SWEEP_FILE,
     check_directory,
     describe,
     done_runs,
@@ -57,7 +58,7 @@ def run_sweep(points: Sequence[Point], folder: Path, options: SweepOptions, *, d
       UserError: the directory is refused, or a run does not fit in memory.
     """
     with contextlib.ExitStack() as held:  # the directory, until the last picture is drawn
-        with resumable(how_to_resume(folder)), StopSignals() as stop:
+        with resumable(how_to_resume(folder), label=folder / SWEEP_FILE), StopSignals() as stop:
             _train(points, folder, options, held, stop)
         return _finish(points, folder, draw) if options.process == 0 else None
 

@@ -40,16 +40,18 @@ def require(what: str, *modules: str, install: str) -> None:
 
 
 @contextlib.contextmanager
-def resumable(how: str) -> Iterator[None]:
+def resumable(how: str, *, label: Path) -> Iterator[None]:
     """Add to whatever stops the block how the command is resumed; ``run_command`` prints it.
 
     Args:
       how: ``to resume, ...``.
+      label: a file without which there is nothing to resume: somebody has deleted or moved the directory.
     """
     try:
         yield
     except (Stopped, StorageError, OSError, MemoryError, RuntimeError) as error:
-        error.add_note(how)
+        if label.exists():
+            error.add_note(how)
         raise
 
 
