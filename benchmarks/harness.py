@@ -62,7 +62,7 @@ class Options(argparse.ArgumentParser):
     """An argument parser whose help is the script's docstring, and whose errors are one line."""
 
     def __init__(self, doc: str | None) -> None:
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""

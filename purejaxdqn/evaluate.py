@@ -1,12 +1,12 @@
 """``python -m purejaxdqn.evaluate RUN_DIR``: play greedy episodes with the agents of a finished run."""
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.files import to_json
 from purejaxdqn.system.options import Parser, path_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
+    runtime.start_jax()
     runtime.use_compilation_cache()
     config, params = policies.load_params(arguments.run_dir)
     if arguments.seed_index is not None:
@@ -71,10 +72,11 @@ def _print_returns(arguments: Namespace, returns: Any) -> None:
     """Print the returns [S, N], as JSON or for a reader."""
     from purejaxdqn.runs.statistics import iqm, iqm_interval
 
+    returns = returns.astype("float64")  # their sum may be beyond float32
     score = iqm(returns.mean(-1))
     if arguments.json:
         found = {"backend": arguments.backend, "episodes": arguments.episodes, "returns": returns.tolist()}
-        print(json.dumps({**found, "mean": float(returns.mean()), "iqm": score}))
+        print(to_json({**found, "mean": float(returns.mean()), "iqm": score}))
         return
     for k, mine in enumerate(returns, arguments.seed_index or 0):
         print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")

@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
+    runtime.start_jax()
     from purejaxdqn.policies.exports import choose_agent, write_folder
 
     agent = choose_agent(arguments.run_dir, seed_index=arguments.seed_index, best=arguments.best)

@@ -85,9 +85,10 @@ def _draw(place: Path, draw: Callable[..., Sequence[Path]], *arguments: Any) -> 
     """Draw and print the names of the files; an error of the system becomes one line."""
     try:
         with refusing_damage(place):
-            print(*draw(*arguments), sep="\n")
+            drawn = draw(*arguments)
     except OSError as error:
         raise UserError(f"{place} cannot be written to: {error.strerror}") from error
+    print(*drawn, sep="\n")
 
 
 def _compare(runs: Sequence[tuple[Path, Any, Any]], path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.sweeps.distributed import add_process_options, join_processes
 from purejaxdqn.sweeps.points import (
     Candidate,
@@ -28,7 +29,7 @@ from purejaxdqn.system.options import (
     name_of,
     parse_memory,
 )
-from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
 def parser() -> Parser:
@@ -58,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
     memory = parse_memory(arguments.memory)
     configure_cpu_for(*(draft.config for draft in drafts), runs=seeds * len(drafts), devices=arguments.devices)
     process, processes = join_processes(arguments)  # after the devices are set, before JAX starts
+    start_jax()
     if any(word.partition("=")[0] == "num_seeds" for candidate in candidates for word in candidate.overrides):
         raise UserError("num_seeds: a sweep takes its seeds from --seeds")
     points = check_points(candidates, drafts)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import purejaxdqn
+import purejaxdqn.system.imports
 from purejaxdqn.config.reading import Draft, read_config, shipped_configs, to_yaml
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.resuming import read_end, read_run
 from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import Parser, add_training_options, check_at_least, path_of
-from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
 def parser() -> Parser:
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"{arguments.resume} is finished; {what}", file=sys.stderr)
             return 3 if all(diverged) else 0
     configure_cpu_for(draft.config)
+    start_jax()
     config = draft.checked()
     from purejaxdqn.config.checks import find_warnings
 

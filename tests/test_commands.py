@@ -23,6 +23,7 @@ from benchmarks import harness
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core.keys import run_key
+from purejaxdqn.envs import main as envs
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import main as export
 from purejaxdqn.pictures import runs as pictures
@@ -304,6 +305,7 @@ BAD = {
     "a config that is a directory": ["--config", "."],
     "a second config that is missing": ["--config", "cartpole_cleanrl", "--config", "presett"],
     "an unknown option": ["--config", "cartpole_cleanrl", "--oot", "x"],
+    "an abbreviated option": ["--config", "cartpole_cleanrl", "--seed", "3"],
     "an option without its value": ["--config"],
     "a directory that exists": ["--config", "cartpole_cleanrl", "--out", "taken"],
     "a directory below a file": ["--config", "cartpole_cleanrl", "--out", "list.yaml/run"],
@@ -349,6 +351,34 @@ BAD = {
     "a key that is no word": ["--config", "cartpole_cleanrl", "env={1: 2}"],
     "an unknown parameter": ["--config", "cartpole_cleanrl", "env.params.wind=1"],
 }
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "line"),
+    [
+        (train, ["--seed", "3"], "unknown option --seed; did you mean seed=3?"),
+        (sweep, ["--seed=3"], "unknown option --seed; did you mean seed=3?"),
+        (search, ["gamma=0.9", "--seed", "3", "--trials", "2"], "unknown option --seed; did you mean seed=3?"),
+        (
+            train,
+            ["--learning-rate", "1e-3"],
+            "unknown option --learning-rate; did you mean optimizer.learning_rate=1e-3?",
+        ),
+        (train, ["--env-id", "Catch-bsuite"], "unknown option --env-id; did you mean env.id=Catch-bsuite?"),
+        (train, ["--kind", "iqn"], "unknown option --kind"),
+        (sweep, ["--device", "2"], "unknown option --device; did you mean '--devices'?"),
+        (evaluate, [".", "--epis", "2"], "unknown option --epis; did you mean '--episodes'?"),
+        (evaluate, [".", "--gamma", "2"], "unknown option --gamma"),
+        (envs, ["--jso"], "unknown option --jso; did you mean '--json'?"),
+        (export, [".", "--form", "onnx"], "unknown option --form; did you mean '--format'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_are_never_abbreviated(quietly, main, arguments, line):
+    code, out, err = quietly(main, *arguments)
+    assert (code, out) == (2, [])
+    (told,) = err
+    assert re.fullmatch(rf"error: {re.escape(line)} \(see python -m purejaxdqn\.\w+ --help\)", told)
 
 
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD)

@@ -1,11 +1,13 @@
 """Gymnax, and environments with its interface. The only file that imports gymnax."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import os
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -43,10 +45,30 @@ def import_gymnax() -> Any:
     stand_ins = {name: _Later(name) for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules}
     sys.modules.update(stand_ins)
     try:
-        return importlib.import_module("gymnax")
+        with _any_backend():
+            return importlib.import_module("gymnax")
     finally:
         for name in stand_ins:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _any_backend() -> Iterator[None]:
+    """Import Matplotlib although it does not know the backend in ``MPLBACKEND``, at which its import would fail.
+
+    A notebook sets it, for the processes that it starts, to a backend that they may not have.
+    """
+    backend = os.environ.get("MPLBACKEND")
+    if backend is None or "matplotlib" in sys.modules:
+        yield
+        return
+    del os.environ["MPLBACKEND"]
+    try:
+        yield
+    finally:
+        os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+        sys.modules["matplotlib"].rcParams["backend"] = backend
 
 
 # Downloads data when it is constructed.

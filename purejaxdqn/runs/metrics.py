@@ -55,9 +55,10 @@ def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
     eval_returns = values.pop("eval_returns")
     solved = eval_returns >= (np.nan if solved_at is None else solved_at)
     success_rate = np.full(eval_returns.shape[:2], np.nan) if solved_at is None else solved.mean(-1)
-    return Metrics(
-        **values, eval_return=eval_returns.mean(-1, dtype=np.float32), success_rate=success_rate.astype(np.float32)
-    )
+    with np.errstate(over="ignore"):
+        mean = eval_returns.mean(-1, dtype=np.float32)
+    mean = np.where(np.isfinite(mean), mean, eval_returns.mean(-1, dtype=np.float64).astype(np.float32))
+    return Metrics(**values, eval_return=mean, success_rate=success_rate.astype(np.float32))
 
 
 class CsvFile:

@@ -64,7 +64,7 @@ def _extended(old: Config, new: Draft) -> Draft:
 def read_end(folder: Path, config: Config) -> list[bool] | None:
     """Which seeds of a finished run have diverged; None if the run has not reached the end that ``config`` sets.
 
-    A run writes its summary last.
+    A run writes its summary when everything but its pictures is written.
     """
     try:
         summary = read_json(folder / "summary.json")

@@ -19,6 +19,7 @@ from purejaxdqn.runs.opening import OpenRun
 from purejaxdqn.runs.population import BEGINNING, Position, advance, finish_training
 from purejaxdqn.runs.snapshots import Snapshot, fetch_state, place_state, save_snapshot
 from purejaxdqn.runs.training import Training, compile_training, seeds_of
+from purejaxdqn.system.faults import drawing
 from purejaxdqn.system.signals import StopSignals
 
 
@@ -77,11 +78,13 @@ def run(
         summary = directory.summarise(
             config, metrics, agents, training, import_seconds=import_seconds, run_seconds=run_seconds
         )
+        directory.check_there(opened.folder)
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
     summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
-    draw(opened.folder, metrics, config)
-    directory.write_summary(opened.folder, summary)  # the last file: it says that the run is finished
+    directory.write_summary(opened.folder, summary)  # it says that the run is finished
+    with drawing(opened.folder):
+        draw(opened.folder, metrics, config)
     return summary
 
 
@@ -118,6 +121,7 @@ class _Recorder:
             if diverged:
                 raise FoundNan(self.debugger.find(diverged[0]))
             self.debugger.keep(position)
+        directory.check_there(self._opened.folder)
         if _is_due(self._opened.config, position.env_step) or self._stop.received or self.watch.all_diverged:
             self._save(position)
             self._stop.check()  # only after a save: a signal that arrives after the line above waits for a segment

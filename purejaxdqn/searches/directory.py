@@ -10,7 +10,8 @@ from typing import Any
 
 import optuna
 
-from purejaxdqn.searches.storage import STUDY_FILE, check_definition, open_journal
+from purejaxdqn.searches.journal import open_journal
+from purejaxdqn.searches.storage import STUDY_FILE, check_definition
 from purejaxdqn.system.directories import OwnedDirectory, lock_directory
 from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import read_json

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import DBAPIError
 
+from purejaxdqn.searches.journal import open_journal
 from purejaxdqn.system.faults import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -49,11 +49,6 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
         raise UserError(f"--storage: the study {name!r} in {storage} does not look for the largest value")
     check_definition(study, storage, definition)
     return study
-
-
-def open_journal(path: Path) -> optuna.storages.JournalStorage:
-    """Optuna's journal in a file."""
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
 def _open_database(url: str) -> optuna.storages.RDBStorage:

@@ -19,7 +19,7 @@ from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of
 from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
 from purejaxdqn.system import faults
-from purejaxdqn.system.files import read_json, write_text
+from purejaxdqn.system.files import finite, read_json, write_json
 
 RETEST_FILE, _DIGEST = "best_retest.json", "sha256"
 
@@ -70,17 +70,17 @@ def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequ
         # From the config: the study has choices as texts, and "false" is not JSON's false.
         "params": {key: reduce(getitem, key.split("."), plain) for key in trial.params},
         "config": plain,
-        "final_eval_return": [_number(value) for value in finals],
-        "iqm": _number(iqm(finals)),
+        "final_eval_return": finals.tolist(),
+        "iqm": iqm(finals),
         "iqm_ci95": list(iqm_interval(finals) or ()) or None,
-        "auc": [_number(value) for value in areas],
-        "auc_iqm": _number(iqm(areas)),
+        "auc": areas.tolist(),
+        "auc_iqm": iqm(areas),
         "auc_iqm_ci95": list(iqm_interval(areas) or ()) or None,
         "first_solved_step": [result.first_solved_step for result in results],
         "diverged": [result.diverged for result in results],
     }
-    signed = {**retest, _DIGEST: _digest(retest)}
-    write_text(folder / RETEST_FILE, json.dumps(signed, indent=2, allow_nan=False) + "\n")
+    retest = finite(retest)
+    write_json(folder / RETEST_FILE, {**retest, _DIGEST: _digest(retest)})
     return retest
 
 
@@ -105,7 +105,3 @@ def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
 
 def _digest(retest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(retest, sort_keys=True).encode()).hexdigest()
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -12,6 +12,7 @@ from purejaxdqn.runs.directory import provenance, write_summary
 from purejaxdqn.runs.memory import check_results
 from purejaxdqn.runs.progress import WorkProgress
 from purejaxdqn.sweeps.directory import (
+    SWEEP_FILE,
     check_directory,
     describe,
     done_runs,
@@ -25,7 +26,7 @@ from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise_points, write_points, write_results
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.directories import how_to_resume
-from purejaxdqn.system.faults import resumable
+from purejaxdqn.system.faults import drawing, resumable
 from purejaxdqn.system.signals import StopSignals
 
 Draw = Callable[[Path, Sequence[Point], Sequence[RunResult], Sequence[PointResult]], Any]
@@ -59,7 +60,7 @@ def run_sweep(points: Sequence[Point], folder: Path, options: SweepOptions, *, d
       UserError: the directory is refused, or a run does not fit in memory.
     """
     with contextlib.ExitStack() as held:  # the directory, until the last picture is drawn
-        with resumable(how_to_resume(folder)), StopSignals() as stop:
+        with resumable(how_to_resume(folder), label=folder / SWEEP_FILE), StopSignals() as stop:
             _train(points, folder, options, held, stop)
         return _finish(points, folder, draw) if options.process == 0 else None
 
@@ -122,7 +123,8 @@ def _finish(points: Sequence[Point], folder: Path, draw: Draw) -> list[PointResu
     summaries = summarise_points(points, results)
     write_results(folder, points, results)
     write_points(folder, points, summaries)
-    draw(folder, points, results, summaries)
+    with drawing(folder):
+        draw(folder, points, results, summaries)
     return summaries
 
 

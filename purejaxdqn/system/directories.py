@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -14,6 +15,9 @@ from typing import NamedTuple
 
 from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import is_utf8, write_text
+
+_FRESH = 10.0
+"""Seconds within which a process has surely locked the directory that it is making."""
 
 
 def default_directories(names: Sequence[str]) -> Iterator[Path]:
@@ -91,9 +95,11 @@ def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
     # A random name: a process on another machine that sees the same folder may have this process's number.
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
+        _remove_left_parts(folder)
         part.mkdir(parents=True)
-        fill(part)
-        part.rename(folder)
+        with lock_directory(part, option="--out"):
+            fill(part)
+            part.rename(folder)
     except OSError as error:
         if os.path.lexists(folder):
             return False
@@ -102,6 +108,20 @@ def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
         shutil.rmtree(part, ignore_errors=True)
         _remove_empty(missing)
     return True
+
+
+def _remove_left_parts(folder: Path) -> None:
+    """Remove what kills have left of attempts to make ``folder``: parts that no process holds."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]+\.part")
+    for part in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        with contextlib.suppress(OSError):  # it is held, or the file system has no locks
+            if pattern.fullmatch(part.name) and time.time() - part.stat().st_mtime > _FRESH:
+                handle = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(part, ignore_errors=True)
+                finally:
+                    os.close(handle)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
