@@ -429,12 +429,12 @@ def test_bad_input_is_refused_by_evaluate(arguments, run, quietly, tmp_path):
 
 
 def test_bad_input_ends_a_real_process_with_2_and_one_line_a_fault(folder):
-    done = command("train", "--config", "cartpole_cleanrl", "gamma=2", "colour=red", cwd=folder)
+    done = command("train", "--config", "cartpole_cleanrl", "gamma=2", "zebra=red", cwd=folder)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         "error: gamma: 2 must be less than or equal to 1",
-        "error: colour: unknown key",
+        "error: zebra: unknown key",
     ]
 
 

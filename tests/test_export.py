@@ -74,7 +74,7 @@ def agent_of(name, *overrides):
     params = jax.tree.map(lambda leaf: leaf + generator.uniform(0.0, 0.3, leaf.shape).astype(np.float32), start)
 
     def q_values(obs):
-        return learning.q_values(config.hparams(), params, obs)
+        return learning.q_values(config.hparams(), params, obs)[0]
 
     return TrainedAgent(config, {}, 0, params, env, q_values)
 
