@@ -22,6 +22,7 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_program
+from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core import compiling
 from purejaxdqn.system.faults import run_command
 
@@ -52,6 +53,11 @@ PQN = [
     "rollout={steps: 8, epochs: 2, minibatches: 4}",
 ]
 """The same without replay: 20 epochs of one rollout."""
+
+
+def tiny_for(name):
+    """The overrides that make a shipped config tiny."""
+    return PQN if "kind: none" in shipped_configs()[name].read_text() else TINY
 
 
 QUICKLY = {**compiling.ONCE, **compiling.WITHOUT_EMITTERS}

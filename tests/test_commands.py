@@ -35,7 +35,7 @@ from purejaxdqn.search import main as search
 from purejaxdqn.sweep import main as sweep
 from purejaxdqn.system.git import run_git
 from purejaxdqn.train import main as train
-from tests.conftest import PQN, ROOT, TINY, command, mostly_slow
+from tests.conftest import PQN, ROOT, TINY, command, mostly_slow, tiny_for
 
 
 @pytest.fixture(scope="module")
@@ -473,8 +473,8 @@ def test_the_front_door_hands_over(folder):
 @pytest.mark.usefixtures("barely_compiled")
 @pytest.mark.parametrize("name", mostly_slow(shipped_configs(), fast=["cartpole", "frozen_lake"]))
 def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
-    without_replay = "kind: none" in shipped_configs()[name].read_text()
-    tiny, every = (PQN, 640) if without_replay else (TINY, 520)
+    tiny = tiny_for(name)
+    every = 640 if tiny is PQN else 520
     once = [f"evaluation={{every: {every}, episodes: 1, final_episodes: 1}}"]
     code, _, err = quietly(train, "--config", name, "--out", tmp_path / "run", "--quiet", *tiny, *once)
     assert code == 0, err

@@ -24,8 +24,8 @@ from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
+from purejaxdqn.policies.greedy import as_batch
 from purejaxdqn.policies.onnx_graphs import to_onnx
-from purejaxdqn.policies.policies import _as_batch
 from purejaxdqn.policies.programs import (
     TOLERANCE,
     TrainedAgent,
@@ -482,8 +482,8 @@ def test_any_batch_of_real_numbers_is_taken(folders):
 
 def test_values_that_an_observations_type_cannot_hold_are_refused():
     env = make_environment("FrozenLake-misc")
-    assert _as_batch(3.0, env) == (np.array([3]), True)
-    assert _as_batch([3, 4.0], env)[0].tolist() == [3, 4]
+    assert as_batch(3.0, env) == (np.array([3]), True)
+    assert as_batch([3, 4.0], env)[0].tolist() == [3, 4]
     for obs in (3.5, [np.nan], 1e12):
         with pytest.raises(ValueError, match="obs has values that int32 cannot hold"):
-            _as_batch(obs, env)
+            as_batch(obs, env)

@@ -15,6 +15,7 @@ from purejaxdqn.dqn import bootstrap
 from purejaxdqn.dqn.learner import LearnerState, bootstrapped, draw
 from purejaxdqn.dqn.replay import example_step, fold, make_ring, prioritised_replay, uniform_replay
 from purejaxdqn.environments.batched import Single, batched
+from purejaxdqn.policies.greedy import Policy
 from tests.conftest import PQN, TINY, jit_quickly
 from tests.probes import Table
 
@@ -277,3 +278,17 @@ def test_the_state_of_a_batch_keeps_its_types():
 def test_a_batch_needs_a_fresh_state():
     with pytest.raises(ValueError, match="resets: 0 is below 1"):
         batched(table(), resets=0)
+
+
+def test_a_policy_keeps_to_legal_actions():
+    env = batched(table())
+    config = load_config("cartpole_cleanrl", TINY)
+    network = make_parts(config, env).network
+    params = jax.tree.map(jnp.zeros_like, network.init(jax.random.key(0), jnp.zeros((1, 3)), 0.5))
+    policy = Policy(config, env, params)  # all Q-values are 0: the first legal action is the best
+    np.testing.assert_array_equal(policy(np.eye(3), legal=LEGAL), LEGAL.argmax(axis=1))
+    assert policy(np.eye(3)[2], legal=LEGAL[2]) == 1
+    with pytest.raises(ValueError, match="has illegal actions"):
+        policy(np.eye(3))
+    with pytest.raises(ValueError, match="legal is float64"):
+        policy(np.eye(3), legal=LEGAL.astype(float))

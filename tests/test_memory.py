@@ -1,16 +1,24 @@
 """Recurrent cells against loops in NumPy, starts of episodes within sequences, and agents that must remember."""
 
+import json
+
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxdqn import load_config, make_train
+from purejaxdqn import evaluate_policy, load_config, load_policy, make_train
 from purejaxdqn.config.building import Own, make_program
 from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.dqn import memory
 from purejaxdqn.dqn.memory import gru, lru
 from purejaxdqn.environments.registry import from_gymnax
+from purejaxdqn.evaluate import main as evaluate
+from purejaxdqn.export import main as export
+from purejaxdqn.policies.episodes import record_episode
+from purejaxdqn.policies.policies import load_params
+from purejaxdqn.train import main as train
 from tests.conftest import PQN, jit_quickly
 from tests.probes import TableMDP
 
@@ -207,6 +215,35 @@ def test_what_was_shown_two_steps_ago_is_remembered(kind, reached):
     ).final_returns
     assert (returns == 1).all() == reached
     assert reached or 0.2 < returns.mean() < 0.8  # a coin
+
+
+@pytest.mark.slow
+def test_a_policy_with_a_memory_is_played_and_stepped_from_its_directory(quietly, tmp_path):
+    """In gymnax and in Gymnasium, as a film's episode, and by hand: step by step as in an evaluation."""
+    run = tmp_path / "run"
+    overrides = [*PQN, "network.memory=lru", "rollout.minibatches=2", "num_seeds=2"]
+    assert quietly(train, "--config", "cartpole_cleanrl", "--out", run, "--quiet", *overrides)[0] == 0
+    for backend in ("gymnax", "gymnasium"):
+        code, out, _ = quietly(evaluate, run, "--episodes", "3", "--backend", backend, "--json")
+        assert code == 0 and np.shape(json.loads("".join(out))["returns"]) == (2, 3)
+    config, params = load_params(run)
+    one = jax.tree.map(lambda leaf: leaf[1], params)
+    episode = record_episode(config, one, seed=5)
+    assert episode.rewards.sum() == evaluate_policy(config, params, episodes=1, seed=5)[1, 0]
+    policy = load_policy(run, seed_index=1)
+    state = jax.tree.map(lambda leaf: leaf + 3.0, policy.initial_state(1))  # of another episode
+    env = gymnasium.make("CartPole-v1").unwrapped
+    env.reset()
+    for step, obs in enumerate(episode.obs[:-1]):
+        env.state = obs.astype(np.float64)
+        action, state = policy.step(obs[None], state, np.array([step == 0]))
+        np.testing.assert_allclose(env.step(int(action[0]))[0], episode.obs[step + 1], atol=1e-5)
+    with pytest.raises(ValueError, match="has a memory"):
+        policy(episode.obs[0])
+    with pytest.raises(ValueError, match="start is int64"):
+        policy.step(episode.obs[:1], state, np.array([1]))
+    code, _, err = quietly(export, run, "--format", "onnx", "--out", tmp_path / "exported")
+    assert (code, len(err)) == (2, 1) and "memory cannot be exported yet" in err[0]
 
 
 def test_a_memory_of_your_own_takes_three_functions():

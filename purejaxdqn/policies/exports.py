@@ -60,6 +60,8 @@ def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool) -> Traine
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
         raise UserError(f"agent {index} diverged: its weights are not finite")
     env = make_environment(**config.env.making())
+    if config.network.memory != "none":
+        raise UserError("a policy with a memory cannot be exported yet; load_policy reads the run directory")
     q_values = functools.partial(make_q_values(config, env), config.hparams(), params)
     return TrainedAgent(config, summary, index, params, env, q_values)
 

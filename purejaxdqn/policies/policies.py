@@ -1,7 +1,6 @@
 """Loads and evaluates trained policies."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxdqn.config.building import make_algorithm, make_q_values
+from purejaxdqn.config.building import make_algorithm
 from purejaxdqn.config.reading import CONFIG_FILE, load_config
+from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.environment import Environment
-from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.core.evaluation import Values, greedy_returns
 from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.policies.exported import load_exported
+from purejaxdqn.policies.greedy import Policy
 from purejaxdqn.policies.summaries import SUMMARY_FILE, read_summary, warn_of_changes
 from purejaxdqn.policies.weights import POLICY_FILE, check_digest, read_params
 from purejaxdqn.system.faults import UserError
@@ -49,7 +49,7 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
     return config, params
 
 
-def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], np.ndarray]:
+def load_policy(folder: str | Path, *, seed_index: int = 0) -> Policy:
     """Load the greedy policy of one agent.
 
     Args:
@@ -58,8 +58,8 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
       seed_index: which agent of a run to load; an exported folder has only agent 0.
 
     Returns:
-      ``act(obs)``, which takes one observation [O] or a batch [B, O], and returns one action or actions [B]. It
-      raises a ``ValueError`` for another shape, and for what is no real number.
+      A ``Policy``: ``policy(obs)`` takes one observation [O] or a batch [B, O], and returns one action or actions [B].
+      It raises a ``ValueError`` for another shape, and for what is no real number.
 
     Raises:
       UserError: the folder has no policy or no such agent, or is damaged.
@@ -74,33 +74,7 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
         check_seed_index(config, seed_index)
         env = make_environment(**config.env.making())
         params = jax.tree.map(lambda leaf: leaf[seed_index], params)
-    q_values = jax.jit(functools.partial(make_q_values(config, env), config.hparams(), params))
-
-    def act(obs: Any) -> np.ndarray:
-        batch, single = _as_batch(obs, env)
-        # An empty batch has no maximum, and nothing to compute.
-        actions = np.asarray(q_values(batch)).argmax(-1) if len(batch) else np.zeros(0, int)
-        return actions[0] if single else actions
-
-    return act
-
-
-def _as_batch(obs: Any, env: Environment) -> tuple[np.ndarray, bool]:
-    """``obs`` [O] or [B, O] as a batch [B, O] in the environment's type, and whether it was a single observation.
-
-    Raises:
-      ValueError: its shape or its type is another.
-    """
-    given, shape = np.asarray(obs), env.obs_shape
-    if given.shape not in (shape, (*given.shape[:1], *shape)):
-        raise ValueError(f"obs has shape {given.shape}; this policy takes {shape}, or a batch of these")
-    if not (jnp.issubdtype(given.dtype, jnp.number) or given.dtype == bool) or jnp.iscomplexobj(given):
-        raise ValueError(f"obs has type {given.dtype}; this policy takes {np.dtype(env.obs_dtype)}")
-    with np.errstate(all="ignore"):  # what a cast loses is seen below
-        batch = np.reshape(given, (-1, *shape)).astype(env.obs_dtype)
-    if not jnp.issubdtype(batch.dtype, jnp.inexact) and not np.array_equal(batch.ravel(), given.ravel()):
-        raise ValueError(f"obs has values that {batch.dtype} cannot hold")
-    return batch, given.shape == shape
+    return Policy(config, env, params)
 
 
 def one_agent(params: Any, seed_index: int) -> Any:
@@ -160,22 +134,25 @@ def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, s
         envs = [gymnasium.make(config.env.id) for _ in range(episodes)]
     except gymnasium.error.Error as error:
         raise UserError(f"--backend gymnasium: Gymnasium has no environment {config.env.id!r}") from error
-    of_agents = make_q_values(config, make_environment(**config.env.making()))
-    q_values = jax.jit(functools.partial(of_agents, config.hparams()))  # compiled once for all agents
+    algorithm = make_algorithm(config, make_environment(**config.env.making()))
+    values = jax.jit(functools.partial(algorithm.values, config.hparams()))  # compiled once for all agents
     agents = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(_count_agents(params))]
-    return np.array([_play_in_gymnasium(envs, functools.partial(q_values, one), seed) for one in agents])
+    memory = algorithm.memory(episodes)
+    return np.array([_play_in_gymnasium(envs, functools.partial(values, one), memory, seed) for one in agents])
 
 
 def _count_agents(params: Any) -> int:
     return jax.tree.leaves(params)[0].shape[0]
 
 
-def _play_in_gymnasium(envs: list[Any], q_values: Callable[[Any], Any], seed: int) -> list[float]:
+def _play_in_gymnasium(envs: list[Any], values: Values, memory: Any, seed: int) -> list[float]:
     """Play one episode in each of N environments, with one batch of actions per step; return the N returns."""
     obs = np.array([env.reset(seed=seed * len(envs) + i)[0] for i, env in enumerate(envs)])
     returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
+    start: Any = running.copy() if jax.tree.leaves(memory) else ()
     while running.any():
-        actions = np.asarray(q_values(obs)).argmax(-1)
+        q_values, memory = values(ActorView(jnp.asarray(obs), (), memory, start))
+        actions, start = np.asarray(q_values).argmax(-1), jax.tree.map(np.zeros_like, start)
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, _ = envs[i].step(int(actions[i]))
             returns[i] += float(reward)
