@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+import purejaxdqn
 from docsite import hooks, reference
 from purejaxdqn.__main__ import COMMANDS
 from purejaxdqn.core.config import config_keys
@@ -47,8 +48,6 @@ COMMAND_LINES = [
 )
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, compiled_quickly):
     """On a tiny config. A block that begins with ``# NAME.EXTENSION`` is that file, in the working directory."""
-    import purejaxdqn
-
     load_config = purejaxdqn.load_config
     monkeypatch.setattr(purejaxdqn, "load_config", lambda name, overrides=(): load_config(name, TINY))
     monkeypatch.chdir(tmp_path)
@@ -127,6 +126,11 @@ def test_a_link_out_of_the_docs_is_text_without_a_repository_and_a_link_with_one
     assert inside(link, "https://host/r/") == "[`loop.py`](https://host/r/blob/main/purejaxdqn/core/loop.py)"
     assert inside("[b](other.md#a)", None) == "[b](other.md#a)"
     assert inside("![c](../../benchmarks/results/peers.png)", None) == "![c](../figures/peers.png)"
+
+
+def test_the_citation_has_the_version_of_the_package():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == purejaxdqn.__version__
 
 
 def test_the_readme_is_short():
