@@ -239,11 +239,11 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
 
 def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draw the areas under the curve by variant: every seed, and the 95% interval of their IQM."""
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, plt, style
 
     environments = list(dict.fromkeys(one["environment"] for one in lines))
     names = list(dict.fromkeys(one["variant"] for one in lines))
-    with plt.rc_context(STYLE):
+    with style():
         size = (1.6 + 2.8 * len(environments), 0.6 + 0.25 * len(names))
         figure, grid = plt.subplots(
             1, len(environments), figsize=size, layout="constrained", sharey=True, squeeze=False

@@ -263,10 +263,10 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """
     from matplotlib.ticker import NullFormatter
 
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, STYLE, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, plt, style
 
     others, dashes = itertools.count(1), itertools.cycle(["-", "--", ":"])
-    with plt.rc_context(STYLE):
+    with style():
         figure, axes = plt.subplots(figsize=(8.0, 3.6), layout="constrained")
         for name, found in curves.items():
             by_time = sorted(found, key=lambda curve: curve[-1].seconds)

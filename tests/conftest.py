@@ -153,7 +153,7 @@ def command(name, *arguments, cwd, env=None):
 def quietly(monkeypatch, capsys):
     """Call a command in this process: its exit code, lines on standard output and on standard error."""
     monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
-    monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda: None)
+    monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda **_: None)
 
     def call(main, *arguments):
         with pytest.raises(SystemExit) as left:

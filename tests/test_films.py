@@ -78,6 +78,24 @@ def test_a_film_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("suffix", films.SUFFIXES)
+def test_what_a_kill_leaves_of_a_film_does_not_have_its_name(tmp_path, monkeypatch, suffix):
+    """And is no obstacle to the film."""
+    path, seen = tmp_path / f"out{suffix}", []
+    right = films._with_header
+
+    def looking(*these):
+        seen.append(path.exists())
+        return right(*these)
+
+    monkeypatch.setattr(films, "_with_header", looking)
+    (tmp_path / f".out{suffix}.part").write_text("half")
+    config, episode = walk(9)
+    films.write_film(path, episode, config, seed_index=0)
+    assert set(seen) == {False}
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def walk(steps, env_id="Breakout-MinAtar"):
     """An episode in which one cell of a picture moves on at each step and every other step pays."""
     config = load_config("cartpole_cleanrl", [*TINY, f"env.id={env_id}"])

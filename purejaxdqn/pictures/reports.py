@@ -1,6 +1,5 @@
 """Writes ``report.html``: of a run its results, curves, config and times; of any other directory the files in it."""
 
-import csv
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,10 @@ from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.pictures import report_parts as parts
 from purejaxdqn.pictures import webpages as web
+from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.metrics import Metrics, read_metrics
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import refusing_damage
 
 REPORT_FILE = "report.html"
 
@@ -30,7 +31,8 @@ def write_report(folder: Path) -> Path:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a directory")
         is_run = (folder / "metrics.csv").is_file() and (folder / CONFIG_FILE).is_file()
-        text = run_report(folder) if is_run else directory_report(folder)
+        with refusing_damage(folder):
+            text = run_report(folder) if is_run else directory_report(folder)
         part = folder / f".{REPORT_FILE}.part"
         part.write_text(text, encoding="utf-8")
         return part.replace(folder / REPORT_FILE)
@@ -42,8 +44,9 @@ def run_report(folder: Path) -> str:
     """Return the page of a run. A run that is not finished has no summary; its page says so."""
     try:
         metrics = read_metrics(folder / "metrics.csv")
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise UserError(f"{folder} is not a run: {error}") from error
+    warn_of_changes(folder, "metrics.csv", CONFIG_FILE)
     draft = read_config(folder / CONFIG_FILE)
     config = draft.config
     # A config that this version cannot read is shown as text.

@@ -49,12 +49,17 @@ class Checkpoints:
         self._manager: Any = None
 
     def open(self) -> None:
-        """Import orbax and remove what a kill left half-written; otherwise the first ``save`` does it."""
+        """Import orbax and remove what a kill left: half-written checkpoints, and old ones that were to be removed.
+
+        Otherwise the first ``save`` does it.
+        """
         if self._manager is None:
             import orbax.checkpoint as ocp
 
             for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 _clear(part)
+            for step in self.steps()[: -self._keep]:
+                _clear(self.folder / str(step))
             options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
             self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 

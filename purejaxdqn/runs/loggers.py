@@ -15,7 +15,7 @@ import numpy as np
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.metrics import Metrics
-from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import write_text
 
 _MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -81,8 +81,7 @@ class Guarded:
             action()
         except Exception as error:  # a library may raise anything
             self._logger = None
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            print(f"warning: log: {self._name} failed and is not used any more: {reason}", file=sys.stderr)
+            print(f"warning: log: {self._name} failed and is not used any more: {reason_of(error)}", file=sys.stderr)
 
 
 class TensorBoard:
