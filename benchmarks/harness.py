@@ -97,7 +97,7 @@ def positive(text: str) -> int:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows, which share the first row's keys, as a Markdown table."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([_text(row[name]) for name in names] for row in rows)]
+    lines = [names, ["---"] * len(names), *([text_of(row[name]) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -204,7 +204,8 @@ def commit() -> str:
     return git("describe", "--always", "--exclude=*") + ("-dirty" if changed else "")
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a cell of a table as text: a float with three digits, or whole."""
     return (
         f"{value:,.3g}"
         if isinstance(value, float) and abs(value) < 1000

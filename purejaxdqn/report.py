@@ -6,13 +6,18 @@ from purejaxdqn.system.faults import run_command
 from purejaxdqn.system.options import Parser, path_of
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; returns its exit code."""
+def parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="python -m purejaxdqn.report", description="Write report.html, one page that contains everything."
     )
     parser.add_argument("folder", type=path_of, metavar="DIR")
-    folder = parser.parse_args(argv).folder
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    folder = parser().parse_args(argv).folder
 
     from purejaxdqn.pictures.reports import write_report
 

@@ -192,7 +192,7 @@ def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sti
 
 @pytest.mark.parametrize(("env_id", "any_chance"), [("SpaceInvaders-MinAtar", False), ("Breakout-MinAtar", True)])
 def test_space_invaders_has_no_chance_in_it(env_id, any_chance):
-    """`benchmarks/README.md` says so: a hundred greedy episodes of it are one. A key that is split decides nothing."""
+    """`docs/results/learning.md` says so: a hundred greedy episodes are one. A key that is split decides nothing."""
     env, params = gymnax.make(env_id)
 
     def play(key):
