@@ -1,6 +1,7 @@
 """Figures of a sweep: curves, ranking, heat map, performance profile and probability of improvement."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def draw_sweep(
         x, y, *_ = numeric_keys
         drawn.append(draw_heat_map(folder / "heat_map.png", points, summaries, x=x, y=y))
     for x in numeric_keys:
-        drawn.append(draw_against(folder / f"against_{x}.png", points, summaries, x=x))
+        name = re.sub(r"[^\w.]", "_", x)  # a stranger's sweep.yaml may have any text for a key
+        drawn.append(draw_against(folder / f"against_{name}.png", points, summaries, x=x))
     compared = ranked(summaries)[:MAX_COMPARED]
     if len(summaries) > 1 and all(len(summary.scores) > 1 for summary in compared):
         drawn.append(draw_profile(folder / "performance_profile.png", compared))
