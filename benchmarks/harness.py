@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks.pictures import PICTURES, RESULTS, draw
+from purejaxdqn.system.git import run_git
 
 ROOT = Path(__file__).parents[1]
 
@@ -197,7 +198,7 @@ def commit() -> str:
     """Return the commit of this checkout, with ``-dirty`` if files other than results have changed."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        return run_git(ROOT, *arguments).stdout.decode().strip()
 
     changed = git("diff", "--name-only", "HEAD", "--", ".", f":!{RESULTS.relative_to(ROOT)}")
     return git("describe", "--always", "--exclude=*") + ("-dirty" if changed else "")

@@ -3,12 +3,11 @@
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.files import to_json
-from purejaxdqn.system.options import Parser
+from purejaxdqn.system.options import Parser, path_of
 
 if TYPE_CHECKING:
     from purejaxdqn.core.config import Config
@@ -20,12 +19,12 @@ MAX_EPISODES = 1_000_000
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m purejaxdqn.evaluate", description="Play a finished run's agents greedily.")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=path_of, metavar="RUN_DIR")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="of each agent (default 100)")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
     parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
-    parser.add_argument("--gif", type=Path, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
+    parser.add_argument("--gif", type=path_of, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

@@ -14,7 +14,14 @@ from purejaxdqn.sweeps.points import find_idle_keys
 from purejaxdqn.sweeps.spaces import read_space
 from purejaxdqn.system.directories import default_directory, how_to_resume
 from purejaxdqn.system.faults import UserError, drawing, resumable, run_command
-from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
+from purejaxdqn.system.options import (
+    Parser,
+    add_machine_options,
+    add_training_options,
+    check_at_least,
+    name_of,
+    parse_memory,
+)
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
@@ -25,7 +32,7 @@ def parser() -> Parser:
     add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values, for each trial"))
     add_machine_options(parser)
     add = parser.add_argument
-    add("--space", metavar="FILE", help="ranges to search: a path or a shipped name (search/dqn.yaml)")
+    add("--space", type=name_of, metavar="FILE", help="ranges to search: a path or a shipped name (search/dqn.yaml)")
     add("--trials", type=int, default=64, metavar="N", help="trials of the study in total (default 64)")
     add("--seeds", type=int, default=4, metavar="N", help="seeds of each trial (default 4)")
     add("--batch", type=int, default=16, metavar="N", help="trials at a time (default 16)")

@@ -10,6 +10,7 @@ import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.sweeps.distributed import add_process_options, join_processes
 from purejaxdqn.sweeps.points import (
     Candidate,
+    check_count,
     check_points,
     drawn_candidates,
     find_idle_keys,
@@ -20,7 +21,14 @@ from purejaxdqn.sweeps.points import (
 from purejaxdqn.sweeps.spaces import draw_shares, read_space
 from purejaxdqn.system.directories import default_directory
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
+from purejaxdqn.system.options import (
+    Parser,
+    add_machine_options,
+    add_training_options,
+    check_at_least,
+    name_of,
+    parse_memory,
+)
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
@@ -31,7 +39,7 @@ def parser() -> Parser:
     add_training_options(parser, out=out, overrides=("key=v1,v2", "dotted keys, YAML values, all combinations"))
     parser.add_argument("--configs", metavar="A,B", help="compare these, each on top of --config")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each point (default: the config's num_seeds)")
-    parser.add_argument("--space", metavar="FILE", help="ranges to draw points from (--points)")
+    parser.add_argument("--space", type=name_of, metavar="FILE", help="ranges to draw points from (--points)")
     parser.add_argument("--points", type=int, metavar="N", help="number of points to draw")
     parser.add_argument("--draw", choices=("sobol", "random"), default="sobol", help="how to draw them")
     parser.add_argument("--draw-seed", type=int, default=0, metavar="N", help="seed of the draws")
@@ -85,6 +93,7 @@ def _candidates(arguments: argparse.Namespace, compared: Sequence[str]) -> list[
     if compared:
         raise UserError("--configs and --space exclude each other")
     check_at_least(arguments, points=1, draw_seed=0)
+    check_count(arguments.points, option="--points: ")
     space = read_space(arguments.space)
     refuse_both(arguments.overrides, space, how="drawn from --space")
     shares = draw_shares(arguments.points, len(space), method=arguments.draw, seed=arguments.draw_seed)

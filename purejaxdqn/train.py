@@ -17,7 +17,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.runs.resuming import read_end, read_run
 from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.options import Parser, add_training_options, check_at_least
+from purejaxdqn.system.options import Parser, add_training_options, check_at_least, path_of
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
@@ -26,7 +26,7 @@ def parser() -> Parser:
     parser = Parser(prog="python -m purejaxdqn.train", description="Train DQN agents in one XLA program.")
     out = "run directory (default runs/<config>/<timestamp>)"
     add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values"))
-    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
+    parser.add_argument("--resume", type=path_of, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
     parser.add_argument("--log", action="append", metavar="NAME", help="tensorboard or wandb, besides metrics.csv")
     parser.add_argument("--segments", type=int, metavar="N", help="calls of the compiled program (default about 20)")
     parser.add_argument("--seeds-at-once", type=int, metavar="N", help="seeds vmapped together on a device")
@@ -79,9 +79,11 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
     """Train and print the results; returns the exit code."""
     from purejaxdqn.runs import opening, runner
     from purejaxdqn.runs.loggers import check_loggers
+    from purejaxdqn.runs.memory import check_memory
     from purejaxdqn.system.signals import StopSignals
 
     check_loggers(config)
+    check_memory(config)
     if not arguments.no_cache:
         use_compilation_cache()
     if arguments.resume:

@@ -44,6 +44,16 @@ TINY = [
 """Overrides that make any shipped config a run of a second: 13 epochs of one target period."""
 
 
+PQN = [
+    *TINY,
+    "total_timesteps=640",
+    "replay={kind: none, size: null, batch_size: null}",
+    "schedule={warmup: null, train_every: null, gradient_steps: null, target_every: null}",
+    "rollout={steps: 8, epochs: 2, minibatches: 4}",
+]
+"""The same without replay: 20 epochs of one rollout."""
+
+
 QUICKLY = {**compiling.ONCE, **compiling.WITHOUT_EMITTERS}
 """Two thirds of the compiler's time, for programs whose bits no test looks at; they run somewhat slower."""
 BARELY = {**QUICKLY, **dict.fromkeys(compiling.ONCE, 0)}
@@ -143,7 +153,7 @@ def command(name, *arguments, cwd, env=None):
 def quietly(monkeypatch, capsys):
     """Call a command in this process: its exit code, lines on standard output and on standard error."""
     monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
-    monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda: None)
+    monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda **_: None)
 
     def call(main, *arguments):
         with pytest.raises(SystemExit) as left:

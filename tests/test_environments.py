@@ -463,6 +463,11 @@ class Vector(Walk):
         obs, state, reward, terminated, info = super().step_env(key, state, action, params)
         return obs, state, jnp.ones(3), terminated, info
 
+class Growing(Walk):
+    def step(self, key, state, action, params=None):
+        obs, state, *rest = super().step(key, state, action, params)
+        return obs, State(state.place, state.time + 0.5), *rest
+
 class Twofold(Walk):
     def reset_env(self, key, params):
         obs, state = super().reset_env(key, params)
@@ -539,6 +544,7 @@ def test_an_environment_that_cannot_be_reset_is_refused(env_id, kwargs, reason):
         ("workshop:Drifting", {}, "env.id: workshop:Drifting does not have gymnax's interface: the observations of"),
         ("workshop:Arriving", {}, "env.id: workshop:Arriving does not have gymnax's interface: the observations of"),
         ("workshop:Vector", {}, "env.id: workshop:Vector does not have gymnax's interface: reward, terminated and"),
+        ("workshop:Growing", {}, "env.id: workshop:Growing does not have gymnax's interface: the states of reset and"),
         ("workshop:Twofold", {}, "env.id: observations of workshop:Twofold are not one array"),
         ("workshop:Boundless", {}, "env.one_hot: workshop:Boundless does not tell the range of its observations: "),
         ("workshop:Walk", {"low": -1}, "env.one_hot: observations of workshop:Walk range from -1 to 6; one-hot needs"),
@@ -627,3 +633,26 @@ def test_a_class_that_is_no_environment_is_never_called(tmp_path):
     with pytest.raises(EnvironmentRefusedError, match="it lacks reset, step, action_space"):
         make_environment("subprocess:Popen", {"args": f"touch {mark}", "shell": True})
     assert not mark.exists()
+
+
+class _Scores(TableMDP):
+    """Rewards of shape [1]."""
+
+    def step_env(self, *arguments):
+        obs, state, reward, terminated, info = super().step_env(*arguments)
+        return obs, state, jnp.reshape(reward, 1), terminated, info
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (object(), "object does not have gymnax's interface: it lacks reset, step, action_space"),
+        (None, "NoneType does not have gymnax's interface: it lacks reset"),
+        (TableMDP, "TableMDP does not have gymnax's interface: it is a class; an instance is needed"),
+        (_Scores([[0, 0]], [[0, 0]], [False]), "interface: reward, terminated and truncated of a step are single"),
+    ],
+    ids=["object", "nothing", "class", "reward"],
+)
+def test_an_object_is_checked_as_a_class_by_name_is(env, message):
+    with pytest.raises(EnvironmentRefusedError, match=message):
+        from_gymnax(env)

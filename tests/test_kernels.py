@@ -34,6 +34,8 @@ CASES = {
     "cos_pi": ("cos_pi", (jnp.linspace(-4.0, 4.0, 1001),)),
     "quantile_huber": ("quantile_huber", QUANTILES),
     "quantile_huber, shared fractions": ("quantile_huber", SHARED),
+    "permutations": ("permutations", (jnp.asarray(RNG.integers(2**32, size=(3, 100)), jnp.uint32),)),
+    "permutations of a power of two": ("permutations", (jnp.asarray(RNG.integers(9, size=(2, 64)), jnp.uint32),)),
     "global_norm": ("global_norm", ({"a": normal(7, 3), "b": normal(200, 100)},)),
 }
 """Kernel and arguments."""
@@ -47,7 +49,17 @@ def test_every_kernel_has_a_reference_and_a_case():
         if callable(one) and getattr(one, "__module__", "") == kernels.__name__ and not name.startswith(("_", "plain_"))
     }
     assert plain == public
-    assert {kernel for kernel, _ in CASES.values()} | {"sum_over_pairs", "after"} == plain
+    assert {kernel for kernel, _ in CASES.values()} | {"sum_over_pairs", "after", "in_parts"} == plain
+
+
+def test_a_batch_in_parts_is_the_batch():
+    x = {"a": normal(12, 3), "b": normal(12)}
+
+    def function(x):
+        return x["a"] * 2 + x["b"][:, None], jnp.sum(x["a"], axis=-1)
+
+    for one, other in zip(kernels.in_parts(function, x, 4), kernels.plain_in_parts(function, x, 4), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -57,7 +69,9 @@ def test_a_kernel_computes_what_its_reference_does(case):
     np.testing.assert_allclose(jax.jit(ours)(*arguments), jax.jit(plain)(*arguments), rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith(("signed_root", "cos_pi"))])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not case.startswith(("signed_root", "cos_pi", "permutations"))]
+)
 def test_a_kernel_has_the_gradients_of_its_reference(case):
     """Of the first argument, and of the second where the kernel passes one."""
     name, arguments = CASES[case]

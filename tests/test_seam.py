@@ -51,8 +51,8 @@ def counting(**changed):
     def observe(hparams, state, steps):
         return state._replace(observed=state.observed + steps.reward.size, memory=state.memory + jnp.sum(steps.action))
 
-    def learn(hparams, state, draws, clock):
-        learned = state._replace(
+    def learn(hparams, state, rollout, draws, clock):
+        learned = observe(hparams, state, rollout.steps)._replace(
             learned=state.learned + 1, epsilon=clock.epsilon(), words=state.words + jnp.sum(draws % 2)
         )
         return learned, UpdateStats(jnp.float32(1), jnp.float32(2), jnp.float32(3))
@@ -170,7 +170,7 @@ WRONG = {
     "algorithm.values: the Q-values": {"values": lambda h, p, view: (jnp.zeros((view.obs.shape[0], 3)), view.memory)},
     "algorithm.observe: the state": {"observe": lambda h, state, steps: state._replace(observed=jnp.float32(0))},
     "algorithm.learn: loss": {
-        "learn": lambda h, state, d, c: (state, UpdateStats(jnp.zeros(2), jnp.zeros(()), jnp.zeros(())))
+        "learn": lambda h, state, s, d, c: (state, UpdateStats(jnp.zeros(2), jnp.zeros(()), jnp.zeros(())))
     },
     "algorithm.sync: the state": {"sync": lambda h, state: state._replace(synced=None)},
 }

@@ -30,7 +30,7 @@ from purejaxdqn.system.directories import lock_directory
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import replacing
 from purejaxdqn.train import main as train
-from tests.conftest import ROOT, TINY, command, mostly_slow
+from tests.conftest import PQN, ROOT, TINY, command, mostly_slow
 
 TIMES = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second")
 EVERY = ["checkpoint={every: 120, keep: 20}", "num_seeds=3"]
@@ -42,6 +42,13 @@ FAMILY = {
     "Rainbow": ["--config", "rainbow", "network.hidden=[16,16]"],
     "FQF, n steps, centred RMSProp": [
         "--config", "fqf", "distribution.atoms=4", "n_step=3", "optimizer={name: rmsprop, centered: true}",
+    ],
+    "without replay, with a target network": [
+        *PQN, "total_timesteps=600", "rollout={steps: 10, minibatches: 4}", "schedule.target_every=40",
+        "env.normalize=true", "optimizer.name=radam",
+    ],
+    "with a memory": [
+        *PQN, "total_timesteps=600", "rollout={steps: 10, minibatches: 2}", "network={memory: gru, memory_size: 8}",
     ],
 }  # fmt: skip
 """Everything that keeps state: both kinds of replay, with and without n steps, noise, running statistics, the action
@@ -80,7 +87,7 @@ def compiled_once():
     compile_training = runner.compile_training
 
     def once(config, population, *, segments, batch_size=None):
-        epochs = (config.total_timesteps - config.schedule.warmup) // config.evaluation.every // segments
+        epochs = (config.total_timesteps - (config.schedule.warmup or 0)) // config.evaluation.every // segments
         static = config.static().model_copy(update={"total_timesteps": None})
         key = (static, len(population.seed), epochs, batch_size)
         if key not in kept:
@@ -108,8 +115,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(member, quietly, tmp_path):
     presets = choice[:2] if "--config" in choice else []
     overrides = [*TINY, *choice[len(presets) :], *EVERY]
     assert quietly(train, "--config", "cartpole_cleanrl", *presets, "--out", whole, "--quiet", *overrides)[0] == 0
-    assert [int(one.name) for one in sorted((whole / "checkpoints").iterdir())] == [200, 320, 440, 560, 600]
-    killed(whole, cut, 320)
+    steps = [int(one.name) for one in sorted((whole / "checkpoints").iterdir())]
+    assert steps == ([120, 240, 360, 480, 600] if "rollout" in str(choice) else [200, 320, 440, 560, 600])
+    killed(whole, cut, steps[1])
     code, _, err = quietly(train, "--resume", cut, "--quiet")
     assert (code, [line for line in err if "compiled" not in line]) == (0, [])
     assert contents(cut) == contents(whole)

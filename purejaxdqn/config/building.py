@@ -13,9 +13,10 @@ from purejaxdqn.core.algorithm import ActorView, Algorithm
 from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.environment import Environment, all_legal
+from purejaxdqn.core.keys import typed_keys
 from purejaxdqn.core.loop import Program, build_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
-from purejaxdqn.core.plan import make_plan
+from purejaxdqn.core.plan import batch_size_of, intervals_of, make_plan
 from purejaxdqn.core.schedules import make_clock
 from purejaxdqn.core.types import Array, Network, Params, Result
 from purejaxdqn.dqn.algorithm import off_policy
@@ -24,6 +25,7 @@ from purejaxdqn.dqn.heads import HEADS, Head
 from purejaxdqn.dqn.learner import Parts, check_output
 from purejaxdqn.dqn.networks import adapt, make_network
 from purejaxdqn.dqn.observations import normalized_observations, plain_observations
+from purejaxdqn.dqn.on_rollout import on_rollout
 from purejaxdqn.dqn.optimizers import OPTIMIZERS, Transformation, as_transformation, make_optimizer
 from purejaxdqn.dqn.replay import REPLAYS, Replay
 from purejaxdqn.environments.registry import make_environment
@@ -81,7 +83,7 @@ def make_program(config: Config, own: Own = NOTHING_OWN) -> Program:
     config = config.static()
     env = own.env or make_environment(**config.env.making())
     algorithm = make_algorithm(config, env, own)
-    clock = make_clock(warmup=config.schedule.warmup, anneal=config.optimizer.anneal)
+    clock = make_clock(warmup=intervals_of(config).warmup, anneal=config.optimizer.anneal)
     return build_program(env, algorithm, make_plan(config), clock)
 
 
@@ -89,14 +91,26 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
     """The algorithm that ``config`` names, for the shapes of ``env``.
 
     Raises:
-      ValueError: the network's output does not fit the head, or ``env`` has illegal actions.
+      ValueError: the network's output does not fit the head.
     """
-    if env.legal is not all_legal:
-        raise ValueError(f"{env.env_id} has illegal actions, whose values DQN's targets do not leave out yet")
+    parts = make_parts(config, env, own)
+    if config.replay.kind == "none":
+        if own.replay:
+            raise ValueError("replay.kind is none, and a replay is passed")
+        return on_rollout(
+            parts,
+            num_envs=config.env.num_envs,
+            steps=config.env.num_envs * config.rollout.steps,
+            epochs=config.rollout.epochs,
+            minibatches=config.rollout.minibatches,
+            target_network=config.schedule.target_every is not None,
+            precision=config.precision,
+        )
+    assert config.schedule.gradient_steps
     return off_policy(
-        make_parts(config, env, own),
+        parts,
         own.replay or REPLAYS.make(config),
-        batch_size=config.replay.batch_size,
+        batch_size=batch_size_of(config),
         gradient_steps=config.schedule.gradient_steps,
         precision=config.precision,
     )
@@ -119,6 +133,7 @@ def make_parts(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Part
         else plain_observations(env.features),
         example=example,
         num_actions=env.num_actions,
+        some_illegal=env.legal is not all_legal,
     )
     check_output(parts)
     return parts
@@ -155,7 +170,7 @@ def run_many(
     Args:
       config: the static part of all runs.
       hparams: leaves [] or [P]; those without an axis serve every point.
-      keys: [S] keys; seed k of the command line is ``fold_in(key(seed), k)``.
+      keys: [S] keys, typed or legacy; seed k of the command line is ``fold_in(key(seed), k)``.
       devices: see ``lay_out``.
       batch_size: runs to vmap together; see ``lay_out``.
       env: see ``make_train``, as for the other parts.
@@ -169,7 +184,8 @@ def run_many(
       A ``Result`` whose leaves start with axes [P, S]; P is 1 where ``hparams`` has no axis.
     """
     points = max([np.shape(leaf)[0] for leaf in jax.tree.leaves(hparams) if np.ndim(leaf)], default=1)
-    seeds = keys.shape[0]
+    keys = typed_keys(keys)
+    seeds = len(keys)
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
     layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
     arguments = layout.put(hparams), layout.put(jnp.tile(keys, points))

@@ -16,7 +16,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    create_model,
+    model_validator,
+)
 
 
 class Traced(NamedTuple):
@@ -116,10 +125,11 @@ class DistributionConfig(Section):
     loss and the target are the 32 it acts with.
     """
 
-    kind: Literal["scalar", "categorical", "quantile", "iqn", "fqf"] = "scalar"
+    kind: Literal["scalar", "categorical", "hl_gauss", "quantile", "iqn", "fqf"] = "scalar"
     atoms: Count
     v_min: Annotated[Finite | None, Traced()] = None
     v_max: Annotated[Finite | None, Traced()] = None
+    sigma_ratio: Annotated[Positive, Traced()] = 0.75
     kappa: Annotated[Positive, Traced()] = 1.0
     risk: Literal["neutral", "cvar", "cpw", "wang"] = "neutral"
     risk_level: Annotated[Finite, Traced()]
@@ -128,7 +138,7 @@ class DistributionConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        atoms = {"categorical": 51, "quantile": 51, "iqn": 32, "fqf": 32}
+        atoms = {"categorical": 51, "hl_gauss": 51, "quantile": 51, "iqn": 32, "fqf": 32}
         level = {"cvar": 0.25, "cpw": 0.71, "wang": -0.75}
         return _filled(
             values, atoms=atoms.get(_word(values, "kind"), 1), risk_level=level.get(_word(values, "risk"), 0.0)
@@ -154,6 +164,8 @@ class NetworkConfig(Section):
     dueling: bool = False
     noisy: bool = False
     sigma: Annotated[Finite, Field(ge=0), Traced()] = 0.5
+    memory: Literal["none", "gru", "lru"] = "none"
+    memory_size: Count = 64
 
     @model_validator(mode="before")
     @classmethod
@@ -165,15 +177,16 @@ class OptimizerConfig(Section):
     """The optimiser; ``max_grad_norm`` null does not clip gradients, ``anneal`` decays the learning rate to 0.
 
     ``centered`` is an option of RMSProp: it divides by the root of the variance of the gradient in place of its second
-    moment. The moments of RMSProp decay by 0.95, and AdamW's weight decay is 1e-4.
+    moment. The moments of RMSProp decay by 0.95. AdamW reads ``weight_decay``.
     """
 
-    name: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    name: Literal["adam", "adamw", "radam", "rmsprop", "sgd"] = "adam"
     learning_rate: Annotated[Positive, Traced()] = 2.5e-4
     eps: Annotated[Positive, Traced()] = 1e-8
     max_grad_norm: Annotated[Positive | None, Traced()] = None
     anneal: bool = False
     centered: bool = False
+    weight_decay: Annotated[Finite, Field(ge=0), Traced()] = 1e-4
 
 
 class RewardConfig(Section):
@@ -184,13 +197,37 @@ class RewardConfig(Section):
 
 
 class ReplayConfig(Section):
-    """The replay buffer, in environment steps (``dqn.replay``); prioritised replay reads alpha and beta."""
+    """The replay buffer, in environment steps (``dqn.replay``); prioritised replay reads alpha and beta.
 
-    kind: Literal["uniform", "prioritised"] = "uniform"
-    size: Count = 10_000
-    batch_size: Count = 128
+    ``none`` learns from each rollout once and forgets it (``dqn.on_rollout``). ``size`` and ``batch_size`` are null
+    then, and otherwise default to 10,000 and 128.
+    """
+
+    kind: Literal["uniform", "prioritised", "none"] = "uniform"
+    size: Count | None = None
+    batch_size: Count | None = None
     alpha: Annotated[Share, Traced()] = 0.6
     beta: Annotated[Share, Traced()] = 0.4
+
+
+class _RolloutConfig(Section):
+    """Learning without replay: a rollout of ``steps`` steps of each environment, and what is learned of it.
+
+    The rollout is split into ``minibatches`` at random, and each minibatch gives a gradient step, in each of ``epochs``
+    passes. ``lambda`` weighs the n-step returns (``dqn.on_rollout``).
+    """
+
+    steps: Count = 32
+    epochs: Count = 2
+    minibatches: Count = 32
+
+
+# ``lambda`` is a keyword of Python, which ``class`` cannot have as a field.
+_LAMBDA: Any = {"lambda": (Annotated[Share, Traced()], 0.65)}
+if TYPE_CHECKING:
+    RolloutConfig = _RolloutConfig
+else:
+    RolloutConfig = create_model("RolloutConfig", __base__=_RolloutConfig, __doc__=_RolloutConfig.__doc__, **_LAMBDA)
 
 
 class ExplorationConfig(Section):
@@ -217,13 +254,15 @@ LogNames = Annotated[
 class ScheduleConfig(Section):
     """Intervals in environment steps over all environments; ``gradient_steps`` counts updates per ``train_every``.
 
+    With replay, the intervals default to 10,000, 10, 1 and 500. Without, the rollout takes the place of the first
+    three, which are null, and ``target_every`` null does without a target network (``core.plan.Intervals``).
     ``horizon`` is the length of the run that schedules assume; null stands for ``total_timesteps``.
     """
 
-    warmup: Count = 10_000
-    train_every: Count = 10
-    gradient_steps: Count = 1
-    target_every: Count = 500
+    warmup: Count | None = None
+    train_every: Count | None = None
+    gradient_steps: Count | None = None
+    target_every: Count | None = None
     tau: Annotated[float, Field(gt=0, le=1), Traced()] = 1.0
     horizon: Annotated[Count | None, Traced(null="total_timesteps")] = None
 
@@ -260,11 +299,28 @@ class Config(Section):
     reward: RewardConfig = RewardConfig()
     precision: Literal["default", "high", "highest"] = "highest"
     replay: ReplayConfig = ReplayConfig()
+    rollout: RolloutConfig = RolloutConfig()
     exploration: ExplorationConfig = ExplorationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: Annotated[LogNames, OUTSIDE] = ("csv",)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """The defaults of replay and its schedule, which are null without replay."""
+        if not isinstance(values, dict):
+            return values
+        replay, schedule = values.get("replay", {}), values.get("schedule", {})
+        with_replay = _word(replay, "kind") != "none"
+
+        def defaults(**numbers: int) -> dict[str, int | None]:
+            return {name: number if with_replay else None for name, number in numbers.items()}
+
+        replay = _filled(replay, **defaults(size=10_000, batch_size=128))
+        intervals = defaults(warmup=10_000, train_every=10, gradient_steps=1, target_every=500)
+        return {**values, "replay": replay, "schedule": _filled(schedule, **intervals)}
 
     def hparams(self) -> "HParams":
         """The traced numbers, as NumPy scalars."""

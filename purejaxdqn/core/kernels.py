@@ -209,6 +209,45 @@ def plain_global_norm(tree: Any) -> Array:
     return optax.tree.norm(tree)
 
 
+def in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
+    """``function`` of a batch, leaves [N, ...], that treats its items apart, in as many parts as given; they divide N.
+
+    On a CPU part by part, whose cache would not hold the hidden layers of a large batch. A GPU takes the whole.
+    """
+
+    def part_by_part(x: Any) -> Any:
+        split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), x)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(function, split))
+
+    return jax.lax.platform_dependent(x, cpu=part_by_part, default=function)
+
+
+def plain_in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
+    """The reference of ``in_parts``."""
+    return function(x)
+
+
+def permutations(bits: Array) -> Array:
+    """Random permutations [..., N] int32 of 0 to N - 1, from uint32 bits [..., N]: where each of the bits is in order.
+
+    The low bits of each number are replaced by its place, and the numbers are sorted: XLA's CPU backend sorts single
+    numbers several times as fast as pairs. The high bits decide the order, and equal ones keep theirs, which favours
+    one order of a pair by less than N / 2^32.
+    """
+    mask = _low_bits(bits.shape[-1])
+    return (jnp.sort(bits & ~mask | jnp.arange(bits.shape[-1], dtype=jnp.uint32)) & mask).astype(jnp.int32)
+
+
+def _low_bits(length: int) -> Array:
+    """The bits of numbers below ``length``, as a mask."""
+    return jnp.uint32(2 ** (length - 1).bit_length() - 1)
+
+
+def plain_permutations(bits: Array) -> Array:
+    """The reference of ``permutations``."""
+    return jnp.argsort(bits & ~_low_bits(bits.shape[-1]), stable=True)
+
+
 def after(read: Array, indices: Array) -> Array:
     """``indices`` [B] int32, available only once ``read`` [B], which is never negative, has been computed.
 

@@ -3,7 +3,7 @@
     prefill    scan over the warm-up          act at random, observe
     segment    scan over epochs               evaluate, emit a row
                  scan over periods            sync at the end
-                   scan over iterations       observe and learn
+                   scan over iterations       learn from a rollout
                      scan over T              act, step
 
 The loop knows two records, an ``Environment`` and an ``Algorithm``, and makes neither. Every array lives on the
@@ -25,7 +25,7 @@ from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.plan import Plan
 from purejaxdqn.core.rollout import Act, forget_finished, rollout, start_actors
 from purejaxdqn.core.schedules import ReadClock
-from purejaxdqn.core.types import ActorState, Array, EpochRow, Result, RunnerState, UpdateStats
+from purejaxdqn.core.types import ActorState, Array, EpochRow, Result, Rollout, RunnerState, UpdateStats
 
 
 class Program(NamedTuple):
@@ -61,22 +61,23 @@ def build_program(env: Environment, algorithm: Algorithm, plan: Plan, read_clock
         init_key, reset_key, prefill_key, key = jax.random.split(key, 4)
         env_params, memory = env.with_params(hparams.env_params), algorithm.memory(num_envs)
         actors = start_actors(env, env_params, reset_key, num_envs=num_envs, memory=memory)
-        return prefill(hparams, RunnerState(algorithm.init(hparams, init_key), actors, key), prefill_key)
+        state = RunnerState(algorithm.init(hparams, init_key), actors, key)
+        return prefill(hparams, state, prefill_key) if plan.warmup else state
 
     def prefill(hparams: HParams, state: RunnerState, key: Array) -> RunnerState:
         def act_at_random(view: ActorView, draws: ActDraws, env_step: Array) -> tuple[Array, Any]:
             return random_action(draws.choice, view.legal, env.num_actions), view.memory
 
         def body(state: RunnerState, draws: StepDraws) -> tuple[RunnerState, None]:
-            return observe(hparams, act_at_random, state, draws), None
+            actors, taken = take_steps(hparams, act_at_random, state.actors, draws)
+            observed = algorithm.observe(hparams, state.algorithm, taken.steps)
+            return state._replace(algorithm=observed, actors=actors), None
 
         draws, _ = draw_for(key, plan.warmup, rollout=1, learning=NO_LEARNING)
         return jax.lax.scan(body, state, draws)[0]
 
-    def observe(hparams: HParams, act: Act, state: RunnerState, draws: StepDraws) -> RunnerState:
-        """A rollout of T steps, T being the first axis of ``draws``, handed to the algorithm."""
-        actors, steps = rollout(env, env.with_params(hparams.env_params), act, state.actors, draws)
-        return state._replace(algorithm=algorithm.observe(hparams, state.algorithm, steps), actors=actors)
+    def take_steps(hparams: HParams, act: Act, actors: ActorState, draws: StepDraws) -> tuple[ActorState, Rollout]:
+        return rollout(env, env.with_params(hparams.env_params), act, actors, draws)
 
     def iteration(
         hparams: HParams, state: RunnerState, draws: StepDraws, learn_draws: Any
@@ -86,10 +87,10 @@ def build_program(env: Environment, algorithm: Algorithm, plan: Plan, read_clock
         def act(view: ActorView, draws: ActDraws, env_step: Array) -> tuple[Array, Any]:
             return algorithm.act(hparams, policy, view, draws, read_clock(hparams, env_step))
 
-        state = observe(hparams, act, state, draws)
-        clock = read_clock(hparams, state.actors.env_step)
-        learned, stats = algorithm.learn(hparams, state.algorithm, learn_draws, clock)
-        return state._replace(algorithm=learned), stats
+        actors, taken = take_steps(hparams, act, state.actors, draws)
+        clock = read_clock(hparams, actors.env_step)
+        learned, stats = algorithm.learn(hparams, state.algorithm, taken, learn_draws, clock)
+        return state._replace(algorithm=learned, actors=actors), stats
 
     def period(hparams: HParams, state: RunnerState, key: Array) -> tuple[RunnerState, UpdateStats]:
         xs = draw_for(key, plan.iterations, rollout=plan.rollout, learning=algorithm.draws)

@@ -21,19 +21,48 @@ class Plan(NamedTuple):
     final_episodes: int  # of the last
 
 
+class Intervals(NamedTuple):
+    """The intervals of a schedule, in environment steps over all environments."""
+
+    warmup: int  # before learning
+    train: int  # a rollout
+    period: int  # between two calls of ``Algorithm.sync``
+
+
+def intervals_of(config: Config) -> Intervals:
+    """The intervals of a config: those of its schedule with replay, and those of its rollout without.
+
+    Without replay and without a target network, a period is a rollout.
+    """
+    schedule = config.schedule
+    if config.replay.kind == "none":
+        rollout = config.env.num_envs * config.rollout.steps
+        return Intervals(0, rollout, schedule.target_every or rollout)
+    assert schedule.warmup and schedule.train_every and schedule.target_every
+    return Intervals(schedule.warmup, schedule.train_every, schedule.target_every)
+
+
+def batch_size_of(config: Config) -> int:
+    """Transitions of a gradient step."""
+    if config.replay.kind == "none":
+        return config.env.num_envs * config.rollout.steps // config.rollout.minibatches
+    assert config.replay.batch_size
+    return config.replay.batch_size
+
+
 def make_plan(config: Config) -> Plan:
     """The lengths of a config without faults."""
-    schedule, learning = config.schedule, config.total_timesteps - config.schedule.warmup
-    periods = learning // schedule.target_every
-    every = config.evaluation.every
+    num_envs, every, intervals = config.env.num_envs, config.evaluation.every, intervals_of(config)
+    learning = config.total_timesteps - intervals.warmup
+    periods = learning // intervals.period
     epochs = learning // every if every else most_epochs(periods)
     return Plan(
-        num_envs=config.env.num_envs,
-        warmup=schedule.warmup // config.env.num_envs,
+        num_envs=num_envs,
+        warmup=intervals.warmup // num_envs,
         epochs=epochs,
         periods=periods // epochs,
-        iterations=schedule.target_every // schedule.train_every,
-        rollout=schedule.train_every // config.env.num_envs,
+        iterations=intervals.period // intervals.train,
+        rollout=intervals.train // num_envs,
         episodes=config.evaluation.episodes,
         final_episodes=config.evaluation.final_episodes,
     )

@@ -3,15 +3,15 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from purejaxdqn.core.algorithm import ActorView, Algorithm, greedy, mean
+from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
-from purejaxdqn.core.draws import ActDraws, LearnDraws, as_keys, random_action
+from purejaxdqn.core.draws import LearnDraws, as_keys
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Params, Step, UpdateStats
+from purejaxdqn.core.types import Array, Params, Rollout, Step, UpdateStats
+from purejaxdqn.dqn.acting import make_acting
 from purejaxdqn.dqn.learner import LearnerState, Parts, make_learner
-from purejaxdqn.dqn.replay import Replay, checked_replay
+from purejaxdqn.dqn.replay import Replay, checked_replay, example_step
 
 
 class OffPolicyState(NamedTuple):
@@ -38,37 +38,29 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
       gradient_steps: G, in each iteration.
       precision: of matrix products: ``default``, ``high`` or ``highest``.
     """
-    learner, num_actions = make_learner(parts), parts.num_actions
-    replay = checked_replay(replay, parts.example[0])
-    # Set in every trace: on a GPU the default precision of matrix products may be TF32.
-    at_precision = jax.default_matmul_precision(precision)
-    q_values, update = at_precision(learner.q_values), at_precision(learner.update)
+    learner, replay = make_learner(parts), checked_replay(replay, parts.example[0])
+    update = jax.default_matmul_precision(precision)(learner.update)
 
     def init(hparams: HParams, key: Array) -> OffPolicyState:
-        return OffPolicyState(learner.init(hparams, key), replay.init(parts.example[0]))
+        step = example_step(parts.example[0], parts.num_actions, some_illegal=parts.some_illegal)
+        return OffPolicyState(learner.init(hparams, key), replay.init(step))
 
     def policy(state: OffPolicyState) -> Params:
         return learner.policy(state.learner)
-
-    def act(hparams: HParams, policy: Params, view: ActorView, draws: ActDraws, clock: Clock) -> tuple[Array, Any]:
-        best = greedy(q_values(hparams, policy, view.obs, draws.key), view.legal)
-        random = random_action(draws.choice, view.legal, num_actions)
-        return jnp.where(draws.explore < clock.epsilon(), random, best), view.memory
-
-    def values(hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Any]:
-        return q_values(hparams, policy, view.obs), view.memory
 
     def observe(hparams: HParams, state: OffPolicyState, steps: Step) -> OffPolicyState:
         seen = learner.observe(state.learner, steps.obs.reshape(-1, *parts.example.shape[1:]))
         return OffPolicyState(seen, replay.add(hparams, state.replay, steps))
 
-    def learn(hparams: HParams, state: OffPolicyState, draws: UpdateDraws, clock: Clock) -> tuple[Any, UpdateStats]:
+    def learn(
+        hparams: HParams, state: OffPolicyState, rollout: Rollout, draws: UpdateDraws, clock: Clock
+    ) -> tuple[Any, UpdateStats]:
         def gradient_step(state: OffPolicyState, draws: UpdateDraws) -> tuple[OffPolicyState, UpdateStats]:
             batch = replay.sample(hparams, state.replay, draws.sample, clock.beta)
             learned, td_error, stats = update(hparams, state.learner, batch, draws.key, clock.learning_rate())
             return OffPolicyState(learned, replay.reprioritise(hparams, state.replay, batch.indices, td_error)), stats
 
-        state, stats = jax.lax.scan(gradient_step, state, draws)
+        state, stats = jax.lax.scan(gradient_step, observe(hparams, state, rollout.steps), draws)
         return state, mean(stats)
 
     def sync(hparams: HParams, state: OffPolicyState) -> OffPolicyState:
@@ -78,4 +70,5 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
         shapes=((gradient_steps, batch_size), (gradient_steps, 2)),
         read=lambda sample, key: UpdateDraws(sample, as_keys(key)),
     )
-    return Algorithm(init, policy, act, values, observe, learn, sync, draws)
+    acting = make_acting(learner, parts.num_actions, precision)
+    return Algorithm(init, policy, acting.act, acting.values, observe, learn, sync, draws, acting.memory)

@@ -4,11 +4,13 @@ Only a head looks inside a network's output. The names of ``distribution.kind``:
 
     scalar         the expected return                            Mnih et al. 2015
     categorical    probabilities of evenly spaced returns         C51: Bellemare et al. 2017
+    hl_gauss       the expected return, by classification         HL-Gauss: Farebrother et al. 2024
     quantile       returns at evenly spaced fractions             QR-DQN: Dabney et al. 2018a
     iqn            returns at fractions drawn at random           IQN: Dabney et al. 2018b
     fqf            returns at fractions the network proposes      FQF: Yang et al. 2019
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -26,14 +28,17 @@ from purejaxdqn.dqn.optimizers import nothing_apart
 
 
 class Head(NamedTuple):
-    """Pure functions over network outputs ``out``; a target is made at next_obs and passes no gradient.
+    """Pure functions over network outputs ``out`` [B, ...].
+
+    A *value* is what the head knows of the return from a state on. A target is the value of a state moved by the reward
+    and the discount of the step before it, and so again a value; it passes no gradient.
 
     ``scalar_head("squared")._replace(loss=...)`` makes a head of your own from another.
     """
 
     q_values: Callable[[HParams, Any], Array]  # out -> [B, A]
-    target: Callable[[HParams, Any, Array, Array, Array], Any]
-    # out at next_obs, policy[B, A], reward[B], discount[B] -> target
+    value: Callable[[HParams, Any, Array], Any]  # out at next_obs, policy[B, A] -> value, leaves [B, ...]
+    backup: Callable[[HParams, Any, Array, Array], Any]  # value, reward[B], discount[B] -> target
     loss: Callable[[HParams, Any, Array, Any], tuple[Array, Array]]
     # out at obs, action[B], target -> loss [B], TD error [B] (its size is the priority)
     outputs: tuple[int, ...] = ()  # numbers of the network for each action: () for one, (K,) for K
@@ -42,6 +47,12 @@ class Head(NamedTuple):
     draw_fractions: Callable[[Array, int], tuple[Any, Any]] = lambda key, batch_size: (None, None)
     # key (consumed), B -> fractions [B, K] for the loss and for the target, where they are drawn at random
     apart: Callable[[Params], Any] = nothing_apart  # see ``optimizers.make_optimizer``
+    mixes: bool = False  # a weighted sum of values is the value of the mixture, and targets are of the form of values:
+    # what lambda-returns need
+
+    def target(self, hparams: HParams, out: Any, policy: Array, reward: Array, discount: Array) -> Any:
+        """The target of a step with ``reward`` [B] and ``discount`` [B], from the network's output after it."""
+        return self.backup(hparams, self.value(hparams, out, policy), reward, discount)
 
 
 _PENALTIES: dict[str, Callable[[Array], Array]] = {"huber": optax.huber_loss, "squared": jnp.square}
@@ -58,14 +69,19 @@ def scalar_head(loss: str) -> Head:
     """
     penalty = _PENALTIES[loss]
 
-    def target(hparams: HParams, out: Array, policy: Array, reward: Array, discount: Array) -> Array:
-        return jax.lax.stop_gradient(reward + discount * jnp.sum(policy * out, axis=-1))
+    def value(hparams: HParams, out: Array, policy: Array) -> Array:
+        return jnp.sum(policy * out, axis=-1)
 
     def batch_loss(hparams: HParams, out: Array, action: Array, target: Array) -> tuple[Array, Array]:
         td_error = target - _taken(out, action)
         return penalty(td_error), td_error
 
-    return Head(lambda hparams, out: out, target, batch_loss)
+    return Head(lambda hparams, out: out, value, _expected_target, batch_loss, mixes=True)
+
+
+def _expected_target(hparams: HParams, value: Array, reward: Array, discount: Array) -> Array:
+    """The target [B] where a value is an expected return [B]."""
+    return jax.lax.stop_gradient(reward + discount * value)
 
 
 def categorical_head(atoms: int) -> Head:
@@ -83,8 +99,10 @@ def categorical_head(atoms: int) -> Head:
     def q_values(hparams: HParams, out: Array) -> Array:
         return jax.nn.softmax(out) @ support(hparams)
 
-    def target(hparams: HParams, out: Array, policy: Array, reward: Array, discount: Array) -> Array:
-        probabilities = jnp.sum(policy[..., None] * jax.nn.softmax(out), axis=1)
+    def value(hparams: HParams, out: Array, policy: Array) -> Array:
+        return jnp.sum(policy[..., None] * jax.nn.softmax(out), axis=1)
+
+    def backup(hparams: HParams, probabilities: Array, reward: Array, discount: Array) -> Array:
         returns = reward[:, None] + discount[:, None] * support(hparams)
         return jax.lax.stop_gradient(project(hparams, returns, probabilities))
 
@@ -93,7 +111,48 @@ def categorical_head(atoms: int) -> Head:
         entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
         return cross_entropy, jax.lax.stop_gradient(cross_entropy - entropy)
 
-    return Head(q_values, target, loss, outputs=(atoms,))
+    return Head(q_values, value, backup, loss, outputs=(atoms,), mixes=True)
+
+
+def hl_gauss_head(atoms: int) -> Head:
+    """The expected return, learned by classification (HL-Gauss: Farebrother et al. 2024, section 3): out [B, A, K].
+
+    The outputs are logits of K bins of equal width between v_min and v_max, and a Q-value is the mean of the bins'
+    centres (eq. 2.3). The target is that of the scalar head, clipped to the support; the loss is the cross-entropy to
+    the mass that a normal distribution round it, cut off at the ends of the support, has in each bin (eq. 3.2).
+    """
+
+    def edges(hparams: HParams) -> Array:
+        low, high = hparams.distribution_v_min, hparams.distribution_v_max
+        return low + (high - low) * jnp.arange(atoms + 1) / atoms
+
+    def q_values(hparams: HParams, out: Array) -> Array:
+        bounds = edges(hparams)
+        return jax.nn.softmax(out) @ ((bounds[1:] + bounds[:-1]) / 2)
+
+    def value(hparams: HParams, out: Array, policy: Array) -> Array:
+        return jnp.sum(policy * q_values(hparams, out), axis=-1)
+
+    def loss(hparams: HParams, out: Array, action: Array, target: Array) -> tuple[Array, Array]:
+        logits = _taken(out, action)
+        mass = gaussian_histogram(edges(hparams), target, hparams.distribution_sigma_ratio)
+        td_error = target - q_values(hparams, logits)
+        return -jnp.sum(mass * jax.nn.log_softmax(logits), axis=-1), jax.lax.stop_gradient(td_error)
+
+    return Head(q_values, value, _expected_target, loss, outputs=(atoms,), mixes=True)
+
+
+def gaussian_histogram(edges: Array, mean: Array, sigma_ratio: Array) -> Array:
+    """The mass [B, K] in each of K bins of normal distributions [B], cut off at the ends (Farebrother et al. 2024).
+
+    Args:
+      edges: [K + 1] of the bins, evenly spaced.
+      mean: [B], clipped to the ends.
+      sigma_ratio: [] the standard deviation in widths of a bin.
+    """
+    scale = sigma_ratio * (edges[1] - edges[0]) * math.sqrt(2)
+    below = jax.scipy.special.erf((edges - jnp.clip(mean, edges[0], edges[-1])[:, None]) / scale)
+    return (below[:, 1:] - below[:, :-1]) / (below[:, -1:] - below[:, :1])
 
 
 def project(hparams: HParams, returns: Array, probabilities: Array) -> Array:
@@ -113,7 +172,7 @@ def project(hparams: HParams, returns: Array, probabilities: Array) -> Array:
 
 
 class Samples(NamedTuple):
-    """The target of the quantile heads: returns and their weights."""
+    """The value of the quantile heads: returns and their weights."""
 
     returns: Array  # [B, K]
     weights: Array  # [B, K] or [K], sum 1
@@ -132,10 +191,13 @@ def quantile_head(atoms: int) -> Head:
         quantiles = _as_quantiles(out, atoms)
         return jnp.sum(quantiles.values * _per_action(quantiles.widths), axis=-1)
 
-    def target(hparams: HParams, out: Any, policy: Array, reward: Array, discount: Array) -> Samples:
+    def value(hparams: HParams, out: Any, policy: Array) -> Samples:
         quantiles = _as_quantiles(out, atoms)
-        returns = reward[:, None] + discount[:, None] * jnp.sum(policy[..., None] * quantiles.values, axis=1)
-        return jax.lax.stop_gradient(Samples(returns, quantiles.widths))
+        return Samples(jnp.sum(policy[..., None] * quantiles.values, axis=1), quantiles.widths)
+
+    def backup(hparams: HParams, value: Samples, reward: Array, discount: Array) -> Samples:
+        returns = reward[:, None] + discount[:, None] * value.returns
+        return jax.lax.stop_gradient(value._replace(returns=returns))
 
     def loss(hparams: HParams, out: Any, action: Array, target: Samples) -> tuple[Array, Array]:
         quantiles = _as_quantiles(out, atoms)
@@ -151,7 +213,7 @@ def quantile_head(atoms: int) -> Head:
         gradient_alone = pulled - jax.lax.stop_gradient(pulled)  # the value of what has this gradient means nothing
         return losses + gradient_alone, td_error
 
-    return Head(q_values, target, loss, outputs=(atoms,))
+    return Head(q_values, value, backup, loss, outputs=(atoms,))
 
 
 def proposed_quantile_head(atoms: int) -> Head:
@@ -228,7 +290,7 @@ def _support_faults(config: Config) -> Iterator[Fault]:
     low, high = distribution.v_min, distribution.v_max
     for name, bound in (("v_min", low), ("v_max", high)):
         if bound is None:
-            message = "missing: a categorical distribution needs the lowest and the highest return of its support"
+            message = f"missing: {distribution.kind} needs the lowest and the highest return of its support"
             yield Fault(f"distribution.{name}", message, ("distribution.kind",))
     if low is not None and high is not None and not _distinct(low, high, distribution.atoms):
         message = f"{low:g} is not below distribution.v_max ({high:g}) by steps that float32 can tell apart"
@@ -295,6 +357,11 @@ HEADS = Axis(
         "categorical": Choice(
             lambda config: categorical_head(config.distribution.atoms),
             keys=("distribution.v_min", "distribution.v_max"),
+            faults=_support_faults,
+        ),
+        "hl_gauss": Choice(
+            lambda config: hl_gauss_head(config.distribution.atoms),
+            keys=("distribution.v_min", "distribution.v_max", "distribution.sigma_ratio"),
             faults=_support_faults,
         ),
         "quantile": Choice(lambda config: quantile_head(config.distribution.atoms), keys=_KAPPA, faults=_several_atoms),

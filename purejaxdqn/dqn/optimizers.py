@@ -89,8 +89,15 @@ def adam(config: Config) -> Transformation:
 
 
 def adamw(config: Config) -> Transformation:
-    """Adam with decoupled weight decay, 1e-4 (Loshchilov and Hutter 2019)."""
-    return lambda hparams, rate: optax.adamw(rate, eps=hparams.optimizer_eps)
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    return lambda hparams, rate: optax.adamw(
+        rate, eps=hparams.optimizer_eps, weight_decay=hparams.optimizer_weight_decay
+    )
+
+
+def radam(config: Config) -> Transformation:
+    """Adam whose steps are rectified while the variance of its second moment is large (Liu et al. 2020)."""
+    return lambda hparams, rate: optax.radam(rate, eps=hparams.optimizer_eps)
 
 
 def sgd(config: Config) -> Transformation:
@@ -141,7 +148,8 @@ OPTIMIZERS = Axis(
     "optimizer.name",
     {
         "adam": Choice(adam, keys=_EPS, faults=_centered_alone),
-        "adamw": Choice(adamw, keys=_EPS, faults=_centered_alone),
+        "adamw": Choice(adamw, keys=(*_EPS, "optimizer.weight_decay"), faults=_centered_alone),
+        "radam": Choice(radam, keys=_EPS, faults=_centered_alone),
         "rmsprop": Choice(rmsprop, keys=_EPS),
         "sgd": Choice(sgd, faults=_centered_alone),
     },

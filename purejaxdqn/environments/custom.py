@@ -1,30 +1,24 @@
 """Environments of the user's own: ``module:Class``, with gymnax's interface."""
 
 import difflib
-import functools
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from purejaxdqn.core.types import Array
-from purejaxdqn.environments.gymnax import construct, first_line
-from purejaxdqn.environments.wrappers import EnvironmentRefusedError
+from purejaxdqn.environments.gymnax import construct
+from purejaxdqn.environments.interface import check_parts
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 
 def construct_custom(env_id: str, kwargs: Mapping[str, Any]) -> Any:
     """The environment that ``module:Class`` names. The module may be in the working directory.
 
     Raises:
-      EnvironmentRefusedError: it cannot be imported or constructed, or lacks a part of gymnax's interface.
+      EnvironmentRefusedError: it cannot be imported or constructed, or is no class of environments.
     """
-    env = construct(_find_class(env_id), env_id, kwargs)
-    _check_interface(env, env_id)
-    return env
+    return construct(_find_class(env_id), env_id, kwargs)
 
 
 def _find_class(env_id: str) -> Callable[..., Any]:
@@ -47,34 +41,5 @@ def _find_class(env_id: str) -> Callable[..., Any]:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} has no class {name!r}{hint}")
     # Before anything is called with arguments of the config's: a config must not be able to start a program.
-    lacks = [part for part in ("reset", "step", "action_space") if not callable(getattr(found, part, None))]
-    if lacks:
-        message = f"{env_id} does not have gymnax's interface: it lacks {', '.join(lacks)}"
-        raise EnvironmentRefusedError("env.id", message)
+    check_parts(found, env_id)
     return found
-
-
-def _check_interface(env: Any, env_id: str) -> None:
-    """Trace a reset and a step, so that a missing part is reported here and not from within a program."""
-
-    def refuse(message: str) -> EnvironmentRefusedError:
-        return EnvironmentRefusedError("env.id", f"{env_id} does not have gymnax's interface: {message}")
-
-    def reset_and_step(key: Array) -> tuple[Any, Any]:
-        obs, state = env.reset(key, env.default_params)
-        return obs, env.step(key, state, jnp.int32(0), env.default_params)
-
-    try:
-        env.action_space(env.default_params)
-        obs, stepped = jax.eval_shape(reset_and_step, jax.random.key(0))
-    except Exception as error:  # whatever a user's environment may raise
-        raise refuse(first_line(error)) from error
-    if not isinstance(stepped, tuple) or len(stepped) != 6:
-        raise refuse("step gives obs, state, reward, terminated, truncated, info since gymnax 1.0")
-    if not isinstance(stepped[5], dict) or "final_observation" not in stepped[5]:
-        raise refuse('step gives no info["final_observation"], the observation before a reset')
-    if any(jnp.shape(part) for part in stepped[2:5]):
-        raise refuse("reward, terminated and truncated of a step are single values")
-    describe = functools.partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
-    if not describe(obs) == describe(stepped[0]) == describe(stepped[5]["final_observation"]):
-        raise refuse('the observations of reset, step and info["final_observation"] differ in shape or type')

@@ -16,7 +16,13 @@ import numpy as np
 
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import Array, Step
-from purejaxdqn.environments.wrappers import EnvironmentRefusedError, observation_features, with_sticky_actions
+from purejaxdqn.environments.interface import check_interface
+from purejaxdqn.environments.wrappers import (
+    EnvironmentRefusedError,
+    first_line,
+    observation_features,
+    with_sticky_actions,
+)
 
 
 class _Later(types.ModuleType):
@@ -145,11 +151,13 @@ def from_gymnax(
       flatten: features have one axis.
 
     Raises:
-      EnvironmentRefusedError: the actions are not discrete, observations are not one array, or ``one_hot`` does not
-        suit them.
+      EnvironmentRefusedError: a part of the interface is missing, the actions are not discrete, observations are not
+        one array, or ``one_hot`` does not suit them.
     """
+    env_id = env_id or (env.__name__ if isinstance(env, type) else str(getattr(env, "name", type(env).__name__)))
+    if type(env).__module__.partition(".")[0] != "gymnax":
+        check_interface(env, env_id, params)
     default_params = env.default_params if params is None else params
-    env_id = env_id or str(env.name)
     num_actions, observation = _check_spaces(env, default_params, env_id)
     is_float = jnp.issubdtype(observation.dtype, jnp.floating)
     obs_dtype = jnp.dtype(bool) if binary and is_float else observation.dtype
@@ -271,11 +279,6 @@ def _one_hot_depth(env: Any, params: Any, env_id: str, obs_dtype: Any) -> int:
         message = f"observations of {env_id} range from {low} to {high}; one-hot needs 0 to {_MAX_DEPTH - 1} at most"
         raise EnvironmentRefusedError("env.one_hot", message)
     return int(high) + 1
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _cast_like(default: Any, value: Any) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments import gymnax
 from purejaxdqn.environments.custom import construct_custom
-from purejaxdqn.environments.wrappers import EnvironmentRefusedError
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 INPUTS = gymnax.INPUTS
 SOLVED_AT = gymnax.SOLVED_AT
@@ -53,7 +53,7 @@ def make_environment(
     except EnvironmentRefusedError:
         raise
     except Exception as error:  # constructed, and yet no reset can be made of it: a size of 0 for one
-        message = f"{env_id} with {dict(kwargs or {})} cannot be reset: {gymnax.first_line(error)}"
+        message = f"{env_id} with {dict(kwargs or {})} cannot be reset: {first_line(error)}"
         raise EnvironmentRefusedError("env.kwargs", message) from error
 
 

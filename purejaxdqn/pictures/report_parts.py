@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from purejaxdqn.pictures import webpages as web
+from purejaxdqn.system import files
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import is_inside
 
@@ -44,8 +45,11 @@ def media(folder: Path, *, drawn: bool, suffixes: Sequence[str]) -> Iterator[str
 
 def csv_table(path: Path) -> Iterator[str]:
     """Show the first ``MAX_ROWS`` rows of a CSV file."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        columns, *rows = list(csv.reader(file)) or [[]]
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            columns, *rows = list(csv.reader(file)) or [[]]
+    except csv.Error as error:  # a cell that is too long
+        raise UserError(f"{path} is damaged: {error}") from error
     if not columns:
         return
     if len(rows) > MAX_ROWS:
@@ -80,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: the file is not JSON.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = files.read_json(path)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
     return found if isinstance(found, dict) else {"": found}

@@ -1,6 +1,5 @@
 """Writes ``report.html``: of a run its results, curves, config and times; of any other directory the files in it."""
 
-import csv
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.pictures import report_parts as parts
 from purejaxdqn.pictures import webpages as web
+from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.metrics import Metrics, read_metrics
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import is_inside, write_text
+from purejaxdqn.system.files import is_inside, refusing_damage, write_text
 
 REPORT_FILE = "report.html"
 
@@ -35,7 +35,8 @@ def write_report(folder: Path) -> Path:
             if path.is_symlink() and not path.name.startswith(".") and not is_inside(path, folder):
                 print(f"warning: {path} is left out: it is a link to what is elsewhere", file=sys.stderr)
         is_run = all(is_inside(folder / name, folder) for name in ("metrics.csv", CONFIG_FILE))
-        text = run_report(folder) if is_run else directory_report(folder)
+        with refusing_damage(folder):
+            text = run_report(folder) if is_run else directory_report(folder)
         write_text(folder / REPORT_FILE, text)
         return folder / REPORT_FILE
     except OSError as error:
@@ -46,8 +47,9 @@ def run_report(folder: Path) -> str:
     """Return the page of a run. A run that is not finished has no summary; its page says so."""
     try:
         metrics = read_metrics(folder / "metrics.csv")
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise UserError(f"{folder} is not a run: {error}") from error
+    warn_of_changes(folder, "metrics.csv", CONFIG_FILE)
     draft = read_config(folder / CONFIG_FILE)
     config = draft.config
     # A config that this version cannot read is shown as text.

@@ -1,7 +1,6 @@
 """Exports one agent of a finished run to a folder: weights, a description, and a program where the format has one."""
 
 import functools
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments.registry import make_environment, underlying_environment
 from purejaxdqn.policies import cards
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
-from purejaxdqn.policies.policies import POLICY_FILE, check_seed_index, load_params
+from purejaxdqn.policies.policies import check_seed_index, load_params
 from purejaxdqn.policies.programs import TrainedAgent, write_program
+from purejaxdqn.policies.summaries import digests, read_summary
+from purejaxdqn.policies.weights import POLICY_FILE
 from purejaxdqn.system.directories import create_directory
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_json
@@ -38,24 +39,6 @@ def best_seed(summary: dict[str, Any]) -> int:
     if max(scores) == -math.inf:
         raise UserError("--best: every agent of this run diverged")
     return scores.index(max(scores))
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Read the ``summary.json`` of a run directory.
-
-    Raises:
-      UserError: the file is missing, cannot be read, or is not the summary of a run.
-    """
-    path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a finished run: it has no summary.json") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(summary, dict) or not isinstance(summary.get("final_eval_return"), list):
-        raise UserError(f"{path} is not the summary of a run")
-    return summary
 
 
 def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool) -> TrainedAgent:
@@ -93,7 +76,9 @@ def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
         weights = save({name: np.asarray(leaf, order="C") for name, leaf in flat.items()})
         (draft / POLICY_FILE).write_bytes(weights)
         (draft / CONFIG_FILE).write_text(to_yaml(agent.config), encoding="utf-8")
-        description = describe(agent, kind, write_program(agent, draft, kind))
+        description = describe(agent, kind, write_program(agent, draft, kind)) | digests(
+            draft, POLICY_FILE, CONFIG_FILE
+        )
         write_json(draft / DESCRIPTION_FILE, description)
         (draft / "README.md").write_text(cards.model_card(description), encoding="utf-8")
         if script := cards.run_script(description):

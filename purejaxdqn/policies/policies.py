@@ -1,4 +1,4 @@
-"""Saves, loads and evaluates trained policies."""
+"""Loads and evaluates trained policies."""
 
 import functools
 from collections.abc import Callable
@@ -6,33 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from purejaxdqn.config.building import make_algorithm, make_q_values, policy_shapes
-from purejaxdqn.config.reading import CONFIG_FILE, load_config, read_config
+from purejaxdqn.config.building import make_algorithm, make_q_values
+from purejaxdqn.config.reading import CONFIG_FILE, load_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import make_environment
-from purejaxdqn.environments.wrappers import observation_features
-from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
+from purejaxdqn.policies.cards import DESCRIPTION_FILE
+from purejaxdqn.policies.exported import load_exported
+from purejaxdqn.policies.summaries import SUMMARY_FILE, read_summary, warn_of_changes
+from purejaxdqn.policies.weights import POLICY_FILE, check_digest, read_params
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import replacing
-
-POLICY_FILE = "policy.safetensors"
-
-
-def save_policy(folder: Path, params: Any) -> None:
-    """Write parameters of S agents, leaves [S, ...], to ``policy.safetensors``, each under its path in the tree."""
-    flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    # No metadata: safetensors writes it in no fixed order, and equal runs must write equal files.
-    with replacing(folder / POLICY_FILE) as part:
-        part.write_bytes(save(flat))  # save_file would make the file readable by its owner only
 
 
 def load_params(folder: str | Path) -> tuple[Config, Any]:
@@ -53,7 +42,11 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
         raise UserError(f"{folder} is not a finished run: it has no {missing[0]}")
     config = load_config(folder / CONFIG_FILE)
     env = make_environment(**config.env.making())
-    return config, _read_params(folder, config, env, leading=(config.num_seeds,))
+    params = read_params(folder, config, env, leading=(config.num_seeds,))
+    if (folder / SUMMARY_FILE).is_file():
+        check_digest(folder / POLICY_FILE, read_summary(folder), SUMMARY_FILE)
+        warn_of_changes(folder, CONFIG_FILE)
+    return config, params
 
 
 def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], np.ndarray]:
@@ -65,7 +58,8 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
       seed_index: which agent of a run to load; an exported folder has only agent 0.
 
     Returns:
-      ``act(obs)``, which takes one observation [O] or a batch [B, O], and returns one action or actions [B].
+      ``act(obs)``, which takes one observation [O] or a batch [B, O], and returns one action or actions [B]. It
+      raises a ``ValueError`` for another shape, and for what is no real number.
 
     Raises:
       UserError: the folder has no policy or no such agent, or is damaged.
@@ -81,81 +75,32 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
         env = make_environment(**config.env.making())
         params = jax.tree.map(lambda leaf: leaf[seed_index], params)
     q_values = jax.jit(functools.partial(make_q_values(config, env), config.hparams(), params))
-    single = len(env.obs_shape)
 
     def act(obs: Any) -> np.ndarray:
-        obs = np.asarray(obs)
-        actions = np.asarray(q_values(obs[None] if obs.ndim == single else obs)).argmax(-1)
-        return actions[0] if obs.ndim == single else actions
+        batch, single = _as_batch(obs, env)
+        # An empty batch has no maximum, and nothing to compute.
+        actions = np.asarray(q_values(batch)).argmax(-1) if len(batch) else np.zeros(0, int)
+        return actions[0] if single else actions
 
     return act
 
 
-def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
-    """Load an exported folder -> its described environment, its config, and the parameters of its agent.
-
-    The environment is built from the description and imports nothing: a folder from an untrusted source runs no code.
+def _as_batch(obs: Any, env: Environment) -> tuple[np.ndarray, bool]:
+    """``obs`` [O] or [B, O] as a batch [B, O] in the environment's type, and whether it was a single observation.
 
     Raises:
-      UserError: a file is missing or damaged, or the files do not fit each other.
+      ValueError: its shape or its type is another.
     """
-    try:
-        description = read_description((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        env = _described_environment(description)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {error}") from error
-    config = _read_config_only(folder / CONFIG_FILE)
-    return env, config, _read_params(folder, config, env)
-
-
-def _described_environment(description: dict[str, Any]) -> Environment:
-    """Return an environment that has shapes and features but cannot be stepped."""
-
-    def unplayable(*arguments: Any) -> Any:
-        raise NotImplementedError(
-            "an exported policy only has a description of its environment, which cannot be played"
-        )
-
-    observation, features = description["observation"], description["features"]
-    return Environment(
-        env_id=description["env_id"],
-        obs_shape=tuple(map(int, observation["shape"])),
-        obs_dtype=np.dtype(observation["dtype"]),
-        num_actions=int(description["action"]["n"]),
-        default_params=None,
-        with_params=unplayable,
-        reset=unplayable,
-        step=unplayable,
-        advance=unplayable,
-        features=functools.partial(
-            observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])
-        ),
-    )
-
-
-def _read_config_only(path: Path) -> Config:
-    """Read a config without checking it against its environment."""
-    draft = read_config(path)
-    if draft.lines or draft.faults:
-        raise UserError(f"{path} is damaged", *draft.lines, *(f"{one.key}: {one.message}" for one in draft.faults))
-    return draft.config
-
-
-def _read_params(folder: Path, config: Config, env: Environment, *, leading: tuple[int, ...] = ()) -> Any:
-    """Read parameters whose leaves have ``leading`` axes in front of the shapes of the config's network."""
-    try:
-        flat = load_file(folder / POLICY_FILE)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
-    expected = policy_shapes(config, env)
-    shapes = {path: (*leading, *leaf.shape) for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
-    if shapes == {path: leaf.shape for path, leaf in flat.items()}:
-        return traverse_util.unflatten_dict(flat, sep="/")
-    if any(path.endswith("/kernel") for path in flat):
-        raise UserError(
-            f"{folder / POLICY_FILE} was written by an earlier purejaxdqn, with another layout of the layers"
-        )
-    raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
+    given, shape = np.asarray(obs), env.obs_shape
+    if given.shape not in (shape, (*given.shape[:1], *shape)):
+        raise ValueError(f"obs has shape {given.shape}; this policy takes {shape}, or a batch of these")
+    if not (jnp.issubdtype(given.dtype, jnp.number) or given.dtype == bool) or jnp.iscomplexobj(given):
+        raise ValueError(f"obs has type {given.dtype}; this policy takes {np.dtype(env.obs_dtype)}")
+    with np.errstate(all="ignore"):  # what a cast loses is seen below
+        batch = np.reshape(given, (-1, *shape)).astype(env.obs_dtype)
+    if not jnp.issubdtype(batch.dtype, jnp.inexact) and not np.array_equal(batch.ravel(), given.ravel()):
+        raise ValueError(f"obs has values that {batch.dtype} cannot hold")
+    return batch, given.shape == shape
 
 
 def one_agent(params: Any, seed_index: int) -> Any:

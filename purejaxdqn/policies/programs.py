@@ -121,9 +121,9 @@ def sample_observations(agent: TrainedAgent, *, num_envs: int = 17, steps: int =
 
     def body(carry: tuple, key: jax.Array) -> tuple:
         obs, state = carry
-        action_key, *keys = jax.random.split(key, num_envs + 1)
-        action = jax.random.randint(action_key, (num_envs,), 0, env.num_actions)
-        obs, state, _ = env.step(params, jax.numpy.stack(keys), state, obs, action)
+        keys = jax.random.split(key, num_envs + 1)
+        action = jax.random.randint(keys[0], (num_envs,), 0, env.num_actions)
+        obs, state, _ = env.step(params, keys[1:], state, obs, action)
         return (obs, state), obs
 
     @jax.jit

@@ -20,6 +20,7 @@ from purejaxdqn.runs.training import Training
 from purejaxdqn.system import directories
 from purejaxdqn.system.faults import StorageError
 from purejaxdqn.system.files import finite, write_json, write_text
+from purejaxdqn.system.git import run_git
 
 _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
 
@@ -108,8 +109,8 @@ def _git_commit() -> str | None:
     package = Path(__file__).parents[1]
     if not (package.parent / ".git").exists():
         return None
-    command = ["git", "-C", str(package.parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        done = run_git(package.parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+    return None if done.returncode else done.stdout.decode().strip()

@@ -1,6 +1,5 @@
 """``train --resume RUN_DIR``: which config and which checkpoint a run continues with, and when it is refused."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +7,11 @@ from typing import Any
 
 from purejaxdqn.config.reading import CONFIG_FILE, Draft, read_config
 from purejaxdqn.core.config import Config, config_keys, value_at
+from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.runs.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import read_json
 
 FREE = ("total_timesteps", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
 """Keys in which a checkpoint may differ from the run that is resumed from it."""
@@ -48,12 +49,13 @@ def read_run(folder: Path, overrides: Sequence[str]) -> Draft:
 
 
 def _extended(old: Config, new: Draft) -> Draft:
-    warmup, every = old.schedule.warmup, old.evaluation.every
+    warmup, every = intervals_of(old).warmup, old.evaluation.every
     total = new.config.total_timesteps
     if every and (total - warmup) % every:
         below = total - (total - warmup) % every
         near = " or ".join(str(one) for one in (below, below + every) if one > warmup)
-        message = f"{total} less schedule.warmup ({warmup}) is not a multiple of evaluation.every ({every})"
+        less = f" less schedule.warmup ({warmup})" if warmup else ""
+        message = f"{total}{less} is not a multiple of evaluation.every ({every})"
         raise UserError(f"total_timesteps: {message}; the nearest are {near}")
     schedule = old.schedule.model_copy(update={"horizon": old.schedule.horizon or old.total_timesteps})
     return new._replace(config=new.config.model_copy(update={"schedule": schedule}))
@@ -65,7 +67,7 @@ def read_end(folder: Path, config: Config) -> list[bool] | None:
     A run writes its summary when everything but its pictures is written.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json")
         return list(summary["diverged"]) if summary["total_timesteps"] == config.total_timesteps else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -5,13 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.config.reading import CONFIG_FILE
 from purejaxdqn.core.config import Config
-from purejaxdqn.policies.policies import save_policy
+from purejaxdqn.core.plan import intervals_of
+from purejaxdqn.policies.summaries import digests
+from purejaxdqn.policies.weights import POLICY_FILE, save_policy
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.debugging import Debugger, FoundNan
 from purejaxdqn.runs.divergence import DivergenceWatch
 from purejaxdqn.runs.journal import Journal
-from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.metrics import METRICS_FILE, Metrics
 from purejaxdqn.runs.opening import OpenRun
 from purejaxdqn.runs.population import BEGINNING, Position, advance, finish_training
 from purejaxdqn.runs.snapshots import Snapshot, fetch_state, place_state, save_snapshot
@@ -78,6 +81,7 @@ def run(
         directory.check_there(opened.folder)
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
+    summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
     directory.write_summary(opened.folder, summary)  # it says that the run is finished
     with drawing(opened.folder):
         draw(opened.folder, metrics, config)
@@ -139,5 +143,5 @@ class _Recorder:
 
 
 def _is_due(config: Config, env_step: int) -> bool:
-    every, learned = config.checkpoint.every, env_step - config.schedule.warmup
+    every, learned = config.checkpoint.every, env_step - intervals_of(config).warmup
     return env_step == config.total_timesteps or bool(every and learned % every == 0)

@@ -47,7 +47,7 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
         raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise UserError(f"--storage: the study {name!r} in {storage} does not look for the largest value")
-    _check_definition(study, storage, definition)
+    check_definition(study, storage, definition)
     return study
 
 
@@ -75,11 +75,11 @@ def claim_study(study: optuna.Study, storage: str, definition: dict[str, Any]) -
     Raises:
       UserError: another search has claimed it.
     """
-    if not _check_definition(study, storage, definition):
+    if not check_definition(study, storage, definition):
         study.set_user_attr(_DEFINITION, json.dumps(definition, sort_keys=True))
 
 
-def _check_definition(study: optuna.Study, storage: str, definition: dict[str, Any]) -> bool:
+def check_definition(study: optuna.Study, storage: str, definition: dict[str, Any]) -> bool:
     """Refuse the study of another search; returns whether this search has claimed it."""
     found = study.user_attrs.get(_DEFINITION)
     if found not in (None, json.dumps(definition, sort_keys=True)):

@@ -1,7 +1,9 @@
 """The tables of a search: ``trials.csv``, ``runs.csv``, ``best_retest.json``, and the one that it prints."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -16,9 +18,10 @@ from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of, runs_of
 from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
-from purejaxdqn.system.files import finite, write_json
+from purejaxdqn.system import faults
+from purejaxdqn.system.files import finite, read_json, write_json
 
-RETEST_FILE = "best_retest.json"
+RETEST_FILE, _DIGEST = "best_retest.json", "sha256"
 
 
 def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
@@ -76,14 +79,29 @@ def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequ
         "first_solved_step": [result.first_solved_step for result in results],
         "diverged": [result.diverged for result in results],
     }
-    write_json(folder / RETEST_FILE, retest)
-    return finite(retest)
+    retest = finite(retest)
+    write_json(folder / RETEST_FILE, {**retest, _DIGEST: _digest(retest)})
+    return retest
 
 
 def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
-    """The contents of ``best_retest.json`` if it is of exactly this config, else None."""
-    try:
-        found = json.loads((folder / RETEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """The contents of ``best_retest.json`` if it is of exactly this config, else None; a damaged one is a warning."""
+    path = folder / RETEST_FILE
+    if not path.exists():
         return None
-    return found if found.get("config") == config.model_dump(mode="json") else None
+    try:
+        found = dict(read_json(path))
+        if found.pop(_DIGEST, None) not in (_digest(found), None):
+            raise ValueError("it does not have the digest that is in it")
+        same = found["config"] == config.model_dump(mode="json")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(
+            f"warning: {path} is damaged, and the best trial is tested again: {faults.reason_of(error)}",
+            file=sys.stderr,
+        )
+        return None
+    return found if same else None
+
+
+def _digest(retest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(retest, sort_keys=True).encode()).hexdigest()

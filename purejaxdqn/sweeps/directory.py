@@ -15,10 +15,10 @@ import yaml
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.metrics import Metrics
 from purejaxdqn.sweeps.pieces import Run
-from purejaxdqn.sweeps.points import Point
+from purejaxdqn.sweeps.points import CONFIG_COLUMN, Point, value_of
 from purejaxdqn.sweeps.stages import PieceResult
 from purejaxdqn.system.directories import OwnedDirectory
-from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import replacing
 
 SWEEP_FILE = "sweep.yaml"
@@ -49,10 +49,23 @@ def read_directory(folder: Path) -> tuple[list[Point], int]:
     """
     try:
         description = yaml.load((folder / SWEEP_FILE).read_text(encoding="utf-8"), _FastLoader)
-        points = [Point(Config.model_validate(one["config"]), one["swept"]) for one in description["points"]]
-        return points, description["num_seeds"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / SWEEP_FILE} cannot be read: {str(error).splitlines()[0]}") from error
+        points = [Point(Config.model_validate(one["config"]), dict(one["swept"])) for one in description["points"]]
+        num_seeds = int(description["num_seeds"])
+        for point in points:
+            _check_swept(point)
+    except Exception as error:  # whatever a damaged file may raise
+        raise UserError(f"{folder / SWEEP_FILE} cannot be read: {reason_of(error)}") from error
+    if not points or num_seeds < 1:
+        raise UserError(f"{folder / SWEEP_FILE} is damaged: it has no {'seeds' if points else 'points'}")
+    return points, num_seeds
+
+
+def _check_swept(point: Point) -> None:
+    """Raise a ``ValueError`` unless the swept keys are config keys with the values of the point's config."""
+    keys = [key for key in point.swept if key != CONFIG_COLUMN]
+    values = {key: value_of(point.config, key) for key in keys}
+    if _plain(values) != {key: point.swept[key] for key in keys} or type(point.swept.get(CONFIG_COLUMN, "")) is not str:
+        raise ValueError("the swept values are not those of the config")
 
 
 def check_directory(folder: Path, description: dict[str, Any], *, wait: bool = False) -> bool:

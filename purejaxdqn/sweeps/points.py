@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,8 @@ from purejaxdqn.system.faults import UserError
 CONFIG_COLUMN = "config"
 """The swept column of compared configs."""
 
+MAX_POINTS = 1_000_000
+"""Most points of a sweep."""
 _MAPPINGS = ("env.params", "env.kwargs")
 
 
@@ -62,15 +66,26 @@ def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequen
         axes.append([f"{key}={text}" for text in texts])
         if len(texts) > 1:
             swept.append(key)
-    keys = [axis[0].partition("=")[0] for axis in axes]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    keys = Counter(axis[0].partition("=")[0] for axis in axes)
+    twice = sorted(key for key, count in keys.items() if count > 1)
     if twice:
         raise UserError(*(f"{key}: given twice; write its values with commas between them" for key in twice))
-    combinations = list(itertools.product(*axes))
     layers: list[tuple[str, ...]] = [(name,) for name in configs] or [()]
+    check_count(len(layers) * math.prod(map(len, axes)))
+    combinations = list(itertools.product(*axes))
     return [
         Candidate((*sources, *layer), overrides, tuple(swept), *layer) for layer in layers for overrides in combinations
     ]
+
+
+def check_count(points: int, *, option: str = "") -> None:
+    """Refuse more points than a sweep can list; ``option`` names where they come from.
+
+    Raises:
+      UserError: there are too many.
+    """
+    if points > MAX_POINTS:
+        raise UserError(f"{option}{points} points are too many for one sweep; it takes {MAX_POINTS} at most")
 
 
 def split_values(override: str) -> tuple[str, list[str]]:
@@ -183,7 +198,10 @@ def _point(candidate: Candidate, config: Config) -> Point:
     swept: dict[str, Any] = {}
     if candidate.config_name is not None:
         swept[CONFIG_COLUMN] = Path(candidate.config_name).with_suffix("").as_posix()
-    for key in candidate.swept:
-        section, _, name = key.rpartition(".")
-        swept[key] = dict(value_at(config, section))[name] if section in _MAPPINGS else value_at(config, key)
-    return Point(config, swept)
+    return Point(config, swept | {key: value_of(config, key) for key in candidate.swept})
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a config key, which may be a name in a mapping: ``env.params.gravity``."""
+    section, _, name = key.rpartition(".")
+    return dict(value_at(config, section))[name] if section in _MAPPINGS else value_at(config, key)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.core.plan import make_plan
 from purejaxdqn.runs.directory import provenance, write_summary
+from purejaxdqn.runs.memory import check_results
 from purejaxdqn.runs.progress import WorkProgress
 from purejaxdqn.sweeps.directory import (
     SWEEP_FILE,
@@ -67,6 +69,7 @@ def _train(
     points: Sequence[Point], folder: Path, options: SweepOptions, held: contextlib.ExitStack, stop: StopSignals
 ) -> None:
     """Train what is missing of this process's share; ``held`` holds the directory from here on."""
+    check_results(len(points) * options.seeds, make_plan(points[0].config).epochs, option="--seeds")
     runs, description = all_runs(points, options.seeds), describe(points, options.seeds)
     ours = hold_directory(folder, description, process=options.process if options.processes > 1 else None)
     found = check_directory(folder, description, wait=options.process > 0)

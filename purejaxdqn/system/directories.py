@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import write_text
+from purejaxdqn.system.faults import UserError, reason_of
+from purejaxdqn.system.files import is_utf8, write_text
 
 _FRESH = 10.0
 """Seconds within which a process has surely locked the directory that it is making."""
@@ -25,8 +25,13 @@ def default_directories(names: Sequence[str]) -> Iterator[Path]:
 
     Args:
       names: joined with ``+``; of a config's path only the name of the file counts.
+
+    Raises:
+      UserError: the name of the working directory is not UTF-8.
     """
     parent = Path("runs") / "+".join(Path(name).stem for name in names)
+    if not is_utf8(parent.absolute()):
+        raise UserError("--out is missing: the name of the working directory is not UTF-8")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     yield parent / stamp
     for n in itertools.count(2):
@@ -84,12 +89,12 @@ def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
 
     Returns False if ``folder`` exists. Of two processes that want the same name, the one that renames first gets it.
     """
+    if os.path.lexists(folder):  # before it gets another name: ``.`` and ``/`` have none
+        return False
     missing = [one for one in folder.parents if not os.path.lexists(one)]
     # A random name: a process on another machine that sees the same folder may have this process's number.
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
-        if os.path.lexists(folder):
-            return False
         _remove_left_parts(folder)
         part.mkdir(parents=True)
         with lock_directory(part, option="--out"):
@@ -194,8 +199,10 @@ class OwnedDirectory(NamedTuple):
                 )
             text = label.read_text(encoding="utf-8")
             different = self.difference(text)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"--out: {folder} cannot be used: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # a damaged label may raise anything
+            raise UserError(f"--out: {folder} cannot be used: {reason_of(error)}") from error
         if different:
             raise UserError(f"--out: {folder} belongs to another {self.kind}: {different}")
         return text

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from purejaxdqn.system.faults import StorageError
+from purejaxdqn.system.faults import StorageError, UserError, reason_of
 
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -51,6 +51,39 @@ def write_text(path: Path, text: str) -> None:
     """Write or replace a text file as a whole."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+@contextlib.contextmanager
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Turn whatever the damaged files of a directory may raise in the block into a ``UserError``."""
+    try:
+        yield
+    except (UserError, StorageError, OSError, MemoryError):
+        raise
+    except Exception as error:  # a wrong type, a missing key, a number out of range
+        raise UserError(f"{folder} has a damaged file: {type(error).__name__}: {reason_of(error)}") from error
+
+
+def is_utf8(name: str | Path) -> bool:
+    """Whether a name is UTF-8, as the libraries that write checkpoints and pages need it."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from purejaxdqn.system.faults import UserError, did_you_mean
+from purejaxdqn.system.files import is_utf8
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -43,6 +44,23 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+def name_of(text: str) -> str:
+    """The name of a file or a directory, as ``type`` of an option; argparse refuses the others in a line."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    if not is_utf8(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8")
+    return text
+
+
+def path_of(text: str) -> Path:
+    """``name_of`` as a path, whose directories are UTF-8 too."""
+    path = Path(name_of(text))
+    if not is_utf8(path.absolute()):
+        raise argparse.ArgumentTypeError(f"{text!r}: the name of the working directory is not UTF-8")
+    return path
+
+
 def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]) -> None:
     """The options of every command that trains.
 
@@ -51,8 +69,9 @@ def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]
       out: what ``--out`` is, for the help.
       overrides: the form of an override, and what it means, for the help.
     """
-    parser.add_argument("--config", action="append", metavar="CONFIG", help="path or shipped name; later ones win")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
+    config = "path or shipped name; later ones win"
+    parser.add_argument("--config", action="append", type=name_of, metavar="CONFIG", help=config)
+    parser.add_argument("--out", type=path_of, metavar="DIR", help=out)
     parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
     parser.add_argument("--quiet", action="store_true", help="do not show progress")
     parser.add_argument("overrides", nargs="*", metavar=overrides[0], help=overrides[1])

@@ -9,6 +9,7 @@ import platformdirs
 
 from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.plan import batch_size_of
 from purejaxdqn.environments.registry import INPUTS
 from purejaxdqn.system.faults import UserError, reason_of
 
@@ -100,7 +101,7 @@ def takes_default_pool(config: Config) -> bool:
 
 def estimated_largest_product(config: Config) -> float:
     """Elements of the largest matrix product of an update, assuming three actions; infinite if it is not known."""
-    hidden, distribution, batch_size = config.network.hidden, config.distribution, config.replay.batch_size
+    hidden, distribution, batch_size = config.network.hidden, config.distribution, batch_size_of(config)
     fractions = distribution.kind in ("iqn", "fqf")
     widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
     images = 16 * 64 if config.network.torso == "minatar_cnn" else 0  # filters times places
@@ -119,7 +120,7 @@ def gradient_step_flops(config: Config) -> float:
     products = sum(a * b for a, b in itertools.pairwise(widths))
     if distribution.kind in ("iqn", "fqf"):  # the embedding of fractions by 64 cosines
         products += distribution.atoms * 64 * hidden[-1]
-    return 8.0 * config.replay.batch_size * products
+    return 8.0 * batch_size_of(config) * products
 
 
 def usable_cores() -> int:

@@ -1,0 +1,380 @@
+"""Learning without replay: lambda-returns against a loop, minibatches, time limits, and what it does not go with."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from purejaxdqn import load_config, make_train, run_many
+from purejaxdqn.config.building import Own, make_program
+from purejaxdqn.core.algorithm import ActorView
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.keys import run_key
+from purejaxdqn.core.many import lay_out, map_runs
+from purejaxdqn.dqn import on_rollout
+from purejaxdqn.dqn.bootstrap import Estimates, munchausen
+from purejaxdqn.dqn.heads import categorical_head, gaussian_histogram, hl_gauss_head, quantile_head, scalar_head
+from purejaxdqn.dqn.learner import Bootstrapped
+from purejaxdqn.dqn.on_rollout import lambda_returns
+from purejaxdqn.environments.registry import from_gymnax
+from tests.conftest import PQN, jit_quickly
+from tests.probes import CoinMDP, Table, TableMDP
+
+GAMMA, T, E = 0.9, 7, 64
+# Three steps, the last of which loops in state 2 and is cut off: only what comes after the cut makes Q(2, .) 2.
+TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False] * 3, time_limit=3)
+DISCOUNTING = TableMDP([[1, 0], [2, 0], [0, 1]], [[0, 1], [0, -1], [4, 0]], [False] * 3)
+TERMINAL = TableMDP([[1, 0], [2, 0], [2, 2]], [[0, 0.5], [2, 0], [9, 9]], [False, False, True])
+
+
+def hparams_with(**numbers):
+    return Config().hparams()._replace(**{name: np.float32(value) for name, value in numbers.items()})
+
+
+def random_rollout(value_shape=()):
+    """Values, rewards, terminations and truncations: both, either and none occur at every step, the last included."""
+    rng = np.random.default_rng(5)
+    values = rng.uniform(size=(T, E, *value_shape))
+    terminated, truncated = rng.uniform(size=(2, T, E)) < 0.4
+    for flags in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert ((terminated == flags[0]) & (truncated == flags[1])).any(axis=1).all()
+    return values, rng.normal(size=(T, E)), terminated, truncated
+
+
+def ours(head, lam, values, reward, terminated, truncated, **numbers):
+    steps = Bootstrapped(values, reward, np.where(terminated, 0, GAMMA))
+    steps = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), steps)
+    hparams = hparams_with(rollout_lambda=lam, **numbers)
+    return np.asarray(jax.jit(functools.partial(lambda_returns, head))(hparams, steps, terminated | truncated))
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.65, 1.0])
+def test_lambda_returns_are_those_of_a_loop(lam):
+    values, reward, terminated, truncated = random_rollout()
+    wanted = np.zeros((T, E))
+    for e in range(E):
+        for t in reversed(range(T)):
+            if terminated[t, e]:
+                wanted[t, e] = reward[t, e]
+            elif truncated[t, e] or t == T - 1:
+                wanted[t, e] = reward[t, e] + GAMMA * values[t, e]
+            else:
+                wanted[t, e] = reward[t, e] + GAMMA * ((1 - lam) * values[t, e] + lam * wanted[t + 1, e])
+    np.testing.assert_allclose(
+        ours(scalar_head("squared"), lam, values, reward, terminated, truncated), wanted, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_lambda_0_gives_one_step_targets_and_1_the_discounted_return_and_what_follows():
+    values, reward, terminated, truncated = random_rollout()
+    one_step = reward + np.where(terminated, 0, GAMMA) * values
+    np.testing.assert_allclose(
+        ours(scalar_head("squared"), 0, values, reward, terminated, truncated), one_step, rtol=1e-5, atol=1e-5
+    )
+    whole = np.zeros((T, E))
+    for e in range(E):
+        for start in range(T):
+            t, discount = start, 1.0
+            while True:
+                whole[start, e] += discount * reward[t, e]
+                discount *= GAMMA
+                if terminated[t, e] or truncated[t, e] or t == T - 1:
+                    break
+                t += 1
+            whole[start, e] += 0 if terminated[t, e] else discount * values[t, e]
+    np.testing.assert_allclose(
+        ours(scalar_head("squared"), 1, values, reward, terminated, truncated), whole, rtol=1e-5, atol=1e-5
+    )
+
+
+def projected(mixture, low, high, atoms):
+    """Mass of a mixture, (return, mass) pairs, on evenly spaced atoms: each goes to its two neighbours."""
+    mass, spacing = np.zeros(atoms), (high - low) / (atoms - 1)
+    for one, share in mixture:
+        place = np.clip((one - low) / spacing, 0, atoms - 1)
+        below = min(int(place), atoms - 2)
+        mass[below] += share * (1 - (place - below))
+        mass[below + 1] += share * (place - below)
+    return mass
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.65, 1.0])
+def test_categorical_lambda_returns_are_mixtures_of_shifted_distributions(lam):
+    low, high, atoms = -4.0, 5.0, 13
+    support = np.linspace(low, high, atoms)
+    values, reward, terminated, truncated = random_rollout((atoms,))
+    values /= values.sum(axis=-1, keepdims=True)
+    target = ours(
+        categorical_head(atoms),
+        lam,
+        values,
+        reward,
+        terminated,
+        truncated,
+        distribution_v_min=low,
+        distribution_v_max=high,
+    )
+    np.testing.assert_allclose(target.sum(axis=-1), 1, atol=1e-5)
+    for e in range(E):
+        after = np.zeros(atoms)
+        for t in reversed(range(T)):
+            alone = terminated[t, e] or truncated[t, e] or t == T - 1
+            parts = [(1.0, values[t, e])] if alone else [(1 - lam, values[t, e]), (lam, after)]
+            discount = 0 if terminated[t, e] else GAMMA
+            mixture = [
+                (reward[t, e] + discount * place, share * mass)
+                for share, masses in parts
+                for place, mass in zip(support, masses, strict=True)
+            ]
+            after = projected(mixture, low, high, atoms)
+            np.testing.assert_allclose(target[t, e], after, atol=1e-5)
+
+
+def test_the_target_of_munchausen_is_its_equation():
+    """With lambda: the mixture takes the place of the policy's mean, and bonus and entropy stay those of the step."""
+    rng = np.random.default_rng(6)
+    q_next, q_now = rng.normal(size=(2, T, E, 3))
+    action = rng.integers(3, size=(T, E))
+    _, reward, terminated, truncated = random_rollout()
+    temperature, alpha, lam = 0.3, 0.9, 0.65
+    hparams = hparams_with(bootstrap_temperature=temperature, bootstrap_alpha=alpha, bootstrap_clip=-1)
+    flat = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32).reshape(T * E, -1), (q_next, q_now))
+    backup = munchausen(
+        hparams, Estimates(lambda: flat[0], lambda: flat[0], lambda: flat[1], jnp.asarray(action.reshape(-1)))
+    )
+    discount = np.where(terminated, 0, GAMMA)
+    extra = np.asarray(backup.bonus).reshape(T, E) + discount * np.asarray(backup.entropy).reshape(T, E)
+    values = np.sum(np.asarray(backup.policy).reshape(T, E, 3) * q_next, axis=-1)
+    target = ours(scalar_head("squared"), lam, values, reward + extra, terminated, truncated)
+
+    def log_policy(q):
+        return (q - temperature * np.log(np.sum(np.exp(q / temperature)))) / temperature
+
+    for e in range(E):
+        after = 0.0
+        for t in reversed(range(T)):
+            log_next = log_policy(q_next[t, e])
+            policy = np.exp(log_next)
+            mean, entropy = policy @ q_next[t, e], -temperature * policy @ log_next
+            if not (terminated[t, e] or truncated[t, e] or t == T - 1):
+                mean = (1 - lam) * mean + lam * after
+            bonus = alpha * np.clip(temperature * log_policy(q_now[t, e])[action[t, e]], -1, 0)
+            after = reward[t, e] + bonus + discount[t, e] * (mean + entropy)
+            np.testing.assert_allclose(target[t, e], after, rtol=1e-4, atol=1e-4)
+
+
+def test_the_histogram_of_hl_gauss_is_the_papers():
+    low, high, bins, ratio = -2.0, 3.0, 11, 0.75
+    edges = np.linspace(low, high, bins + 1)
+    mean = np.array([-7.0, -2.0, -1.9, 0.0, 0.31, 2.9, 3.0, 5.0])
+    normal = stats.norm(np.clip(mean, low, high)[:, None], ratio * (high - low) / bins)
+    cumulative = normal.cdf(edges)
+    wanted = np.diff(cumulative) / (cumulative[:, -1:] - cumulative[:, :1])
+    mass = gaussian_histogram(jnp.asarray(edges, jnp.float32), jnp.asarray(mean, jnp.float32), jnp.float32(ratio))
+    np.testing.assert_allclose(mass, wanted, atol=1e-5)
+    np.testing.assert_allclose(np.sum(mass, axis=-1), 1, atol=1e-6)
+
+
+def test_the_mean_of_a_fitted_hl_gauss_head_is_the_target_inside_the_support():
+    """At an edge half of the distribution is cut off: the mean is then that of the half that is left."""
+    head, bins = hl_gauss_head(51), 51
+    hparams = hparams_with(distribution_v_min=-10, distribution_v_max=10)
+    target = jnp.asarray([-10.0, -5.0, 0.123, 7.77, 10.0])
+    edges = jnp.linspace(-10, 10, bins + 1)
+    logits = jnp.log(jnp.maximum(gaussian_histogram(edges, target, jnp.float32(0.75)), 1e-30))[:, None]
+    q_values = np.asarray(head.q_values(hparams, logits))[:, 0]
+    np.testing.assert_allclose(q_values[1:4], target[1:4], atol=1e-4)
+    width = 20 / bins
+    centres = np.asarray(edges[1:] + edges[:-1]) / 2
+    half = np.diff(stats.norm(10, 0.75 * width).cdf(np.asarray(edges))) * 2
+    np.testing.assert_allclose(q_values[[0, 4]], [-(half @ centres), half @ centres], atol=1e-4)
+    # The cross-entropy is least, and its gradient 0, where the head has the histogram itself.
+    gradient = jax.grad(lambda out: jnp.sum(head.loss(hparams, out, jnp.zeros(5, jnp.int32), target)[0]))(logits)
+    np.testing.assert_allclose(gradient, 0, atol=1e-5)
+
+
+def fitted(mdp, *overrides, network=None, iterations=120):
+    """The Q-values [S, A] of random behaviour, of a table or of the config's own small network."""
+    config = load_config(
+        ["cartpole_cleanrl", "pqn"],
+        [
+            f"total_timesteps={32 * iterations}",
+            "env.num_envs=4",
+            "gamma=0.5",
+            "network={hidden: [32], layer_norm: false}",
+            "optimizer={name: sgd, learning_rate: 0.5, anneal: false, max_grad_norm: null}",
+            "exploration={start: 1, end: 1}",
+            "rollout={steps: 8, epochs: 4, minibatches: 2, lambda: 0}",
+            "evaluation={episodes: 1, final_episodes: 1}",
+            "env.params.max_steps_in_episode=50",  # evaluation must end although some of these MDPs do not
+            *overrides,
+        ],
+    )
+    env = from_gymnax(mdp)
+    params = env.default_params.replace(max_steps_in_episode=min(50, mdp.time_limit))
+    env = env._replace(with_params=lambda overrides: params)
+    program = make_program(config, Own(env=env, network=network))
+    policy = jit_quickly(program.train)(config.hparams(), jax.random.key(3)).params
+    return np.asarray(program.algorithm.values(config.hparams(), policy, ActorView(jnp.eye(len(mdp.terminal))))[0])
+
+
+@pytest.mark.parametrize("mdp", [DISCOUNTING, TERMINAL, TIME_LIMIT], ids=["discounting", "terminal", "time limit"])
+def test_one_step_targets_reach_the_exact_solution(mdp):
+    q = fitted(mdp, network=Table(np.zeros(mdp.reward.shape)))
+    np.testing.assert_allclose(q[~mdp.terminal], mdp.exact_q(0.5)[~mdp.terminal], atol=1e-3)
+
+
+def test_targets_of_a_target_network_reach_it_too():
+    q = fitted(
+        DISCOUNTING,
+        "schedule={target_every: 64}",
+        "bootstrap.kind=double",
+        network=Table(np.zeros((3, 2))),
+        iterations=160,
+    )
+    np.testing.assert_allclose(q, DISCOUNTING.exact_q(0.5), atol=1e-3)
+
+
+ADAM = "optimizer={name: adam, learning_rate: 0.05, anneal: true}"
+OWN = "optimizer={name: adam, learning_rate: 5e-3, anneal: true}"
+CATEGORICAL = "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"
+HL_GAUSS = "distribution={kind: hl_gauss, atoms: 24, v_min: -2, v_max: 4}"
+LAMBDA = "rollout.lambda=0.65"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "atoms"),
+    [
+        ([LAMBDA], 0),
+        ([LAMBDA, ADAM, CATEGORICAL], 13),
+        ([LAMBDA, ADAM, HL_GAUSS], 24),
+        ([LAMBDA, OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None),
+        pytest.param([LAMBDA, OWN, "network={dueling: true, noisy: true}"], None, marks=pytest.mark.slow),
+        pytest.param([LAMBDA, OWN, "env.normalize=true"], None, marks=pytest.mark.slow),
+        pytest.param([LAMBDA, OWN, "optimizer.name=radam"], None, marks=pytest.mark.slow),
+    ],
+)
+def test_a_time_limit_is_no_termination_under_every_choice(overrides, atoms):
+    """Q(2, .) is 2 by what comes after the limit; a limit taken for an end makes it 1."""
+    shape = TIME_LIMIT.reward.shape
+    network = None if atoms is None else Table(np.zeros((*shape, atoms) if atoms else shape))
+    q = fitted(TIME_LIMIT, *overrides, network=network)
+    np.testing.assert_allclose(q, TIME_LIMIT.exact_q(0.5), atol=0.1)
+
+
+def test_a_time_limit_taken_for_a_termination_is_told_apart(monkeypatch):
+    right = on_rollout.fold
+    monkeypatch.setattr(
+        on_rollout,
+        "fold",
+        lambda steps, **numbers: right(steps._replace(terminated=steps.terminated | steps.truncated), **numbers),
+    )
+    q = fitted(TIME_LIMIT, LAMBDA, network=Table(np.zeros((3, 2))))
+    assert np.abs(q - TIME_LIMIT.exact_q(0.5)).max() > 0.5
+
+
+@pytest.mark.parametrize("kind", [CATEGORICAL, HL_GAUSS])
+def test_a_distribution_reaches_the_mean_of_a_random_return(kind):
+    atoms = 13 if kind == CATEGORICAL else 24
+    network = Table(np.zeros((4, 2, atoms)))
+    q = fitted(CoinMDP(), ADAM, kind, "env.params={}", network=network, iterations=250)
+    np.testing.assert_allclose(q[:3], [[0.25, 0.25], [2, 2], [-1, -1]], atol=0.08)
+
+
+class Line(TableMDP):
+    """One state after another in a circle of T x E: each step of a rollout shows another one-hot observation."""
+
+    def __init__(self, length):
+        super().__init__([[(i + 1) % length] * 2 for i in range(length)], np.zeros((length, 2)), [False] * length)
+
+
+def test_every_step_of_a_rollout_is_learned_once_an_epoch():
+    """The loss is minus the output and the optimiser adds it up: the table counts how often each state is learned."""
+    length, epochs = 24, 3
+    config = load_config(
+        "cartpole_cleanrl",
+        [
+            *PQN,
+            "env.num_envs=1",
+            f"total_timesteps={length * 20}",
+            f"rollout={{steps: {length}, epochs: {epochs}, minibatches: 4}}",
+            "optimizer={name: sgd, learning_rate: 6.0, anneal: false, max_grad_norm: null}",  # undoes the mean of 6
+            "env.params={}",
+        ],
+    )
+
+    def count(hparams, out, action, target):
+        taken = jnp.take_along_axis(out, action[:, None], axis=1)[:, 0]
+        return -taken, taken
+
+    parts = {
+        "env": from_gymnax(Line(length)),
+        "network": Table(np.zeros((length, 2))),
+        "head": scalar_head("squared")._replace(loss=count),
+    }
+    policy = jit_quickly(make_train(config, **parts))(config.hparams(), jax.random.key(0)).params
+    np.testing.assert_allclose(np.sum(policy["q"], axis=1), epochs * 20, rtol=1e-5)
+
+
+def test_epochs_and_rollouts_are_in_orders_of_their_own(monkeypatch):
+    config = load_config("cartpole_cleanrl", PQN)
+    algorithm = make_program(config).algorithm
+    shapes = algorithm.draws.shapes
+    words = [jax.random.bits(jax.random.key(i), (5, *shape), jnp.uint32) for i, shape in enumerate(shapes)]
+    draws = algorithm.draws.read(*words)
+    orders = np.asarray(on_rollout.kernels.permutations(draws.order)).reshape(-1, draws.order.shape[-1])
+    assert len(np.unique(orders, axis=0)) == len(orders) == 5 * config.rollout.epochs
+    assert (np.sort(orders, axis=1) == np.arange(orders.shape[1])).all()
+    keys = np.concatenate([jax.random.key_data(keys).reshape(-1, 2) for keys in (draws.target_key, draws.keys)])
+    assert len(np.unique(keys, axis=0)) == len(keys)
+
+
+def test_a_seed_does_not_depend_on_the_seeds_beside_it_nor_on_segments():
+    config = load_config("cartpole_cleanrl", [*PQN, "env.normalize=true", "network.noisy=true"])
+    keys = jnp.stack([run_key(np.uint32(0), np.uint32(k)) for k in range(3)])
+    program, layout = make_program(config), lay_out(1)
+    hparams = jax.tree.map(lambda leaf: np.asarray(leaf)[None], config.hparams())
+    state = map_runs(program.init, layout)(hparams, keys[2:])
+    segment = map_runs(lambda hparams, state: program.segment(hparams, state, 10), layout, in_place=True)
+    parts = []
+    for _ in range(2):
+        state, rows = segment(hparams, state)
+        parts.append(rows)
+    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1)[0], *jax.device_get(parts))
+    many = run_many(config, config.hparams(), keys)
+    jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other[0, 2]), rows, jax.device_get(many.rows))
+    policy = jax.tree.map(lambda leaf: leaf[0], program.algorithm.policy(state.algorithm))
+    jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other[0, 2]), policy, many.params)
+
+
+def test_no_key_is_used_twice():
+    config = load_config("cartpole_cleanrl", [*PQN, "network.noisy=true"])
+    with jax.debug_key_reuse(True):
+        jax.make_jaxpr(make_program(config).train)(config.hparams(), jax.random.key(0))
+
+
+def test_a_head_that_cannot_mix_values_is_refused():
+    config = load_config("cartpole_cleanrl", PQN)
+    with pytest.raises(ValueError, match=r"Head\.mixes"):
+        make_train(config, head=quantile_head(4))
+
+
+def test_a_replay_of_your_own_is_refused():
+    config = load_config("cartpole_cleanrl", PQN)
+    with pytest.raises(ValueError, match=r"replay\.kind is none"):
+        make_train(config, replay=SimpleNamespace())
+
+
+def test_the_state_holds_neither_a_rollout_nor_a_second_network():
+    config = load_config("cartpole_cleanrl", PQN)
+    program = make_program(config)
+    state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
+    assert state.algorithm.target == ()
+    assert isinstance(program.env, Environment)
+    largest = max(leaf.size for leaf in jax.tree.leaves(state))
+    assert largest <= 16 * 16
