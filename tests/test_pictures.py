@@ -12,11 +12,14 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from purejaxdqn import load_config
 from purejaxdqn.pictures import runs as pictures
-from purejaxdqn.pictures.sweeps import draw_profile
+from purejaxdqn.pictures.sweeps import draw_profile, draw_sweep
 from purejaxdqn.plot import main as plot
 from purejaxdqn.runs.metrics import read_metrics
-from purejaxdqn.sweeps.results import PointResult
+from purejaxdqn.sweeps.pieces import Run
+from purejaxdqn.sweeps.points import Point
+from purejaxdqn.sweeps.results import PointResult, RunResult, summarise_points
 from purejaxdqn.train import main as train
 from tests.conftest import ROOT, TINY
 
@@ -96,3 +99,17 @@ def test_a_run_whose_pictures_fail_ends_as_any_other_with_a_warning(quietly, bar
 def test_the_profile_of_scores_that_are_not_finite_is_drawn(tmp_path, scores):
     points = [PointResult(k, f"{k}", np.array(one), 0.0, None, 0.0, 0, 0) for k, one in enumerate(scores)]
     assert draw_profile(tmp_path / "x.png", points).is_file()
+
+
+def test_a_swept_key_never_leads_out_of_the_folder(tmp_path):
+    """A stranger's ``sweep.yaml`` may have any text for a key."""
+    key, config, nothing = "x/../../../name", load_config("cartpole_cleanrl", TINY), np.zeros(2)
+    points = [Point(config, {key: value}) for value in (0.1, 0.2)]
+    results = [RunResult(Run(k, 0), 1.0 * k, 0.0, None, False, nothing, nothing, nothing) for k in range(2)]
+    folder = tmp_path / "a" / "b" / "c"
+    (folder / "against_x").mkdir(parents=True)
+    drawn = draw_sweep(folder, points, results, summarise_points(points, results))
+    assert {path.parent for path in drawn} == {folder}
+    assert all(path.is_file() for path in drawn)
+    assert {path.name for path in tmp_path.rglob("*.png")} == {path.name for path in drawn}
+    assert "against_x_.._.._.._name.png" in {path.name for path in drawn}

@@ -668,9 +668,11 @@ def test_what_a_kill_left_of_old_checkpoints_is_removed(tmp_path):
     """A kill between the saving of a checkpoint and the removal of the oldest."""
     for step in (9, 10, 20, 100):
         (tmp_path / str(step)).mkdir()
+        (tmp_path / str(step) / "_CHECKPOINT_METADATA").touch()
+    (tmp_path / "8").mkdir()  # not ours
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.open()
-    assert checkpoints.steps() == [20, 100]
+    assert checkpoints.steps() == [8, 20, 100]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

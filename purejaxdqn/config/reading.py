@@ -1,5 +1,6 @@
 """Read YAML files and ``key=value`` overrides into a ``Config``, or a list of everything that is wrong."""
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
@@ -25,26 +26,29 @@ class Draft(NamedTuple):
     lines: tuple[str, ...]  # about words that are no overrides
     faults: tuple[Fault, ...]
 
-    def checked(self) -> Config:
+    def checked(self, look_up: Any = None) -> Config:
         """The config, with the values it left open filled in.
+
+        Args:
+          look_up: finds environments, see ``env_checks.look_up``; for many drafts one that remembers them.
 
         Raises:
           ConfigError: with all faults at once.
         """
         # Imported late: they import every part of the family, and start JAX.
+        from purejaxdqn.config import env_checks
         from purejaxdqn.config.checks import find_faults, resolve
-        from purejaxdqn.config.env_checks import find_environment_faults, with_typed_parameters
 
         faults = list(self.faults)
         blamed = {fault.key for fault in faults}
-        for fault in [*find_faults(self.config), *find_environment_faults(self.config)]:
+        for fault in [*find_faults(self.config), *env_checks.find_environment_faults(self.config, look_up)]:
             if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may be a consequence of another
                 faults.append(fault)
                 blamed.add(fault.key)
         lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
         if lines:
             raise ConfigError(*lines)
-        return resolve(with_typed_parameters(self.config))
+        return resolve(env_checks.with_typed_parameters(self.config, look_up))
 
 
 def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -70,11 +74,24 @@ def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
     Raises:
       ConfigError: a file is missing or not a mapping.
     """
-    sources = [source] if isinstance(source, str | Path) else list(source)
+    return draft_of(read_sources([source] if isinstance(source, str | Path) else source), overrides)
+
+
+def read_sources(sources: Sequence[str | Path]) -> Tree:
+    """The keys of config files, of which later ones override earlier ones.
+
+    Raises:
+      ConfigError: a file is missing or not a mapping.
+    """
     tree: Tree = {}
     for one in sources:
         tree = _merge(tree, read_yaml(find_config(one)))
-    tree, lines = _apply_overrides(tree, overrides)
+    return tree
+
+
+def draft_of(tree: Tree, overrides: Sequence[str]) -> Draft:
+    """The config with these keys and overrides; ``tree`` is not changed."""
+    tree, lines = _apply_overrides(copy.deepcopy(tree), overrides)
     try:
         return Draft(Config.model_validate(tree), tuple(lines), ())
     except ValidationError as error:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial
 
-from purejaxdqn.pictures.runs import EVALUATION_COLOR, TRAINING_COLOR, literal, save_figure, style
+from purejaxdqn.pictures.runs import EVALUATION_COLOR, TRAINING_COLOR, draw_lines, literal, save_figure, style
 from purejaxdqn.searches.directory import read_directory
 from purejaxdqn.searches.study import best_trial, completed, finished, is_stopped
 from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text, space_of
@@ -157,15 +157,17 @@ def _x_positions(trials: list[FrozenTrial], key: str, values: Range | Choices) -
 def _draw_parallel(path: Path, trials: _Trials, space: Space) -> Path:
     scores = _scores(trials.completed)
     low, high = scores.min(), scores.max()
-    x = range(len(space))
+
+    def line(trial: FrozenTrial) -> np.ndarray:
+        return np.stack([np.arange(len(space)), _unit_values(trial, space)], -1)
+
     with style(grid=False):
         figure, axes = plt.subplots(figsize=(max(6.4, 1.5 * len(space) + 1.5), 4.2), layout="constrained")
-        for trial in trials.stopped:
-            axes.plot(x, _unit_values(trial, space), color="lightgrey", lw=0.8)
-        for trial in sorted(trials.completed, key=lambda trial: trial.value or 0.0):
-            good = ((trial.value or 0.0) - low) / (high - low) if high > low else 1.0
-            color = colormaps["viridis"](good)
-            axes.plot(x, _unit_values(trial, space), color=color, alpha=0.25 + 0.65 * good, lw=1.2)
+        order = np.argsort(scores, kind="stable")
+        good = (scores[order] - low) / (high - low) if high > low else np.ones(len(order))
+        colors = colormaps["viridis"](good, alpha=0.25 + 0.65 * good)
+        draw_lines(axes, [line(trial) for trial in trials.stopped], color="lightgrey", lw=0.8)
+        draw_lines(axes, [line(trials.completed[place]) for place in order], color=colors, lw=1.2)
         _draw_parallel_axes(axes, space)
         scale = plt.Normalize(low, high if high > low else low + 1.0)
         figure.colorbar(plt.cm.ScalarMappable(scale, "viridis"), ax=axes, label=trials.label)

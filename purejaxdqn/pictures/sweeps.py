@@ -1,6 +1,7 @@
 """Figures of a sweep: curves, ranking, heat map, performance profile and probability of improvement."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from purejaxdqn.pictures.runs import (
     EVALUATION_COLOR,
     SOLVED_COLOR,
     draw_band,
+    draw_lines,
     draw_solved_line,
     literal,
     save_figure,
     style,
 )
-from purejaxdqn.runs.statistics import iqm, performance_profile, probability_of_improvement
+from purejaxdqn.runs.statistics import iqm_of_columns, performance_profile, probability_of_improvement
 from purejaxdqn.sweeps.directory import done_runs, load_pieces, read_directory
 from purejaxdqn.sweeps.points import Point
-from purejaxdqn.sweeps.results import PointResult, RunResult, collect, ranked, summarise_points
+from purejaxdqn.sweeps.results import PointResult, RunResult, collect, ranked, runs_of_points, summarise_points
 from purejaxdqn.system.faults import UserError
 
 MAX_NAMED = 8
@@ -49,7 +51,8 @@ def draw_sweep(
         x, y, *_ = numeric_keys
         drawn.append(draw_heat_map(folder / "heat_map.png", points, summaries, x=x, y=y))
     for x in numeric_keys:
-        drawn.append(draw_against(folder / f"against_{x}.png", points, summaries, x=x))
+        name = re.sub(r"[^\w.]", "_", x)  # a stranger's sweep.yaml may have any text for a key
+        drawn.append(draw_against(folder / f"against_{name}.png", points, summaries, x=x))
     compared = ranked(summaries)[:MAX_COMPARED]
     if len(summaries) > 1 and all(len(summary.scores) > 1 for summary in compared):
         drawn.append(draw_profile(folder / "performance_profile.png", compared))
@@ -80,25 +83,27 @@ def draw_curves(
 
     The best ``MAX_NAMED`` points are named and have their 95% interval; the others are grey.
     """
-    named = [summary.point for summary in ranked(summaries)[:MAX_NAMED]]
+    order, of_points = ranked(summaries), runs_of_points(results)
     with style():
         figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
-        for summary in ranked(summaries)[::-1]:
-            runs = [result for result in results if result.run.point == summary.point]
-            steps, values = runs[0].env_step, np.stack([result.eval_return for result in runs])
-            if summary.point in named:
-                color = _color(named.index(summary.point))
-                draw_band(axes, steps, values, color=color, label=_short_name(summary.name))
-            else:
-                axes.plot(steps, [iqm(column) for column in values.T], color="#999999", lw=0.7, alpha=0.6)
+        others = [_curve_of(of_points[summary.point]) for summary in order[MAX_NAMED:]]
+        draw_lines(axes, others, color="#999999", lw=0.7, alpha=0.6)
+        for place, summary in reversed(list(enumerate(order[:MAX_NAMED]))):
+            runs = of_points[summary.point]
+            values = np.stack([result.eval_return for result in runs])
+            draw_band(axes, runs[0].env_step, values, color=_color(place), label=_short_name(summary.name))
         draw_solved_line(axes, solved_at)
-        others = len(summaries) - len(named)
         title = f"IQM of {len(summaries[0].scores)} seeds" + (", 95% CI" if len(summaries[0].scores) > 1 else "")
-        title += f"; grey: the other {others} points" if others > 0 else ""
+        title += f"; grey: the other {len(others)} points" if others else ""
         axes.set(xlabel="environment steps", ylabel="greedy return of an episode", title=title)
         _legend_below(figure, axes, reverse=True)
         save_figure(figure, path, steps_on_x=True)
     return path
+
+
+def _curve_of(runs: Sequence[RunResult]) -> np.ndarray:
+    """Environment steps and the IQM over runs of the greedy return [T, 2]."""
+    return np.stack([runs[0].env_step, iqm_of_columns(np.stack([run.eval_return for run in runs]))], -1)
 
 
 def draw_ranking(path: Path, summaries: Sequence[PointResult], *, solved_at: float | None) -> Path:
@@ -170,9 +175,12 @@ def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointR
     values = np.array([points[summary.point].swept[x] for summary in summaries], float)
     with style():
         figure, axes = plt.subplots(figsize=(6.0, 3.8), layout="constrained")
-        for value, summary in zip(values, summaries, strict=True):
-            if summary.interval:
-                axes.plot([value, value], summary.interval, color=EVALUATION_COLOR, lw=2, alpha=0.35)
+        bars = [
+            np.array([[value, end] for end in summary.interval])
+            for value, summary in zip(values, summaries, strict=True)
+            if summary.interval
+        ]
+        draw_lines(axes, bars, color=EVALUATION_COLOR, lw=2, alpha=0.35)
         axes.plot(values, [summary.iqm for summary in summaries], "o", color=EVALUATION_COLOR, ms=4)
         axes.set_xscale(_scale(values))
         axes.set(xlabel=x, ylabel="greedy return", title="One dot per point: IQM of its seeds, with the 95% CI")

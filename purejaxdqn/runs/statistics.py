@@ -14,16 +14,22 @@ def iqm(values: np.ndarray) -> float:
         return float(scipy.stats.trim_mean(values, 0.25))
 
 
-def iqm_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, float] | None:
+def iqm_of_columns(values: np.ndarray) -> np.ndarray:
+    """The ``iqm`` over the first axis: [S, T] -> [T]."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return scipy.stats.trim_mean(values, 0.25, axis=0)
+
+
+def iqm_interval(values: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES) -> tuple[float, float] | None:
     """Percentile bootstrap interval of ``iqm`` over seeds [S]; None for fewer than two, or if an end is not finite.
 
     The resamples are drawn with a fixed seed, so that the same values always give the same interval.
     """
     if len(values) < 2:
         return None
-    resamples = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+    drawn = np.random.default_rng(0).choice(values, (resamples, len(values)))
     with np.errstate(invalid="ignore", over="ignore"):
-        low, high = _percentiles(scipy.stats.trim_mean(resamples, 0.25, axis=1), level)
+        low, high = _percentiles(scipy.stats.trim_mean(drawn, 0.25, axis=1), level)
     return (float(low), float(high)) if np.isfinite([low, high]).all() else None
 
 

@@ -1,5 +1,6 @@
 """How work is divided: points into groups that share a program, and their runs into pieces that fit in memory."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -103,9 +104,10 @@ def all_runs(points: Sequence[Point], num_seeds: int) -> list[Run]:
 
 def group_runs(points: Sequence[Point], runs: Iterable[Run]) -> list[Group]:
     """Group the runs whose points differ in traced numbers only; the order is that of ``runs``."""
+    static_part = functools.cache(lambda point: points[point].config.static())
     groups: dict[Config, list[Run]] = {}
     for run in runs:
-        groups.setdefault(points[run.point].config.static(), []).append(run)
+        groups.setdefault(static_part(run.point), []).append(run)
     configs = [points[members[0].point].config for members in groups.values()]
     return [
         Group(config, tuple(members), *memory_needs(config))

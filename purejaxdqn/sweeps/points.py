@@ -1,5 +1,6 @@
 """The points of a sweep or search: of a grid, drawn from a space, or whole configs, each with a checked ``Config``."""
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -7,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.config import env_checks
 from purejaxdqn.config.checks import find_idle
-from purejaxdqn.config.reading import Draft, read_config
+from purejaxdqn.config.reading import Draft, draft_of, read_sources
 from purejaxdqn.core.config import Config, value_at
 from purejaxdqn.sweeps.spaces import Space, as_text
 from purejaxdqn.system.faults import UserError
@@ -149,7 +151,8 @@ def read_points(candidates: Sequence[Candidate]) -> list[Draft]:
     Raises:
       UserError: a config cannot be read, or an override is malformed.
     """
-    return [read_config(list(candidate.sources), candidate.overrides) for candidate in candidates]
+    read = functools.cache(read_sources)
+    return [draft_of(read(candidate.sources), candidate.overrides) for candidate in candidates]
 
 
 def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> list[Point]:
@@ -159,10 +162,11 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
       UserError: the faults of all points, each once, with the first point that has it; or two points are equal.
     """
     points: list[Point] = []
+    look_up = functools.cache(env_checks.look_up)
     faults: dict[str, list[str]] = {}  # line -> the points that have it
     for candidate, draft in zip(candidates, drafts, strict=True):
         try:
-            points.append(_point(candidate, draft.checked()))
+            points.append(_point(candidate, draft.checked(look_up)))
         except UserError as error:
             name = " ".join(word for word in candidate.overrides if word.partition("=")[0] in candidate.swept)
             for line in error.lines:

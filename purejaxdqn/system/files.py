@@ -29,11 +29,22 @@ def storage_faults(folder: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a new file; it replaces ``path`` when the block succeeds, and ``path`` is unchanged if not."""
     part = path.with_name(f".{path.name}.part")
+    part.unlink(
+        missing_ok=True
+    )  # left by a kill; or a link in a stranger's folder, to a file that is not to be touched
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a file of a folder, not a symbolic link to one elsewhere."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except OSError:  # links in a circle
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
