@@ -195,7 +195,8 @@ def _describe(tree: Tree, path: Sequence[str], detail: Mapping[str, Any]) -> Fau
         return Fault(key, f"unknown key{_similar_key(key)}", ())
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        word = detail["input"]  # which may be one of a list
+        hint = did_you_mean(word, allowed) if isinstance(word, str) else ""
         return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
     if detail["type"] == "model_type":
         return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())
