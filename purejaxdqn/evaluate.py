@@ -1,12 +1,12 @@
 """``python -m purejaxdqn.evaluate RUN_DIR``: play greedy episodes with the agents of a finished run."""
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.messages import tell
 from purejaxdqn.system.options import Parser, path_of
 
 if TYPE_CHECKING:
@@ -95,10 +95,9 @@ def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
     episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=arguments.seed)
     film = write_film(arguments.gif, episode, config, seed_index=seed_index)
     skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
-    print(
+    tell(
         f"{arguments.gif}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
-        f"{episode.ending}; {film.frames} frames{skipped}",
-        file=sys.stderr,
+        f"{episode.ending}; {film.frames} frames{skipped}"
     )
 
 

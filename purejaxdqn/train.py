@@ -16,6 +16,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.runs.resuming import read_end, read_run
 from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.messages import tell
 from purejaxdqn.system.options import Parser, add_training_options, check_at_least, path_of
 from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
 
@@ -47,14 +48,14 @@ def main(argv: Sequence[str]) -> int:
         diverged = read_end(arguments.resume, draft.config)
         if diverged is not None:
             what = "every seed diverged" if all(diverged) else "total_timesteps=... extends it"
-            print(f"{arguments.resume} is finished; {what}", file=sys.stderr)
+            tell(f"{arguments.resume} is finished; {what}")
             return 3 if all(diverged) else 0
     configure_cpu_for(draft.config)
     config = draft.checked()
     from purejaxdqn.config.checks import find_warnings
 
     for warning in find_warnings(draft.config):
-        print(f"warning: {warning}", file=sys.stderr)
+        tell(f"warning: {warning}")
     if arguments.print_config:
         print(to_yaml(config), end="")
         return 0
@@ -95,7 +96,7 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
             took = time.perf_counter() - _START
             summary = runner.run(opened, options, stop, draw=_draw, import_seconds=took)
     except runner.FoundNan as found:
-        print(found, file=sys.stderr)
+        tell(str(found))
         return 1
     _print_results(config, summary)
     print(opened.folder)

@@ -26,6 +26,7 @@ from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.directories import how_to_resume
 from purejaxdqn.system.faults import resumable
+from purejaxdqn.system.messages import tell
 from purejaxdqn.system.signals import StopSignals
 
 Draw = Callable[[Path, Sequence[Point], Sequence[RunResult], Sequence[PointResult]], Any]
@@ -136,4 +137,4 @@ def _print_waiting(missing: int) -> None:
 
 
 def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    tell(f"warning: {line}")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
+from purejaxdqn.system.messages import one_line, tell
 from purejaxdqn.system.signals import Stopped
 
 
@@ -15,8 +16,8 @@ class UserError(Exception):
     """Bad input; one line for each fault."""
 
     def __init__(self, *lines: str):
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(map(one_line, lines))
+        super().__init__("\n".join(self.lines))
 
 
 class StorageError(Exception):
@@ -92,7 +93,7 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
             print(f"error: {line}", file=sys.stderr)
         code = 2
     except Stopped as error:
-        print("; ".join([f"stopped by {error}", *_notes(error)]), file=sys.stderr)
+        tell("; ".join([f"stopped by {error}", *_notes(error)]))
         code = error.exit_code
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,7 +102,7 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         refused = in_a_line(error)
         if refused is None:
             raise
-        print(f"error: {refused}", file=sys.stderr)
+        tell(f"error: {refused}")
         code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
