@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.messages import tell
-from purejaxdqn.system.options import Parser, path_of
+from purejaxdqn.system.options import Parser, add_trust_option, path_of
 
 if TYPE_CHECKING:
     from purejaxdqn.core.config import Config
@@ -26,6 +26,7 @@ def parser() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
     parser.add_argument("--gif", type=path_of, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_trust_option(parser)
     return parser
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
     runtime.configure_cpu()
     runtime.use_compilation_cache()
-    config, params = policies.load_params(arguments.run_dir)
+    config, params = policies.load_params(arguments.run_dir, trust=arguments.trust)
     if arguments.seed_index is not None:
         policies.check_seed_index(config, arguments.seed_index)
         params = policies.one_agent(params, arguments.seed_index)

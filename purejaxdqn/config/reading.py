@@ -25,6 +25,17 @@ class Draft(NamedTuple):
     lines: tuple[str, ...]  # about words that are no overrides
     faults: tuple[Fault, ...]
 
+    def unchecked(self) -> Config:
+        """The config as it was read, which starts no JAX and imports no environment.
+
+        Raises:
+          ConfigError: with all faults of single keys.
+        """
+        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in self.faults)]
+        if lines:
+            raise ConfigError(*lines)
+        return self.config
+
     def checked(self) -> Config:
         """The config, with the values it left open filled in.
 
@@ -41,9 +52,7 @@ class Draft(NamedTuple):
             if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may be a consequence of another
                 faults.append(fault)
                 blamed.add(fault.key)
-        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
-        if lines:
-            raise ConfigError(*lines)
+        self._replace(faults=tuple(faults)).unchecked()
         return resolve(with_typed_parameters(self.config))
 
 
