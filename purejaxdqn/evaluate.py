@@ -1,13 +1,13 @@
 """``python -m purejaxdqn.evaluate RUN_DIR``: play greedy episodes with the agents of a finished run."""
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.files import to_json
-from purejaxdqn.system.options import Parser, path_of
+from purejaxdqn.system.messages import tell
+from purejaxdqn.system.options import Parser, add_trust_option, path_of
 
 if TYPE_CHECKING:
     from purejaxdqn.core.config import Config
@@ -26,6 +26,7 @@ def parser() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
     parser.add_argument("--gif", type=path_of, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_trust_option(parser)
     return parser
 
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     runtime.configure_cpu()
     runtime.start_jax()
     runtime.use_compilation_cache()
-    config, params = policies.load_params(arguments.run_dir)
+    config, params = policies.load_params(arguments.run_dir, trust=arguments.trust)
     if arguments.seed_index is not None:
         policies.check_seed_index(config, arguments.seed_index)
         params = policies.one_agent(params, arguments.seed_index)
@@ -97,10 +98,9 @@ def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
     episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=arguments.seed)
     film = write_film(arguments.gif, episode, config, seed_index=seed_index)
     skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
-    print(
+    tell(
         f"{arguments.gif}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
-        f"{episode.ending}; {film.frames} frames{skipped}",
-        file=sys.stderr,
+        f"{episode.ending}; {film.frames} frames{skipped}"
     )
 
 

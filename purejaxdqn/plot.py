@@ -67,7 +67,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _read(folder: Path) -> tuple[Path, Any, Any]:
     """A run's directory, metrics and config."""
-    from purejaxdqn.config.reading import load_config
+    from purejaxdqn.config.reading import read_config
     from purejaxdqn.policies.summaries import warn_of_changes
     from purejaxdqn.runs.metrics import read_metrics
 
@@ -76,7 +76,7 @@ def _read(folder: Path) -> tuple[Path, Any, Any]:
             raise UserError(f"{folder} is not a run: it has no {name}")
     warn_of_changes(folder, "metrics.csv", "config.yaml")
     try:
-        return folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")
+        return folder, read_metrics(folder / "metrics.csv"), read_config(folder / "config.yaml").unchecked()
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a run: {error}") from error
 

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from purejaxdqn.sweeps.points import find_idle_keys
 from purejaxdqn.sweeps.spaces import read_space
 from purejaxdqn.system.directories import default_directory, how_to_resume
 from purejaxdqn.system.faults import UserError, drawing, resumable, run_command
+from purejaxdqn.system.messages import tell
 from purejaxdqn.system.options import (
     Parser,
     add_machine_options,
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     configure_cpu_for(*(draft.config for draft in drafts), runs=spec.seeds * spec.batch, devices=spec.devices)
     start_jax()
     for line in find_idle_keys(check_edges(spec, candidates, drafts)):
-        print(f"warning: {line}", file=sys.stderr)
+        tell(f"warning: {line}")
     base = read_config(list(spec.sources), spec.overrides).config
     if not arguments.no_cache:
         use_compilation_cache()
@@ -98,7 +98,7 @@ def search(spec: SearchSpec, base: Config, folder: Path) -> int:
     with resumable(how_to_resume(folder), label=folder / SEARCH_FILE):
         study, best, retest = run_search(spec, base, folder)
     if best is None or retest is None:
-        print(f"every trial failed; most often: {most_common_reason(study)}", file=sys.stderr)
+        tell(f"every trial failed; most often: {most_common_reason(study)}")
         return 3
 
     with drawing(folder):

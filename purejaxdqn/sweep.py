@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from purejaxdqn.sweeps.points import (
 from purejaxdqn.sweeps.spaces import draw_shares, read_space
 from purejaxdqn.system.directories import default_directory
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.messages import tell
 from purejaxdqn.system.options import (
     Parser,
     add_machine_options,
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("num_seeds: a sweep takes its seeds from --seeds")
     points = check_points(candidates, drafts)
     for line in find_idle_keys(points) if process == 0 else ():
-        print(f"warning: {line}", file=sys.stderr)
+        tell(f"warning: {line}")
     if not arguments.no_cache:
         use_compilation_cache()
     from purejaxdqn.sweeps.results import table

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["XDG_STATE_HOME"] = str(ROOT / ".jax_cache" / "state")  # tests leave the user's key alone
 
 from purejaxdqn import configure_cpu
 

@@ -144,6 +144,10 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params.gravity=.nan", "env.params.gravity: nan must be a finite number"),
         ("env.params.gravity=1e300", "env.params.gravity: 1e+300 must be a finite number"),
         (f"env.params.gravity={10**400}", f"env.params.gravity: {10**400} must be a finite number"),
+        (
+            "log=[csv, tensorbord]",
+            "log: ['csv', 'tensorbord'] is not one of csv, tensorboard, wandb; did you mean 'tensorboard'?",
+        ),
         ("log=[[csv]]", "log: [['csv']] is not one of csv, tensorboard, wandb"),
         ("env.params.gravity=true", "env.params.gravity: True must be a number"),
         (

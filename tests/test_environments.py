@@ -656,3 +656,30 @@ class _Scores(TableMDP):
 def test_an_object_is_checked_as_a_class_by_name_is(env, message):
     with pytest.raises(EnvironmentRefusedError, match=message):
         from_gymnax(env)
+
+
+class _Seen(TableMDP):
+    """Observations of another type."""
+
+    def __init__(self, dtype):
+        super().__init__([[0, 0]], [[0, 0]], [False])
+        self.dtype = dtype
+
+    def reset_env(self, *arguments):
+        obs, state = super().reset_env(*arguments)
+        return obs.astype(self.dtype), state
+
+    def step_env(self, *arguments):
+        obs, *rest = super().step_env(*arguments)
+        return obs.astype(self.dtype), *rest
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.uint8, bool, jnp.float8_e4m3fn])
+def test_observations_of_real_numbers_are_taken(dtype):
+    assert from_gymnax(_Seen(dtype)).obs_dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint4, jnp.int2, np.complex64])
+def test_observations_of_other_types_are_refused(dtype):
+    with pytest.raises(EnvironmentRefusedError, match=f"observations of .* are {jnp.dtype(dtype).name}"):
+        from_gymnax(_Seen(dtype))

@@ -487,3 +487,13 @@ def test_values_that_an_observations_type_cannot_hold_are_refused():
     for obs in (3.5, [np.nan], 1e12):
         with pytest.raises(ValueError, match="obs has values that int32 cannot hold"):
             as_batch(obs, env)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn])
+def test_observations_that_onnxruntime_does_not_take_are_refused(dtype):
+    agent = agent_of("cartpole_cleanrl")
+    agent = agent._replace(env=agent.env._replace(obs_dtype=jnp.dtype(dtype)))
+    with pytest.raises(
+        UserError, match=f"--format onnx: observations are {jnp.dtype(dtype)}, which onnxruntime does not"
+    ):
+        to_checked_onnx(agent)

@@ -26,6 +26,17 @@ class Draft(NamedTuple):
     lines: tuple[str, ...]  # about words that are no overrides
     faults: tuple[Fault, ...]
 
+    def unchecked(self) -> Config:
+        """The config as it was read, which starts no JAX and imports no environment.
+
+        Raises:
+          ConfigError: with all faults of single keys.
+        """
+        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in self.faults)]
+        if lines:
+            raise ConfigError(*lines)
+        return self.config
+
     def checked(self, look_up: Any = None) -> Config:
         """The config, with the values it left open filled in.
 
@@ -45,9 +56,7 @@ class Draft(NamedTuple):
             if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may be a consequence of another
                 faults.append(fault)
                 blamed.add(fault.key)
-        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
-        if lines:
-            raise ConfigError(*lines)
+        self._replace(faults=tuple(faults)).unchecked()
         return resolve(env_checks.with_typed_parameters(self.config, look_up))
 
 
@@ -212,7 +221,8 @@ def _describe(tree: Tree, path: Sequence[str], detail: Mapping[str, Any]) -> Fau
         return Fault(key, f"unknown key{_similar_key(key)}", ())
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        word = detail["input"]  # which may be one of a list
+        hint = did_you_mean(word, allowed) if isinstance(word, str) else ""
         return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
     if detail["type"] == "model_type":
         return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())

@@ -1,10 +1,11 @@
 """Environments of the user's own: ``module:Class``, with gymnax's interface."""
 
 import difflib
-import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from purejaxdqn.environments.gymnax import construct
@@ -24,9 +25,9 @@ def construct_custom(env_id: str, kwargs: Mapping[str, Any]) -> Any:
 def _find_class(env_id: str) -> Callable[..., Any]:
     """The class that ``module:Class`` names."""
     module_name, _, name = env_id.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the working directory, where ``python -m`` looks and a console script does not
-    importlib.invalidate_caches()
+    if "__main__" in module_name.split("."):
+        raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} is a program, which is never imported")
+    _look_here()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module may raise
@@ -43,3 +44,26 @@ def _find_class(env_id: str) -> Callable[..., Any]:
     # Before anything is called with arguments of the config's: a config must not be able to start a program.
     check_parts(found, env_id)
     return found
+
+
+def _look_here() -> None:
+    """Have Python look for modules in the working directory, as with ``python -m``; a console script does not."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    importlib.invalidate_caches()
+
+
+def module_places(module_name: str) -> list[Path]:
+    """The files and folders from which a module would be imported; imports nothing.
+
+    Of a module in a package these are the package's, since looking further would import it.
+    """
+    _look_here()
+    try:
+        spec = importlib.util.find_spec(module_name.partition(".")[0])
+    except (ImportError, ValueError):  # of a strange name, or of a module that was made by hand
+        return []
+    if spec is None:
+        return []
+    places = [*([spec.origin] if spec.has_location and spec.origin else []), *(spec.submodule_search_locations or ())]
+    return [Path(place).absolute() for place in places]

@@ -185,7 +185,7 @@ def _check_spaces(env: Any, params: Any, env_id: str) -> tuple[int, jax.ShapeDty
     """The number of actions, and the shape and type of an observation.
 
     Raises:
-      EnvironmentRefusedError: the actions are not discrete, or observations are not one array.
+      EnvironmentRefusedError: the actions are not discrete, or observations are not one array of real numbers.
     """
     actions = env.action_space(params)
     if not hasattr(actions, "n"):
@@ -193,7 +193,16 @@ def _check_spaces(env: Any, params: Any, env_id: str) -> tuple[int, jax.ShapeDty
     observation = jax.eval_shape(lambda: env.reset(jax.random.key(0), params)[0])
     if not isinstance(observation, jax.ShapeDtypeStruct):
         raise EnvironmentRefusedError("env.id", f"observations of {env_id} are not one array")
+    if not _is_storable(observation.dtype):
+        raise EnvironmentRefusedError("env.id", f"observations of {env_id} are {observation.dtype}")
     return int(actions.n), observation
+
+
+def _is_storable(dtype: Any) -> bool:
+    """Whether replay can keep such numbers: real ones of a byte or more."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.iinfo(dtype).bits >= 8
+    return dtype == np.dtype(bool) or (jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 8)
 
 
 def _with_params(default_params: Any, overrides: Mapping[str, Any]) -> Any:

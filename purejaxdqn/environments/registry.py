@@ -19,6 +19,11 @@ def environment_ids() -> list[str]:
     return gymnax.gymnax_ids()
 
 
+def own_module(env_id: str) -> str | None:
+    """The module that making ``env_id`` would import, None if the environment is not one of the user's own."""
+    return env_id.partition(":")[0] if ":" in env_id else None
+
+
 def make_environment(
     env_id: str,
     kwargs: Mapping[str, Any] | None = None,

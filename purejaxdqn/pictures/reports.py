@@ -1,7 +1,6 @@
 """Writes ``report.html``: of a run its results, curves, config and times; of any other directory the files in it."""
 
 import io
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.metrics import Metrics, read_metrics
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import is_inside, refusing_damage, write_text
+from purejaxdqn.system.messages import tell
 
 REPORT_FILE = "report.html"
 
@@ -33,7 +33,7 @@ def write_report(folder: Path) -> Path:
             raise UserError(f"{folder} is not a directory")
         for path in sorted(folder.iterdir()):
             if path.is_symlink() and not path.name.startswith(".") and not is_inside(path, folder):
-                print(f"warning: {path} is left out: it is a link to what is elsewhere", file=sys.stderr)
+                tell(f"warning: {path} is left out: it is a link to what is elsewhere")
         is_run = all(is_inside(folder / name, folder) for name in ("metrics.csv", CONFIG_FILE))
         with refusing_damage(folder):
             text = run_report(folder) if is_run else directory_report(folder)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from purejaxdqn.config.reading import CONFIG_FILE, read_config
+from purejaxdqn.config.yaml_text import ConfigError
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments.wrappers import observation_features
@@ -65,7 +66,7 @@ def _described_environment(description: dict[str, Any]) -> Environment:
 
 def _read_config_only(path: Path) -> Config:
     """Read a config without checking it against its environment."""
-    draft = read_config(path)
-    if draft.lines or draft.faults:
-        raise UserError(f"{path} is damaged", *draft.lines, *(f"{one.key}: {one.message}" for one in draft.faults))
-    return draft.config
+    try:
+        return read_config(path).unchecked()
+    except ConfigError as error:
+        raise UserError(f"{path} is damaged", *error.lines) from error

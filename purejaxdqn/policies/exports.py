@@ -41,18 +41,19 @@ def best_seed(summary: dict[str, Any]) -> int:
     return scores.index(max(scores))
 
 
-def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool) -> TrainedAgent:
+def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool, trust: bool = False) -> TrainedAgent:
     """Load one agent of a finished run.
 
     Args:
       run_dir: the run directory.
       seed_index: the agent to load; None loads agent 0.
       best: load the agent of ``best_seed`` instead.
+      trust: see ``load_params``.
 
     Raises:
       UserError: the run is damaged or not finished, it has no such agent, or the agent diverged.
     """
-    config, params = load_params(run_dir)
+    config, params = load_params(run_dir, trust=trust)
     summary = read_summary(run_dir)
     index = best_seed(summary) if best else seed_index or 0
     check_seed_index(config, index)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxdqn.config.building import make_algorithm
-from purejaxdqn.config.reading import CONFIG_FILE, load_config
+from purejaxdqn.config.reading import CONFIG_FILE, read_config
+from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.evaluation import Values, greedy_returns
@@ -24,11 +25,15 @@ from purejaxdqn.policies.weights import POLICY_FILE, check_digest, read_params
 from purejaxdqn.system.faults import UserError
 
 
-def load_params(folder: str | Path) -> tuple[Config, Any]:
+def load_params(folder: str | Path, *, trust: bool = False) -> tuple[Config, Any]:
     """Load the config of a run directory and the parameters of its S agents, leaves [S, ...].
 
+    Args:
+      folder: the run directory.
+      trust: whether a module that the config names may be imported even if this user did not start the run here.
+
     Raises:
-      UserError: a file is missing or damaged, or the parameters do not fit the config.
+      UserError: a file is missing or damaged, the parameters do not fit the config, or the module is not trusted.
     """
     folder = Path(folder)
     try:
@@ -40,7 +45,9 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
         raise UserError(f"{folder} is not a run but a policy that was exported from one; load_policy reads it")
     if missing:
         raise UserError(f"{folder} is not a finished run: it has no {missing[0]}")
-    config = load_config(folder / CONFIG_FILE)
+    draft = read_config(folder / CONFIG_FILE)
+    check_trust(folder, draft.unchecked(), trust=trust)
+    config = draft.checked()
     env = make_environment(**config.env.making())
     params = read_params(folder, config, env, leading=(config.num_seeds,))
     if (folder / SUMMARY_FILE).is_file():
@@ -49,13 +56,14 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
     return config, params
 
 
-def load_policy(folder: str | Path, *, seed_index: int = 0) -> Policy:
+def load_policy(folder: str | Path, *, seed_index: int = 0, trust: bool = False) -> Policy:
     """Load the greedy policy of one agent.
 
     Args:
       folder: a run directory, or a folder that ``purejaxdqn.export`` wrote in any format. An exported folder describes
         its environment, so the environment need not be installed.
       seed_index: which agent of a run to load; an exported folder has only agent 0.
+      trust: see ``load_params``; an exported folder imports nothing.
 
     Returns:
       A ``Policy``: ``policy(obs)`` takes one observation [O] or a batch [B, O], and returns one action or actions [B].
@@ -70,7 +78,7 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Policy:
             raise UserError(f"{folder} is an exported policy: it has no agent {seed_index}, only agent 0")
         env, config, params = load_exported(folder)
     else:
-        config, params = load_params(folder)
+        config, params = load_params(folder, trust=trust)
         check_seed_index(config, seed_index)
         env = make_environment(**config.env.making())
         params = jax.tree.map(lambda leaf: leaf[seed_index], params)

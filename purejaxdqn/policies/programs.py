@@ -94,6 +94,8 @@ def to_checked_onnx(agent: TrainedAgent) -> tuple[bytes, float]:
     from purejaxdqn.policies.onnx_graphs import to_onnx
 
     env = agent.env
+    if np.dtype(env.obs_dtype).isbuiltin != 1:  # bfloat16 and the like, which are not NumPy's own
+        raise UserError(f"--format onnx: observations are {np.dtype(env.obs_dtype)}, which onnxruntime does not take")
     model = to_onnx(agent.q_values, obs_shape=env.obs_shape, obs_dtype=env.obs_dtype).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     obs = sample_observations(agent)

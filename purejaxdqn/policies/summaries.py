@@ -1,13 +1,13 @@
 """``summary.json`` as it is read, and the digests in it, which show whether other files of the run have changed."""
 
 import hashlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import read_json
+from purejaxdqn.system.messages import tell
 
 SUMMARY_FILE = "summary.json"
 
@@ -54,7 +54,7 @@ def warn_of_changes(folder: Path, *names: str) -> None:
     except UserError as error:
         changed = list(error.lines)
     for line in changed:
-        print(f"warning: {line}", file=sys.stderr)
+        tell(f"warning: {line}")
 
 
 def _key(name: str) -> str:

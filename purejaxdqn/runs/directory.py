@@ -12,6 +12,7 @@ import numpy as np
 
 import purejaxdqn
 from purejaxdqn.config.reading import CONFIG_FILE, to_yaml
+from purejaxdqn.config.trust import sign
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.divergence import diverged_at
 from purejaxdqn.runs.metrics import Metrics, first_solved_steps, solved_at
@@ -26,12 +27,17 @@ _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "n
 
 
 def create_directory(folders: Iterable[Path], config: Config) -> Path:
-    """Make the first of ``folders`` that does not exist, with ``config.yaml`` in it from the beginning.
+    """Make the first of ``folders`` that does not exist, with ``config.yaml`` in it from the beginning, signed.
 
     Raises:
       UserError: all of them exist, or one cannot be made.
     """
-    return directories.create_directory(folders, lambda folder: write_config(folder, config), kind="run")
+
+    def fill(folder: Path) -> None:
+        write_config(folder, config)
+        sign(folder, config)
+
+    return directories.create_directory(folders, fill, kind="run")
 
 
 def write_config(folder: Path, config: Config) -> None:

@@ -12,6 +12,7 @@ from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.runs.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import read_json
+from purejaxdqn.system.messages import tell
 
 FREE = ("total_timesteps", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
 """Keys in which a checkpoint may differ from the run that is resumed from it."""
@@ -105,7 +106,7 @@ def set_aside(checkpoints: Checkpoints, refused: Mapping[int, str], *, sound: in
     """Move refused checkpoints away from a run that is resumed at step ``sound``, and say so."""
     for step, reason in refused.items():
         place = checkpoints.set_aside(step)
-        print(f"warning: checkpoint {step} is refused and now in {place}: {reason}", file=sys.stderr)
+        tell(f"warning: checkpoint {step} is refused and now in {place}: {reason}")
     if refused:
         print(f"resuming from the previous checkpoint, step {sound}", file=sys.stderr)
 

@@ -4,12 +4,13 @@ import contextlib
 import json
 import mmap
 import os
-import sys
 import time
 from pathlib import Path
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+from purejaxdqn.system.messages import tell
 
 _GRACE = 30.0
 """Seconds after which a lock that has not changed counts as left by a kill; it is held for milliseconds."""
@@ -53,7 +54,7 @@ class _JournalLock(JournalFileSymlinkLock):
             if found != seen:
                 seen, since = found, time.monotonic()
             elif time.monotonic() - since > _GRACE:
-                print(f"warning: {self._link} was left by a kill, and is removed", file=sys.stderr)
+                tell(f"warning: {self._link} was left by a kill, and is removed")
                 with contextlib.suppress(RuntimeError):  # another process was faster
                     self.release()
             time.sleep(0.01)
@@ -93,6 +94,6 @@ def _mend_last_line(path: Path) -> None:
             json.loads(line)
         except ValueError:
             file.truncate(start)
-            print(f"warning: {path}: its last line was not written completely, and is removed", file=sys.stderr)
+            tell(f"warning: {path}: its last line was not written completely, and is removed")
         else:
             file.write(b"" if line.endswith(b"\n") else b"\n")

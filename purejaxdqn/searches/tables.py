@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
@@ -20,6 +19,7 @@ from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
 from purejaxdqn.system import faults
 from purejaxdqn.system.files import finite, read_json, write_json
+from purejaxdqn.system.messages import tell
 
 RETEST_FILE, _DIGEST = "best_retest.json", "sha256"
 
@@ -95,10 +95,7 @@ def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
             raise ValueError("it does not have the digest that is in it")
         same = found["config"] == config.model_dump(mode="json")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(
-            f"warning: {path} is damaged, and the best trial is tested again: {faults.reason_of(error)}",
-            file=sys.stderr,
-        )
+        tell(f"warning: {path} is damaged, and the best trial is tested again: {faults.reason_of(error)}")
         return None
     return found if same else None
 

@@ -27,6 +27,7 @@ from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.directories import how_to_resume
 from purejaxdqn.system.faults import drawing, resumable
+from purejaxdqn.system.messages import tell
 from purejaxdqn.system.signals import StopSignals
 
 Draw = Callable[[Path, Sequence[Point], Sequence[RunResult], Sequence[PointResult]], Any]
@@ -138,4 +139,4 @@ def _print_waiting(missing: int) -> None:
 
 
 def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    tell(f"warning: {line}")

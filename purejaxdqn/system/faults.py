@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from purejaxdqn.system.messages import one_line, tell
 from purejaxdqn.system.signals import Stopped
 from purejaxdqn.system.streams import lasting_streams
 
@@ -18,8 +19,8 @@ class UserError(Exception):
     """Bad input; one line for each fault."""
 
     def __init__(self, *lines: str):
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(map(one_line, lines))
+        super().__init__("\n".join(self.lines))
 
 
 class StorageError(Exception):
@@ -62,7 +63,7 @@ def drawing(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a library may raise anything
         again = f"python -m purejaxdqn.plot {shlex.quote(str(folder))} tries again"
-        print(f"warning: the pictures could not be drawn, {again}: {reason_of(error)}", file=sys.stderr)
+        tell(f"warning: the pictures could not be drawn, {again}: {reason_of(error)}")
 
 
 def reason_of(error: BaseException) -> str:
@@ -119,7 +120,7 @@ def _exit_code(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
             print(f"error: {line}", file=sys.stderr)
         return 2
     except Stopped as error:
-        print("; ".join([f"stopped by {error}", *_notes(error)]), file=sys.stderr)
+        tell("; ".join([f"stopped by {error}", *_notes(error)]))
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -128,7 +129,7 @@ def _exit_code(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
         refused = in_a_line(error)
         if refused is None:
             raise
-        print(f"error: {refused}", file=sys.stderr)
+        tell(f"error: {refused}")
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -77,6 +77,12 @@ def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]
     parser.add_argument("overrides", nargs="*", metavar=overrides[0], help=overrides[1])
 
 
+def add_trust_option(parser: Parser) -> None:
+    """``--trust``, of commands that import what a run directory names."""
+    about = "import the module that the run names as its environment, though you did not start the run here"
+    parser.add_argument("--trust", action="store_true", help=about)
+
+
 def add_machine_options(parser: Parser) -> None:
     """``--memory`` and ``--devices``."""
     parser.add_argument("--memory", metavar="SIZE", help="memory to use at most, as in 4GiB")
