@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import contenders, pqn, pqn_parts
+from benchmarks import contenders, memory, pqn, pqn_parts
 from benchmarks.baselines import scan_pqn
 from benchmarks.baselines.setting import ROLLOUT_SETTINGS
 from benchmarks.contenders import OURS, PRODUCTS, Contender
 from benchmarks.pqn_products import LAYOUTS, flops_of, forward_flops, gradients, output, products, shapes_of
 from purejaxdqn import load_config
-from purejaxdqn.config.building import make_parts
+from purejaxdqn.config.building import make_parts, make_program
 from purejaxdqn.core.plan import batch_size_of, make_plan
 from purejaxdqn.environments.registry import make_environment
 
@@ -118,6 +118,30 @@ def test_the_parts_and_what_is_left_make_up_the_whole():
     assert sum(row["milliseconds"] for row in parts) == pytest.approx(30)
     assert sum(row["of these, products"] for row in parts) == pytest.approx(last["of these, products"]) == 12
     assert sum(row["the others' share"] for row in parts) == pytest.approx(last["the others' share"]) == 0.6
+
+
+def test_the_bytes_of_a_rollout_are_those_of_its_steps():
+    program = make_program(config := config_of(SMALL))
+    state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
+    of_a_step = 2 * 4 * 4 + 4 + 4 + 1 + 1  # obs, next_obs, action, reward, terminated, truncated
+    assert memory.rollout_bytes(program, state) == SMALL.rollout * of_a_step
+
+
+def test_a_row_of_memory_adds_the_working_copy_of_one_run_where_there_are_more():
+    found = {"state": 8e6, "compiled": 12e6}
+    alone, together = (memory.row(found, seeds, {"a (MB)": 8e6, "b (MB)": 2e6}) for seeds in (1, 8))
+    assert (alone["sum (MB)"], alone["ratio"]) == (10, 1.2)
+    assert (together["working copy of one run (MB)"], together["sum (MB)"]) == (1, 11)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_rollout_once():
+    """Another copy of Breakout's 3.3 MB, of 7.7 in all, would be seen (half a minute)."""
+    config = memory.config_of(ROLLOUT_SETTINGS["Breakout"])
+    kept = memory.working_memory(config)
+    found = memory.measure(config, 1)
+    assert kept["rollout (MB)"] > 3e6
+    assert found["compiled"] < found["state"] + kept["rollout (MB)"] / 2 + kept["a gradient step (MB)"] * 1.1 + 1e6
 
 
 @pytest.mark.slow
