@@ -12,6 +12,7 @@ from benchmarks.contenders import OURS, PRODUCTS, Contender
 from benchmarks.pqn_products import LAYOUTS, flops_of, forward_flops, gradients, output, products, shapes_of
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_parts, make_program
+from purejaxdqn.core.compiling import WITHOUT_YNN, compile_known
 from purejaxdqn.core.plan import batch_size_of, make_plan
 from purejaxdqn.environments.registry import make_environment
 
@@ -111,13 +112,18 @@ def test_ratios_are_of_the_same_round():
 
 def test_the_parts_and_what_is_left_make_up_the_whole():
     seconds = {name: 1e-3 * n for n, name in enumerate(pqn_parts.variants(config_of(SMALL)), 10)}
-    whole, alone = 30e-3, 12e-3
-    seconds |= {pqn_parts.WHOLE: whole, pqn_parts.PRODUCTS: alone, pqn_parts.SHUFFLE: 1e-3}
+    assert set(seconds) == {pqn_parts.WHOLE, pqn_parts.ACTING, *pqn_parts.LEFT_OUT}
+    seconds |= {pqn_parts.WHOLE: 60e-3, pqn_parts.ACTING: 16e-3, pqn_parts.PRODUCTS: 12e-3, pqn_parts.SHUFFLE: 1e-3}
+    seconds[pqn_parts.AS_OURS] = 14e-3
     *parts, last = pqn_parts.table_of(seconds, SMALL)
-    assert last["milliseconds"] == 30
-    assert sum(row["milliseconds"] for row in parts) == pytest.approx(30)
+    by_part = {row["part"]: row["milliseconds"] for row in parts}
+    assert by_part["Q-values for acting"] == pytest.approx(16 - 12)
+    assert by_part["layer normalisation"] == pytest.approx(60 - 15)
+    assert by_part["products, by layout and library"] == pytest.approx(14 - 12)
+    assert last["milliseconds"] == 60
+    assert sum(row["milliseconds"] for row in parts) == pytest.approx(60)
     assert sum(row["of these, products"] for row in parts) == pytest.approx(last["of these, products"]) == 12
-    assert sum(row["the others' share"] for row in parts) == pytest.approx(last["the others' share"]) == 0.6
+    assert sum(row["the others' share"] for row in parts) == pytest.approx(last["the others' share"]) == 0.8
 
 
 def test_the_bytes_of_a_rollout_are_those_of_its_steps():
@@ -145,17 +151,23 @@ def test_a_run_keeps_its_rollout_once():
 
 
 @pytest.mark.slow
-def test_every_program_without_a_part_trains_and_has_fewer_operations():
-    """Without a part, the compiler counts fewer operations or instructions (a minute)."""
+def test_every_program_without_a_part_is_smaller_and_without_q_values_has_fewer_products():
+    """Counted in the compiled programs (a minute)."""
 
-    def instructions(program):
+    def counts(program):
         hparams = config_of(SMALL).hparams()
         state = jax.eval_shape(program.init, hparams, jax.random.key(0))
         lowered = jax.jit(lambda hparams, state: program.segment(hparams, state, 1)).lower(hparams, state)
-        return len(lowered.compile().as_text().splitlines())
+        text = compile_known(lowered, WITHOUT_YNN)[0].as_text()  # YNN would hide products in its fusions
+        return len(text.splitlines()), text.count(" dot(")
 
-    found = {name: instructions(make()) for name, make in pqn_parts.variants(config_of(SMALL)).items()}
-    assert all(count < found[pqn_parts.WHOLE] for name, count in found.items() if name != pqn_parts.WHOLE)
+    found = {name: counts(make()) for name, make in pqn_parts.variants(config_of(SMALL)).items()}
+    lines, products = ({name: pair[n] for name, pair in found.items()} for n in (0, 1))
+    assert lines[pqn_parts.ACTING] < lines[pqn_parts.WHOLE]
+    assert all(lines[name] < lines[of] for name, of in pqn_parts.LEFT_OUT.items())
+    fewer = {name: products[of] - products[name] for name, of in pqn_parts.LEFT_OUT.items()}
+    layers = 2
+    assert fewer == dict.fromkeys(fewer, 0) | {"Q-values for acting": layers, "values for targets": layers}
 
 
 @pytest.mark.slow
