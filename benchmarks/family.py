@@ -4,7 +4,8 @@ A step is ``Learner.update`` inside one compiled scan over batches drawn beforeh
 the compiler's own count for one update. It counts the body of a loop once, so it underestimates loops over atoms and
 quantiles. The rlax version has the same network, optimiser and statistics; only its target and loss differ: rlax's
 functions of one transition, mapped over the batch. A second table compares our convolution with flax's in an update
-of the MinAtar network; differences are relative to the largest entry.
+of the MinAtar network; differences are relative to the largest entry. "pqn" is what PQN changes in a gradient step:
+layer normalisation, RAdam and clipping, with targets of one step.
 
     python -m benchmarks.family            about 3 minutes on two cores
     python -m benchmarks.family --quick    under a minute: few choices, the small network
@@ -55,13 +56,15 @@ CHOICES: Mapping[str, Overrides] = {
     "quantile": {"distribution": {"kind": "quantile"}},
     "iqn": {"distribution": {"kind": "iqn"}},
     "fqf": {"distribution": {"kind": "fqf"}},
+    "hl_gauss": {"distribution": {"kind": "hl_gauss", "v_min": -10.0, "v_max": 10.0}},
+    "pqn": {"network": {"layer_norm": True}, "optimizer": {"name": "radam", "max_grad_norm": 10.0}},
     "rainbow": {
         "distribution": _C51,
         "bootstrap": {"kind": "double"},
         "network": {"dueling": True, "noisy": True},
     },
 }
-NOT_IN_RLAX = ("munchausen", "fqf")
+NOT_IN_RLAX = ("munchausen", "fqf", "hl_gauss")
 QUICK = ("dqn", "c51", "quantile")
 
 

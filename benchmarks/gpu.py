@@ -1,4 +1,4 @@
-"""Measures peers, the time to a solved agent, scaling and the distance to the limit on one GPU, within eight minutes.
+"""Measures peers, the time to a solved agent, scaling, PQN and the limit on one GPU, within eight minutes.
 
 `bash benchmarks/gpu.sh` prepares the packages and runs this. The most important parts come first, and each case runs in
 a process of its own. Cases that do not fit into the time, or need a missing package, are listed as left out. All peers
@@ -35,6 +35,8 @@ class Size(NamedTuple):
     peer_steps: int  # environment steps per seed, for peers
     population: tuple[int, int]  # seeds and steps of the run of a whole population
     axes: Mapping[str, tuple[int, ...]]  # values of the other axes of `scaling.py`
+    pqn: tuple[tuple[int, int], ...]  # numbers of seeds and of environments of each, for PQN
+    rollouts: int  # of each seed, for PQN
     solved: tuple[str, ...]  # contenders of `solved.py`
     rounds: int  # rounds of the limit
     seconds: float  # time for all parts
@@ -47,6 +49,8 @@ FULL = Size(
     peer_steps=21_000,
     population=(1_000, 500_000),
     axes={"environments": (10, 100, 1_000), "width": (64, 256, 1_024), "batch": (32, 512)},
+    pqn=((1_024, 32), (1, 4_096), (1_024, 512), (64, 4_096), (1_024, 4_096), (64, 512), (1, 512), (64, 32), (1, 32)),
+    rollouts=5,
     solved=("purejaxdqn, cartpole.yaml", "purejaxdqn", "scan and cond"),
     rounds=2,
     seconds=450.0,
@@ -58,11 +62,13 @@ REHEARSAL = Size(
     peer_steps=2_000,
     population=(2, 12_000),
     axes={"environments": (20,), "width": (32,), "batch": (32,)},
+    pqn=((2, 32), (1, 64)),
+    rollouts=2,
     solved=("purejaxdqn, cartpole.yaml",),
     rounds=1,
     seconds=600.0,
 )
-QUICK = REHEARSAL._replace(seeds=(1,), peer_steps=0, solved=(), axes={})
+QUICK = REHEARSAL._replace(seeds=(1,), peer_steps=0, solved=(), axes={}, pqn=((1, 32),))
 NEEDS = {"PyTorch": "torch", "Stable-Baselines3": "stable_baselines3"}
 """Packages that contenders need and this project does not depend on."""
 TARGET_RATE = 20e6
@@ -122,6 +128,7 @@ def main() -> None:
     train_population(report, size)
     if size.peer_steps:
         compare_peers(report, size, arguments.rejax)
+    scale_pqn(report, size)
     measure_limit(report, size)
     time_to_solved(report, size)
     scale_axes(report, size)
@@ -177,8 +184,18 @@ def scale_axes(report: Report, size: Size) -> None:
             _scale_one(report, size, f"{axis} {value}", overrides, part="scaling, one axis", seeds=size.many)
 
 
+def scale_pqn(report: Report, size: Size) -> None:
+    """Measure PQN, which learns from rollouts, for numbers of seeds and of environments of each seed."""
+    for seeds, environments in size.pqn:
+        task = {"seeds": seeds, "environments": environments, "rollouts": size.rollouts}
+        _measure_one(report, f"{seeds} seeds x {environments} environments", task, part="PQN", seeds=seeds)
+
+
 def _scale_one(report: Report, size: Size, what: str, overrides: list[str], *, part: str, seeds: int) -> None:
-    task = {"overrides": overrides, "steps": size.steps}
+    _measure_one(report, what, {"overrides": overrides, "steps": size.steps}, part=part, seeds=seeds)
+
+
+def _measure_one(report: Report, what: str, task: Mapping[str, Any], *, part: str, seeds: int) -> None:
     reply = report.ask(f"{part}: {what}", lambda: harness.start("benchmarks.scaling", task))
     if reply:
         megabytes = {"compile (s)": reply["compile_seconds"], "peak memory (MB)": reply["peak"] / 1e6}

@@ -2,9 +2,9 @@
 
 XLA compiles each program for an H100 from a description of the device, with its default options ("as it comes") and
 with ours (`purejaxdqn.core.compiling`). Kernels and bytes are counted in the compiled program, for one iteration:
-acting, environment, replay, update. Bytes are what the kernels read and write; of a buffer, only the entries that
-they touch. On a device, caches save some of them. Matrix products are counted before XLA's autotuning, which needs
-the device.
+acting, environment, replay, update; without replay (PQN), a rollout and all that is learned of it. Bytes are what the
+kernels read and write; of a buffer, only the entries that they touch. On a device, caches save some of them. Matrix
+products are counted before XLA's autotuning, which needs the device.
 
     python -m benchmarks.gpu_program            the table: five minutes
     python -m benchmarks.gpu_program --quick    one row
@@ -57,6 +57,8 @@ ROWS = (
     *((("cartpole_cleanrl", preset), 1_024) for preset in ("double_dqn", "qr_dqn", "iqn", "rainbow")),
     (("minatar/breakout",), 30),
     (("minatar/breakout", "rainbow"), 30),
+    (("cartpole_cleanrl", "pqn"), 1_024),
+    (("minatar/breakout", "pqn"), 30),
 )
 
 
@@ -74,7 +76,7 @@ def main() -> None:
             config, program = read_config(tuple(arguments.kernels.split("+")), arguments.seeds)
         except ConfigError as error:
             parser.error(str(error))
-        kernels = iteration(compile_epoch(config, program, devices).as_text(), program.plan.iterations)
+        kernels = iteration(compile_epoch(config, program, devices).as_text(), trips_of(program.plan))
         for one in sorted(kernels, key=lambda one: -one.times * (one.read + one.written)):
             times = f"{one.times} x " if one.times > 1 else ""
             print(f"{one.read / 1e6:10.3f} MB read {one.written / 1e6:10.3f} written  {times}{one.name}  {one.source}")
@@ -107,7 +109,7 @@ def line(configs: tuple[str, ...], seeds: int, devices: Any) -> dict[str, Any]:
     """Return a row of the table."""
     config, program = read_config(configs, seeds)
     compiled = [compile_epoch(config, program, devices, as_it_comes=as_it_comes) for as_it_comes in (False, True)]
-    ours, default = (iteration(one.as_text(), program.plan.iterations) for one in compiled)
+    ours, default = (iteration(one.as_text(), trips_of(program.plan)) for one in compiled)
     memory = compiled[0].memory_analysis()
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes  # outputs reuse the arguments' memory
     steps = seeds * config.env.num_envs * program.plan.rollout
@@ -122,6 +124,11 @@ def line(configs: tuple[str, ...], seeds: int, devices: Any) -> dict[str, Any]:
         "steps a second that its memory allows": float(steps * BYTES_A_SECOND / traffic(ours)),
         "memory per seed (MB)": float(needed / seeds / 1e6),
     }
+
+
+def trips_of(plan: Any) -> int:
+    """Return how often the loop around one iteration runs in an epoch: without a target network a period has one."""
+    return int(plan.iterations if plan.iterations > 1 else plan.periods)
 
 
 def read_config(configs: tuple[str, ...], seeds: int) -> Any:

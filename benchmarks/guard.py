@@ -1,13 +1,14 @@
 """Has the compiled program grown? Counts that do not depend on the speed of the machine.
 
 For every preset on CartPole: the instructions, fusions and loops of the compiled segment (all that a run repeats:
-acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step before
-compilation. `tests/test_guard.py` compares them with `results/guard.csv`, which has counts for each version of jaxlib
-that compiled them.
+acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step and its targets
+before compilation. `tests/test_guard.py` compares them with `results/guard.csv`, which has counts for each version of
+jaxlib that compiled them.
 
     python -m benchmarks.guard            compares with the stored counts: a minute
     python -m benchmarks.guard --store    stores the counts, beside those of other versions
     python -m benchmarks.guard --quick    plain DQN only
+    python -m benchmarks.guard --only pqn --store
 """
 
 import csv
@@ -31,6 +32,7 @@ PRESETS = (
     "fqf",
     "munchausen",
     "rainbow",
+    "pqn",
 )
 COUNTED = ("instructions", "fusions", "loops", "update flops")
 
@@ -39,9 +41,10 @@ def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--store", action="store_true")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="PRESET", choices=PRESETS, help="; ".join(PRESETS))
     arguments = parser.parse_args()
     os.environ.setdefault("NPROC", "1")
-    rows = [measure(preset) for preset in PRESETS[: 1 if arguments.quick else None]]
+    rows = [measure(preset) for preset in arguments.only or PRESETS[: 1 if arguments.quick else None]]
     before = stored()
     if arguments.store:
         print(harness.table(rows))
@@ -80,12 +83,13 @@ def update_flops(config: Any) -> float:
     import jax.numpy as jnp
 
     from purejaxdqn.config.building import make_parts
+    from purejaxdqn.core.plan import batch_size_of
     from purejaxdqn.core.types import Batch, Transition
     from purejaxdqn.dqn.learner import make_learner
     from purejaxdqn.environments.registry import make_environment
 
     env = make_environment(**config.env.making())
-    learner, hparams, size = make_learner(make_parts(config, env)), config.hparams(), config.replay.batch_size
+    learner, hparams, size = make_learner(make_parts(config, env)), config.hparams(), batch_size_of(config)
     obs, ones = jnp.zeros((size, *env.obs_shape), env.obs_dtype), jnp.ones(size)
     batch = Batch(Transition(obs, jnp.zeros(size, jnp.int32), ones, ones, obs), ones, jnp.zeros(size, jnp.int32))
     state = jax.eval_shape(learner.init, hparams, jax.random.key(0))

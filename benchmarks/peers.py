@@ -23,34 +23,16 @@ agent.
 """
 
 import json
-import os
 import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from benchmarks import harness
+from benchmarks import contenders, harness
 from benchmarks.baselines.setting import Setting
-from benchmarks.baselines.venvs import interpreter
+from benchmarks.contenders import OURS, PRODUCTS, Contender, in_turn, measure_train, rows_of
 
 SEEDS = (1, 8)
 WARMUP = 1_000
-PRODUCTS = "products alone"
-
-
-class Contender(NamedTuple):
-    """One implementation of the agent."""
-
-    steps: int  # of a run of one seed
-    targets: Mapping[int, float] = {}  # this project's targets: how many times faster to be, by the number of seeds
-    loop: bool = False  # whether it is a Python loop, which runs seeds as processes
-    venv: str = ""  # name of its virtual environment; this process's own if empty
-
-    @property
-    def python(self) -> str:
-        """The Python interpreter that runs it."""
-        return interpreter(self.venv) if self.venv else sys.executable
 
 
 CONTENDERS = {
@@ -59,7 +41,7 @@ CONTENDERS = {
     "JAX loop": Contender(31_000, loop=True),
     "rejax": Contender(51_000, venv="rejax"),
     "scan and cond": Contender(101_000, {1: 1.8, 8: 3.0}),
-    "purejaxdqn": Contender(251_000),
+    OURS: Contender(251_000),
     PRODUCTS: Contender(251_000, loop=True),
 }
 
@@ -88,56 +70,25 @@ def main() -> None:
 
 def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
     """Run all contenders in turn; return one row per contender."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    for _ in range(rounds):
-        for name, replies in found.items():
-            fewer = shorter * (2 if seeds > 1 and not CONTENDERS[name].loop else 1)
-            steps = WARMUP + (CONTENDERS[name].steps - WARMUP) // fewer // 500 * 500
-            replies.append(run(name, seeds, steps))
-            print(f"{name}, {seeds} seeds: {replies[-1]['rate']:,.0f}", file=sys.stderr, flush=True)
-    rates_of = {name: [reply["rate"] for reply in replies] for name, replies in found.items()}
-    rows = []
-    for name, replies in found.items():
-        rates = rates_of[name]
-        ratios, limits = (
-            [one / other for one, other in zip(rates_of[fast], rates, strict=True)] for fast in ("purejaxdqn", PRODUCTS)
-        )
-        rows.append(
-            {
-                "contender": name,
-                "seeds": seeds,
-                "steps a second": statistics.median(rates),
-                "lowest": min(rates),
-                "highest": max(rates),
-                "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
-                "purejaxdqn is faster by": statistics.median(ratios),
-                "at least by": min(ratios),
-                "asked": CONTENDERS[name].targets.get(seeds, ""),
-                "products alone are faster by": statistics.median(limits),
-            }
-        )
-    return rows
+
+    def measure_one(name: str) -> dict[str, Any]:
+        fewer = shorter * (2 if seeds > 1 and not CONTENDERS[name].loop else 1)
+        return run(name, seeds, WARMUP + (CONTENDERS[name].steps - WARMUP) // fewer // 500 * 500)
+
+    return rows_of(in_turn(list(CONTENDERS), measure_one, rounds), CONTENDERS, seeds, target="asked")
 
 
 def run(name: str, seeds: int, steps: int) -> dict[str, Any]:
-    """Run one contender. A Python loop runs up to one process per core, one seed each, and their rates add up."""
-    contender = CONTENDERS[name]
-    together = min(seeds, len(os.sched_getaffinity(0))) if contender.loop else 1
+    """Run one contender."""
     env = {"NPROC": "1"} if name in ("JAX loop", PRODUCTS) else {}
-    tasks = [
-        {"name": name, "seeds": 1 if contender.loop else seeds, "steps": steps, "seed": seed}
-        for seed in range(together)
-    ]
-    processes = [harness.start(__spec__.name, task, env=env, python=contender.python) for task in tasks]
-    replies = [harness.answer(process) for process in processes]
-    return {**replies[0], "rate": sum(reply["rate"] for reply in replies)}
+    return contenders.run(__spec__.name, CONTENDERS[name], {"name": name, "steps": steps}, seeds=seeds, env=env)
 
 
 def measure(*, name: str, seeds: int, steps: int, seed: int) -> dict[str, Any]:
     """Measure the rate over all seeds of this process, with the warm-up and without compilation."""
     setting = Setting(total_timesteps=steps, warmup=WARMUP)
     match name:
-        case "purejaxdqn":
+        case contenders.OURS:
             from benchmarks.throughput import ours
 
             overrides = [f"num_seeds={seeds}", f"total_timesteps={steps}", f"schedule.warmup={WARMUP}"]
@@ -146,17 +97,17 @@ def measure(*, name: str, seeds: int, steps: int, seed: int) -> dict[str, Any]:
             from benchmarks.baselines.scan_dqn import make_train
 
             train = make_train(setting)
-            return measure_train(setting, seeds, lambda key: train(key)[1])
+            return measure_train(steps, seeds, lambda key: train(key)[1])
         case "rejax":
             from benchmarks.baselines.rejax_dqn import make_algorithm
 
             algorithm = make_algorithm(setting)
-            return measure_train(setting, seeds, lambda key: algorithm.train(key)[0].q_ts.params)
+            return measure_train(steps, seeds, lambda key: algorithm.train(key)[0].q_ts.params)
         case "Stable-Baselines3":
             from benchmarks.baselines.sb3_dqn import run
 
             return report(setting, run(setting, seed), 0.0)
-        case "products alone":
+        case contenders.PRODUCTS:
             from benchmarks.limit import UPDATES_A_CALL, xla_products
 
             products = xla_products(1)
@@ -196,33 +147,6 @@ def report(setting: Setting, loop: Any, seconds: float) -> dict[str, Any]:
         "compile_seconds": max(0.0, seconds - loop.seconds),
         "last_return": [round(statistics.mean(last), 1)],
     }
-
-
-def measure_train(setting: Setting, seeds: int, train: Callable[[Any], Any]) -> dict[str, Any]:
-    """Measure a whole run as one program, with a vmap over keys for many seeds.
-
-    Args:
-      setting: hyperparameters of the run.
-      seeds: number of seeds.
-      train: maps a key to anything, or to an array of episode returns with NaN where no episode ended.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    keys = jax.random.split(jax.random.key(0), seeds)
-    argument, function = (keys[0], train) if seeds == 1 else (keys, jax.vmap(train))
-    before = time.perf_counter()
-    compiled = jax.jit(function).lower(argument).compile()
-    compile_seconds = time.perf_counter() - before
-    before = time.perf_counter()
-    finished = jax.block_until_ready(compiled(argument))
-    seconds = time.perf_counter() - before
-    reply = {"rate": seeds * setting.total_timesteps / seconds, "compile_seconds": compile_seconds}
-    if not isinstance(finished, jax.Array):
-        return {**reply, "last_return": None}
-    finished = finished.reshape(seeds, -1)
-    last = finished[:, -finished.shape[1] // 20 :]
-    return {**reply, "last_return": [round(float(value), 1) for value in jnp.nanmean(last, axis=1)]}
 
 
 if __name__ == "__main__":

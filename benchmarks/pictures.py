@@ -49,8 +49,13 @@ PICTURES: dict[str, Bars] = {
     "limit_sharing": Bars(("a batch on",), ("microseconds an update",), unit="microseconds"),
     "limit_step": Bars(("what",), ("microseconds", "environment steps/s")),
     "memory": Bars(("buffer", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)"), unit="MB"),
+    "memory_rollout": Bars(("setting", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)"), unit="MB"),
     "optimal": Bars(("environment",), ("best", "random"), unit="return", linear_to=1.0),
     "peers": Bars(("contender",), ("steps a second",), by="seeds", spread=("lowest", "highest"), mark="purejaxdqn"),
+    "pqn": Bars(
+        ("contender", "seeds"), ("steps a second",), by="setting", spread=("lowest", "highest"), mark="purejaxdqn"
+    ),
+    "pqn_parts": Bars(("part",), ("milliseconds",), by="setting"),
     "rounding": Bars(("runs",), ("IQM one after another", "IQM batched"), unit="IQM of greedy returns"),
     "search": Bars(("repetition",), ("TPE", "random", "cartpole.yaml"), unit="area under the curve"),
     "solved": Bars(("contender",), ("seconds (median)",), spread=("quickest", "slowest"), mark="purejaxdqn"),

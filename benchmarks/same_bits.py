@@ -69,6 +69,11 @@ def _train(overrides: str = "", *more: str, code: int = 0) -> Case:
     return Case((f"train --quiet --config tiny.yaml --out run {overrides}", *more), code)
 
 
+PQN = (
+    "--config pqn total_timesteps=640 env.num_envs=4 'rollout={steps: 8, epochs: 2, minibatches: 4}' "
+    "schedule.tau=0.5 evaluation.every=320"
+)
+"""After tiny.yaml: the preset, with rollouts that divide the run. Revisions from before it fail at the base."""
 LONGER = "total_timesteps=60080 evaluation.every=1000 checkpoint.every=2000 replay.kind=prioritised n_step=2"
 _SEARCH = "search --quiet --config tiny.yaml --space space.yaml --out search --objective auc --seeds 2 --retest 3"
 
@@ -127,6 +132,11 @@ CASES = {
             "train --quiet --config minatar/breakout --config tiny.yaml --config rainbow --out run network.hidden=[16] "
             "env.id=Breakout-MinAtar total_timesteps=320 evaluation.every=80 distribution.atoms=11",
         )
+    ),
+    "pqn": _train(f"{PQN} num_seeds=2", "evaluate run --episodes 3 --json > evaluate.json"),
+    "pqn-hl_gauss": _train(
+        f"{PQN} distribution.kind=hl_gauss distribution.atoms=11 distribution.v_min=-10 distribution.v_max=30 "
+        "schedule.target_every=64 bootstrap.kind=double network.noisy=true env.normalize=true"
     ),
     "sweep": Case(
         (

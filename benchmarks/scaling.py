@@ -60,7 +60,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(measure(**arguments.worker)))
+        work = measure_rollouts if "environments" in arguments.worker else measure
+        print(json.dumps(work(**arguments.worker)))
         return
     rounds = 1 if arguments.quick else arguments.rounds
     rows = []
@@ -140,6 +141,17 @@ def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]
         "state": state_bytes([*once, *overrides, *lengths]),
         "peak": peak_bytes(),
     }
+
+
+def measure_rollouts(*, seeds: int, environments: int, rollouts: int) -> dict[str, Any]:
+    """Measure PQN with so many environments, rollouts of 16 steps and two epochs of 16 minibatches."""
+    from benchmarks.throughput import ours
+
+    steps = 16 * environments * rollouts
+    lengths = [f"total_timesteps={steps}", f"evaluation={{every: {steps}, episodes: 1, final_episodes: 1}}"]
+    size = [f"num_seeds={seeds}", f"env.num_envs={environments}", "rollout={steps: 16, epochs: 2, minibatches: 16}"]
+    reply = ours(configs=("cartpole_cleanrl", "pqn"), overrides=[*size, *lengths], cached=False)
+    return {"rate": reply["learning_rate"], "compile_seconds": reply["compile_seconds"], "peak": peak_bytes()}
 
 
 def state_bytes(overrides: list[str]) -> int:

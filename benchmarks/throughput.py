@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import harness
@@ -147,11 +148,18 @@ def floor(
     return {"rate": train_every * repeats / statistics.median(seconds(repeats) for _ in range(11))}
 
 
-def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) -> dict[str, Any]:
+def ours(
+    *,
+    overrides: Sequence[str],
+    configs: Sequence[str] = ("cartpole_cleanrl",),
+    threads: str = "chosen",
+    cached: bool = True,
+) -> dict[str, Any]:
     """Measure a run of ours in this process.
 
     Args:
-      overrides: of ``cartpole_cleanrl.yaml``.
+      overrides: of the configs.
+      configs: an environment's config, and presets.
       threads: "one" per device, XLA's "default" pool on one device, or "chosen" as the command chooses.
       cached: whether to use the compilation cache on disk.
 
@@ -164,7 +172,7 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
     from purejaxdqn.runs.training import choose_segments, compile_training, seeds_of
     from purejaxdqn.system import runtime
 
-    draft = read_config("cartpole_cleanrl", overrides)
+    draft = read_config(tuple(configs), overrides)
     flops = runtime.gradient_step_flops(draft.config)
     devices = min(draft.config.num_seeds, runtime.usable_cores())
     match threads:
@@ -179,9 +187,9 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
         runtime.use_compilation_cache()
     import jax
 
-    from purejaxdqn.core.plan import make_plan
+    from purejaxdqn.core.plan import intervals_of, make_plan
 
-    seeds = seeds_of(config)
+    seeds, warmup = seeds_of(config), intervals_of(config).warmup
     training = compile_training(config, seeds, segments=choose_segments(make_plan(config).epochs, None))
     compile_seconds = training.compile_seconds
     training.finish.wait()  # else its compilation would be timed, too
@@ -197,7 +205,7 @@ def ours(*, overrides: list[str], threads: str = "chosen", cached: bool = True) 
     chosen = "default pool" if runtime.takes_default_pool(config) else "a thread a device"
     return {
         "rate": config.num_seeds * config.total_timesteps / seconds,
-        "learning_rate": config.num_seeds * (config.total_timesteps - config.schedule.warmup) / (learned - warm),
+        "learning_rate": config.num_seeds * (config.total_timesteps - warmup) / (learned - warm),
         "compile_seconds": compile_seconds,
         "flops": flops,
         "chosen": chosen,

@@ -51,6 +51,32 @@ def test_the_best_number_of_seeds_is_measured_again_with_faster_products_that_no
     assert [row["what"] for row in report.rows if row["asked"]] == ["8 seeds"]
 
 
+def test_pqn_is_measured_for_seeds_and_environments_up_to_thousands(monkeypatch):
+    asked = []
+
+    def start(module, task):
+        asked.append((module, task["seeds"], task["environments"]))
+        return {"rate": 1e6, "compile_seconds": 1.0, "peak": 1e9}
+
+    monkeypatch.setattr(harness, "start", start)
+    report = gpu.Report(seconds=60.0)
+    report.ask = lambda what, process: process()
+    gpu.scale_pqn(report, gpu.FULL)
+    assert asked == [("benchmarks.scaling", *pair) for pair in gpu.FULL.pqn]
+    assert [row["seeds"] for row in report.rows] == [seeds for seeds, _ in gpu.FULL.pqn]
+    assert len(report.parts["PQN"]) == len(gpu.FULL.pqn)
+    assert (1_024, 4_096) in gpu.FULL.pqn
+
+
+@pytest.mark.slow
+def test_a_case_of_pqn_is_measured():
+    reply = harness.answer(
+        harness.start("benchmarks.scaling", {"seeds": 2, "environments": 32, "rollouts": 2}), timeout=200
+    )
+    assert set(reply) == {"rate", "compile_seconds", "peak"}
+    assert all(value > 0 for value in reply.values())
+
+
 def test_an_agent_that_is_not_solved_in_the_time_left_is_left_out(monkeypatch):
     point = solved.Point
     curves = {
@@ -92,7 +118,7 @@ def test_the_rehearsal_measures_every_part(tmp_path):
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     parts = {row["part"] for row in found["table"]}
-    assert parts == {"scaling", "population", "peers", "limit", "solved", "scaling, one axis"}
+    assert parts == {"scaling", "population", "peers", "PQN", "limit", "solved", "scaling, one axis"}
     lacking = ("rejax", "PyTorch", "Stable-Baselines3")  # those that need packages beside this project's
     assert all(any(name in what for name in lacking) for what in found["left_out"])
     assert all(row["environment steps a second"] > 0 for row in found["table"])

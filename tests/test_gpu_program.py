@@ -2,7 +2,9 @@
 
 import pytest
 
-from benchmarks.gpu_program import Kernel, bytes_of, iteration, traffic
+from benchmarks.gpu_program import Kernel, bytes_of, iteration, traffic, trips_of
+from purejaxdqn import load_config
+from purejaxdqn.core.plan import make_plan
 
 MODULE = """HloModule by_hand, is_scheduled=true
 
@@ -60,6 +62,11 @@ def test_kernels_and_bytes_are_counted():
     assert double == Kernel("double.1", read=2 * 16 * 4, written=16 * 4, times=3, source="")
     assert copy[1:4] == (4, 4, 1)
     assert traffic([put, double]) == 72 + 3 * 192
+
+
+@pytest.mark.parametrize(("preset", "steps", "trips"), [("dqn", 500_000, 50), ("pqn", 500_000, 25), ("pqn", 20_000, 1)])
+def test_without_replay_an_iteration_is_a_rollout_and_its_loop_that_of_the_epoch(preset, steps, trips):
+    assert trips_of(make_plan(load_config(("cartpole_cleanrl", preset), [f"total_timesteps={steps}"]))) == trips
 
 
 def test_a_loop_that_is_not_there_is_no_iteration():

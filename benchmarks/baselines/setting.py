@@ -1,4 +1,4 @@
-"""CleanRL's hyperparameters for CartPole, shared by all contenders."""
+"""Hyperparameters of the agents that all contenders train: CleanRL's for DQN on CartPole, and PQN's."""
 
 from typing import NamedTuple
 
@@ -23,3 +23,42 @@ class Setting(NamedTuple):
         """Return epsilon: 1 during the warm-up, then annealed linearly to ``epsilon_end``."""
         share = (timestep - self.warmup) / (self.exploration_fraction * self.total_timesteps)
         return 1.0 if timestep < self.warmup else max(self.epsilon_end, 1.0 + share * (self.epsilon_end - 1.0))
+
+
+class RolloutSetting(NamedTuple):
+    """Hyperparameters of a PQN run, those of its paper where that has some; squared loss, RAdam, layer normalisation.
+
+    Steps count environment steps over all environments; epsilon decays linearly from 1 over the first fifth of a run.
+    """
+
+    env_id: str
+    num_envs: int
+    steps: int  # of every environment in a rollout
+    epochs: int
+    minibatches: int
+    hidden: tuple[int, ...]
+    trace: float  # lambda
+    learning_rate: float
+    convolution: bool = False  # of 16 filters of 3 x 3, below the hidden layers, without normalisation
+    gamma: float = 0.99
+    max_grad_norm: float = 10.0
+    epsilon_end: float = 0.05
+    exploration_fraction: float = 0.2
+
+    @property
+    def rollout(self) -> int:
+        """Environment steps of a rollout."""
+        return self.num_envs * self.steps
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions of a minibatch."""
+        return self.rollout // self.minibatches
+
+
+ROLLOUT_SETTINGS = {
+    "CartPole": RolloutSetting("CartPole-v1", 32, 64, 4, 16, (256, 256), trace=0.95, learning_rate=1e-4),
+    "Breakout": RolloutSetting(
+        "Breakout-MinAtar", 128, 32, 2, 32, (128,), trace=0.65, learning_rate=5e-4, convolution=True
+    ),
+}
