@@ -71,6 +71,9 @@ def test_a_backend_that_is_not_there_ends_nothing(finished_run, tmp_path, code):
     (folder / "report.png").unlink()
     line = ["-m", "purejaxdqn.plot", str(folder)] if code == "COMMAND" else ["-c", code]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    if code == "COMMAND":
+        (tmp_path / "matplotlibrc").write_bytes(b"\xff")
+        env["MPLCONFIGDIR"] = str(tmp_path)
     done = subprocess.run([sys.executable, *line], env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     if code == "COMMAND":
