@@ -3,13 +3,15 @@
 import copy
 import time
 
+import jax
 import numpy as np
 import pytest
 import yaml
 from matplotlib.collections import LineCollection
 
 from purejaxdqn import load_config
-from purejaxdqn.config import env_checks, reading
+from purejaxdqn.config import env_checks, reading, yaml_text
+from purejaxdqn.config.yaml_text import load_yaml
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.runs.metrics import Metrics
 from purejaxdqn.runs.statistics import iqm, iqm_of_columns
@@ -41,9 +43,10 @@ def test_files_are_read_and_environments_made_once_for_all_points(monkeypatch):
     monkeypatch.setattr(reading, "read_yaml", lambda path, real=reading.read_yaml: read.append(path) or real(path))
     real_make = env_checks.make_environment
     monkeypatch.setattr(env_checks, "make_environment", lambda **these: made.append(these) or real_make(**these))
+    monkeypatch.setattr(jax, "eval_shape", lambda *these, real=jax.eval_shape: read.append(these) or real(*these))
     points = points_of(f"gamma={values(5)}", "env.params.gravity=9,9.5", "n_step=1,2")
     assert len(points) == 20
-    assert (len(read), len(made)) == (1, 1)
+    assert (len(read), len(made)) == (2, 1)  # the config, and a trace of the environment's reset
     override = ["gamma=0.90004", "env.params.gravity=9.5", "n_step=2"]
     assert points[-1].config == load_config("cartpole_cleanrl", [*TINY, *override])
 
@@ -59,6 +62,11 @@ def test_each_environment_that_cannot_be_made_is_tried_once(monkeypatch):
         "env.id: 'Checkers' is not an environment gymnax has",
     ]
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("text", ["0.1", "-0.0", "00.50", "1.5e-300", "9.9e999", "123456789.123456789"])
+def test_plain_numbers_are_read_as_yaml_reads_them(text):
+    assert repr(load_yaml(text, "")) == repr(yaml.load(text, yaml_text._Loader))
 
 
 @pytest.mark.slow

@@ -83,6 +83,8 @@ def load_yaml(text: str, place: str) -> Any:
     Raises:
       ConfigError: it is not YAML.
     """
+    if re.fullmatch(r"-?[0-9]+\.[0-9]+(e-?[0-9]+)?", text):  # a number of one of ten thousand points of a sweep
+        return float(text)
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
