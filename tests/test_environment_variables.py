@@ -7,6 +7,7 @@ import sys
 import jax
 import pytest
 
+from purejaxdqn import load_config, make_train
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.runtime import start_jax
 from tests.conftest import ROOT, mostly_slow
@@ -46,6 +47,15 @@ def test_a_backend_that_does_not_start_is_named_with_its_variable(monkeypatch, e
     with pytest.raises(UserError) as refused:
         start_jax()
     assert refused.value.lines == (f"JAX does not start with JAX_PLATFORMS=foo: {reason}",)
+
+
+def test_in_python_64_bits_are_refused_by_name():
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(ValueError, match=r"^jax_enable_x64 .* is on; programs compute in 32 bits"):
+            make_train(load_config("cartpole_cleanrl"))
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 RUN = ["--config", "cartpole_cleanrl", "--out", "out"]

@@ -1,21 +1,30 @@
 """Sweeps of many points and runs of many seeds: the time that they take outside training grows with their number."""
 
+import copy
 import time
 
+import jax
 import numpy as np
 import pytest
 import yaml
 from matplotlib.collections import LineCollection
 
 from purejaxdqn import load_config
-from purejaxdqn.config import env_checks, reading
+from purejaxdqn.config import env_checks, reading, yaml_text
+from purejaxdqn.config.yaml_text import load_yaml
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.runs.metrics import Metrics
 from purejaxdqn.runs.statistics import iqm, iqm_of_columns
+from purejaxdqn.searches import study as studies
+from purejaxdqn.searches.scores import Score
+from purejaxdqn.searches.storage import open_study
+from purejaxdqn.searches.tables import write_tables
+from purejaxdqn.searches.workers import WorkerWatch
 from purejaxdqn.sweeps.directory import _owned, _to_text, describe
 from purejaxdqn.sweeps.pieces import Run, all_runs, plan_work
 from purejaxdqn.sweeps.points import Point, check_points, find_idle_keys, grid_candidates, read_points
 from purejaxdqn.sweeps.results import RunResult, summarise_points
+from purejaxdqn.sweeps.spaces import Range
 from purejaxdqn.system.faults import UserError
 from tests.conftest import TINY
 
@@ -34,9 +43,10 @@ def test_files_are_read_and_environments_made_once_for_all_points(monkeypatch):
     monkeypatch.setattr(reading, "read_yaml", lambda path, real=reading.read_yaml: read.append(path) or real(path))
     real_make = env_checks.make_environment
     monkeypatch.setattr(env_checks, "make_environment", lambda **these: made.append(these) or real_make(**these))
+    monkeypatch.setattr(jax, "eval_shape", lambda *these, real=jax.eval_shape: read.append(these) or real(*these))
     points = points_of(f"gamma={values(5)}", "env.params.gravity=9,9.5", "n_step=1,2")
     assert len(points) == 20
-    assert (len(read), len(made)) == (1, 1)
+    assert (len(read), len(made)) == (2, 1)  # the config, and a trace of the environment's reset
     override = ["gamma=0.90004", "env.params.gravity=9.5", "n_step=2"]
     assert points[-1].config == load_config("cartpole_cleanrl", [*TINY, *override])
 
@@ -52,6 +62,11 @@ def test_each_environment_that_cannot_be_made_is_tried_once(monkeypatch):
         "env.id: 'Checkers' is not an environment gymnax has",
     ]
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("text", ["0.1", "-0.0", "00.50", "1.5e-300", "9.9e999", "123456789.123456789"])
+def test_plain_numbers_are_read_as_yaml_reads_them(text):
+    assert repr(load_yaml(text, "")) == repr(yaml.load(text, yaml_text._Loader))
 
 
 @pytest.mark.slow
@@ -119,3 +134,21 @@ def test_the_lines_of_all_seeds_are_one_collection(tmp_path, monkeypatch):
 def test_the_iqm_of_columns_is_that_of_each():
     values = np.random.default_rng(0).normal(size=(7, 5))
     np.testing.assert_array_equal(iqm_of_columns(values), [iqm(column) for column in values.T])
+
+
+def test_trials_are_not_copied_whenever_they_are_counted(tmp_path, monkeypatch):
+    """Optuna copies all of them unless told otherwise: a tenth of a millisecond for each, several times a batch."""
+    study = open_study(str(tmp_path / "study.log"), "s", {})
+    for value, trial in enumerate(studies.ask(study, {"gamma": Range(0.9, 0.99)}, 3, worker="me")):
+        studies.tell(study, trial, Score(float(value), None))
+
+    def not_of_trials(value, *_, real=copy.deepcopy):
+        assert not isinstance(value, list)
+        return real(value, *_)
+
+    monkeypatch.setattr(copy, "deepcopy", not_of_trials)
+    assert len(studies.finished(study)) == 3
+    assert studies.best_trial(study).number == 2
+    assert studies.count_waiting(study, "me") == studies.requeue_killed(study, "me") == 0
+    assert WorkerWatch().under_way(study, "other") == []
+    write_tables(tmp_path, study, {"gamma": Range(0.9, 0.99)})

@@ -12,16 +12,25 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from purejaxdqn import load_config
+from purejaxdqn import load_config, search
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.pictures.sweeps import draw_profile, draw_sweep
 from purejaxdqn.plot import main as plot
-from purejaxdqn.runs.metrics import read_metrics
+from purejaxdqn.runs.metrics import Metrics, read_metrics
+from purejaxdqn.searches import runner as search_runner
+from purejaxdqn.searches import study as studies
+from purejaxdqn.searches.scores import Score
+from purejaxdqn.searches.spec import SearchSpec
+from purejaxdqn.searches.storage import open_study
+from purejaxdqn.sweeps import runner as sweep_runner
+from purejaxdqn.sweeps.directory import save_piece
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, summarise_points
+from purejaxdqn.sweeps.spaces import Range
+from purejaxdqn.sweeps.stages import PieceResult
 from purejaxdqn.train import main as train
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, mostly_slow
 
 NAMES = [r"cost$5_x{$", "$x$", r"a\$b", "_hidden", "50%", "\udcff", "x\ny", "価格"]
 
@@ -31,7 +40,7 @@ def text_of(figure):
     return [text._preprocess_math(text.get_text()) for text in figure.findobj(plt.Text) if text.get_text()]
 
 
-@pytest.mark.parametrize("name", NAMES, ids=repr)
+@pytest.mark.parametrize("name", mostly_slow(NAMES, fast=NAMES[:1]), ids=repr)
 def test_any_name_is_drawn_as_it_is(finished_run, tmp_path, monkeypatch, name):
     figures = []
     real = pictures.save_figure
@@ -62,6 +71,9 @@ def test_a_backend_that_is_not_there_ends_nothing(finished_run, tmp_path, code):
     (folder / "report.png").unlink()
     line = ["-m", "purejaxdqn.plot", str(folder)] if code == "COMMAND" else ["-c", code]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    if code == "COMMAND":
+        (tmp_path / "matplotlibrc").write_bytes(b"\xff")
+        env["MPLCONFIGDIR"] = str(tmp_path)
     done = subprocess.run([sys.executable, *line], env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     if code == "COMMAND":
@@ -113,3 +125,35 @@ def test_a_swept_key_never_leads_out_of_the_folder(tmp_path):
     assert all(path.is_file() for path in drawn)
     assert {path.name for path in tmp_path.rglob("*.png")} == {path.name for path in drawn}
     assert "against_x_.._.._.._name.png" in {path.name for path in drawn}
+
+
+def fail(*_, **__):
+    raise RuntimeError("latex could not be found")
+
+
+def test_a_sweep_whose_pictures_fail_has_its_tables(tmp_path, capsys):
+    (tmp_path / "pieces").mkdir()
+    metrics = Metrics(*np.ones((len(Metrics._fields), 1, 3)))
+    save_piece(tmp_path, PieceResult((Run(0, 0),), np.ones((1, 2)), np.zeros(1, bool), metrics))
+    points = [Point(load_config("cartpole_cleanrl", TINY), {})]
+    (result,) = sweep_runner._finish(points, tmp_path, fail)
+    assert (result.iqm, (tmp_path / "points.csv").is_file()) == (1.0, True)
+    assert capsys.readouterr().err == (
+        "warning: the pictures could not be drawn, "
+        f"python -m purejaxdqn.plot {tmp_path} tries again: latex could not be found\n"
+    )
+
+
+def test_a_search_whose_pictures_fail_says_what_it_has_found(tmp_path, capsys, monkeypatch):
+    config = load_config("cartpole_cleanrl", TINY)
+    study = open_study(str(tmp_path / "study.log"), "s", {})
+    (trial,) = studies.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="me")
+    studies.tell(study, trial, Score(3.0, None))
+    result = search_runner.SearchResult(study, studies.best_trial(study), {"iqm": None, "iqm_ci95": None})
+    monkeypatch.setattr(search_runner, "run_search", lambda *_: result)
+    monkeypatch.setattr("purejaxdqn.pictures.searches.draw_search", fail)
+    spec = SearchSpec(*[None] * len(SearchSpec._fields))._replace(retest=5)
+    assert search.search(spec, config, tmp_path) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-2:] == ["trial 0 on 5 fresh seeds: greedy return not finite", str(tmp_path)]
+    assert err.startswith("warning: the pictures could not be drawn, ")

@@ -69,14 +69,16 @@ def make_train(
         ``config.optimizer`` but for ``max_grad_norm``.
 
     Raises:
-      ValueError: the config's keys contradict each other (``load_config`` would have refused it), or the network's
-        output does not fit the head.
+      ValueError: the config's keys contradict each other (``load_config`` would have refused it), the network's output
+        does not fit the head, or JAX is in 64-bit mode.
     """
     return make_program(config, Own(env, network, head, bootstrap, replay, optimizer)).train
 
 
 def make_program(config: Config, own: Own = NOTHING_OWN) -> Program:
     """The program of a run; see ``make_train``."""
+    if jax.config.read("jax_enable_x64"):
+        raise ValueError("jax_enable_x64 (JAX_ENABLE_X64) is on; programs compute in 32 bits, so switch it off")
     faults = [f"{fault.key}: {fault.message}" for fault in find_faults(config)]
     if faults:
         raise ValueError("; ".join(faults))

@@ -59,8 +59,9 @@ def with_typed_parameters(config: Config, look: LookUp | None = None) -> Config:
 
 def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
     """Features that the network cannot take."""
-    shape = jax.eval_shape(env.features, jax.ShapeDtypeStruct((1, *env.obs_shape), env.obs_dtype)).shape[1:]
-    if config.network.torso == "minatar_cnn" and (len(shape) != 3 or min(shape[:2]) < 3):
+    convolution = config.network.torso == "minatar_cnn"
+    shape = _feature_shape(env) if convolution else ()  # traced only where it is needed
+    if convolution and (len(shape) != 3 or min(shape[:2]) < 3):
         wrappers = [f"env.{key}" for key in ("one_hot", "flatten") if getattr(config.env, key)]
         after = f" after {' and '.join(wrappers)}" if wrappers else ""
         message = f"'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more; {config.env.id} gives"
@@ -69,6 +70,10 @@ def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
         yield Fault(
             "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
         )
+
+
+def _feature_shape(env: Environment) -> tuple[int, ...]:
+    return jax.eval_shape(env.features, jax.ShapeDtypeStruct((1, *env.obs_shape), env.obs_dtype)).shape[1:]
 
 
 def _wanted_parameter(dtype: Any, value: Any) -> str | None:

@@ -1,5 +1,6 @@
 """The YAML of configs and spaces: read strictly, refused in a line, and written so that it is read back."""
 
+import copy
 import functools
 import re
 from collections.abc import Hashable
@@ -13,6 +14,8 @@ from purejaxdqn.system.faults import UserError
 Tree = dict[str, Any]
 MAX_DEPTH = 16
 """Most levels of a value and most parts of a dotted key; no config needs more than four."""
+_SHORT = 100
+"""Characters; shorter texts are parsed once."""
 
 
 class ConfigError(UserError):
@@ -77,14 +80,22 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
+@functools.lru_cache(maxsize=1024)
+def _parse_again(text: str) -> Any:
+    """Parse a text that comes again, as an override does for each point of a sweep."""
+    return yaml.load(text, _Loader)
+
+
 def load_yaml(text: str, place: str) -> Any:
     """Parse ``text``; ``place`` names it in errors.
 
     Raises:
       ConfigError: it is not YAML.
     """
+    if re.fullmatch(r"-?[0-9]+\.[0-9]+(e-?[0-9]+)?", text):  # a number of one of ten thousand points of a sweep
+        return float(text)
     try:
-        return yaml.load(text, _Loader)
+        return copy.deepcopy(_parse_again(text)) if len(text) < _SHORT else yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
         raise ConfigError(f"{place}{line}: not YAML: {error.problem}") from error

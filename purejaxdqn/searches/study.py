@@ -51,11 +51,13 @@ def requeue_killed(study: optuna.Study, worker: str) -> int:
     Each is queued again before it is failed, so that a kill in between neither loses it nor queues it twice. If the
     results of the whole batch were written down before the kill, the trials are told these results instead.
     """
-    queued = {trial.user_attrs.get(_AGAIN) for trial in study.trials if trial.state == TrialState.WAITING}
+    queued = {
+        trial.user_attrs.get(_AGAIN) for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.WAITING
+    }
     alone = is_alone(study, worker)
     left = [
         trial
-        for trial in study.get_trials(states=(TrialState.RUNNING,))
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         # A kill before a trial was signed leaves one without a worker: it is ours if there was never another worker.
         if trial.user_attrs.get(WORKER, worker if alone else None) == worker
     ]
@@ -73,8 +75,8 @@ def requeue_killed(study: optuna.Study, worker: str) -> int:
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that count: told, and neither killed and queued again nor surplus."""
     done = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    killed = {trial.user_attrs.get(_AGAIN) for trial in study.trials}
-    found = [trial for trial in study.get_trials(states=done) if trial.number not in killed]
+    killed = {trial.user_attrs.get(_AGAIN) for trial in study.get_trials(deepcopy=False)}
+    found = [trial for trial in study.get_trials(deepcopy=False, states=done) if trial.number not in killed]
     return [trial for trial in found if _SURPLUS not in trial.user_attrs]
 
 
@@ -104,7 +106,10 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 def count_waiting(study: optuna.Study, worker: str) -> int:
     """The number of this worker's trials that are queued."""
-    return sum(trial.user_attrs.get(WORKER) == worker for trial in study.get_trials(states=(TrialState.WAITING,)))
+    return sum(
+        trial.user_attrs.get(WORKER) == worker
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    )
 
 
 def ask(
@@ -121,7 +126,7 @@ def ask(
       seed: of the search; if there is one worker, its trials depend on this and on the finished trials only.
     """
     trials: list[optuna.Trial] = []
-    alone = not study.trials
+    alone = not study.get_trials(deepcopy=False)
     study.sampler = make_sampler(sampler, _sampler_seed(study, seed, worker))
     for _ in range(count):
         trial = study.ask()
@@ -163,7 +168,7 @@ def _sampler_seed(study: optuna.Study, seed: int, worker: str) -> int:
     It is a hash, because the sum of seed and trials may be that of another search one batch later. Workers that know
     the same trials would ask for the same points: all but the worker of the study's first trial mix in their name.
     """
-    trials = study.trials
+    trials = study.get_trials(deepcopy=False)
     # The worker of trial 0, or of its repetition if it was killed before it was signed; none if it is not signed yet.
     first = {trial.user_attrs.get(WORKER) for trial in trials if trial.user_attrs.get(_AGAIN, trial.number) == 0}
     name = b"" if not trials or worker in first else worker.encode()

@@ -49,7 +49,9 @@ def at_work(study: optuna.Study, worker: str) -> Iterator[None]:
 def is_alone(study: optuna.Study, worker: str) -> bool:
     """Whether the study has never had another worker."""
     signs = {key for key in study.user_attrs if key.startswith(_sign_of(""))}
-    return signs <= {_sign_of(worker)} and all(trial.user_attrs.get(WORKER, worker) == worker for trial in study.trials)
+    return signs <= {_sign_of(worker)} and all(
+        trial.user_attrs.get(WORKER, worker) == worker for trial in study.get_trials(deepcopy=False)
+    )
 
 
 class WorkerWatch:
@@ -60,7 +62,7 @@ class WorkerWatch:
 
     def under_way(self, study: optuna.Study, worker: str) -> list[FrozenTrial]:
         """Running trials of other workers, without those whose worker has ended or has been silent for too long."""
-        running = study.get_trials(states=(TrialState.RUNNING,))
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         signs = study.user_attrs
         return [trial for trial in running if trial.user_attrs.get(WORKER) != worker and self._is_alive(trial, signs)]
 

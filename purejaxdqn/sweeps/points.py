@@ -176,11 +176,11 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
         raise UserError(
             *(line if len(names) == everywhere else f"{line} (point {names[0]})" for line, names in faults.items())
         )
-    seen: dict[Config, str] = {}
+    seen: dict[Config, Point] = {}
     for point in points:
         if point.config in seen:
-            raise UserError(f"the points {seen[point.config]!r} and {point.name!r} are the same run")
-        seen[point.config] = point.name
+            raise UserError(f"the points {seen[point.config].name!r} and {point.name!r} are the same run")
+        seen[point.config] = point
     return points
 
 

@@ -113,15 +113,21 @@ def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
 def _remove_left_parts(folder: Path) -> None:
     """Remove what kills have left of attempts to make ``folder``: parts that no process holds."""
     pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]+\.part")
-    for part in folder.parent.iterdir() if folder.parent.is_dir() else ():
-        with contextlib.suppress(OSError):  # it is held, or the file system has no locks
-            if pattern.fullmatch(part.name) and time.time() - part.stat().st_mtime > _FRESH:
-                handle = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(part, ignore_errors=True)
-                finally:
-                    os.close(handle)
+    with contextlib.suppress(OSError):  # there is no parent yet, or it cannot be listed
+        for part in folder.parent.iterdir():
+            if pattern.fullmatch(part.name):
+                _remove_left_part(part)
+
+
+def _remove_left_part(part: Path) -> None:
+    with contextlib.suppress(OSError):  # it is held, or the file system has no locks
+        if time.time() - part.stat().st_mtime > _FRESH:
+            handle = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(part, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

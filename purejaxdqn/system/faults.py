@@ -98,12 +98,12 @@ def _notes(error: BaseException) -> Sequence[str]:
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave the process with its exit code.
 
-    Pictures are drawn without a display, whatever the user's setting of Matplotlib: a notebook gives processes that it
-    starts the name of a backend that they may not have.
+    Pictures are drawn without a display, whatever the user's settings of Matplotlib: their file may be damaged, and a
+    notebook gives processes that it starts the name of a backend that they may not have.
 
     0 done; 2 bad input; 3 every seed diverged; 129, 130 and 143 stopped by a signal; 1 anything else.
     """
-    os.environ["MPLBACKEND"] = "Agg"
+    os.environ |= {"MPLBACKEND": "Agg", "MATPLOTLIBRC": os.devnull}
     with lasting_streams():
         if any(name.startswith("JAX_") for name in os.environ):
             importlib.import_module("purejaxdqn.system.imports")
