@@ -6,14 +6,16 @@ addition is compared with DQN, and Rainbow without a part with Rainbow, by the p
 higher than a run of the other (Agarwal et al. 2021, section 4.3).
 
     python -m benchmarks.ablation              an hour on two cores
-    python -m benchmarks.ablation --quick      under a minute: two variants of Catch (with --minatar, of Breakout),
-                                               short runs, nothing kept
     python -m benchmarks.ablation --minatar    the five MinAtar games for 1,000,000 steps, five seeds: for a GPU
-    python -m benchmarks.ablation --table      table and picture from results/ablation.csv, without training
+    python -m benchmarks.ablation --pqn        parts of learning without replay: Breakout and Asterix, a million steps,
+                                               five seeds: an hour on two cores
+    python -m benchmarks.ablation --quick      under a minute: two variants of one environment of the study, short
+                                               runs, nothing kept
+    python -m benchmarks.ablation --table      table and picture from the study's CSV, without training
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,29 +99,77 @@ def variants(setting: Setting) -> dict[str, Variant]:
     }
 
 
+_ROLLOUT = 128 * 32  # environment steps
+PQN: dict[str, Setting] = {
+    name.title(): Setting(
+        f"minatar/{name}_pqn",
+        (),
+        (1.0, 0.05),
+        below="{gamma: 0.99, bootstrap: {kind: greedy}, optimizer: {learning_rate: 5e-4}, exploration: {end: 0.05},"
+        " rollout: {lambda: 0.65, epochs: 2}}",  # the paper's
+    )
+    for name in ("breakout", "asterix")
+}
+
+
+def pqn_variants(setting: Setting) -> dict[str, Variant]:
+    """Return PQN, and PQN with one part changed, by name."""
+    support = "v_min: -1, v_max: 20"
+    changes = {
+        "lambda 0": "rollout.lambda=0",
+        "lambda 0.95": "rollout.lambda=0.95",
+        "no layer normalisation": "network.layer_norm=false",
+        "1 epoch": "rollout.epochs=1",
+        "4 epochs": "rollout.epochs=4",
+        "target network": f"schedule.target_every={2 * _ROLLOUT}",
+        "categorical": f"distribution={{kind: categorical, {support}}}",
+        "HL-Gauss": f"distribution={{kind: hl_gauss, {support}}}",
+    }
+    return {"PQN": Variant((), (), None), **{name: Variant((), (one,), "PQN") for name, one in changes.items()}}
+
+
+class Study(NamedTuple):
+    """Variants of one algorithm in several environments."""
+
+    settings: Mapping[str, Setting]
+    variants: Callable[[Setting], dict[str, Variant]]
+    steps: int
+    seeds: int
+    short: tuple[str, int]  # environment and steps of ``--quick``
+
+
+STUDIES = {
+    "ablation": Study(SETTINGS, variants, 50_000, 10, ("Catch", 6_000)),
+    "ablation_minatar": Study(MINATAR, variants, 1_000_000, 5, ("Breakout", 12_000)),
+    "ablation_pqn": Study(PQN, pqn_variants, 240 * _ROLLOUT, 5, ("Breakout", 4 * _ROLLOUT)),
+}
+
+
 def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--minatar", action="store_true")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--minatar", action="store_true")
+    which.add_argument("--pqn", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the runs here, and resume runs that are here")
     arguments = parser.parse_args()
-    name = "ablation_minatar" if arguments.minatar else "ablation"
+    name = "ablation_minatar" if arguments.minatar else "ablation_pqn" if arguments.pqn else "ablation"
     if arguments.table:
         with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             show(name, list(csv.DictReader(file)), keep=True)
         return
-    settings = MINATAR if arguments.minatar else SETTINGS
-    steps, seeds = (1_000_000, 5) if arguments.minatar else (50_000, 10)
+    study = STUDIES[name]
     if arguments.quick:
-        short, steps = ("Breakout", 12_000) if arguments.minatar else ("Catch", 6_000)
-        settings, seeds = {short: settings[short]}, 2
+        short, steps = study.short
+        study = study._replace(settings={short: study.settings[short]}, steps=steps, seeds=2)
     lines: list[dict[str, Any]] = []
     with harness.runs_in(None if arguments.quick else arguments.out) as folder:
-        for environment, setting in settings.items():
-            chosen = list(variants(setting).items())[: 2 if arguments.quick else None]
+        for environment, setting in study.settings.items():
+            chosen = list(study.variants(setting).items())[: 2 if arguments.quick else None]
             for variant, what in chosen:
-                done = train(setting, what, folder / f"{environment}-{variant}".replace(" ", ""), steps, seeds)
+                place = folder / f"{environment}-{variant}".replace(" ", "")
+                done = train(setting, what, place, study.steps, study.seeds)
                 lines += [{"environment": environment, "variant": variant, **line} for line in done]
     if not arguments.quick:
         harness.write(name, lines)
@@ -148,7 +198,7 @@ def layers(setting: Setting, variant: Variant, folder: Path) -> list[str]:
     return [*plain, *variant.presets]
 
 
-def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarise(lines: Sequence[Mapping[str, Any]], study: Study = STUDIES["ablation"]) -> list[dict[str, Any]]:
     """Return the table: one row per environment and variant."""
     scores: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for key in dict.fromkeys((one["environment"], one["variant"]) for one in lines):
@@ -156,7 +206,7 @@ def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         scores[key] = {name: np.array([float(one[name]) for one in runs]) for name in ("final_eval_return", "auc")}
     rows = []
     for (environment, variant), mine in scores.items():
-        against = variants({**SETTINGS, **MINATAR}[environment])[variant].against
+        against = study.variants(study.settings[environment])[variant].against
         final, interval = mine["final_eval_return"], iqm_interval(mine["final_eval_return"])
         better = {"final_eval_return": "", "auc": ""}
         if against and (environment, against) in scores:
@@ -180,7 +230,7 @@ def summarise(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
     """Print the table; if ``keep``, also write it and draw the picture."""
-    table = summarise(lines)
+    table = summarise(lines, STUDIES[name])
     print(harness.table(table))
     if keep:
         print(harness.write(f"{name}_table", table, of=name))
@@ -189,11 +239,11 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
 
 def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draw the areas under the curve by variant: every seed, and the 95% interval of their IQM."""
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, plt, style
 
     environments = list(dict.fromkeys(one["environment"] for one in lines))
     names = list(dict.fromkeys(one["variant"] for one in lines))
-    with plt.rc_context(STYLE):
+    with style():
         size = (1.6 + 2.8 * len(environments), 0.6 + 0.25 * len(names))
         figure, grid = plt.subplots(
             1, len(environments), figsize=size, layout="constrained", sharey=True, squeeze=False
@@ -207,7 +257,7 @@ def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
                 axes.plot(areas, [place] * len(areas), "o", color=EVALUATION_COLOR, alpha=0.35, markersize=3)
                 if interval:
                     axes.plot(interval, [place, place], color=TRAINING_COLOR, linewidth=3)
-                if variant in ("DQN", "Rainbow"):
+                if variant in ("DQN", "Rainbow", "PQN"):
                     axes.axvline(iqm(np.array(areas)), color=SOLVED_COLOR, linestyle="--", linewidth=0.8)
             axes.set(title=environment, xlabel="area under the curve", yticks=range(len(names)), yticklabels=names)
         grid[0, 0].invert_yaxis()

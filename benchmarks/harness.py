@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks.pictures import PICTURES, RESULTS, draw
+from purejaxdqn.system.git import run_git
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,7 +62,7 @@ class Options(argparse.ArgumentParser):
     """An argument parser whose help is the script's docstring, and whose errors are one line."""
 
     def __init__(self, doc: str | None) -> None:
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
@@ -96,7 +97,7 @@ def positive(text: str) -> int:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows, which share the first row's keys, as a Markdown table."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([_text(row[name]) for name in names] for row in rows)]
+    lines = [names, ["---"] * len(names), *([text_of(row[name]) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -197,13 +198,14 @@ def commit() -> str:
     """Return the commit of this checkout, with ``-dirty`` if files other than results have changed."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        return run_git(ROOT, *arguments).stdout.decode().strip()
 
     changed = git("diff", "--name-only", "HEAD", "--", ".", f":!{RESULTS.relative_to(ROOT)}")
     return git("describe", "--always", "--exclude=*") + ("-dirty" if changed else "")
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a cell of a table as text: a float with three digits, or whole."""
     return (
         f"{value:,.3g}"
         if isinstance(value, float) and abs(value) < 1000

@@ -12,6 +12,7 @@ where the row sets a number of seeds, if that many seeds have the target return.
     python -m benchmarks.learning --table           table and pictures from results/learning.csv, without training
     python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
     timeout 540 python -m benchmarks.learning --gpu --out DIR    runs for nine minutes; run it again to resume
+    python -m benchmarks.learning --pqn --out DIR   the rows without replay, MinAtar's 10 million steps among them
 
 A config's header names the seeds of its searches: ``# search: ... seed=N`` trained with N and tested its best point
 with N + 1. A row that would use either seed is refused.
@@ -22,7 +23,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class Row(NamedTuple):
     seeds: int = 30
     overrides: tuple[str, ...] = ()
     seed: int = SEED
-    gpu: bool = False  # too long for a CPU: not among --all
+    group: Literal["all", "gpu", "pqn"] = "all"  # the option that runs it: ``gpu`` is too long for a CPU
     note: str = ""
 
 
@@ -74,6 +75,7 @@ _MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 _AT_A_MILLION = {"breakout": 8.0, "freeway": 35.0, "space_invaders": 30.0}
 _PPO = {"asterix": 15.0, "breakout": 28.0, "freeway": 58.0, "space_invaders": 131.0}  # PPO in gymnax's README
 _PUBLISHED = {"asterix": 16.7, "breakout": 10.1, "freeway": 50.2, "space_invaders": 43.7}  # Young and Tian 2019
+_PQN = {"asterix": 60.0, "breakout": 40.0, "freeway": 62.0, "space_invaders": 160.0}
 _CLEANRL = 498.4  # mean over three seeds, in CleanRL's documentation
 
 
@@ -124,7 +126,7 @@ ROWS: dict[str, Row] = {
     "pong/dqn": Row(("pong",), 1_000_000, "random", note="at most 1 a step: 1,000 is the best there can be"),
     **{f"{game}/1m": Row((f"minatar/{game}",), 1_000_000, _AT_A_MILLION.get(game), seeds=5) for game in _MINATAR},
     **{
-        f"{game}/10m": Row((f"minatar/{game}",), 10_000_000, _PPO.get(game), gpu=True, note="for a GPU")
+        f"{game}/10m": Row((f"minatar/{game}",), 10_000_000, _PPO.get(game), group="gpu", note="for a GPU")
         for game in _MINATAR
     },
     **{
@@ -133,8 +135,25 @@ ROWS: dict[str, Row] = {
             5_000_000,
             _PUBLISHED.get(game),
             overrides=_published_setting(game),
-            gpu=True,
+            group="gpu",
             note="sticky actions, six actions; for a GPU",
+        )
+        for game in _MINATAR
+    },
+    "cartpole/pqn": Row(("cartpole_pqn",), 307_200, 500.0, on_seeds=29, group="pqn"),
+    **{
+        f"{game}/pqn_10m": Row((f"minatar/{game}_pqn",), 10_000_000, _PQN.get(game), seeds=10, group="pqn")
+        for game in _MINATAR
+    },
+    **{
+        f"{game}/pqn_published": Row(
+            (f"minatar/{game}_pqn",),
+            5_000_000,
+            _PUBLISHED.get(game),
+            overrides=_published_setting(game),
+            seeds=10,
+            group="pqn",
+            note="sticky actions, six actions",
         )
         for game in _MINATAR
     },
@@ -146,7 +165,8 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--row", nargs="+", metavar="NAME")
     which.add_argument("--all", action="store_true", help="all rows for a CPU")
-    which.add_argument("--gpu", action="store_true", help="the rows of 5 and 10 million steps")
+    which.add_argument("--gpu", action="store_true", help="the rows of 5 and 10 million steps with replay")
+    which.add_argument("--pqn", action="store_true", help="the rows without replay: about two hours on two cores")
     which.add_argument("--table", action="store_true")
     which.add_argument("--list", action="store_true")
     which.add_argument("--quick", action="store_true")
@@ -163,7 +183,8 @@ def main() -> None:
         print(harness.table(table))
         print(harness.write("learning_table", table, of="learning"), draw(read()), draw_curves(read("learning_curves")))
         return
-    names = arguments.row or [name for name, row in ROWS.items() if row.gpu == arguments.gpu]
+    group = "gpu" if arguments.gpu else "pqn" if arguments.pqn else "all"
+    names = arguments.row or [name for name, row in ROWS.items() if row.group == group]
     if arguments.quick:
         names = ["catch/dqn"]
     if unknown := [name for name in names if name not in ROWS]:
@@ -171,7 +192,7 @@ def main() -> None:
     for name in names:
         if overlap := find_overlap(ROWS[name].configs, seed_of(ROWS[name], arguments.seed)):
             parser.error(overlap)
-    if arguments.all:
+    if arguments.all or arguments.pqn:
         there = {one["row"] for one in read()}
         names.sort(key=lambda name: name in there)
     short = arguments.quick or arguments.rehearse
@@ -237,11 +258,14 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
 
 
 def steps_of(row: Row) -> int:
-    """Return the row's steps, rounded down to whole target network periods after the warm-up."""
+    """Return the row's steps, rounded down to whole periods after the warm-up; without replay, to 20 epochs of them."""
     from purejaxdqn.config.reading import read_config
+    from purejaxdqn.core.plan import MAX_EPOCHS, intervals_of
 
-    schedule = read_config(row.configs, row.overrides).config.schedule
-    return schedule.warmup + (row.steps - schedule.warmup) // schedule.target_every * schedule.target_every
+    config = read_config(row.configs, row.overrides).config
+    warmup, _, period = intervals_of(config)
+    unit = period * (MAX_EPOCHS if config.replay.kind == "none" else 1)
+    return warmup + max(1, (row.steps - warmup) // unit) * unit
 
 
 def find_overlap(configs: Sequence[str], seed: int) -> str:
@@ -369,6 +393,7 @@ def members_of(row: Row) -> str:
         "qr_dqn": config.distribution.kind == "quantile",
         "iqn": config.distribution.kind == "iqn",
         "fqf": config.distribution.kind == "fqf",
+        "pqn": config.replay.kind == "none",
     }
     return " + ".join(name for name, has in chosen.items() if has) or "dqn"
 
@@ -423,11 +448,11 @@ def _draw_rows(
     file: str, title: str, lines: Sequence[dict[str, Any]], panel: Callable[[Any, str, Lines], None]
 ) -> Path:
     """Draw one panel for each row of the benchmark that ``lines`` has; return the path of the picture."""
-    from purejaxdqn.pictures.runs import STYLE, plt
+    from purejaxdqn.pictures.runs import plt, style
 
     names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
     columns = min(4, len(names))
-    with plt.rc_context(STYLE):
+    with style():
         shape = (-(-len(names) // columns), columns)
         size = (2.5 * columns, 0.4 + 1.8 * shape[0])
         figure, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)

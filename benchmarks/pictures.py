@@ -95,7 +95,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Draw the table ``name`` to ``results/<name>.png``; return the path."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, STYLE, TRAINING_COLOR, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, plt, style
 
     bars = PICTURES[name]
     panels = _panels(bars, rows)
@@ -106,7 +106,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     palette = (EVALUATION_COLOR, TRAINING_COLOR, SOLVED_COLOR)
     longest = max(len(label) for label in labels[0])
     width = (max(2.2, 0.07 * longest) if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
-    with plt.rc_context(STYLE):
+    with style():
         figure, grid = plt.subplots(
             1, len(panels), figsize=(width, height), layout="constrained", squeeze=False, sharey=shared
         )

@@ -1,10 +1,18 @@
-"""Copies the tables of results/*.csv into README.md and benchmarks/README.md, so that no figure there is typed by hand.
+"""Copies measured tables and figures from results/*.csv into README.md and docs/, so that none is typed by hand.
 
-After a line ``<!-- NAME -->`` comes the table of ``results/NAME.csv`` with its machine and commit;
-``<!-- NAME: COLUMN; COLUMN -->`` selects columns.
+A line ``<!-- NAME -->`` stands for the table of ``results/NAME.csv`` with its machine and commit. A comment may select
+columns, and rows by the values of columns:
 
-    python -m benchmarks.readme            writes the tables
-    python -m benchmarks.readme --check    exits with code 1 if the tables differ from the CSVs
+    <!-- NAME: COLUMN; COLUMN where COLUMN=VALUE or VALUE; COLUMN=VALUE -->
+
+The same comment directly behind a number, with one column and one row, replaces the number by that cell:
+
+    7.21<!-- peers: purejaxdqn is faster by where contender=PyTorch; seeds=1 -->
+
+README.md holds its tables. Pages of docs/ hold the line alone, and the site has the table (``docsite/hooks.py``).
+
+    python -m benchmarks.readme            writes tables and figures
+    python -m benchmarks.readme --check    exits with code 1 if they differ from the CSVs
 """
 
 import csv
@@ -15,17 +23,22 @@ from collections.abc import Sequence
 
 from benchmarks import harness
 
-READMES = (harness.ROOT / "README.md", harness.ROOT / "benchmarks" / "README.md")
-_PLACE = re.compile(r"^<!-- (\w+)(?:: (.+))? -->\n(?:\|.*\n|\n(?=\*)|\*.*\*\n)*", re.MULTILINE)
+README = harness.ROOT / "README.md"
+PAGES = tuple(sorted((harness.ROOT / "docs").rglob("*.md")))
+LABELS = {"asked": "target", "asked, cached": "target, cached"}
+"""Headings that a reader sees in place of a CSV's column names."""
+_COMMENT = r"<!-- (\w+)(?:: (.+?))??(?: where (.+?))? -->"
+_PLACE = re.compile(rf"^{_COMMENT}\n(?:\|.*\n|\n(?=\*)|\*.*\*\n)*", re.MULTILINE)
+_FIGURE = re.compile(rf"-?(?:[\d.,]+|\?)(?: (?:of|to) -?[\d.,]+)*(?={_COMMENT})")
 
 
 def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--check", "--quick", action="store_true")
     arguments = parser.parse_args()
-    for path in READMES:
+    for path in (README, *PAGES):
         text = path.read_text(encoding="utf-8")
-        new = fill(text)
+        new = fill(text) if path == README else fill_figures(text)
         if not arguments.check:
             path.write_text(new, encoding="utf-8")
         elif new != text:
@@ -34,21 +47,58 @@ def main() -> None:
 
 
 def fill(text: str) -> str:
-    """Return the text with every table replaced by its CSV's."""
+    """Return the text with every table and every figure replaced by its CSV's."""
 
     def place(match: re.Match[str]) -> str:
         marker = match[0].split("\n")[0]
-        return f"{marker}\n{block(match[1], match[2].split('; ') if match[2] else None)}"
+        return f"{marker}\n{block(match[1], _listed(match[2]), _listed(match[3]))}"
 
-    return _PLACE.sub(place, text)
+    return fill_figures(_PLACE.sub(place, text))
 
 
-def block(name: str, columns: Sequence[str] | None = None) -> str:
-    """Return a table, or some of its columns, with its machine, Python and commit."""
-    with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        rows = [{column: _value(row[column]) for column in columns or row} for row in csv.DictReader(file)]
+def fill_figures(text: str) -> str:
+    """Return the text with every figure replaced by its CSV's, and its tables as they are."""
+    return _FIGURE.sub(lambda match: figure(match[1], match[2], _listed(match[3])), text)
+
+
+def block(name: str, columns: Sequence[str] = (), conditions: Sequence[str] = ()) -> str:
+    """Return a table, or some of its columns and rows, with its machine, Python and commit."""
+    rows = [
+        {LABELS.get(column, column): _value(row[column]) for column in columns or row}
+        for row in select(name, conditions)
+    ]
     about = json.loads((harness.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return f"{harness.table(rows)}\n\n*{about['machine']}, Python {about['python']}, commit {about['commit']}*\n"
+
+
+def figure(name: str, column: str, conditions: Sequence[str]) -> str:
+    """Return one cell of a table as text.
+
+    Raises:
+      ValueError: the conditions do not select one row.
+    """
+    (row,) = select(name, conditions)
+    return harness.text_of(_value(row[column]))
+
+
+def select(name: str, conditions: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Return the rows of ``results/NAME.csv`` that meet all conditions ``COLUMN=VALUE or VALUE``.
+
+    Raises:
+      ValueError: there is none.
+    """
+    with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for condition in conditions:
+        column, values = condition.split("=", 1)
+        rows = [row for row in rows if row[column] in values.split(" or ")]
+    if not rows:
+        raise ValueError(f"{name}: no row has {'; '.join(conditions)}")
+    return rows
+
+
+def _listed(text: str | None) -> list[str]:
+    return text.split("; ") if text else []
 
 
 def _value(text: str) -> float | str:

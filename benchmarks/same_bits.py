@@ -14,6 +14,7 @@ today's tree writes are noted and do not count as a difference. The exit code is
 import concurrent.futures
 import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.differences import Comparison, Difference, compare, summarise
+from purejaxdqn.system.git import run_git
 
 PROBES = Path(__file__).with_name("same_bits_probes.py")
 EXIT_CODES = "exit_codes.json"
@@ -217,7 +219,7 @@ def check_out(revision: str, folder: Path) -> None:
     Raises:
       SystemExit: there is no such revision.
     """
-    archive = subprocess.run(["git", "archive", revision], cwd=harness.ROOT, capture_output=True, check=False)
+    archive = run_git(harness.ROOT, "archive", revision)
     if archive.returncode:
         print(f"error: --base: {archive.stderr.decode().strip()}", file=sys.stderr)
         raise SystemExit(2)
@@ -227,9 +229,9 @@ def check_out(revision: str, folder: Path) -> None:
 
 def copy_tree(folder: Path) -> None:
     """Copy the files of this checkout as they are now, so that it can be edited meanwhile."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=harness.ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
+    listed = run_git(harness.ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed.check_returncode()
+    for name in filter(None, os.fsdecode(listed.stdout).split("\0")):
         if (harness.ROOT / name).is_file():  # and was not deleted
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(harness.ROOT / name, folder / name)

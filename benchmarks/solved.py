@@ -56,6 +56,8 @@ CONTENDERS = {
     "purejaxdqn": Contender("cartpole_cleanrl", OFTEN, target=TARGET),
     "purejaxdqn, cartpole.yaml": Contender("cartpole", target=TARGET),
     "purejaxdqn, cartpole.yaml, cached": Contender("cartpole", cached=True),
+    "purejaxdqn, cartpole_pqn.yaml": Contender("cartpole_pqn", target=6.0),
+    "purejaxdqn, cartpole_pqn.yaml, cached": Contender("cartpole_pqn", cached=True, target=3.5),
 }
 QUICK = ("scan and cond", "purejaxdqn, cartpole.yaml", "purejaxdqn, cartpole.yaml, cached")
 
@@ -84,8 +86,9 @@ def main() -> None:
     names, seeds = (QUICK, 1) if arguments.quick else (tuple(CONTENDERS), arguments.seeds)
     curves: dict[str, list[list[Point]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as cache:
-        if any(CONTENDERS[name].cached for name in names):
-            train(CONTENDERS["purejaxdqn, cartpole.yaml, cached"], 0, Path(cache))
+        for name in names:
+            if CONTENDERS[name].cached:
+                train(CONTENDERS[name], 0, Path(cache))
         for seed in range(seeds):
             for name in names:
                 curve = train(CONTENDERS[name], seed, Path(cache))
@@ -260,10 +263,10 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """
     from matplotlib.ticker import NullFormatter
 
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, STYLE, plt
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, plt, style
 
     others, dashes = itertools.count(1), itertools.cycle(["-", "--", ":"])
-    with plt.rc_context(STYLE):
+    with style():
         figure, axes = plt.subplots(figsize=(8.0, 3.6), layout="constrained")
         for name, found in curves.items():
             by_time = sorted(found, key=lambda curve: curve[-1].seconds)

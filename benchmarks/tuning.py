@@ -198,6 +198,23 @@ TUNED: dict[str, Tuning] = {
         ("env.num_envs=10", "optimizer.anneal=false", "exploration.end=0.1"),
         ("", "env.num_envs=20 optimizer.anneal=true exploration.end=0.05"),
     ),
+    "cartpole_pqn": Tuning(
+        "cartpole_pqn",
+        9812,
+        60,
+        307_200,
+        ("gamma=0.989", "network.dueling=false", "env.normalize=false", "exploration.end=0.153"),
+        (
+            "",
+            "gamma=0.993 exploration.end=0.2",
+            "gamma=0.993 env.normalize=true",
+            "gamma=0.993 env.normalize=true exploration.end=0.2",
+            "gamma=0.995 env.normalize=true exploration.end=0.2 rollout.lambda=0.95",
+            "gamma=0.993 env.normalize=true exploration.end=0.2 network.dueling=true",
+            "gamma=0.993 env.normalize=true rollout.epochs=4 optimizer.learning_rate=2e-3",
+        ),
+        best=500.0,
+    ),
 }
 
 

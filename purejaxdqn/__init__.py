@@ -7,7 +7,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from purejaxdqn.config.building import make_train, run_many
-    from purejaxdqn.config.reading import ConfigError, load_config
+    from purejaxdqn.config.reading import load_config
+    from purejaxdqn.config.yaml_text import ConfigError
     from purejaxdqn.core.config import Config, HParams
     from purejaxdqn.core.types import Result
     from purejaxdqn.environments.registry import from_gymnax
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # Imported on first use, so that ``configure_cpu`` and bad command lines come before anything slow.
 _HOMES = {
     "Config": "core.config",
-    "ConfigError": "config.reading",
+    "ConfigError": "config.yaml_text",
     "HParams": "core.config",
     "Result": "core.types",
     "configure_cpu": "system.runtime",

@@ -20,7 +20,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     import jax
 
+    from purejaxdqn.system.runtime import start_jax
+
     jax.config.update("jax_platforms", "cpu")  # a list needs no GPU memory
+    start_jax()
     rows = list(describe_environments())
     if arguments.json:
         print(json.dumps(rows))

@@ -1,14 +1,13 @@
 """``python -m purejaxdqn.evaluate RUN_DIR``: play greedy episodes with the agents of a finished run."""
 
-import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.options import Parser
+from purejaxdqn.system.files import to_json
+from purejaxdqn.system.messages import tell
+from purejaxdqn.system.options import Parser, add_trust_option, path_of
 
 if TYPE_CHECKING:
     from purejaxdqn.core.config import Config
@@ -20,13 +19,14 @@ MAX_EPISODES = 1_000_000
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m purejaxdqn.evaluate", description="Play a finished run's agents greedily.")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=path_of, metavar="RUN_DIR")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="of each agent (default 100)")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
     parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
-    parser.add_argument("--gif", type=Path, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
+    parser.add_argument("--gif", type=path_of, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_trust_option(parser)
     return parser
 
 
@@ -38,8 +38,9 @@ def main(argv: Sequence[str]) -> int:
     from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
+    runtime.start_jax()
     runtime.use_compilation_cache()
-    config, params = policies.load_params(arguments.run_dir)
+    config, params = policies.load_params(arguments.run_dir, trust=arguments.trust)
     if arguments.seed_index is not None:
         policies.check_seed_index(config, arguments.seed_index)
         params = policies.one_agent(params, arguments.seed_index)
@@ -72,10 +73,11 @@ def _print_returns(arguments: Namespace, returns: Any) -> None:
     """Print the returns [S, N], as JSON or for a reader."""
     from purejaxdqn.runs.statistics import iqm, iqm_interval
 
+    returns = returns.astype("float64")  # their sum may be beyond float32
     score = iqm(returns.mean(-1))
     if arguments.json:
         found = {"backend": arguments.backend, "episodes": arguments.episodes, "returns": returns.tolist()}
-        print(json.dumps({**found, "mean": float(returns.mean()), "iqm": score}))
+        print(to_json({**found, "mean": float(returns.mean()), "iqm": score}))
         return
     for k, mine in enumerate(returns, arguments.seed_index or 0):
         print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
@@ -96,10 +98,9 @@ def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
     episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=arguments.seed)
     film = write_film(arguments.gif, episode, config, seed_index=seed_index)
     skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
-    print(
+    tell(
         f"{arguments.gif}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
-        f"{episode.ending}; {film.frames} frames{skipped}",
-        file=sys.stderr,
+        f"{episode.ending}; {film.frames} frames{skipped}"
     )
 
 

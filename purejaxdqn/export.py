@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from purejaxdqn.system.faults import UserError, require, run_command
-from purejaxdqn.system.options import Parser
+from purejaxdqn.system.options import Parser, add_trust_option, path_of
 
 FORMATS = ("stablehlo", "onnx", "safetensors")
 
@@ -12,12 +12,13 @@ FORMATS = ("stablehlo", "onnx", "safetensors")
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m purejaxdqn.export", description="Write one agent's policy to a folder.")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=path_of, metavar="RUN_DIR")
     parser.add_argument("--format", required=True, choices=FORMATS)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed-index", type=int, metavar="K", help="agent K (default 0)")
     which.add_argument("--best", action="store_true", help="the agent with the highest final greedy return")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default RUN_DIR/exports/FORMAT-K")
+    parser.add_argument("--out", type=path_of, metavar="DIR", help="default RUN_DIR/exports/FORMAT-K")
+    add_trust_option(parser)
     return parser
 
 
@@ -35,9 +36,10 @@ def main(argv: Sequence[str]) -> int:
     from purejaxdqn.system import runtime
 
     runtime.configure_cpu()
+    runtime.start_jax()
     from purejaxdqn.policies.exports import choose_agent, write_folder
 
-    agent = choose_agent(arguments.run_dir, seed_index=arguments.seed_index, best=arguments.best)
+    agent = choose_agent(arguments.run_dir, seed_index=arguments.seed_index, best=arguments.best, trust=arguments.trust)
     folder = arguments.out or arguments.run_dir / "exports" / f"{kind}-{agent.seed_index}"
     _check_out(folder)
     write_folder(agent, folder, kind)

@@ -1,13 +1,13 @@
 """``python -m purejaxdqn.plot DIR ...``: draw pictures again from their files; several runs also in one picture."""
 
 import argparse
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.options import Parser
+from purejaxdqn.system.files import refusing_damage
+from purejaxdqn.system.options import Parser, path_of
 
 _FORMATS = (".png", ".pdf", ".svg")
 
@@ -18,9 +18,9 @@ def parser() -> Parser:
         prog="python -m purejaxdqn.plot",
         description="Draw the pictures of runs, sweeps and searches again; of several runs also a picture of all.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="DIR")
     out = "the picture of several runs, as png, pdf or svg (default comparison.png)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
+    parser.add_argument("--out", type=path_of, metavar="FILE", help=out)
     return parser
 
 
@@ -67,24 +67,28 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _read(folder: Path) -> tuple[Path, Any, Any]:
     """A run's directory, metrics and config."""
-    from purejaxdqn.config.reading import load_config
+    from purejaxdqn.config.reading import read_config
+    from purejaxdqn.policies.summaries import warn_of_changes
     from purejaxdqn.runs.metrics import read_metrics
 
     for name in ("metrics.csv", "config.yaml"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not a run: it has no {name}")
+    warn_of_changes(folder, "metrics.csv", "config.yaml")
     try:
-        return folder, read_metrics(folder / "metrics.csv"), load_config(folder / "config.yaml")
-    except (OSError, ValueError, csv.Error) as error:
+        return folder, read_metrics(folder / "metrics.csv"), read_config(folder / "config.yaml").unchecked()
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a run: {error}") from error
 
 
 def _draw(place: Path, draw: Callable[..., Sequence[Path]], *arguments: Any) -> None:
     """Draw and print the names of the files; an error of the system becomes one line."""
     try:
-        print(*draw(*arguments), sep="\n")
+        with refusing_damage(place):
+            drawn = draw(*arguments)
     except OSError as error:
         raise UserError(f"{place} cannot be written to: {error.strerror}") from error
+    print(*drawn, sep="\n")
 
 
 def _compare(runs: Sequence[tuple[Path, Any, Any]], path: Path) -> None:

@@ -2,19 +2,27 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.config.reading import read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
 from purejaxdqn.sweeps.points import find_idle_keys
 from purejaxdqn.sweeps.spaces import read_space
 from purejaxdqn.system.directories import default_directory, how_to_resume
-from purejaxdqn.system.faults import UserError, resumable, run_command
-from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
-from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.faults import UserError, drawing, resumable, run_command
+from purejaxdqn.system.messages import tell
+from purejaxdqn.system.options import (
+    Parser,
+    add_machine_options,
+    add_training_options,
+    check_at_least,
+    name_of,
+    parse_memory,
+)
+from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
 def parser() -> Parser:
@@ -24,7 +32,7 @@ def parser() -> Parser:
     add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values, for each trial"))
     add_machine_options(parser)
     add = parser.add_argument
-    add("--space", metavar="FILE", help="ranges to search: a path or a shipped name (search/dqn.yaml)")
+    add("--space", type=name_of, metavar="FILE", help="ranges to search: a path or a shipped name (search/dqn.yaml)")
     add("--trials", type=int, default=64, metavar="N", help="trials of the study in total (default 64)")
     add("--seeds", type=int, default=4, metavar="N", help="seeds of each trial (default 4)")
     add("--batch", type=int, default=16, metavar="N", help="trials at a time (default 16)")
@@ -49,8 +57,9 @@ def main(argv: Sequence[str]) -> int:
     spec = _spec(arguments)
     candidates, drafts = read_edges(spec)
     configure_cpu_for(*(draft.config for draft in drafts), runs=spec.seeds * spec.batch, devices=spec.devices)
+    start_jax()
     for line in find_idle_keys(check_edges(spec, candidates, drafts)):
-        print(f"warning: {line}", file=sys.stderr)
+        tell(f"warning: {line}")
     base = read_config(list(spec.sources), spec.overrides).config
     if not arguments.no_cache:
         use_compilation_cache()
@@ -82,22 +91,25 @@ def _spec(arguments: argparse.Namespace) -> SearchSpec:
 
 def search(spec: SearchSpec, base: Config, folder: Path) -> int:
     """Run the search, draw its pictures and print its table; returns the exit code."""
+    from purejaxdqn.searches.directory import SEARCH_FILE
     from purejaxdqn.searches.runner import most_common_reason, run_search
     from purejaxdqn.searches.tables import table
 
-    with resumable(how_to_resume(folder)):
+    with resumable(how_to_resume(folder), label=folder / SEARCH_FILE):
         study, best, retest = run_search(spec, base, folder)
     if best is None or retest is None:
-        print(f"every trial failed; most often: {most_common_reason(study)}", file=sys.stderr)
+        tell(f"every trial failed; most often: {most_common_reason(study)}")
         return 3
 
-    from purejaxdqn.pictures.searches import draw_search  # Matplotlib: late, as it loads slowly
+    with drawing(folder):
+        from purejaxdqn.pictures.searches import draw_search  # Matplotlib: late, as it loads slowly
 
-    draw_search(folder, study, spec.space, objective=spec.objective)
+        draw_search(folder, study, spec.space, objective=spec.objective)
     print(table(study))
     interval = retest["iqm_ci95"]
+    score = "not finite" if retest["iqm"] is None else f"{retest['iqm']:.4g}"
     spread = f", 95% CI {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
-    print(f"trial {best.number} on {spec.retest} fresh seeds: greedy return {retest['iqm']:.4g}{spread}")
+    print(f"trial {best.number} on {spec.retest} fresh seeds: greedy return {score}{spread}")
     print(folder)
     return 0
 

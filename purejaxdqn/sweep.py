@@ -2,13 +2,14 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.sweeps.distributed import add_process_options, join_processes
 from purejaxdqn.sweeps.points import (
     Candidate,
+    check_count,
     check_points,
     drawn_candidates,
     find_idle_keys,
@@ -19,8 +20,16 @@ from purejaxdqn.sweeps.points import (
 from purejaxdqn.sweeps.spaces import draw_shares, read_space
 from purejaxdqn.system.directories import default_directory
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, parse_memory
-from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.messages import tell
+from purejaxdqn.system.options import (
+    Parser,
+    add_machine_options,
+    add_training_options,
+    check_at_least,
+    name_of,
+    parse_memory,
+)
+from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
 def parser() -> Parser:
@@ -30,7 +39,7 @@ def parser() -> Parser:
     add_training_options(parser, out=out, overrides=("key=v1,v2", "dotted keys, YAML values, all combinations"))
     parser.add_argument("--configs", metavar="A,B", help="compare these, each on top of --config")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each point (default: the config's num_seeds)")
-    parser.add_argument("--space", metavar="FILE", help="ranges to draw points from (--points)")
+    parser.add_argument("--space", type=name_of, metavar="FILE", help="ranges to draw points from (--points)")
     parser.add_argument("--points", type=int, metavar="N", help="number of points to draw")
     parser.add_argument("--draw", choices=("sobol", "random"), default="sobol", help="how to draw them")
     parser.add_argument("--draw-seed", type=int, default=0, metavar="N", help="seed of the draws")
@@ -50,11 +59,12 @@ def main(argv: Sequence[str]) -> int:
     memory = parse_memory(arguments.memory)
     configure_cpu_for(*(draft.config for draft in drafts), runs=seeds * len(drafts), devices=arguments.devices)
     process, processes = join_processes(arguments)  # after the devices are set, before JAX starts
+    start_jax()
     if any(word.partition("=")[0] == "num_seeds" for candidate in candidates for word in candidate.overrides):
         raise UserError("num_seeds: a sweep takes its seeds from --seeds")
     points = check_points(candidates, drafts)
     for line in find_idle_keys(points) if process == 0 else ():
-        print(f"warning: {line}", file=sys.stderr)
+        tell(f"warning: {line}")
     if not arguments.no_cache:
         use_compilation_cache()
     from purejaxdqn.sweeps.results import table
@@ -83,6 +93,7 @@ def _candidates(arguments: argparse.Namespace, compared: Sequence[str]) -> list[
     if compared:
         raise UserError("--configs and --space exclude each other")
     check_at_least(arguments, points=1, draw_seed=0)
+    check_count(arguments.points, option="--points: ")
     space = read_space(arguments.space)
     refuse_both(arguments.overrides, space, how="drawn from --space")
     shares = draw_shares(arguments.points, len(space), method=arguments.draw, seed=arguments.draw_seed)

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import purejaxdqn
+import purejaxdqn.system.imports
 from purejaxdqn.config.reading import Draft, read_config, shipped_configs, to_yaml
+from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.resuming import read_end, read_run
 from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.options import Parser, add_training_options, check_at_least
-from purejaxdqn.system.runtime import configure_cpu_for, use_compilation_cache
+from purejaxdqn.system.messages import tell
+from purejaxdqn.system.options import Parser, add_training_options, add_trust_option, check_at_least, path_of
+from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
 def parser() -> Parser:
@@ -25,7 +28,8 @@ def parser() -> Parser:
     parser = Parser(prog="python -m purejaxdqn.train", description="Train DQN agents in one XLA program.")
     out = "run directory (default runs/<config>/<timestamp>)"
     add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values"))
-    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
+    parser.add_argument("--resume", type=path_of, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
+    add_trust_option(parser)
     parser.add_argument("--log", action="append", metavar="NAME", help="tensorboard or wandb, besides metrics.csv")
     parser.add_argument("--segments", type=int, metavar="N", help="calls of the compiled program (default about 20)")
     parser.add_argument("--seeds-at-once", type=int, metavar="N", help="seeds vmapped together on a device")
@@ -47,14 +51,17 @@ def main(argv: Sequence[str]) -> int:
         diverged = read_end(arguments.resume, draft.config)
         if diverged is not None:
             what = "every seed diverged" if all(diverged) else "total_timesteps=... extends it"
-            print(f"{arguments.resume} is finished; {what}", file=sys.stderr)
+            tell(f"{arguments.resume} is finished; {what}")
             return 3 if all(diverged) else 0
     configure_cpu_for(draft.config)
+    start_jax()
+    if arguments.resume:
+        check_trust(arguments.resume, draft.unchecked(), trust=arguments.trust)
     config = draft.checked()
     from purejaxdqn.config.checks import find_warnings
 
     for warning in find_warnings(draft.config):
-        print(f"warning: {warning}", file=sys.stderr)
+        tell(f"warning: {warning}")
     if arguments.print_config:
         print(to_yaml(config), end="")
         return 0
@@ -77,9 +84,11 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
     """Train and print the results; returns the exit code."""
     from purejaxdqn.runs import opening, runner
     from purejaxdqn.runs.loggers import check_loggers
+    from purejaxdqn.runs.memory import check_memory
     from purejaxdqn.system.signals import StopSignals
 
     check_loggers(config)
+    check_memory(config)
     if not arguments.no_cache:
         use_compilation_cache()
     if arguments.resume:
@@ -93,7 +102,7 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
             took = time.perf_counter() - _START
             summary = runner.run(opened, options, stop, draw=_draw, import_seconds=took)
     except runner.FoundNan as found:
-        print(found, file=sys.stderr)
+        tell(str(found))
         return 1
     _print_results(config, summary)
     print(opened.folder)

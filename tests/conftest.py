@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["XDG_STATE_HOME"] = str(ROOT / ".jax_cache" / "state")  # tests leave the user's key alone
 
 from purejaxdqn import configure_cpu
 
@@ -22,6 +23,7 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_program
+from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core import compiling
 from purejaxdqn.system.faults import run_command
 
@@ -52,6 +54,11 @@ PQN = [
     "rollout={steps: 8, epochs: 2, minibatches: 4}",
 ]
 """The same without replay: 20 epochs of one rollout."""
+
+
+def tiny_for(name):
+    """The overrides that make a shipped config tiny."""
+    return PQN if "kind: none" in shipped_configs()[name].read_text() else TINY
 
 
 QUICKLY = {**compiling.ONCE, **compiling.WITHOUT_EMITTERS}
@@ -153,7 +160,7 @@ def command(name, *arguments, cwd, env=None):
 def quietly(monkeypatch, capsys):
     """Call a command in this process: its exit code, lines on standard output and on standard error."""
     monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
-    monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda: None)
+    monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda **_: None)
 
     def call(main, *arguments):
         with pytest.raises(SystemExit) as left:

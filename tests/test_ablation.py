@@ -26,6 +26,18 @@ def test_every_variant_is_a_config_that_can_run_and_differs_from_what_it_is_held
     assert configs["DQN"]["exploration"] == configs["Rainbow - noise"]["exploration"]
 
 
+@pytest.mark.parametrize("environment", ablation.PQN)
+def test_every_variant_of_pqn_differs_from_it_in_one_part(environment, tmp_path):
+    study = ablation.STUDIES["ablation_pqn"]
+    setting = study.settings[environment]
+    variants = study.variants(setting)
+    configs = {name: config_of(setting, variant, study.steps, tmp_path) for name, variant in variants.items()}
+    for name, config in configs.items():
+        assert len(changed(config, configs["PQN"])) == (name != "PQN"), name
+    assert configs["PQN"]["rollout"] == {"steps": 32, "epochs": 2, "minibatches": 32, "lambda": 0.65}
+    assert study.steps // configs["PQN"]["evaluation"]["every"] == 20
+
+
 def test_acrobots_plain_dqn_is_not_what_is_shipped(tmp_path):
     """What `acrobot.yaml` is tuned to must not move what the ablation's stored runs were held against."""
     setting = ablation.SETTINGS["Acrobot"]

@@ -1,15 +1,63 @@
-"""Both READMEs have the figures of the CSVs, and nothing else can be in their place."""
+"""README and docs have the tables and figures of the CSVs, and nothing else can be in their place."""
+
+import re
 
 import pytest
 
 from benchmarks import harness, readme
+from docsite import hooks
 
 
-@pytest.mark.parametrize(("path", "tables"), zip(readme.READMES, (3, 10), strict=True))
-def test_the_tables_are_those_of_the_csvs(path, tables):
-    text = path.read_text(encoding="utf-8")
-    assert text.count("<!-- ") >= tables
+def test_the_readme_has_the_tables_and_figures_of_the_csvs():
+    text = readme.README.read_text(encoding="utf-8")
+    assert text.count("<!-- ") >= 8
     assert readme.fill(text) == text, "python -m benchmarks.readme"
+
+
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.stem)
+def test_a_page_has_the_figures_of_the_csvs_and_asks_for_tables_that_exist(page):
+    text = page.read_text(encoding="utf-8")
+    assert readme.fill_figures(text) == text, "python -m benchmarks.readme"
+    for name in hooks.GENERATED:
+        text = text.replace(f"<!-- {name} -->\n", "")
+    assert "<!-- " not in text or readme.fill(text) != text
+
+
+def test_every_table_is_on_some_page():
+    marked = {name for page in readme.PAGES for name in re.findall(r"<!-- (\w+)", page.read_text(encoding="utf-8"))}
+    drawn_only = {"learning", "learning_curves", "ablation", "cartpole_scores", "solved_curves", "independent", "guard"}
+    assert {path.stem for path in harness.RESULTS.glob("*.csv")} - drawn_only <= marked
+
+
+def test_a_place_can_ask_for_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    harness.write("speed", [{"what": what, "seeds": n, "rate": n + 0.5} for what in "ab" for n in (1, 8)])
+    assert [row["seeds"] for row in readme.select("speed", ["what=a or b", "seeds=8"])] == ["8", "8"]
+    table = readme.fill("<!-- speed: rate where what=a; seeds=8 -->\n")
+    assert "| rate |\n| --- |\n| 8.5 |\n\n" in table
+    assert readme.fill(table) == table
+    with pytest.raises(ValueError, match="no row has what=c"):
+        readme.fill("<!-- speed: rate where what=c -->\n")
+
+
+def test_a_figure_is_the_cell_of_one_row_and_the_text_around_it_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    harness.write("speed", [{"what": what, "rate": rate} for what, rate in (("a", 1234.5), ("b", "1 of 2"))])
+    a, b = ("<!-- speed: rate where what=a -->", "<!-- speed: rate where what=b -->")
+    once = readme.fill_figures(f"**?{a}** times, not 3 of 4{b} of 7.")
+    assert once == f"**1,234{a}** times, not 1 of 2{b} of 7."
+    assert readme.fill_figures(once) == once
+    with pytest.raises(ValueError, match="unpack"):
+        readme.fill_figures("?<!-- speed: rate where rate=1234.5 or 1 of 2 -->")
+
+
+def test_a_reader_sees_targets(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    harness.write("speed", [{"what": "a", "asked": 2}])
+    assert "| what | target |" in readme.fill("<!-- speed -->\n")
 
 
 def test_a_place_can_ask_for_columns(tmp_path, monkeypatch):

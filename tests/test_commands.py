@@ -4,27 +4,38 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks import harness
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core.keys import run_key
+from purejaxdqn.envs import main as envs
 from purejaxdqn.evaluate import main as evaluate
+from purejaxdqn.export import main as export
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.plot import main as plot
+from purejaxdqn.report import main as report
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
+from purejaxdqn.search import main as search
+from purejaxdqn.sweep import main as sweep
+from purejaxdqn.system.git import run_git
 from purejaxdqn.train import main as train
-from tests.conftest import PQN, ROOT, TINY, command, mostly_slow
+from tests.conftest import PQN, ROOT, TINY, command, mostly_slow, tiny_for
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +305,7 @@ BAD = {
     "a config that is a directory": ["--config", "."],
     "a second config that is missing": ["--config", "cartpole_cleanrl", "--config", "presett"],
     "an unknown option": ["--config", "cartpole_cleanrl", "--oot", "x"],
+    "an abbreviated option": ["--config", "cartpole_cleanrl", "--seed", "3"],
     "an option without its value": ["--config"],
     "a directory that exists": ["--config", "cartpole_cleanrl", "--out", "taken"],
     "a directory below a file": ["--config", "cartpole_cleanrl", "--out", "list.yaml/run"],
@@ -339,6 +351,34 @@ BAD = {
     "a key that is no word": ["--config", "cartpole_cleanrl", "env={1: 2}"],
     "an unknown parameter": ["--config", "cartpole_cleanrl", "env.params.wind=1"],
 }
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "line"),
+    [
+        (train, ["--seed", "3"], "unknown option --seed; did you mean seed=3?"),
+        (sweep, ["--seed=3"], "unknown option --seed; did you mean seed=3?"),
+        (search, ["gamma=0.9", "--seed", "3", "--trials", "2"], "unknown option --seed; did you mean seed=3?"),
+        (
+            train,
+            ["--learning-rate", "1e-3"],
+            "unknown option --learning-rate; did you mean optimizer.learning_rate=1e-3?",
+        ),
+        (train, ["--env-id", "Catch-bsuite"], "unknown option --env-id; did you mean env.id=Catch-bsuite?"),
+        (train, ["--kind", "iqn"], "unknown option --kind"),
+        (sweep, ["--device", "2"], "unknown option --device; did you mean '--devices'?"),
+        (evaluate, [".", "--epis", "2"], "unknown option --epis; did you mean '--episodes'?"),
+        (evaluate, [".", "--gamma", "2"], "unknown option --gamma"),
+        (envs, ["--jso"], "unknown option --jso; did you mean '--json'?"),
+        (export, [".", "--form", "onnx"], "unknown option --form; did you mean '--format'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_are_never_abbreviated(quietly, main, arguments, line):
+    code, out, err = quietly(main, *arguments)
+    assert (code, out) == (2, [])
+    (told,) = err
+    assert re.fullmatch(rf"error: {re.escape(line)} \(see python -m purejaxdqn\.\w+ --help\)", told)
 
 
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD)
@@ -389,12 +429,12 @@ def test_bad_input_is_refused_by_evaluate(arguments, run, quietly, tmp_path):
 
 
 def test_bad_input_ends_a_real_process_with_2_and_one_line_a_fault(folder):
-    done = command("train", "--config", "cartpole_cleanrl", "gamma=2", "colour=red", cwd=folder)
+    done = command("train", "--config", "cartpole_cleanrl", "gamma=2", "zebra=red", cwd=folder)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         "error: gamma: 2 must be less than or equal to 1",
-        "error: colour: unknown key",
+        "error: zebra: unknown key",
     ]
 
 
@@ -433,8 +473,115 @@ def test_the_front_door_hands_over(folder):
 @pytest.mark.usefixtures("barely_compiled")
 @pytest.mark.parametrize("name", mostly_slow(shipped_configs(), fast=["cartpole", "frozen_lake"]))
 def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
-    without_replay = "kind: none" in shipped_configs()[name].read_text()
-    tiny, every = (PQN, 640) if without_replay else (TINY, 520)
+    tiny = tiny_for(name)
+    every = 640 if tiny is PQN else 520
     once = [f"evaluation={{every: {every}, episodes: 1, final_episodes: 1}}"]
     code, _, err = quietly(train, "--config", name, "--out", tmp_path / "run", "--quiet", *tiny, *once)
     assert code == 0, err
+
+
+def test_the_commit_is_that_of_this_checkout_whatever_repository_a_hook_names(tmp_path, monkeypatch):
+    plain = run_git(ROOT, "rev-parse", "HEAD").stdout.decode().strip()
+    if not plain:
+        pytest.skip("this is no checkout")
+    run_git(tmp_path, "init", "-q", ".")
+    run_git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "another")
+    for name, value in (("GIT_DIR", tmp_path / ".git"), ("GIT_WORK_TREE", tmp_path)):
+        monkeypatch.setenv(name, str(value))
+    assert directory.provenance([jax.devices()[0]])["git_commit"].removesuffix("-dirty") == plain
+    assert harness.commit().removesuffix("-dirty") == plain[: len(harness.commit().removesuffix("-dirty"))]
+
+
+EVERY_PATH = {
+    "train --out": (train, "--config", "cartpole_cleanrl", "--out"),
+    "train --resume": (train, "--resume"),
+    "train --config": (train, "--config"),
+    "sweep --out": (sweep, "--config", "cartpole_cleanrl", "--out"),
+    "sweep --space": (sweep, "--config", "cartpole_cleanrl", "--points", "2", "--space"),
+    "search --out": (search, "--config", "cartpole_cleanrl", "--space", "search/small", "--out"),
+    "search --space": (search, "--config", "cartpole_cleanrl", "--space"),
+    "evaluate": (evaluate,),
+    "evaluate --gif": (evaluate, "run", "--gif"),
+    "export": (export, "--format", "safetensors"),
+    "export --out": (export, "run", "--format", "safetensors", "--out"),
+    "plot": (plot,),
+    "plot --out": (plot, "run", "run", "--out"),
+    "report": (report,),
+}
+
+
+@pytest.mark.parametrize("arguments", EVERY_PATH.values(), ids=EVERY_PATH)
+def test_a_path_that_is_empty_or_not_utf8_is_refused(arguments, quietly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, message in (("", "the name is empty"), (os.fsdecode(b"r\xff"), "'r\\udcff' is not UTF-8")):
+        code, out, err = quietly(*arguments, path)
+        assert (code, out, len(err)) == (2, [], 1)
+        assert message in err[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_trained_in_a_directory_that_is_not_utf8(quietly, tmp_path, monkeypatch):
+    here = tmp_path / os.fsdecode(b"r\xff")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for out, message in (
+        ((), "--out is missing: the name of the working"),
+        (("--out", "x"), "'x': the name of the working directory is not"),
+    ):
+        code, _, err = quietly(train, "--config", "cartpole_cleanrl", *TINY, *out)
+        assert (code, len(err)) == (2, 1)
+        assert message in err[0]
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("out", [".", "./", "/", "..", "new/.."])
+def test_a_directory_that_is_there_is_refused_under_any_name(out, quietly, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = quietly(train, "--config", "cartpole_cleanrl", *TINY, "--out", out)
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("error: --out: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_may_come_through_a_pipe_and_be_read_for_every_point(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=("gamma: 0.9",), daemon=True).start()
+    assert [load_config(["cartpole_cleanrl", pipe]).gamma for _ in range(3)] == [0.9] * 3
+
+
+LARGE = 2_000_000_000
+SMALLER = "; make replay.size smaller"
+TOO_LARGE = {
+    "train replay.size": (train, [f"replay.size={LARGE}"], f"1 seed needs about 84 GB of memory, and .*{SMALLER}"),
+    "train num_seeds": (train, [f"num_seeds={LARGE}"], f"{LARGE} seeds need .*; make num_seeds or replay.size smaller"),
+    "train episodes": (train, [f"evaluation.episodes={LARGE}"], "1 seed needs about 72 GB .*evaluation, smaller"),
+    "train updates": (train, [f"schedule.gradient_steps={LARGE}"], "1 seed needs about 52 TB .*schedule.*smaller"),
+    "sweep replay.size": (sweep, [f"replay.size={LARGE}"], f"--memory: one run needs about .*{SMALLER}"),
+    "sweep updates": (sweep, [f"schedule.gradient_steps={LARGE}"], "--memory: one run needs about 52 TB.*smaller"),
+    "sweep seeds": (sweep, ["--seeds", LARGE], f"--seeds: the results of {LARGE} runs need about .* are free"),
+    "sweep points": (sweep, ["--space", "search/dqn", "--points", LARGE], f"--points: {LARGE} points are too many .*"),
+    "sweep grid": (
+        sweep,
+        [f"{key}={','.join(map(str, range(1, 1002)))}" for key in ("n_step", "seed")],
+        "1002001 points are too many for one sweep; it takes 1000000 at most",
+    ),
+    "search replay.size": (search, [f"replay.size={LARGE}"], f"--memory: one run needs about .*{SMALLER}"),
+    "search seeds": (search, ["--seeds", LARGE], "--batch, --seeds: the results of 32000000000 runs need .*"),
+    "search retest": (search, ["--retest", LARGE], f"--retest: the results of {LARGE} runs need .*"),
+    "search batch": (search, ["--batch", LARGE, "--trials", LARGE], "--batch, --seeds: the results of .*"),
+    "search rungs": (search, ["--halving", 2, "--rungs", LARGE], f"--rungs: {LARGE} rungs of a run with 20 .*"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(case, quietly, tmp_path, monkeypatch):
+    main, arguments, line = TOO_LARGE[case]
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**34))
+    monkeypatch.setattr("purejaxdqn.runs.training.compile_lowered", lambda *_, **__: pytest.fail("it was compiled"))
+    space = ["--space", "search/small"] if main is search else []
+    out = ["--config", "cartpole_cleanrl", "--out", tmp_path / "new" / "out", "--no-cache", "--quiet"]
+    code, printed, err = quietly(main, *out, *space, *arguments)
+    assert (code, printed, len(err)) == (2, [], 1)
+    assert re.fullmatch(f"error: {line}", err[0])
+    assert not list(tmp_path.iterdir())

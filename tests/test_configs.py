@@ -1,5 +1,7 @@
 """Configs: what is accepted, what is refused and how, and the plan that comes of it."""
 
+import time
+
 import pytest
 import yaml
 
@@ -113,7 +115,8 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params=[1]", "env.params: [1] must be a mapping of names to single values"),
         (
             "network=big",
-            "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm, dueling, noisy, sigma",
+            "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm, dueling, noisy, sigma, "
+            "memory, memory_size",
         ),
         (
             "schedule.train_every=15",
@@ -141,6 +144,10 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params.gravity=.nan", "env.params.gravity: nan must be a finite number"),
         ("env.params.gravity=1e300", "env.params.gravity: 1e+300 must be a finite number"),
         (f"env.params.gravity={10**400}", f"env.params.gravity: {10**400} must be a finite number"),
+        (
+            "log=[csv, tensorbord]",
+            "log: ['csv', 'tensorbord'] is not one of csv, tensorboard, wandb; did you mean 'tensorboard'?",
+        ),
         ("log=[[csv]]", "log: [['csv']] is not one of csv, tensorboard, wandb"),
         ("env.params.gravity=true", "env.params.gravity: True must be a number"),
         (
@@ -172,6 +179,16 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params.gravity=low", "env.params.gravity: 'low' must be a number"),
         ("gamma", "'gamma' is not an override; write key=value, as in num_seeds=10"),
         ("gamma=[0.9", "gamma: not YAML: expected ',' or ']', but got '<stream end>'"),
+        *(
+            (f"seed={text}", "seed: not YAML: a value in it does not have the form of its type")
+            for text in ("!!bool maybe", "!!bool", "!!int ''", "!!int _", "!!int +", '"\\UFFFFFFFF"')
+        ),
+        (
+            "seed=!!timestamp x",
+            "seed: not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:timestamp'",
+        ),
+        ("seed=\x00", "seed: not YAML: unacceptable character #x0000: special characters are not allowed"),
+        (f"seed={'[' * 3000}", "seed: not YAML: more than 16 levels"),
     ],
 )
 def test_a_bad_override_is_refused_in_one_line(override, line):
@@ -204,11 +221,18 @@ def test_a_fault_is_not_blamed_on_keys_that_are_right():
         ("env: {1: 2}", "the key 1 is not a word"),
         ("[" * 5000, "not YAML"),
         ("seed: !!int foo", "not YAML"),
+        ("env: {kwargs: !!set {a, b}}", "could not determine a constructor for the tag"),
+        (f"? a{'.a' * 3000}\n: 1", "has more than 16 parts"),
+        (
+            "a:\n" + "".join(f"{' ' * n}{'.'.join('a' * 16)}:\n" for n in range(1, 40)),
+            "line 17: not YAML: more than 16 levels",
+        ),
+        ("\ud800".encode("utf-8", "surrogatepass"), "cannot be read"),
     ],
 )
 def test_a_malformed_file_is_refused_with_its_place(tmp_path, text, part):
     path = tmp_path / "bad.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     (line,) = faults(source=path)
     assert str(path) in line
     assert part in line
@@ -298,6 +322,14 @@ def test_the_yaml_of_a_config_holds_every_key():
         (
             [*PQN, "n_step=3"],
             "n_step: 3 needs replay: without it rollout.lambda weighs returns of all lengths",
+        ),
+        (
+            [*PQN, "network.memory=gru", "rollout.minibatches=8"],
+            "rollout.minibatches: 8 does not divide env.num_envs (4): sequences of a memory stay whole",
+        ),
+        (
+            ["network.memory=lru"],
+            "network.memory: 'lru' needs replay.kind none: sequences are not kept in replay yet",
         ),
         (
             [*PQN, "distribution.kind=iqn"],
@@ -438,3 +470,33 @@ def test_the_dqn_preset_takes_every_choice_back(name):
     plain = load_config(["cartpole_cleanrl", "dqn"])
     assert load_config(["cartpole_cleanrl", name]).static() != plain.static()
     assert load_config(["cartpole_cleanrl", name, "dqn"]).static() == plain.static()
+
+
+def test_a_dotted_key_of_3000_parts_is_refused():
+    (line,) = faults(f"a{'.a' * 3000}=1")
+    assert line.endswith("is not an override; write key=value, as in num_seeds=10")
+
+
+MANY = {
+    "keys of a file": ([], lambda n: "".join(f"k{i}: 1\n" for i in range(n))),
+    "overrides": (lambda n: [f"k{i}=1" for i in range(n)], None),
+    "elements": (lambda n: [f"network.hidden=[{'0,' * n}]"], None),
+    "parameters": (lambda n: [f"env.params.k{i}=1" for i in range(n)], None),
+}
+
+
+def _seconds(what, count, path):
+    overrides, text = MANY[what]
+    if text:
+        path.write_text(text(count), encoding="utf-8")
+    start = time.process_time()
+    lines = faults(*(overrides(count) if overrides else []), source=path if text else "cartpole_cleanrl")
+    assert len(lines) == (1 if what == "elements" else count)
+    return time.process_time() - start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", MANY)
+def test_the_time_of_a_refusal_grows_with_the_input_and_not_with_its_square(what, tmp_path):
+    few, many = (_seconds(what, count, tmp_path / "many.yaml") for count in (2000, 20_000))
+    assert many < 30 * few + 1

@@ -1,10 +1,11 @@
 """Directories of results: whose they are, and who works in them."""
 
 import os
+import time
 
 import pytest
 
-from purejaxdqn.system.directories import OwnedDirectory, create_directory, default_directory
+from purejaxdqn.system.directories import OwnedDirectory, create_directory, default_directory, lock_directory
 from purejaxdqn.system.faults import UserError
 
 
@@ -90,3 +91,24 @@ def test_a_default_directory_is_gone_if_nothing_came_into_it(tmp_path, monkeypat
     with default_directory(["sweep"]) as folder:
         (folder / "file").touch()
     assert (folder / "file").is_file()
+
+
+def test_what_kills_left_of_a_directory_is_removed_when_it_is_made(tmp_path):
+    """But not what another process is making, nor what is not of this directory."""
+    names = [".out.1234.part", ".out.0af1.part", ".out.beef.part", ".out2.1234.part", ".out.x.part", "out.12.part"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        os.utime(tmp_path / name, (time.time() - 60.0,) * 2)
+    os.utime(tmp_path / names[1])  # just begun
+    with lock_directory(tmp_path / names[2]):
+        create_directory([tmp_path / "out"], lambda part: (part / "file").touch(), kind="run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", *names[1:]])
+
+
+def test_a_directory_is_held_while_it_is_filled(tmp_path):
+    def fill(part):
+        with pytest.raises(UserError, match="another process is at work"), lock_directory(part):
+            pass
+
+    create_directory([tmp_path / "out"], fill, kind="run")

@@ -192,7 +192,7 @@ def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sti
 
 @pytest.mark.parametrize(("env_id", "any_chance"), [("SpaceInvaders-MinAtar", False), ("Breakout-MinAtar", True)])
 def test_space_invaders_has_no_chance_in_it(env_id, any_chance):
-    """`benchmarks/README.md` says so: a hundred greedy episodes of it are one. A key that is split decides nothing."""
+    """`docs/results/learning.md` says so: a hundred greedy episodes are one. A key that is split decides nothing."""
     env, params = gymnax.make(env_id)
 
     def play(key):
@@ -463,6 +463,11 @@ class Vector(Walk):
         obs, state, reward, terminated, info = super().step_env(key, state, action, params)
         return obs, state, jnp.ones(3), terminated, info
 
+class Growing(Walk):
+    def step(self, key, state, action, params=None):
+        obs, state, *rest = super().step(key, state, action, params)
+        return obs, State(state.place, state.time + 0.5), *rest
+
 class Twofold(Walk):
     def reset_env(self, key, params):
         obs, state = super().reset_env(key, params)
@@ -539,6 +544,7 @@ def test_an_environment_that_cannot_be_reset_is_refused(env_id, kwargs, reason):
         ("workshop:Drifting", {}, "env.id: workshop:Drifting does not have gymnax's interface: the observations of"),
         ("workshop:Arriving", {}, "env.id: workshop:Arriving does not have gymnax's interface: the observations of"),
         ("workshop:Vector", {}, "env.id: workshop:Vector does not have gymnax's interface: reward, terminated and"),
+        ("workshop:Growing", {}, "env.id: workshop:Growing does not have gymnax's interface: the states of reset and"),
         ("workshop:Twofold", {}, "env.id: observations of workshop:Twofold are not one array"),
         ("workshop:Boundless", {}, "env.one_hot: workshop:Boundless does not tell the range of its observations: "),
         ("workshop:Walk", {"low": -1}, "env.one_hot: observations of workshop:Walk range from -1 to 6; one-hot needs"),
@@ -627,3 +633,53 @@ def test_a_class_that_is_no_environment_is_never_called(tmp_path):
     with pytest.raises(EnvironmentRefusedError, match="it lacks reset, step, action_space"):
         make_environment("subprocess:Popen", {"args": f"touch {mark}", "shell": True})
     assert not mark.exists()
+
+
+class _Scores(TableMDP):
+    """Rewards of shape [1]."""
+
+    def step_env(self, *arguments):
+        obs, state, reward, terminated, info = super().step_env(*arguments)
+        return obs, state, jnp.reshape(reward, 1), terminated, info
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (object(), "object does not have gymnax's interface: it lacks reset, step, action_space"),
+        (None, "NoneType does not have gymnax's interface: it lacks reset"),
+        (TableMDP, "TableMDP does not have gymnax's interface: it is a class; an instance is needed"),
+        (_Scores([[0, 0]], [[0, 0]], [False]), "interface: reward, terminated and truncated of a step are single"),
+    ],
+    ids=["object", "nothing", "class", "reward"],
+)
+def test_an_object_is_checked_as_a_class_by_name_is(env, message):
+    with pytest.raises(EnvironmentRefusedError, match=message):
+        from_gymnax(env)
+
+
+class _Seen(TableMDP):
+    """Observations of another type."""
+
+    def __init__(self, dtype):
+        super().__init__([[0, 0]], [[0, 0]], [False])
+        self.dtype = dtype
+
+    def reset_env(self, *arguments):
+        obs, state = super().reset_env(*arguments)
+        return obs.astype(self.dtype), state
+
+    def step_env(self, *arguments):
+        obs, *rest = super().step_env(*arguments)
+        return obs.astype(self.dtype), *rest
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.uint8, bool, jnp.float8_e4m3fn])
+def test_observations_of_real_numbers_are_taken(dtype):
+    assert from_gymnax(_Seen(dtype)).obs_dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint4, jnp.int2, np.complex64])
+def test_observations_of_other_types_are_refused(dtype):
+    with pytest.raises(EnvironmentRefusedError, match=f"observations of .* are {jnp.dtype(dtype).name}"):
+        from_gymnax(_Seen(dtype))

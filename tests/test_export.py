@@ -1,5 +1,6 @@
 """Exported policies: weights, StableHLO and ONNX, compared with the Q-values of the agent itself."""
 
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,9 @@ from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main
+from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
+from purejaxdqn.policies.greedy import as_batch
 from purejaxdqn.policies.onnx_graphs import to_onnx
 from purejaxdqn.policies.programs import (
     TOLERANCE,
@@ -31,6 +34,7 @@ from purejaxdqn.policies.programs import (
     to_checked_onnx,
     to_stablehlo,
 )
+from purejaxdqn.report import main as report
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
 from tests.conftest import TINY
@@ -70,7 +74,7 @@ def agent_of(name, *overrides):
     params = jax.tree.map(lambda leaf: leaf + generator.uniform(0.0, 0.3, leaf.shape).astype(np.float32), start)
 
     def q_values(obs):
-        return learning.q_values(config.hparams(), params, obs)
+        return learning.q_values(config.hparams(), params, obs)[0]
 
     return TrainedAgent(config, {}, 0, params, env, q_values)
 
@@ -277,6 +281,9 @@ def runs(finished_run, tmp_path, monkeypatch):
     weights = load_file("diverged/policy.safetensors")
     weights["params/Dense_0/bias"][0, 3] = np.nan
     save_file(weights, "diverged/policy.safetensors")
+    summary = json.loads((tmp_path / "diverged" / "summary.json").read_text())
+    del summary["policy_sha256"]
+    (tmp_path / "diverged" / "summary.json").write_text(json.dumps(summary))
     return tmp_path
 
 
@@ -335,6 +342,7 @@ def test_an_export_that_fails_half_way_leaves_nothing(finished_run, tmp_path, mo
             "is 1, and .* reads 2",
         ),
         ("policy.json", lambda text: text.replace('"n": 2', '"n": 3'), "does not fit"),
+        ("policy.json", lambda text: text.replace('"one_hot": 0', '"one_hot": 1'), "its features are others"),
         ("config.yaml", lambda text: text.replace("[16, 16]", "[16, 8]"), "does not fit"),
         ("config.yaml", lambda text: text + "colour: red\n", "colour: unknown key"),
         ("policy.safetensors", None, "is damaged"),
@@ -382,3 +390,110 @@ def test_the_card_says_in_which_order_dueling_streams_come():
 def test_an_exported_folder_has_one_agent(folders):
     with pytest.raises(UserError, match="it has no agent 1"):
         load_policy(folders["safetensors"], seed_index=1)
+
+
+def flip(path, place):
+    """Change the lowest bit of one byte."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_weights_of_a_run_or_an_export_is_seen(finished_run, folders, quietly, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    digest = json.loads((run / "summary.json").read_text())["policy_sha256"]
+    assert digest == hashlib.sha256((run / "policy.safetensors").read_bytes()).hexdigest()
+    exported = shutil.copytree(folders["safetensors"], tmp_path / "policy")
+    load_policy(run), load_policy(exported)
+    for folder, record in ((run, "summary.json"), (exported, "policy.json")):
+        flip(folder / "policy.safetensors", -5)
+        with pytest.raises(UserError, match=f"is damaged: it does not have the digest that is in {record}"):
+            load_policy(folder)
+    code, out, err = quietly(evaluate, run)
+    assert (code, out, len(err)) == (2, [], 1)
+
+
+def test_weights_without_a_digest_are_as_before_it_was_written(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "policy_sha256": None}))
+    flip(run / "policy.safetensors", -5)
+    load_policy(run)
+    (run / "summary.json").unlink()
+    load_policy(run)
+
+
+def test_weights_of_another_type_are_refused(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "summary.json").unlink()
+    path = run / "policy.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"', 1))
+    with pytest.raises(UserError, match="does not fit the network"):
+        load_policy(run)
+
+
+def test_an_exported_config_that_was_changed_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders["safetensors"], tmp_path / "policy")
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("activation: relu", "activation: gelu"))
+    with pytest.raises(UserError, match=r"config.yaml is damaged"):
+        load_policy(folder)
+
+
+def test_a_changed_config_or_table_of_a_run_is_a_warning(finished_run, quietly, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    for name, old, new in (("config.yaml", "activation: relu", "activation: gelu"), ("metrics.csv", "600", "610")):
+        (run / name).write_text((run / name).read_text().replace(old, new))
+    changed = [f"warning: {run / name} has changed since the run ended" for name in ("metrics.csv", "config.yaml")]
+    assert quietly(evaluate, run, "--episodes", 2)[::2] == (0, changed[1:])
+    assert quietly(plot, run)[::2] == (0, changed)
+    assert quietly(report, run)[::2] == (0, changed)
+    (run / "summary.json").write_text("{")
+    code, _, err = quietly(plot, run)
+    assert (code, len(err)) == (0, 1)
+    assert err[0].startswith(f"warning: {run / 'summary.json'} cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        (np.zeros((5, 2, 2)), r"obs has shape \(5, 2, 2\); this policy takes \(4,\), or a batch of these"),
+        (np.zeros(3), r"obs has shape \(3,\)"),
+        (np.zeros((1, 1, 4)), r"obs has shape \(1, 1, 4\)"),
+        (0.0, r"obs has shape \(\)"),
+        ([None] * 4, "obs has type object; this policy takes float32"),
+        (np.zeros(4, complex), "obs has type complex128"),
+        (["0"] * 4, "obs has type <U1"),
+    ],
+    ids=str,
+)
+def test_an_observation_that_does_not_fit_a_policy_is_refused(obs, message, folders):
+    with pytest.raises(ValueError, match=message):
+        load_policy(folders["safetensors"])(obs)
+
+
+def test_any_batch_of_real_numbers_is_taken(folders):
+    act = load_policy(folders["safetensors"])
+    assert act(np.zeros((0, 4))).shape == (0,)
+    for kind in (int, bool, np.float64, np.float16, jnp.bfloat16):
+        assert act(np.ones((5, 4), kind)).shape == (5,)
+        assert act(np.ones(4, kind)) == act([1.0] * 4)
+
+
+def test_values_that_an_observations_type_cannot_hold_are_refused():
+    env = make_environment("FrozenLake-misc")
+    assert as_batch(3.0, env) == (np.array([3]), True)
+    assert as_batch([3, 4.0], env)[0].tolist() == [3, 4]
+    for obs in (3.5, [np.nan], 1e12):
+        with pytest.raises(ValueError, match="obs has values that int32 cannot hold"):
+            as_batch(obs, env)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn])
+def test_observations_that_onnxruntime_does_not_take_are_refused(dtype):
+    agent = agent_of("cartpole_cleanrl")
+    agent = agent._replace(env=agent.env._replace(obs_dtype=jnp.dtype(dtype)))
+    with pytest.raises(
+        UserError, match=f"--format onnx: observations are {jnp.dtype(dtype)}, which onnxruntime does not"
+    ):
+        to_checked_onnx(agent)

@@ -50,6 +50,7 @@ def test_a_fault_of_ours_keeps_its_traceback():
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
+        (Stopped(signal.SIGHUP), 129, "stopped by SIGHUP"),
         (Stopped(signal.SIGINT), 130, "stopped by SIGINT"),
         (Stopped(signal.SIGTERM), 143, "stopped by SIGTERM"),
         (
@@ -61,11 +62,22 @@ def test_a_fault_of_ours_keeps_its_traceback():
     ],
     ids=repr,
 )
-def test_what_stops_a_command_says_how_it_is_resumed(capsys, error, code, line):
+def test_what_stops_a_command_says_how_it_is_resumed(capsys, tmp_path, error, code, line):
     def main(argv):
-        with resumable("to resume, run it again"):
+        with resumable("to resume, run it again", label=tmp_path / "label"):
             raise error
 
+    (tmp_path / "label").touch()
     with pytest.raises(SystemExit) as left:
         run_command(main, [])
     assert (left.value.code, *capsys.readouterr()) == (code, "", f"{line}; to resume, run it again\n")
+
+
+def test_nothing_is_said_of_resuming_what_is_gone(capsys, tmp_path):
+    def main(argv):
+        with resumable("to resume, run it again", label=tmp_path / "label"):
+            raise StorageError("out was deleted")
+
+    with pytest.raises(SystemExit):
+        run_command(main, [])
+    assert capsys.readouterr().err == "error: out was deleted\n"

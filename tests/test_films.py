@@ -23,7 +23,7 @@ from purejaxdqn.pictures import films
 from purejaxdqn.pictures.drawings import CLASSIC, choose_drawing
 from purejaxdqn.policies.episodes import Episode, record_episode
 from purejaxdqn.system.faults import UserError
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny_for
 
 
 def pictures_of(path):
@@ -76,6 +76,24 @@ def test_a_film_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="cannot be written: No space left on device"):
             films.write_film(tmp_path / f"out{suffix}", episode, config, seed_index=0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", films.SUFFIXES)
+def test_what_a_kill_leaves_of_a_film_does_not_have_its_name(tmp_path, monkeypatch, suffix):
+    """And is no obstacle to the film."""
+    path, seen = tmp_path / f"out{suffix}", []
+    right = films._with_header
+
+    def looking(*these):
+        seen.append(path.exists())
+        return right(*these)
+
+    monkeypatch.setattr(films, "_with_header", looking)
+    (tmp_path / f".out{suffix}.part").write_text("half")
+    config, episode = walk(9)
+    films.write_film(path, episode, config, seed_index=0)
+    assert set(seen) == {False}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def walk(steps, env_id="Breakout-MinAtar"):
@@ -173,14 +191,14 @@ def test_a_grid_world_shows_its_agent_its_goal_and_its_walls(env_id, obs, state,
 DISCRETE = [
     path.stem if path.parent.name == "configs" else f"minatar/{path.stem}"
     for path in shipped_configs().values()
-    if "env:" in path.read_text()
+    if "env: {id" in path.read_text()
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DISCRETE)
 def test_every_environment_with_a_config_can_be_drawn(name, tmp_path):
-    config = load_config(name, TINY)
+    config = load_config(name, tiny_for(name))
     learning = make_learner(make_parts(config, make_environment(**config.env.making())))
     params = learning.policy(learning.init(config.hparams(), jax.random.key(0)))
     episode = record_episode(config, params, seed=0)

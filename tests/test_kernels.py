@@ -49,7 +49,17 @@ def test_every_kernel_has_a_reference_and_a_case():
         if callable(one) and getattr(one, "__module__", "") == kernels.__name__ and not name.startswith(("_", "plain_"))
     }
     assert plain == public
-    assert {kernel for kernel, _ in CASES.values()} | {"sum_over_pairs", "after"} == plain
+    assert {kernel for kernel, _ in CASES.values()} | {"sum_over_pairs", "after", "in_parts"} == plain
+
+
+def test_a_batch_in_parts_is_the_batch():
+    x = {"a": normal(12, 3), "b": normal(12)}
+
+    def function(x):
+        return x["a"] * 2 + x["b"][:, None], jnp.sum(x["a"], axis=-1)
+
+    for one, other in zip(kernels.in_parts(function, x, 4), kernels.plain_in_parts(function, x, 4), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)

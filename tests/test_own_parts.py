@@ -184,10 +184,3 @@ def test_a_part_of_your_own_is_named_where_its_shapes_are_wrong(part):
     train = make_train(config, **_wrong_parts(config)[part])
     with pytest.raises(AssertionError, match=part):
         jax.eval_shape(train, config.hparams(), jax.random.key(0))
-
-
-def test_an_environment_with_illegal_actions_is_refused_until_targets_leave_them_out():
-    env = from_gymnax(TableMDP([[0, 0]], [[0, 0]], [False], time_limit=20))
-    config = load_config("cartpole_cleanrl", TINY)
-    with pytest.raises(ValueError, match="has illegal actions"):
-        make_train(config, env=env._replace(legal=lambda params, state: jnp.ones((4, 2), bool)))

@@ -15,7 +15,8 @@ from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import Config, traced_keys
 from purejaxdqn.core.keys import episodes_key, run_key
 from purejaxdqn.core.many import lay_out, map_runs
-from purejaxdqn.environments.registry import from_gymnax
+from purejaxdqn.environments.registry import from_gymnax, make_environment
+from purejaxdqn.policies.programs import sample_observations
 from tests.conftest import PQN, TINY, mostly_slow
 from tests.probes import Table, TableMDP
 
@@ -303,3 +304,49 @@ def test_policies_of_run_many_are_evaluated_wherever_their_parameters_are(config
     returns = evaluate_policy(config, params, episodes=3)
     host = evaluate_policy(config, jax.device_get(params), episodes=3)
     np.testing.assert_array_equal(returns, host)
+
+
+def test_run_many_takes_legacy_keys_as_it_takes_typed_ones(config, monkeypatch):
+    monkeypatch.setattr("purejaxdqn.config.building._compiled_train", lambda *_: lambda hparams, keys: keys)
+    points = config.hparams()._replace(gamma=jnp.array([0.9, 0.99]))
+    typed = run_many(config, points, jax.random.split(jax.random.key(0), 3))
+    legacy = run_many(config, points, jax.random.split(jax.random.PRNGKey(0), 3))
+    assert typed.shape == (2, 3)
+    assert (jax.random.key_data(typed) == jax.random.key_data(legacy)).all()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [jax.random.key(0), jax.random.PRNGKey(0), jnp.arange(3), np.zeros((3, 2)), jax.random.split(KEYS[0], 2)[:0]],
+)
+def test_run_many_refuses_what_is_no_list_of_keys(config, keys):
+    with pytest.raises(ValueError, match=r"keys must be random keys \[S\]"):
+        run_many(config, config.hparams(), keys)
+
+
+# JAX's check that no key is used twice, which follows a scan over keys only where nothing is vmapped over runs.
+@pytest.mark.parametrize("override", ["network.noisy=true", "env.sticky_actions=0.2"])
+def test_no_key_is_used_twice_in_a_run(config, override):
+    config = load_config("cartpole_cleanrl", [*TINY, override])
+    with jax.debug_key_reuse(True):
+        jax.jit(make_train(config)).trace(config.hparams(), jax.random.key(0)).lower()
+
+
+def test_no_key_is_used_twice_by_runs_that_follow_one_another():
+    def function(hparams, key):
+        key, mine = jax.random.split(key)
+        return key, jax.random.normal(mine)
+
+    keys, layout = jax.random.split(jax.random.key(0), 3), lay_out(3, devices=jax.devices()[:1])
+    wanted = jax.vmap(function, (None, 0))(None, keys)
+    with jax.debug_key_reuse(True):
+        found = map_runs(function, layout, in_place=True)(np.zeros(3), keys)
+    assert (jax.random.key_data(found[0]) == jax.random.key_data(wanted[0])).all()
+    np.testing.assert_array_equal(found[1], wanted[1])
+
+
+def test_no_key_is_used_twice_in_the_play_that_checks_an_export():
+    config = load_config("cartpole_cleanrl", [*TINY, "env.sticky_actions=0.2"])
+    agent = SimpleNamespace(config=config, env=make_environment(**config.env.making()))
+    with jax.debug_key_reuse(True):
+        assert sample_observations(agent, num_envs=3, steps=2).shape == (6, 4)

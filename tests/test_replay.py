@@ -17,7 +17,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import draw, random_action, uniform_from_bits
 from purejaxdqn.core.schedules import annealed_beta
 from purejaxdqn.core.types import Step
-from purejaxdqn.dqn.replay import REPLAYS, fold, make_ring, prioritised_replay, uniform_replay
+from purejaxdqn.dqn.replay import REPLAYS, example_step, fold, make_ring, prioritised_replay, uniform_replay
 from purejaxdqn.dqn.sum_tree import make_sum_tree
 from purejaxdqn.environments.registry import make_environment
 
@@ -61,7 +61,7 @@ def _at(hparams, env_step, *, warmup=0):
 def _make(kind="uniform", *, size, n_step=1, num_envs=1):
     """A replay, compiled, and its empty state."""
     replay = _replay(kind, size=size, n_step=n_step, num_envs=num_envs)
-    state = replay.init(jnp.zeros(2))
+    state = replay.init(example_step(jnp.zeros(2)))
     compiled = jax.jit(lambda hparams, state, bits, beta: replay.sample(hparams, state, bits, lambda: beta))
 
     def sample(hparams, state, bits, beta):
@@ -123,7 +123,7 @@ def test_every_transition_is_as_likely_as_any_other():
 @pytest.mark.parametrize("kind", KINDS)
 def test_observations_keep_their_type_and_nothing_in_the_state_is_weakly_typed(kind):
     replay = _replay(kind, size=8, n_step=2, num_envs=2)
-    before = replay.init(jnp.zeros((3, 3, 2), bool))
+    before = replay.init(example_step(jnp.zeros((3, 3, 2), bool)))
     steps = jax.tree.map(jnp.asarray, _episodes(3, 2))
     steps = steps._replace(obs=jnp.ones((3, 2, 3, 3, 2), bool), next_obs=jnp.ones((3, 2, 3, 3, 2), bool))
     state = replay.add(HPARAMS, before, steps)
@@ -208,7 +208,7 @@ def _equations(jaxpr, times=1):
 
 def _sampling(kind, size, n_step, batch_size=128):
     replay = _replay(kind, size=size, n_step=n_step, num_envs=4)
-    state = jax.eval_shape(replay.init, jnp.zeros((5, 7)))
+    state = jax.eval_shape(replay.init, example_step(jnp.zeros((5, 7))))
     bits = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
 
     def sample(hparams, state, bits, env_step):
@@ -381,7 +381,7 @@ def _history(hparams, key):
         batch = replay.sample(hparams, state, bits, _at(hparams, 500))
         return replay.reprioritise(hparams, state, batch.indices, batch.transition.reward), batch
 
-    return jax.lax.scan(body, replay.init(jnp.zeros(2)), (blocks, jax.random.bits(key, (20, 16))))
+    return jax.lax.scan(body, replay.init(example_step(jnp.zeros(2))), (blocks, jax.random.bits(key, (20, 16))))
 
 
 def test_a_seed_draws_the_same_whether_or_not_others_run_beside_it():
@@ -394,7 +394,7 @@ def test_a_seed_draws_the_same_whether_or_not_others_run_beside_it():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_update_copies_neither_the_ring_nor_the_tree(kind):
     replay = _replay(kind, size=100_000, n_step=3, num_envs=4)
-    state = jax.eval_shape(replay.init, jnp.zeros(2))
+    state = jax.eval_shape(replay.init, example_step(jnp.zeros(2)))
 
     def body(carry, xs):
         (state, total), (block, bits) = carry, xs
@@ -528,7 +528,7 @@ def test_draws_have_their_shapes_and_ranges():
 def test_100_000_transitions_of_breakout_take_at_most_90_megabytes(kind):
     env = make_environment("Breakout-MinAtar")
     replay = _replay(kind, size=100_000, n_step=3, num_envs=4)
-    state = jax.eval_shape(replay.init, jax.ShapeDtypeStruct(env.obs_shape, env.obs_dtype))
+    state = jax.eval_shape(lambda: replay.init(example_step(jnp.zeros(env.obs_shape, env.obs_dtype))))
     assert 80e6 < sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) <= 90e6
 
 

@@ -261,3 +261,33 @@ def report_text(folder):
     _write(folder / "any", {"runs.csv": "a,b\n1,2\n"})
     main([str(folder / "any")])
     return (folder / "any" / "report.html").read_text()
+
+
+def test_what_links_point_to_is_neither_embedded_nor_written_to(finished_run, tmp_path, capsys):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "notes.csv").write_text("a\nSECRET\n")
+    (secret / "summary.json").write_text('{"iqm": "SECRET"}')
+    Image.new("RGB", (3, 3)).save(secret / "x.png")
+    run, folder = shutil.copytree(finished_run, tmp_path / "run"), tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "own.csv").write_text("b\nours\n")
+    (folder / "same.csv").symlink_to("own.csv")
+    for name in ("notes.csv", "summary.json", "x.png"):
+        (folder / name).symlink_to(secret / name)
+    (folder / "notes.yaml").symlink_to(secret / "notes.csv")
+    (folder / "circle.csv").symlink_to("circle.csv")
+    (folder / "runs").symlink_to(secret)
+    (folder / "inner" / "summary.json").symlink_to(secret / "summary.json")
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to(secret / "notes.csv")
+    (folder / ".report.html.part").symlink_to(secret / "notes.csv")
+    for place in (folder, run):
+        assert main([str(place)]) == 0
+        text = (place / "report.html").read_text()
+        assert "SECRET" not in text
+        assert "x.png" not in text
+    assert "ours" in (folder / "report.html").read_text()
+    assert "same.csv" in (folder / "report.html").read_text()
+    assert (secret / "notes.csv").read_text() == "a\nSECRET\n"
+    assert len(capsys.readouterr().err.splitlines()) == 7

@@ -51,8 +51,8 @@ def counting(**changed):
     def observe(hparams, state, steps):
         return state._replace(observed=state.observed + steps.reward.size, memory=state.memory + jnp.sum(steps.action))
 
-    def learn(hparams, state, steps, draws, clock):
-        learned = observe(hparams, state, steps)._replace(
+    def learn(hparams, state, rollout, draws, clock):
+        learned = observe(hparams, state, rollout.steps)._replace(
             learned=state.learned + 1, epsilon=clock.epsilon(), words=state.words + jnp.sum(draws % 2)
         )
         return learned, UpdateStats(jnp.float32(1), jnp.float32(2), jnp.float32(3))

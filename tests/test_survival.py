@@ -47,6 +47,9 @@ FAMILY = {
         *PQN, "total_timesteps=600", "rollout={steps: 10, minibatches: 4}", "schedule.target_every=40",
         "env.normalize=true", "optimizer.name=radam",
     ],
+    "with a memory": [
+        *PQN, "total_timesteps=600", "rollout={steps: 10, minibatches: 2}", "network={memory: gru, memory_size: 8}",
+    ],
 }  # fmt: skip
 """Everything that keeps state: both kinds of replay, with and without n steps, noise, running statistics, the action
 before, and each optimiser's moments with FQF's second one."""
@@ -286,7 +289,7 @@ def test_what_a_run_waits_for_at_its_end_is_compiling_and_not_running(quietly, t
         assert -1000 < summary["run_seconds"] < -900
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_run_with_a_checkpoint(number, plain, quietly, tmp_path, monkeypatch):
     """At a segment after which none was due."""
     write = runner.Journal.write
@@ -306,6 +309,23 @@ def test_a_signal_ends_a_run_with_a_checkpoint(number, plain, quietly, tmp_path,
     monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
     assert quietly(train, "--resume", path, "--quiet")[0] == 0
     assert contents(path) == contents(plain)
+
+
+@pytest.mark.parametrize("step", [400, 600])
+def test_a_run_whose_directory_is_deleted_ends_with_a_line_and_brings_nothing_back(
+    step, quietly, tmp_path, monkeypatch
+):
+    write, path = runner.Journal.write, tmp_path / "run"
+
+    def deleted(journal, part):
+        write(journal, part)
+        if part.env_step[0, -1] == step:
+            shutil.rmtree(path)
+
+    monkeypatch.setattr(runner.Journal, "write", deleted)
+    code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY)
+    assert (code, err[-1]) == (1, f"error: {path} was deleted or moved while the run was at work")
+    assert not path.exists()
 
 
 def test_a_signal_after_the_last_look_for_one_is_obeyed_a_segment_later(quietly, tmp_path, monkeypatch):
@@ -642,6 +662,17 @@ def test_what_a_kill_left_of_a_checkpoint_is_cleared_away(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DamagedError, match="it cannot be read"):
         checkpoints.load(7)
+
+
+def test_what_a_kill_left_of_old_checkpoints_is_removed(tmp_path):
+    """A kill between the saving of a checkpoint and the removal of the oldest."""
+    for step in (9, 10, 20, 100):
+        (tmp_path / str(step)).mkdir()
+        (tmp_path / str(step) / "_CHECKPOINT_METADATA").touch()
+    (tmp_path / "8").mkdir()  # not ours
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.open()
+    assert checkpoints.steps() == [8, 20, 100]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

@@ -20,8 +20,9 @@ import purejaxdqn.sweep
 from purejaxdqn import load_config, run_many
 from purejaxdqn.core import compiling
 from purejaxdqn.core.keys import run_key
+from purejaxdqn.runs.memory import state_bytes
 from purejaxdqn.sweeps import directory, runner, stages
-from purejaxdqn.sweeps.pieces import Group, Run, all_runs, group_runs, pad, piece_size, population_of, state_bytes
+from purejaxdqn.sweeps.pieces import Group, Run, all_runs, group_runs, pad, piece_size, population_of
 from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system.faults import UserError, run_command

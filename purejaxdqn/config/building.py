@@ -13,6 +13,7 @@ from purejaxdqn.core.algorithm import ActorView, Algorithm
 from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.environment import Environment, all_legal
+from purejaxdqn.core.keys import typed_keys
 from purejaxdqn.core.loop import Program, build_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.core.plan import batch_size_of, intervals_of, make_plan
@@ -90,16 +91,15 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
     """The algorithm that ``config`` names, for the shapes of ``env``.
 
     Raises:
-      ValueError: the network's output does not fit the head, or ``env`` has illegal actions.
+      ValueError: the network's output does not fit the head.
     """
-    if env.legal is not all_legal:
-        raise ValueError(f"{env.env_id} has illegal actions, whose values DQN's targets do not leave out yet")
     parts = make_parts(config, env, own)
     if config.replay.kind == "none":
         if own.replay:
             raise ValueError("replay.kind is none, and a replay is passed")
         return on_rollout(
             parts,
+            num_envs=config.env.num_envs,
             steps=config.env.num_envs * config.rollout.steps,
             epochs=config.rollout.epochs,
             minibatches=config.rollout.minibatches,
@@ -133,6 +133,7 @@ def make_parts(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Part
         else plain_observations(env.features),
         example=example,
         num_actions=env.num_actions,
+        some_illegal=env.legal is not all_legal,
     )
     check_output(parts)
     return parts
@@ -169,7 +170,7 @@ def run_many(
     Args:
       config: the static part of all runs.
       hparams: leaves [] or [P]; those without an axis serve every point.
-      keys: [S] keys; seed k of the command line is ``fold_in(key(seed), k)``.
+      keys: [S] keys, typed or legacy; seed k of the command line is ``fold_in(key(seed), k)``.
       devices: see ``lay_out``.
       batch_size: runs to vmap together; see ``lay_out``.
       env: see ``make_train``, as for the other parts.
@@ -183,7 +184,8 @@ def run_many(
       A ``Result`` whose leaves start with axes [P, S]; P is 1 where ``hparams`` has no axis.
     """
     points = max([np.shape(leaf)[0] for leaf in jax.tree.leaves(hparams) if np.ndim(leaf)], default=1)
-    seeds = keys.shape[0]
+    keys = typed_keys(keys)
+    seeds = len(keys)
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
     layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
     arguments = layout.put(hparams), layout.put(jnp.tile(keys, points))

@@ -1,24 +1,40 @@
 """Faults that only the environment can report: its name, its parameters, and the shape of its features."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from purejaxdqn.core.choices import Fault
-from purejaxdqn.core.config import Config
+from purejaxdqn.core.config import Config, EnvConfig
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments.registry import EnvironmentRefusedError, make_environment
 from purejaxdqn.system.faults import did_you_mean
 
+LookUp = Callable[[EnvConfig], Environment | EnvironmentRefusedError]
 
-def find_environment_faults(config: Config) -> Iterator[Fault]:
-    """Everything that the environment says is wrong with a config."""
+
+def look_up(section: EnvConfig) -> Environment | EnvironmentRefusedError:
+    """The environment of a config without parameters, or why there is none.
+
+    A sweep looks up the same one for thousands of points: ``functools.cache(look_up)`` makes it once.
+    """
     try:
-        env = make_environment(**config.env.making())
+        return make_environment(**section.making())
     except EnvironmentRefusedError as error:
-        yield Fault(error.key, str(error), ("env.id", "env.kwargs"))
+        return error
+
+
+def _find(config: Config, look: LookUp | None) -> Environment | EnvironmentRefusedError:
+    return (look or look_up)(config.env.model_copy(update={"params": (), "num_envs": 1}))
+
+
+def find_environment_faults(config: Config, look: LookUp | None = None) -> Iterator[Fault]:
+    """Everything that the environment says is wrong with a config."""
+    env = _find(config, look)
+    if isinstance(env, EnvironmentRefusedError):
+        yield Fault(env.key, str(env), ("env.id", "env.kwargs"))
         return
     yield from _find_feature_faults(config, env)
     for name, value in config.env.params:
@@ -30,11 +46,13 @@ def find_environment_faults(config: Config) -> Iterator[Fault]:
             yield Fault(key, f"{value!r} must be {wanted}", ("env.id", "env.params"))
 
 
-def with_typed_parameters(config: Config) -> Config:
+def with_typed_parameters(config: Config, look: LookUp | None = None) -> Config:
     """Convert whole numbers that stand for fractions, so that 9 and 9.8 share a program."""
     if not config.env.params:
         return config
-    types = make_environment(**config.env.making()).params
+    env = _find(config, look)
+    assert isinstance(env, Environment)  # else it has faults
+    types = env.params
     params = tuple((name, float(value) if types[name].kind == "f" else value) for name, value in config.env.params)
     return config.model_copy(update={"env": config.env.model_copy(update={"params": params})})
 

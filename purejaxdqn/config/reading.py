@@ -1,24 +1,22 @@
 """Read YAML files and ``key=value`` overrides into a ``Config``, or a list of everything that is wrong."""
 
+import copy
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from purejaxdqn.config.yaml_text import MAX_DEPTH, ConfigError, Tree, load_yaml, read_yaml, to_text
 from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config, config_keys
 from purejaxdqn.system.faults import UserError, did_you_mean
 
-Tree = dict[str, Any]
 CONFIG_FILE = "config.yaml"
 """The config of a run, in its directory."""
-
-
-class ConfigError(UserError):
-    """Everything that is wrong with a config, one line for each fault."""
 
 
 class Draft(NamedTuple):
@@ -28,25 +26,38 @@ class Draft(NamedTuple):
     lines: tuple[str, ...]  # about words that are no overrides
     faults: tuple[Fault, ...]
 
-    def checked(self) -> Config:
+    def unchecked(self) -> Config:
+        """The config as it was read, which starts no JAX and imports no environment.
+
+        Raises:
+          ConfigError: with all faults of single keys.
+        """
+        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in self.faults)]
+        if lines:
+            raise ConfigError(*lines)
+        return self.config
+
+    def checked(self, look_up: Any = None) -> Config:
         """The config, with the values it left open filled in.
+
+        Args:
+          look_up: finds environments, see ``env_checks.look_up``; for many drafts one that remembers them.
 
         Raises:
           ConfigError: with all faults at once.
         """
         # Imported late: they import every part of the family, and start JAX.
+        from purejaxdqn.config import env_checks
         from purejaxdqn.config.checks import find_faults, resolve
-        from purejaxdqn.config.env_checks import find_environment_faults, with_typed_parameters
 
         faults = list(self.faults)
-        for fault in [*find_faults(self.config), *find_environment_faults(self.config)]:
-            blamed = {other.key for other in faults}
+        blamed = {fault.key for fault in faults}
+        for fault in [*find_faults(self.config), *env_checks.find_environment_faults(self.config, look_up)]:
             if blamed.isdisjoint((fault.key, *fault.involved)):  # else it may be a consequence of another
                 faults.append(fault)
-        lines = [*self.lines, *(f"{fault.key}: {fault.message}" for fault in faults)]
-        if lines:
-            raise ConfigError(*lines)
-        return resolve(with_typed_parameters(self.config))
+                blamed.add(fault.key)
+        self._replace(faults=tuple(faults)).unchecked()
+        return resolve(env_checks.with_typed_parameters(self.config, look_up))
 
 
 def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
@@ -72,19 +83,35 @@ def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
     Raises:
       ConfigError: a file is missing or not a mapping.
     """
-    sources = [source] if isinstance(source, str | Path) else list(source)
+    return draft_of(read_sources([source] if isinstance(source, str | Path) else source), overrides)
+
+
+def read_sources(sources: Sequence[str | Path]) -> Tree:
+    """The keys of config files, of which later ones override earlier ones.
+
+    Raises:
+      ConfigError: a file is missing or not a mapping.
+    """
     tree: Tree = {}
     for one in sources:
         tree = _merge(tree, read_yaml(find_config(one)))
-    tree, lines = _apply_overrides(tree, overrides)
+    return tree
+
+
+def draft_of(tree: Tree, overrides: Sequence[str]) -> Draft:
+    """The config with these keys and overrides; ``tree`` is not changed."""
+    tree, lines = _apply_overrides(copy.deepcopy(tree), overrides)
     try:
         return Draft(Config.model_validate(tree), tuple(lines), ())
     except ValidationError as error:
-        faults = [_describe(tree, dict(detail)) for detail in error.errors()]
-    for fault in faults:
-        tree = _without(tree, fault.key.split("."))
-    once = {fault.key: fault for fault in reversed(faults)}  # a union reports an error for each of its members
-    return Draft(Config.model_validate(tree), tuple(lines), tuple(reversed(once.values())))
+        # One for each key: a union reports an error for each of its members, a list for each of its elements.
+        once: dict[tuple[str, ...], Any] = {}
+        for detail in error.errors(include_url=False):
+            once.setdefault(_key_of(detail["loc"]), detail)
+    faults = tuple(_describe(tree, path, detail) for path, detail in once.items())
+    for path in once:
+        _remove(tree, path)
+    return Draft(Config.model_validate(tree), tuple(lines), faults)
 
 
 def shipped_configs(kind: str = "--config") -> dict[str, Path]:
@@ -100,7 +127,7 @@ def find_config(source: str | Path, *, option: str = "--config") -> Path:
     """The file that ``source`` names: a path, or the name of a shipped config (of a space, for ``--space``)."""
     path = Path(source)
     try:
-        is_file, is_dir = path.is_file(), path.is_dir()
+        is_file, is_dir = path.is_file() or path.is_fifo(), path.is_dir()
     except OSError as error:
         raise ConfigError(f"{option}: {source} cannot be read: {error.strerror}") from error
     if is_file:
@@ -117,84 +144,7 @@ def find_config(source: str | Path, *, option: str = "--config") -> Path:
 
 def to_yaml(config: Config) -> str:
     """The config as YAML that ``load_config`` reads back to the same config."""
-    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, default_flow_style=None)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-3`` is a number, ``1:30`` and ``010`` are not.
-
-    Keys are unique words, and aliases are not supported.
-    """
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012  (YAML's own read dates, base 60 and octal numbers)
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not supported", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        mapping: dict[Hashable, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            problem = None if isinstance(key, str) else "is not a word"
-            if problem or key in mapping:
-                problem = f"the key {key!r} {problem or 'stands twice'}"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
-            mapping[key] = self.construct_object(value_node, deep=True)
-        return mapping
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|", ["~", "n", ""]),
-    ("bool", r"true|false", list("tf")),
-    ("int", r"[-+]?(0|[1-9][0-9_]*)", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?([0-9][0-9_]*\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.inf|\.nan",
-        list("-+0123456789."),
-    ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes words that ``_Loader`` would read as something else."""
-
-    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-
-
-def _load_yaml(text: str, place: str) -> Any:
-    """Parse ``text``; ``place`` names it in errors.
-
-    Raises:
-      ConfigError: it is not YAML.
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
-        raise ConfigError(f"{place}{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{place}: not YAML: {str(error).splitlines()[0]}") from error
-
-
-def read_yaml(path: Path) -> Tree:
-    """The mapping in a YAML file.
-
-    Raises:
-      ConfigError: it cannot be read, or holds something else.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    tree = _load_yaml(text, str(path))
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys to values")
-    return tree
+    return to_text(config.model_dump())
 
 
 _FOLLOWERS = {"kind": "atoms", "risk": "risk_level", "torso": "hidden"}
@@ -202,19 +152,18 @@ _FOLLOWERS = {"kind": "atoms", "risk": "risk_level", "torso": "hidden"}
 
 
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
-    """``below`` with the keys of ``above``, key by key; a key may be dotted."""
-    merged = dict(below)
+    """Put the keys of ``above`` into ``below``, key by key, and return it; a key may be dotted."""
     for leader, follower in _FOLLOWERS.items():
         if leader in above and leader in below and above[leader] != below[leader]:
-            merged.pop(follower, None)
+            below.pop(follower, None)
     for key, content in above.items():
         head, _, rest = key.partition(".")
         value = {rest: content} if rest else content
-        if isinstance(value, dict) and isinstance(merged.get(head, {}), dict):
-            merged[head] = _merge(merged.get(head, {}), value)
+        if isinstance(value, dict) and isinstance(below.get(head, {}), dict):
+            below[head] = _merge(below.get(head, {}), value)
         else:
-            merged[head] = value
-    return merged
+            below[head] = value
+    return below
 
 
 def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
@@ -222,12 +171,12 @@ def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[s
     above: Tree = {}
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key) or key.count(".") >= MAX_DEPTH:
             lines.append(f"{override!r} is not an override; write key=value, as in num_seeds=10")
             continue
         try:
-            above = _merge(above, {key: _load_yaml(text, key)})
-        except ConfigError as error:
+            above = _merge(above, {key: load_yaml(text, key)})
+        except UserError as error:
             lines.extend(error.lines)
     return _merge(tree, above), lines
 
@@ -243,24 +192,37 @@ _WANTED = {
 """What a value must be, by pydantic's name for the error; for other errors its message is used."""
 
 
-def _describe(tree: Tree, detail: dict[str, Any]) -> Fault:
-    """A fault from one of pydantic's errors."""
+def _key_of(place: Iterable[Any]) -> tuple[str, ...]:
+    """The parts of the config key at or around a place: what comes after them is a place inside a value."""
     path: list[str] = []
     section: Any = Config
-    value: Any = tree
-    for name in map(str, detail["loc"]):  # what comes after the config's own keys is a place inside a value
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+    for name in map(str, place):
+        if not _is_section(section):
             break
         path.append(name)
-        value = value[name] if isinstance(value, dict) else value
-        field = section.model_fields.get(name)
-        section = field.annotation if field else None
-    key = ".".join(path)
+        section = _inside(section, name)
+    return tuple(path)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _inside(section: Any, name: str) -> Any:
+    """The type of a key of a section; None if there is no such key."""
+    field = section.model_fields.get(name)
+    return field.annotation if field else None
+
+
+def _describe(tree: Tree, path: Sequence[str], detail: Mapping[str, Any]) -> Fault:
+    """A fault from one of pydantic's errors, about the key at ``path``."""
+    key, value, section = ".".join(path), reduce(getitem, path, tree), reduce(_inside, path, Config)
     if detail["type"] == "extra_forbidden":
         return Fault(key, f"unknown key{_similar_key(key)}", ())
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        word = detail["input"]  # which may be one of a list
+        hint = did_you_mean(word, allowed) if isinstance(word, str) else ""
         return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
     if detail["type"] == "model_type":
         return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())
@@ -274,10 +236,6 @@ def _similar_key(key: str) -> str:
     return f"; did you mean {same_name[0]!r}?" if len(same_name) == 1 else did_you_mean(key, keys)
 
 
-def _without(tree: Tree, path: Sequence[str]) -> Tree:
-    head, *rest = path
-    if not isinstance(tree, dict) or head not in tree:
-        return tree
-    if rest:
-        return {**tree, head: _without(tree[head], rest)}
-    return {key: value for key, value in tree.items() if key != head}
+def _remove(tree: Tree, path: Sequence[str]) -> None:
+    *sections, last = path
+    del reduce(getitem, sections, tree)[last]

@@ -11,7 +11,7 @@ from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import ActDraws, LearnDraws
 from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Params, Step, UpdateStats
+from purejaxdqn.core.types import Array, Params, Rollout, Step, UpdateStats
 
 
 class ActorView(NamedTuple):
@@ -42,18 +42,25 @@ class Algorithm(NamedTuple):
     values: Callable[[HParams, Params, ActorView], tuple[Array, Any]]
     # policy, view[B] -> Q-values[B, A] whose largest legal one is the greedy action, memory
     observe: Callable[[HParams, Any, Step], Any]  # state, steps[T, E] of the warm-up -> state
-    learn: Callable[[HParams, Any, Step, Any, Clock], tuple[Any, UpdateStats]]
-    # state, steps[T, E] of a rollout, draws, clock -> state, means over its updates
+    learn: Callable[[HParams, Any, Rollout, Any, Clock], tuple[Any, UpdateStats]]
+    # state, rollout, draws, clock -> state, means over its updates
     sync: Callable[[HParams, Any], Any]  # state -> state; the identity without a target network
     draws: LearnDraws  # what ``learn`` consumes
     memory: Callable[[int], Any] = no_memory  # E -> the memory of E actors before their first step
 
 
+ILLEGAL = -1e30
+"""The Q-value of an illegal action: lower than any other, and finite, so that a policy of 0 times it is 0."""
+
+
+def masked(q_values: Array, legal: Any) -> Array:
+    """Q-values [B, A] in which those of illegal actions are ``ILLEGAL``; as they are where all actions always are."""
+    return q_values if isinstance(legal, tuple) else jnp.where(legal, q_values, ILLEGAL)
+
+
 def greedy(q_values: Array, legal: Any) -> Array:
     """The legal actions [E] of the largest Q-values [E, A]; the first of several."""
-    if not isinstance(legal, tuple):
-        q_values = jnp.where(legal, q_values, -jnp.inf)
-    return jnp.argmax(q_values, axis=-1)
+    return jnp.argmax(masked(q_values, legal), axis=-1)
 
 
 def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:
@@ -81,8 +88,8 @@ def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:
         assert_same_structure(state, after, "algorithm.observe: the state")
         return after
 
-    def learn(hparams: HParams, state: Any, steps: Step, draws: Any, clock: Clock) -> tuple[Any, UpdateStats]:
-        after, stats = algorithm.learn(hparams, state, steps, draws, clock)
+    def learn(hparams: HParams, state: Any, rollout: Rollout, draws: Any, clock: Clock) -> tuple[Any, UpdateStats]:
+        after, stats = algorithm.learn(hparams, state, rollout, draws, clock)
         assert_same_structure(state, after, "algorithm.learn: the state")
         for name, value in stats._asdict().items():
             chex.assert_shape(value, (), custom_message=f"algorithm.learn: {name}")

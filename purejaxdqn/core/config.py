@@ -164,6 +164,8 @@ class NetworkConfig(Section):
     dueling: bool = False
     noisy: bool = False
     sigma: Annotated[Finite, Field(ge=0), Traced()] = 0.5
+    memory: Literal["none", "gru", "lru"] = "none"
+    memory_size: Count = 64
 
     @model_validator(mode="before")
     @classmethod

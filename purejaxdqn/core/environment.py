@@ -26,7 +26,8 @@ class Environment(NamedTuple):
     with_params: Callable[[Mapping[str, Any]], Any]  # overrides -> environment parameters
     reset: Callable[[Any, Array], tuple[Array, Any]]  # params, keys[E] -> obs[E, O], state
     step: Callable[[Any, Array, Any, Array, Array], tuple[Array, Any, Step]]
-    # params, keys[E], state, obs[E, O], action[E] -> the obs to act on next[E, O], state, Step[E]; resets what ended
+    # params, keys[E], state, obs[E, O], action[E] -> the obs to act on next[E, O], state, Step[E]; resets what ended.
+    # The step has ``next_legal`` where there are illegal actions; the loop adds ``legal``.
     advance: Callable[[Any, Array, Any, Array, Array], tuple[Array, Any, Step]]
     # ``step`` without resets, for callers that stop at an episode's end
     features: Callable[[Array], Array]  # obs[B, O] -> what a network sees of it, [B, ...]
@@ -63,6 +64,8 @@ def checked_environment(env: Environment) -> Environment:
             expect(f"reward of {name}", happened.reward, (size,), jnp.float32)
             expect(f"terminated of {name}", happened.terminated, (size,), jnp.bool_)
             expect(f"truncated of {name}", happened.truncated, (size,), jnp.bool_)
+            if env.legal is not all_legal:
+                expect(f"next_legal of {name}", happened.next_legal, (size, env.num_actions), jnp.bool_)
             assert_same_structure(state, state_after, f"environment {env.env_id}: the state of {name}")
             return obs_after, state_after, happened
 

@@ -209,6 +209,24 @@ def plain_global_norm(tree: Any) -> Array:
     return optax.tree.norm(tree)
 
 
+def in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
+    """``function`` of a batch, leaves [N, ...], that treats its items apart, in as many parts as given; they divide N.
+
+    On a CPU part by part, whose cache would not hold the hidden layers of a large batch. A GPU takes the whole.
+    """
+
+    def part_by_part(x: Any) -> Any:
+        split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), x)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(function, split))
+
+    return jax.lax.platform_dependent(x, cpu=part_by_part, default=function)
+
+
+def plain_in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
+    """The reference of ``in_parts``."""
+    return function(x)
+
+
 def permutations(bits: Array) -> Array:
     """Random permutations [..., N] int32 of 0 to N - 1, from uint32 bits [..., N]: where each of the bits is in order.
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from purejaxdqn.core.types import Array
@@ -24,3 +25,37 @@ def run_key(seed: Any, seed_index: Any) -> Array:
 def episodes_key(seed: int) -> Array:
     """The key [] of episodes played after training: its index is one that no run has, so no run shares this key."""
     return run_key(seed, np.uint32(2**32 - 1))
+
+
+def typed_keys(keys: Any) -> Array:
+    """Keys [S] as JAX's typed keys; legacy ones, of ``jax.random.PRNGKey``, are words [S, W].
+
+    Raises:
+      ValueError: they are neither, or there is none.
+    """
+    keys = jnp.asarray(keys)
+    if keys.dtype == jnp.uint32 and keys.ndim == 2:
+        keys = jax.random.wrap_key_data(keys)
+    if not is_key(keys) or keys.ndim != 1 or not len(keys):
+        found = f"{keys.dtype}{list(keys.shape)}"
+        raise ValueError(f"keys must be random keys [S], as of jax.random.split(jax.random.key(0), S), not {found}")
+    return keys
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether an array, or a description of one, is of typed keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def data_of_keys(tree: Any) -> Any:
+    """``tree`` with keys [...] as their words [..., W]."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
+
+
+def as_keys(tree: Any, like: Any) -> Any:
+    """The inverse of ``data_of_keys``; ``like`` has keys where words become keys."""
+
+    def wrap(leaf: Array, one: Any) -> Array:
+        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if is_key(one) else leaf
+
+    return jax.tree.map(wrap, tree, like)

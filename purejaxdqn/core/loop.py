@@ -25,7 +25,7 @@ from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.plan import Plan
 from purejaxdqn.core.rollout import Act, forget_finished, rollout, start_actors
 from purejaxdqn.core.schedules import ReadClock
-from purejaxdqn.core.types import ActorState, Array, EpochRow, Result, RunnerState, Step, UpdateStats
+from purejaxdqn.core.types import ActorState, Array, EpochRow, Result, Rollout, RunnerState, UpdateStats
 
 
 class Program(NamedTuple):
@@ -69,14 +69,14 @@ def build_program(env: Environment, algorithm: Algorithm, plan: Plan, read_clock
             return random_action(draws.choice, view.legal, env.num_actions), view.memory
 
         def body(state: RunnerState, draws: StepDraws) -> tuple[RunnerState, None]:
-            actors, steps = take_steps(hparams, act_at_random, state.actors, draws)
-            observed = algorithm.observe(hparams, state.algorithm, steps)
+            actors, taken = take_steps(hparams, act_at_random, state.actors, draws)
+            observed = algorithm.observe(hparams, state.algorithm, taken.steps)
             return state._replace(algorithm=observed, actors=actors), None
 
         draws, _ = draw_for(key, plan.warmup, rollout=1, learning=NO_LEARNING)
         return jax.lax.scan(body, state, draws)[0]
 
-    def take_steps(hparams: HParams, act: Act, actors: ActorState, draws: StepDraws) -> tuple[ActorState, Step]:
+    def take_steps(hparams: HParams, act: Act, actors: ActorState, draws: StepDraws) -> tuple[ActorState, Rollout]:
         return rollout(env, env.with_params(hparams.env_params), act, actors, draws)
 
     def iteration(
@@ -87,9 +87,9 @@ def build_program(env: Environment, algorithm: Algorithm, plan: Plan, read_clock
         def act(view: ActorView, draws: ActDraws, env_step: Array) -> tuple[Array, Any]:
             return algorithm.act(hparams, policy, view, draws, read_clock(hparams, env_step))
 
-        actors, steps = take_steps(hparams, act, state.actors, draws)
+        actors, taken = take_steps(hparams, act, state.actors, draws)
         clock = read_clock(hparams, actors.env_step)
-        learned, stats = algorithm.learn(hparams, state.algorithm, steps, learn_draws, clock)
+        learned, stats = algorithm.learn(hparams, state.algorithm, taken, learn_draws, clock)
         return state._replace(algorithm=learned, actors=actors), stats
 
     def period(hparams: HParams, state: RunnerState, key: Array) -> tuple[RunnerState, UpdateStats]:

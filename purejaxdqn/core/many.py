@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from purejaxdqn.core.config import HParams
+from purejaxdqn.core.keys import as_keys, data_of_keys
 from purejaxdqn.core.types import Array
 
 
@@ -118,13 +119,16 @@ def _join_batches(tree: Any) -> Any:
 
 
 def _scan_in_place(function: Callable, layout: Layout, hparams: HParams, x: Any) -> Any:
-    """``lax.map`` for ``function(hparams, x) -> (x, y)`` whose ``x`` is updated where it lies."""
+    """``lax.map`` for ``function(hparams, x) -> (x, y)`` whose ``x`` is updated where it lies.
 
-    def body(x: Any, first: Array) -> Any:
+    Keys are carried as their words: ``jax.debug_key_reuse`` does not follow which part of an array of keys is used.
+    """
+
+    def body(data: Any, first: Array) -> Any:
         cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=layout.batch_size)
         put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=0)
-        mine, y = function(jax.tree.map(cut, hparams), jax.tree.map(cut, x))
-        return jax.tree.map(put, x, mine), y
+        mine, y = function(jax.tree.map(cut, hparams), as_keys(jax.tree.map(cut, data), x))
+        return jax.tree.map(put, data, data_of_keys(mine)), y
 
-    x, y = jax.lax.scan(body, x, layout.batch_size * jnp.arange(layout.batches))
-    return x, _join_batches(y)
+    data, y = jax.lax.scan(body, data_of_keys(x), layout.batch_size * jnp.arange(layout.batches))
+    return as_keys(data, x), _join_batches(y)

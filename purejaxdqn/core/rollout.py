@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.draws import ActDraws, StepDraws
 from purejaxdqn.core.environment import Environment
-from purejaxdqn.core.types import ActorState, Array, EpisodeStats, Step
+from purejaxdqn.core.types import ActorState, Array, EpisodeStats, Rollout, Step
 
 Act = Callable[[ActorView, ActDraws, Array], tuple[Array, Any]]
 """What the actors see, the draws of one step, env_step [] -> action [E], memory."""
@@ -24,19 +24,21 @@ def start_actors(env: Environment, env_params: Any, key: Array, *, num_envs: int
 
 def rollout(
     env: Environment, env_params: Any, act: Act, actors: ActorState, draws: StepDraws
-) -> tuple[ActorState, Step]:
-    """Take T steps in every environment, T being the first axis of ``draws``; the steps have leaves [T, E, ...]."""
+) -> tuple[ActorState, Rollout]:
+    """Take T steps in every environment, T being the first axis of ``draws``."""
 
-    def body(actors: ActorState, draws: StepDraws) -> tuple[ActorState, Step]:
+    def body(actors: ActorState, draws: StepDraws) -> tuple[ActorState, tuple[Step, Any]]:
         view = ActorView(actors.obs, env.legal(env_params, actors.env_state), actors.memory, actors.start)
         action, memory = act(view, draws.act, actors.env_step)
         obs, env_state, step = env.step(env_params, draws.env_keys, actors.env_state, actors.obs, action)
+        step = step._replace(legal=view.legal)
         start = () if isinstance(actors.start, tuple) else step.terminated | step.truncated
         episodes = _count_episodes(actors.episodes, step)
         env_step = actors.env_step + action.shape[0]
-        return ActorState(env_state, obs, episodes, env_step, memory, start), step
+        return ActorState(env_state, obs, episodes, env_step, memory, start), (step, view.start)
 
-    return jax.lax.scan(body, actors, draws)
+    after, (steps, start) = jax.lax.scan(body, actors, draws)
+    return after, Rollout(steps, actors.memory, start)
 
 
 def forget_finished(stats: EpisodeStats) -> EpisodeStats:

@@ -23,6 +23,16 @@ class Step(NamedTuple):
     terminated: Array  # [...] bool: the episode ended in a state without a future
     truncated: Array  # [...] bool: the episode was cut off by a time limit
     next_obs: Array  # [..., O]
+    legal: Any = ()  # [..., A] bool: the actions that were legal at ``obs``; () where all always are
+    next_legal: Any = ()  # ... at ``next_obs``
+
+
+class Rollout(NamedTuple):
+    """T steps of E environments under one policy."""
+
+    steps: Step  # leaves [T, E, ...]
+    memory: Any = ()  # leaves [E, ...]: what the actors remembered before the first step; () without a memory
+    start: Any = ()  # [T, E] bool: a step is the first of its episode; () without a memory
 
 
 class Transition(NamedTuple):
@@ -33,6 +43,8 @@ class Transition(NamedTuple):
     reward: Array  # [...] float32: sum over k < m of gamma^k times the k-th reward, scaled and clipped
     discount: Array  # [...] float32: gamma^m, or 0 after a termination
     next_obs: Array  # [..., O] after the last step
+    legal: Any = ()  # as in ``Step``
+    next_legal: Any = ()
 
 
 class Batch(NamedTuple):

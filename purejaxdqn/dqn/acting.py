@@ -6,19 +6,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.algorithm import ActorView, greedy
+from purejaxdqn.core.algorithm import ActorView, greedy, no_memory
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import ActDraws, random_action
 from purejaxdqn.core.schedules import Clock
 from purejaxdqn.core.types import Array, Params
-from purejaxdqn.dqn.learner import Learner
+from purejaxdqn.dqn.learner import Learner, Recall
 
 
 class Acting(NamedTuple):
-    """Two functions of ``core.algorithm.Algorithm``."""
+    """Three functions of ``core.algorithm.Algorithm``."""
 
     act: Callable[[HParams, Params, ActorView, ActDraws, Clock], tuple[Array, Any]]
     values: Callable[[HParams, Params, ActorView], tuple[Array, Any]]
+    memory: Callable[[int], Any]
 
 
 def make_acting(learner: Learner, num_actions: int, precision: str) -> Acting:
@@ -32,12 +33,19 @@ def make_acting(learner: Learner, num_actions: int, precision: str) -> Acting:
     # Set in every trace: on a GPU the default precision of matrix products may be TF32.
     q_values = jax.default_matmul_precision(precision)(learner.q_values)
 
+    def recalled(hparams: HParams, policy: Params, view: ActorView, key: Array | None) -> tuple[Array, Any]:
+        """Q-values [E, A], and what the actors remember from now on."""
+        if learner.memory is None:
+            return q_values(hparams, policy, view.obs, key)[0], view.memory
+        out, carries = q_values(hparams, policy, view.obs, key, Recall(view.memory, view.start[None]))
+        return out, jax.tree.map(lambda leaf: leaf[0], carries)
+
     def act(hparams: HParams, policy: Params, view: ActorView, draws: ActDraws, clock: Clock) -> tuple[Array, Any]:
-        best = greedy(q_values(hparams, policy, view.obs, draws.key), view.legal)
+        found, memory = recalled(hparams, policy, view, draws.key)
         random = random_action(draws.choice, view.legal, num_actions)
-        return jnp.where(draws.explore < clock.epsilon(), random, best), view.memory
+        return jnp.where(draws.explore < clock.epsilon(), random, greedy(found, view.legal)), memory
 
     def values(hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Any]:
-        return q_values(hparams, policy, view.obs), view.memory
+        return recalled(hparams, policy, view, None)
 
-    return Acting(act, values)
+    return Acting(act, values, learner.memory.carry if learner.memory else no_memory)

@@ -8,10 +8,10 @@ from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import LearnDraws, as_keys
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Params, Step, UpdateStats
+from purejaxdqn.core.types import Array, Params, Rollout, Step, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
 from purejaxdqn.dqn.learner import LearnerState, Parts, make_learner
-from purejaxdqn.dqn.replay import Replay, checked_replay
+from purejaxdqn.dqn.replay import Replay, checked_replay, example_step
 
 
 class OffPolicyState(NamedTuple):
@@ -42,7 +42,8 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
     update = jax.default_matmul_precision(precision)(learner.update)
 
     def init(hparams: HParams, key: Array) -> OffPolicyState:
-        return OffPolicyState(learner.init(hparams, key), replay.init(parts.example[0]))
+        step = example_step(parts.example[0], parts.num_actions, some_illegal=parts.some_illegal)
+        return OffPolicyState(learner.init(hparams, key), replay.init(step))
 
     def policy(state: OffPolicyState) -> Params:
         return learner.policy(state.learner)
@@ -52,14 +53,14 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
         return OffPolicyState(seen, replay.add(hparams, state.replay, steps))
 
     def learn(
-        hparams: HParams, state: OffPolicyState, steps: Step, draws: UpdateDraws, clock: Clock
+        hparams: HParams, state: OffPolicyState, rollout: Rollout, draws: UpdateDraws, clock: Clock
     ) -> tuple[Any, UpdateStats]:
         def gradient_step(state: OffPolicyState, draws: UpdateDraws) -> tuple[OffPolicyState, UpdateStats]:
             batch = replay.sample(hparams, state.replay, draws.sample, clock.beta)
             learned, td_error, stats = update(hparams, state.learner, batch, draws.key, clock.learning_rate())
             return OffPolicyState(learned, replay.reprioritise(hparams, state.replay, batch.indices, td_error)), stats
 
-        state, stats = jax.lax.scan(gradient_step, observe(hparams, state, steps), draws)
+        state, stats = jax.lax.scan(gradient_step, observe(hparams, state, rollout.steps), draws)
         return state, mean(stats)
 
     def sync(hparams: HParams, state: OffPolicyState) -> OffPolicyState:
@@ -70,4 +71,4 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
         read=lambda sample, key: UpdateDraws(sample, as_keys(key)),
     )
     acting = make_acting(learner, parts.num_actions, precision)
-    return Algorithm(init, policy, acting.act, acting.values, observe, learn, sync, draws)
+    return Algorithm(init, policy, acting.act, acting.values, observe, learn, sync, draws, acting.memory)

@@ -2,8 +2,9 @@
 
 from purejaxdqn.dqn.bootstrap import BOOTSTRAPS
 from purejaxdqn.dqn.heads import HEADS, RISKS
+from purejaxdqn.dqn.memory import MEMORIES
 from purejaxdqn.dqn.networks import NOISE, TORSOS
 from purejaxdqn.dqn.optimizers import OPTIMIZERS
 from purejaxdqn.dqn.replay import REPLAYS
 
-AXES = (HEADS, RISKS, OPTIMIZERS, BOOTSTRAPS, REPLAYS, TORSOS, NOISE)
+AXES = (HEADS, RISKS, OPTIMIZERS, BOOTSTRAPS, REPLAYS, TORSOS, NOISE, MEMORIES)

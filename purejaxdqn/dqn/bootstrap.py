@@ -17,7 +17,7 @@ from purejaxdqn.core.types import Array
 
 
 class Estimates(NamedTuple):
-    """What a bootstrap may read."""
+    """What a bootstrap may read. The Q-values of illegal actions are lower than all others (``algorithm.masked``)."""
 
     target_next: Callable[[], Array]  # -> Q-values [B, A] of the target network at next_obs
     online_next: Callable[[], Array]  # -> ... of the online network

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from purejaxdqn.core.algorithm import masked
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.types import Array, Batch, Params, Quantiles, Transition, UpdateStats
 from purejaxdqn.dqn.bootstrap import Bootstrap, Estimates
 from purejaxdqn.dqn.heads import Head
+from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.networks import QFunction, draw_noise
 from purejaxdqn.dqn.observations import Observations
 from purejaxdqn.dqn.optimizers import Optimizer
@@ -34,6 +36,7 @@ class Parts(NamedTuple):
     observations: Observations
     example: Array  # [1, O] an observation
     num_actions: int
+    some_illegal: bool = False  # whether the environment has illegal actions
 
 
 class LearnerState(NamedTuple):
@@ -50,11 +53,13 @@ class Learner(NamedTuple):
 
     init: Callable[[HParams, Array], LearnerState]  # key -> state
     policy: Callable[[LearnerState], Params]  # what ``q_values`` takes
-    q_values: Callable[..., Array]  # hparams, policy, obs[B, O], key=None -> [B, A]; a key turns noise on
+    q_values: Callable[..., tuple[Array, Any]]
+    # hparams, policy, obs[B, O], key=None, recall=NO_RECALL -> [B, A], carries; a key turns noise on
     observe: Callable[[LearnerState, Array], LearnerState]  # obs[N, O] of the environments
     update: Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]
     # batch, key, learning rate [] -> state, TD error[B], stats
     sync: Callable[[HParams, LearnerState], LearnerState]
+    memory: Memory | None  # of the network
 
 
 def make_learner(parts: Parts) -> Learner:
@@ -66,6 +71,7 @@ def make_learner(parts: Parts) -> Learner:
         observe=functools.partial(_observe, parts),
         update=functools.partial(_update, parts),
         sync=functools.partial(_sync, parts),
+        memory=parts.network.memory,
     )
 
 
@@ -87,12 +93,34 @@ def draw(parts: Parts, params: Params, key: Array, batch_size: int) -> Draws:
     return Draws(online, target, selection, *parts.head.draw_fractions(fraction_key, batch_size))
 
 
-def mean_q(parts: Parts, hparams: HParams, params: Params, x: Array, noise: Array | None) -> Array:
-    """Q-values [B, A] of network inputs ``x`` [B, ...]."""
-    out = parts.network.apply(params, x, noise, parts.head.acting_fractions(hparams))
+class Recall(NamedTuple):
+    """What a network with a memory starts from: B' sequences of L steps, which make up a batch of L * B' items."""
+
+    carry: Any = ()  # leaves [B', ...]: before the first step
+    start: Any = ()  # [L, B'] bool: a step is the first of its episode
+
+
+NO_RECALL = Recall()
+"""Without a memory."""
+
+
+def forward(
+    parts: Parts, params: Params, x: Array, noise: Array | None, fractions: Array | None, recall: Recall
+) -> tuple[Any, Any]:
+    """The network's output for inputs ``x`` [B, ...], and the carries after each step, leaves [L, B', ...]."""
+    if parts.network.memory is None:
+        return parts.network.apply(params, x, noise, fractions), ()
+    return parts.network.apply(params, x, noise, fractions, *recall)
+
+
+def mean_q(
+    parts: Parts, hparams: HParams, params: Params, x: Array, noise: Array | None, recall: Recall = NO_RECALL
+) -> tuple[Array, Any]:
+    """Q-values [B, A] of network inputs ``x`` [B, ...], and carries as in ``forward``."""
+    out, carries = forward(parts, params, x, noise, parts.head.acting_fractions(hparams), recall)
     q_values = parts.head.q_values(hparams, out)
     chex.assert_shape(q_values, (x.shape[0], parts.num_actions), custom_message="head.q_values: the Q-values")
-    return q_values
+    return q_values, carries
 
 
 class Bootstrapped(NamedTuple):
@@ -104,22 +132,47 @@ class Bootstrapped(NamedTuple):
 
 
 def bootstrapped(
-    parts: Parts, hparams: HParams, learner: LearnerState, transition: Transition, draws: Draws
+    parts: Parts,
+    hparams: HParams,
+    learner: LearnerState,
+    transition: Transition,
+    draws: Draws,
+    recall: Recall = NO_RECALL,
 ) -> Bootstrapped:
-    """The value, reward and discount of transitions [B] whose observations are network inputs."""
-    obs, action, reward, discount, next_obs = transition
-    q_values = functools.partial(mean_q, parts, hparams)
-    next_out = parts.network.apply(learner.target, next_obs, draws.target, draws.target_fractions)
+    """The value, reward and discount of transitions [B] whose observations are network inputs.
+
+    With a memory these are sequences, and next_obs is seen with what is remembered after obs, so that the value at a
+    time limit is that of the true final observation.
+    """
+    obs, action, reward, discount, next_obs, legal, next_legal = transition
+
+    def q_values(params: Params, x: Array, noise: Array | None, legal: Any, recall: Recall) -> Array:
+        return masked(mean_q(parts, hparams, params, x, noise, recall)[0], legal)
+
+    def after_obs(params: Params, noise: Array | None) -> Recall:
+        if parts.network.memory is None:
+            return NO_RECALL
+        carries = mean_q(parts, hparams, params, obs, noise, recall)[1]
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), carries)
+        return Recall(flat, jnp.zeros((1, obs.shape[0]), bool))
+
+    remembered = after_obs(learner.target, draws.target)
+    next_out, _ = forward(parts, learner.target, next_obs, draws.target, draws.target_fractions, remembered)
 
     def target_next() -> Array:
         if draws.target_fractions is None:
-            return parts.head.q_values(hparams, next_out)
-        return q_values(learner.target, next_obs, draws.target)  # at other fractions than the target's
+            return masked(parts.head.q_values(hparams, next_out), next_legal)
+        # At other fractions than the target's.
+        return q_values(learner.target, next_obs, draws.target, next_legal, remembered)
+
+    def online_next() -> Array:
+        online = after_obs(learner.online, draws.selection)
+        return q_values(learner.online, next_obs, draws.selection, next_legal, online)
 
     estimates = Estimates(
         target_next=target_next,
-        online_next=lambda: q_values(learner.online, next_obs, draws.selection),
-        target_now=lambda: q_values(learner.target, obs, draws.target),
+        online_next=online_next,
+        target_now=lambda: q_values(learner.target, obs, draws.target, legal, recall),
         action=action,
     )
     backup = parts.bootstrap(hparams, estimates)
@@ -134,7 +187,7 @@ def descend(
     """One gradient step on the weighted mean loss -> state, TD error [B], stats."""
 
     def loss(online: Params) -> tuple[Array, tuple[Array, Array]]:
-        out = parts.network.apply(online, sample.obs, sample.noise, sample.fractions)
+        out, _ = forward(parts, online, sample.obs, sample.noise, sample.fractions, sample.recall)
         losses, td_error = parts.head.loss(hparams, out, sample.action, sample.target)
         chex.assert_shape([losses, td_error], sample.action.shape, custom_message="head.loss: losses and TD errors")
         q_values = jnp.take_along_axis(parts.head.q_values(hparams, out), sample.action[:, None], axis=1)
@@ -157,6 +210,7 @@ class Sample(NamedTuple):
     weight: Array  # [B] importance weight
     noise: Array | None  # as in ``Draws.online``
     fractions: Array | None  # as in ``Draws.fractions``
+    recall: Recall = NO_RECALL
 
 
 def _init(parts: Parts, hparams: HParams, key: Array) -> LearnerState:
@@ -170,10 +224,17 @@ def _policy(parts: Parts, learner: LearnerState) -> Params:
     return parts.observations.pack(learner.online, learner.observations)
 
 
-def _q_values(parts: Parts, hparams: HParams, policy: Params, obs: Array, key: Array | None = None) -> Array:
+def _q_values(
+    parts: Parts,
+    hparams: HParams,
+    policy: Params,
+    obs: Array,
+    key: Array | None = None,
+    recall: Recall = NO_RECALL,
+) -> tuple[Array, Any]:
     online, statistics = parts.observations.unpack(policy)
     noise = None if key is None else draw_noise(online, key, obs.shape[0])
-    return mean_q(parts, hparams, online, parts.observations.inputs(statistics, obs), noise)
+    return mean_q(parts, hparams, online, parts.observations.inputs(statistics, obs), noise, recall)
 
 
 def _observe(parts: Parts, learner: LearnerState, obs: Array) -> LearnerState:
@@ -202,9 +263,13 @@ def check_output(parts: Parts) -> None:
       ValueError: names the shapes.
     """
     head = parts.head
-    x = jax.eval_shape(lambda: parts.observations.inputs(parts.observations.init(), parts.example))
+    x = parts.observations.inputs(parts.observations.init(), parts.example)
     params = jax.eval_shape(parts.network.init, jax.random.key(0), x, jnp.zeros(()))
-    out = jax.eval_shape(parts.network.apply, params, x, None, jnp.zeros(head.outputs or 1))
+    memory = parts.network.memory
+    recall = Recall(memory.carry(1), jnp.zeros((1, 1), bool)) if memory else NO_RECALL
+    out, _ = jax.eval_shape(
+        lambda params: forward(parts, params, x, None, jnp.zeros(head.outputs or 1), recall), params
+    )
     if isinstance(out, Quantiles):
         return
     if head.fractions != "none":

@@ -1,6 +1,7 @@
 """The Q-network: a torso, one or two streams on it, and what an output needs, as flax modules.
 
 torso      observations -> features: an MLP, or the MinAtar convolution and an MLP
+memory     features of a step, and what is carried from the steps before -> features (``dqn.memory``); or none
 streams    the last hidden layer and the output; dueling has one for the value and one for the advantages
 output     K numbers for each action; or the quantile function at fractions that are given or proposed
 
@@ -23,6 +24,7 @@ from purejaxdqn.core import kernels
 from purejaxdqn.core.choices import Axis, Choice
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.types import Array, Network, Params, Quantiles
+from purejaxdqn.dqn.memory import MEMORIES, Memory, unroll
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -40,9 +42,11 @@ class QFunction(NamedTuple):
     """A network as the learner uses it."""
 
     init: Callable[[Array, Array, Any], Params]  # key (consumed), obs[1, O], sigma[] -> parameters
-    apply: Callable[[Params, Array, Array | None, Array | None], Any]
-    # obs[B, O], noise [noise_size] for the whole batch or [B, noise_size] or None, fractions [K] or [B, K] or None
-    # -> [B, A], [B, A, K] or Quantiles
+    apply: Callable[..., Any]
+    # parameters, obs[B, O], noise [noise_size] for the whole batch or [B, noise_size] or None, fractions [K] or [B, K]
+    # or None -> [B, A], [B, A, K] or Quantiles. With a memory, B is L * B', sequences with time first, and two more
+    # arguments, a carry with leaves [B', ...] and start[L, B'], give a second result: carries, leaves [L, B', ...]
+    memory: Memory | None = None
 
 
 def make_network(config: Config, *, num_actions: int, outputs: tuple[int, ...], fractions: str) -> QFunction:
@@ -54,6 +58,7 @@ def make_network(config: Config, *, num_actions: int, outputs: tuple[int, ...], 
       outputs: see ``heads.Head``.
       fractions: see ``heads.Head``.
     """
+    memory = MEMORIES.make(config)
     build = functools.partial(
         QNetwork,
         num_actions=num_actions,
@@ -65,12 +70,14 @@ def make_network(config: Config, *, num_actions: int, outputs: tuple[int, ...], 
         layer_norm=config.network.layer_norm,
         dueling=config.network.dueling,
         noisy=config.network.noisy,
+        memory=memory,
     )
 
     def init(key: Array, obs: Array, sigma: Any) -> Params:
-        return build(sigma=sigma).init(key, obs, None, jnp.zeros(outputs or 1))
+        recall = (memory.carry(1), jnp.ones((1, 1), bool)) if memory else ()
+        return build(sigma=sigma).init(key, obs, None, jnp.zeros(outputs or 1), *recall)
 
-    return QFunction(init, build().apply)
+    return QFunction(init, build().apply, memory)
 
 
 def adapt(network: Network) -> QFunction:
@@ -136,14 +143,29 @@ class QNetwork(nn.Module):
     dueling: bool
     noisy: bool
     sigma: Any = 0.5
+    memory: Memory | None = None
 
     @nn.compact
-    def __call__(self, obs: Array, noise: Array | None = None, fractions: Array | None = None) -> Any:
+    def __call__(
+        self,
+        obs: Array,
+        noise: Array | None = None,
+        fractions: Array | None = None,
+        carry: Any = (),
+        start: Any = (),
+    ) -> Any:
         """Map observations [B, O] of any type, which become float32 here and not earlier."""
         rest = _Noise(noise)
         x = self.torso(obs.astype(jnp.float32), self.activation)
         for width in self.hidden[:-1]:
             x = self._layer(x, width, rest)
+        if self.memory is None:
+            return self._output(x, rest, fractions)
+        params = self.param("memory", self.memory.init, x.shape[0])
+        y, carries = unroll(self.memory, params, x.reshape(-1, *start.shape), carry, start)
+        return self._output(y.reshape(y.shape[0], -1), rest, fractions), carries
+
+    def _output(self, x: Array, rest: "_Noise", fractions: Array | None) -> Any:
         match self.fractions:
             case "none":
                 out = self._streams(x, rest)

@@ -15,17 +15,29 @@ from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import LearnDraws, as_keys
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Step, UpdateStats
+from purejaxdqn.core.types import Array, Rollout, Step, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
 from purejaxdqn.dqn.heads import Head
-from purejaxdqn.dqn.learner import Bootstrapped, LearnerState, Parts, Sample, bootstrapped, descend, draw, make_learner
+from purejaxdqn.dqn.learner import (
+    NO_RECALL,
+    Bootstrapped,
+    LearnerState,
+    Parts,
+    Recall,
+    Sample,
+    bootstrapped,
+    descend,
+    draw,
+    make_learner,
+)
+from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.replay import fold
 
 
 class RolloutDraws(NamedTuple):
-    """What is learned of one rollout consumes; N is T x E, M the number of minibatches."""
+    """What learning from one rollout consumes; M is the number of minibatches, U that of the units they are made of."""
 
-    order: Array  # [epochs, N] uint32: their order is that of the steps in the epoch
+    order: Array  # [epochs, U] uint32: their order is that of the units in the epoch
     target_key: Array  # [] PRNG key, for the targets
     keys: Array  # [epochs * M] PRNG keys, for the gradient steps
 
@@ -33,6 +45,7 @@ class RolloutDraws(NamedTuple):
 def on_rollout(
     parts: Parts,
     *,
+    num_envs: int,
     steps: int,
     epochs: int,
     minibatches: int,
@@ -43,9 +56,10 @@ def on_rollout(
 
     Args:
       parts: head, bootstrap, network, optimiser and observations.
-      steps: N, environment steps of a rollout over all environments.
+      num_envs: E.
+      steps: T x E, environment steps of a rollout over all environments.
       epochs: passes over a rollout.
-      minibatches: of an epoch; they divide ``steps``.
+      minibatches: of an epoch; they divide ``steps``, and with a memory ``num_envs``: a sequence stays whole.
       target_network: whether targets are those of a target network, or of the online network as it is at the end of the
         rollout (Gallici et al. 2024, algorithm 1).
       precision: of matrix products: ``default``, ``high`` or ``highest``.
@@ -55,7 +69,7 @@ def on_rollout(
     """
     if not parts.head.mixes:
         raise ValueError("lambda-returns need a head whose values can be mixed (Head.mixes)")
-    learner = make_learner(parts)
+    learner, memory = make_learner(parts), parts.network.memory
     updates = epochs * minibatches
 
     def init(hparams: HParams, key: Array) -> LearnerState:
@@ -66,22 +80,25 @@ def on_rollout(
         return learner.observe(state, flat(steps.obs))
 
     def learn(
-        hparams: HParams, state: LearnerState, steps: Step, draws: RolloutDraws, clock: Clock
+        hparams: HParams, state: LearnerState, rollout: Rollout, draws: RolloutDraws, clock: Clock
     ) -> tuple[LearnerState, UpdateStats]:
-        state, rate = observe(hparams, state, steps), clock.learning_rate()
-        targets = jax.tree.map(flat, rollout_targets(hparams, state, steps, draws.target_key))
-        obs, action = flat(steps.obs), flat(steps.action)
+        state, rate = observe(hparams, state, rollout.steps), clock.learning_rate()
+        targets = rollout_targets(hparams, state, rollout, draws.target_key)
+        units = _units(memory, (rollout.steps.obs, rollout.steps.action, targets, rollout.start)), rollout.memory
 
         def gradient_step(state: LearnerState, xs: tuple[Array, Array]) -> tuple[LearnerState, UpdateStats]:
             rows, key = xs
-            noise = draw(parts, state.online, key, rows.size)
+            (obs, action, target, start), carry = jax.tree.map(lambda leaf: leaf[rows], units)
+            obs, action, target = _items(memory, (obs, action, target))
+            noise = draw(parts, state.online, key, action.size)
             sample = Sample(
-                obs=parts.observations.inputs(state.observations, obs[rows]),
-                action=action[rows],
-                target=jax.tree.map(lambda leaf: leaf[rows], targets),
-                weight=jnp.ones(rows.shape),
+                obs=parts.observations.inputs(state.observations, obs),
+                action=action,
+                target=target,
+                weight=jnp.ones(action.shape),
                 noise=noise.online,
                 fractions=noise.fractions,
+                recall=_recall(memory, carry, start),
             )
             state, _, stats = descend(parts, hparams, state, sample, rate)
             return state, stats
@@ -90,42 +107,71 @@ def on_rollout(
         state, stats = jax.lax.scan(gradient_step, state, (rows, draws.keys))
         return state, mean(stats)
 
-    def rollout_targets(hparams: HParams, state: LearnerState, steps: Step, key: Array) -> Any:
+    def rollout_targets(hparams: HParams, state: LearnerState, rollout: Rollout, key: Array) -> Any:
         """Targets with leaves [T, E, ...]."""
         valued = state if target_network else state._replace(target=state.online)
-        noise = draw(parts, state.online, key, steps.reward.size // minibatches)
+        noise = draw(parts, state.online, key, rollout.steps.reward.size // minibatches)
         inputs = functools.partial(parts.observations.inputs, state.observations)
 
-        def bootstrap(steps: Step) -> Bootstrapped:
-            single = jax.tree.map(lambda leaf: leaf[None], steps)
+        def bootstrap(units: tuple[Any, Any]) -> Bootstrapped:
+            (steps, start), carry = units
+            single = jax.tree.map(lambda leaf: leaf[None], _items(memory, steps))
             transition = fold(single, gamma=hparams.gamma, scale=hparams.reward_scale, clip=hparams.reward_clip)
             transition = transition._replace(obs=inputs(transition.obs), next_obs=inputs(transition.next_obs))
-            return bootstrapped(parts, hparams, valued, transition, noise)
+            recall = _recall(memory, carry, start)
+            return _items_to_units(memory, start, bootstrapped(parts, hparams, valued, transition, noise, recall))
 
-        # As many at once as in a gradient step: a CPU's cache would not hold the hidden layers of a whole rollout.
-        parted = jax.tree.map(lambda leaf: leaf.reshape(minibatches, -1, *leaf.shape[2:]), steps)
-        values = jax.lax.map(bootstrap, parted)
-        whole = jax.tree.map(lambda leaf: leaf.reshape(*steps.reward.shape, *leaf.shape[2:]), values)
-        return lambda_returns(parts.head, hparams, whole, steps.truncated | steps.terminated)
+        steps = rollout.steps
+        units = _units(memory, (steps, rollout.start)), rollout.memory
+        values = kernels.in_parts(bootstrap, units, minibatches)  # as large as in a gradient step
+        values = _units_to_rollout(memory, steps.reward.shape, values)
+        return lambda_returns(parts.head, hparams, values, steps.truncated | steps.terminated)
 
     def sync(hparams: HParams, state: LearnerState) -> LearnerState:
         return learner.sync(hparams, state) if target_network else state
 
     draws = LearnDraws(
-        shapes=((epochs, steps), (2,), (updates, 2)),
+        shapes=((epochs, steps if memory is None else num_envs), (2,), (updates, 2)),
         read=lambda order, target_key, keys: RolloutDraws(order, as_keys(target_key), as_keys(keys)),
     )
     acting = make_acting(learner, parts.num_actions, precision)
-    return Algorithm(
-        init,
-        learner.policy,
-        acting.act,
-        acting.values,
-        observe,
-        jax.default_matmul_precision(precision)(learn),
-        sync,
-        draws,
-    )
+    learn = jax.default_matmul_precision(precision)(learn)
+    return Algorithm(init, learner.policy, acting.act, acting.values, observe, learn, sync, draws, acting.memory)
+
+
+# A minibatch is made of units, which are drawn together: single steps without a memory, and with one all steps of an
+# environment, in their order. Leaves of units are [U, ...] with U = T * E, or [E, T, ...]; a batch has its items in one
+# axis, those of sequences with time first.
+
+
+def _units(memory: Memory | None, rollout: Any) -> Any:
+    """Leaves [T, E, ...] -> of units."""
+    return jax.tree.map(flat if memory is None else lambda leaf: jnp.swapaxes(leaf, 0, 1), rollout)
+
+
+def _items(memory: Memory | None, units: Any) -> Any:
+    """Leaves of units -> [B, ...]."""
+    return units if memory is None else jax.tree.map(lambda leaf: flat(jnp.swapaxes(leaf, 0, 1)), units)
+
+
+def _items_to_units(memory: Memory | None, start: Any, items: Any) -> Any:
+    """The inverse of ``_items``; ``start`` is [E, T]."""
+    if memory is None:
+        return items
+    envs, steps = start.shape
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(steps, envs, *leaf.shape[1:]), 0, 1), items)
+
+
+def _units_to_rollout(memory: Memory | None, shape: tuple[int, ...], units: Any) -> Any:
+    """The inverse of ``_units``; ``shape`` is (T, E)."""
+    if memory is None:
+        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), units)
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), units)
+
+
+def _recall(memory: Memory | None, carry: Any, start: Any) -> Recall:
+    """What sequences start from; ``start`` is [E, T]."""
+    return NO_RECALL if memory is None else Recall(carry, start.T)
 
 
 def lambda_returns(head: Head, hparams: HParams, steps: Bootstrapped, ends: Array) -> Any:

@@ -25,11 +25,23 @@ from purejaxdqn.dqn.sum_tree import make_sum_tree
 class Replay(NamedTuple):
     """A buffer as pure functions; its state is one pytree, updated in place where it is donated."""
 
-    init: Callable[[Array], Any]  # an observation [O] as an example -> empty state
+    init: Callable[[Step], Any]  # one step as an example -> empty state
     add: Callable[[HParams, Any, Step], Any]  # state, steps with leaves [T, E, ...] -> state
     sample: Callable[[HParams, Any, Array, Callable[[], Array]], Batch]
     # state, bits uint32[B], beta: the exponent of importance weights -> Batch; before B steps are ready, do not
     reprioritise: Callable[[HParams, Any, Array, Array], Any]  # state, indices[B], TD error[B] -> state
+
+
+def example_step(obs: Array, num_actions: int = 0, *, some_illegal: bool = False) -> Step:
+    """One step, for shapes and types.
+
+    Args:
+      obs: an observation [O].
+      num_actions: A, which counts where there are illegal actions.
+      some_illegal: whether there are.
+    """
+    legal = jnp.ones(num_actions, bool) if some_illegal else ()
+    return Step(obs, jnp.int32(0), jnp.float32(0), jnp.bool_(False), jnp.bool_(False), obs, legal, legal)
 
 
 def checked_replay(replay: Replay, example: Array) -> Replay:
@@ -71,7 +83,7 @@ class Ring(NamedTuple):
 
     size: int
     waiting: int  # (n - 1) * E
-    init: Callable[[Array], Any]  # an observation [O] as an example -> empty state
+    init: Callable[[Step], Any]  # one step as an example -> empty state
     add: Callable[[Any, Step], Any]  # state, steps with leaves [T, E, ...] -> state
     candidates: Callable[[Any], tuple[Array, Array]]  # state -> row of the oldest [], number of candidates []
     transitions: Callable[[HParams, Any, Array], tuple[Array, Transition]]  # rows[B] -> rows modulo size, leaves [B]
@@ -85,16 +97,23 @@ def fold(steps: Step, *, gamma: Array, scale: Array, clip: Array) -> Transition:
     termination has no future; after a truncation the last observation is still valued (Pardo et al. 2018).
     """
     rewards = jnp.clip(scale * steps.reward, -clip, clip)
-    reward, discount, terminated, next_obs = rewards[0], gamma, steps.terminated[0], steps.next_obs[0]
+    reward, discount, terminated = rewards[0], gamma, steps.terminated[0]
+    after = jax.tree.map(lambda leaf: leaf[0], (steps.next_obs, steps.next_legal))
     going: Any = True
+
+    def later(after: Array, leaf: Array) -> Array:
+        return jnp.where(going.reshape(going.shape + (1,) * (after.ndim - going.ndim)), leaf[k], after)
+
     for k in range(1, len(rewards)):
         going = going & ~(steps.terminated[k - 1] | steps.truncated[k - 1])
         reward = jnp.where(going, reward + discount * rewards[k], reward)
         discount = jnp.where(going, discount * gamma, discount)
         terminated = jnp.where(going, steps.terminated[k], terminated)
-        whole = going.reshape(going.shape + (1,) * (next_obs.ndim - going.ndim))
-        next_obs = jnp.where(whole, steps.next_obs[k], next_obs)
-    return Transition(steps.obs[0], steps.action[0], reward, jnp.where(terminated, 0.0, discount), next_obs)
+        after = jax.tree.map(later, after, (steps.next_obs, steps.next_legal))
+    obs, action, legal = jax.tree.map(lambda leaf: leaf[0], (steps.obs, steps.action, steps.legal))
+    next_obs, next_legal = after
+    discount = jnp.where(terminated, 0.0, discount)
+    return Transition(obs, action, reward, discount, next_obs, legal, next_legal)
 
 
 def make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
@@ -108,8 +127,8 @@ def make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
     buffer = flashbax.make_item_buffer(max_length=size, min_length=1, sample_batch_size=1, add_batches=True)
     waiting = (n_step - 1) * num_envs
 
-    def init(obs: Array) -> Any:
-        state = buffer.init(Step(obs, jnp.int32(0), jnp.float32(0), jnp.bool_(False), jnp.bool_(False), obs))
+    def init(example: Step) -> Any:
+        state = buffer.init(example)
         return state.replace(current_index=jnp.int32(0))  # flashbax's is weakly typed: it would not stay so
 
     def add(state: Any, steps: Step) -> Any:
@@ -124,15 +143,21 @@ def make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
     def transitions(hparams: HParams, state: Any, rows: Array) -> tuple[Array, Transition]:
         rows = (rows + num_envs * jnp.arange(n_step)[:, None]) % size
         held = state.experience
-        # Row numbers take the place of observations and actions, which are then fetched once and not n times.
+        # Row numbers take the place of all that is only passed on, which is then fetched once and not n times.
         folded = fold(
             Step(rows, rows, held.reward[0, rows], held.terminated[0, rows], held.truncated[0, rows], next_obs=rows),
             gamma=hparams.gamma,
             scale=hparams.reward_scale,
             clip=hparams.reward_clip,
         )
-        obs, action = held.obs[0, folded.obs], held.action[0, folded.action]
-        return rows[0], folded._replace(obs=obs, action=action, next_obs=held.next_obs[0, folded.next_obs])
+        first, last = folded.obs, folded.next_obs
+        return rows[0], folded._replace(
+            obs=held.obs[0, first],
+            action=held.action[0, first],
+            next_obs=held.next_obs[0, last],
+            legal=jax.tree.map(lambda leaf: leaf[0, first], held.legal),
+            next_legal=jax.tree.map(lambda leaf: leaf[0, last], held.next_legal),
+        )
 
     return Ring(size, waiting, init, add, candidates, transitions)
 
@@ -178,8 +203,8 @@ def prioritised_replay(ring: Ring) -> Replay:
     """
     sum_tree = make_sum_tree(ring.size)
 
-    def init(obs: Array) -> PrioritisedState:
-        return PrioritisedState(ring.init(obs), sum_tree.init(), jnp.float32(1))
+    def init(example: Step) -> PrioritisedState:
+        return PrioritisedState(ring.init(example), sum_tree.init(), jnp.float32(1))
 
     def add(hparams: HParams, state: PrioritisedState, steps: Step) -> PrioritisedState:
         """Add steps: the oldest rows that wait become candidates, and the newest wait in their place."""
@@ -233,6 +258,9 @@ def _buffer_faults(config: Config) -> Iterator[Fault]:
         for key, value in (("schedule.warmup", schedule.warmup), ("replay.size", size)):
             yield from at_least(key, value, "n_step and replay.batch_size", unfinished + batch_size, why)
     yield from at_least("replay.size", size, "replay.batch_size", batch_size, "the buffer must hold a batch")
+    if config.network.memory != "none":
+        message = f"{config.network.memory!r} needs replay.kind none: sequences are not kept in replay yet"
+        yield Fault("network.memory", message, ("replay.kind",))
     overwrites = "new steps would overwrite each other"
     yield from at_least("replay.size", size, "schedule.train_every", schedule.train_every, overwrites)
 
@@ -251,6 +279,9 @@ def _without_replay_faults(config: Config) -> Iterator[Fault]:
         steps = f"env.num_envs x rollout.steps ({num_envs * rollout.steps})"
         message = f"{rollout.minibatches} does not divide {steps}"
         yield Fault("rollout.minibatches", message, ("env.num_envs", "rollout.steps"))
+    if config.network.memory != "none" and num_envs % rollout.minibatches:
+        message = f"{rollout.minibatches} does not divide env.num_envs ({num_envs}): sequences of a memory stay whole"
+        yield Fault("rollout.minibatches", message, ("env.num_envs", "network.memory"))
     kind = config.distribution.kind
     if kind in ("quantile", "iqn", "fqf"):
         message = f"{kind!r} needs replay: a lambda-return is a mixture, which a fixed number of quantiles cannot hold"

@@ -1,11 +1,13 @@
 """Gymnax, and environments with its interface. The only file that imports gymnax."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import os
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +16,13 @@ import numpy as np
 
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import Array, Step
-from purejaxdqn.environments.wrappers import EnvironmentRefusedError, observation_features, with_sticky_actions
+from purejaxdqn.environments.interface import check_interface
+from purejaxdqn.environments.wrappers import (
+    EnvironmentRefusedError,
+    first_line,
+    observation_features,
+    with_sticky_actions,
+)
 
 
 class _Later(types.ModuleType):
@@ -37,10 +45,30 @@ def import_gymnax() -> Any:
     stand_ins = {name: _Later(name) for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules}
     sys.modules.update(stand_ins)
     try:
-        return importlib.import_module("gymnax")
+        with _any_backend():
+            return importlib.import_module("gymnax")
     finally:
         for name in stand_ins:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _any_backend() -> Iterator[None]:
+    """Import Matplotlib although it does not know the backend in ``MPLBACKEND``, at which its import would fail.
+
+    A notebook sets it, for the processes that it starts, to a backend that they may not have.
+    """
+    backend = os.environ.get("MPLBACKEND")
+    if backend is None or "matplotlib" in sys.modules:
+        yield
+        return
+    del os.environ["MPLBACKEND"]
+    try:
+        yield
+    finally:
+        os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+        sys.modules["matplotlib"].rcParams["backend"] = backend
 
 
 # Downloads data when it is constructed.
@@ -123,11 +151,13 @@ def from_gymnax(
       flatten: features have one axis.
 
     Raises:
-      EnvironmentRefusedError: the actions are not discrete, observations are not one array, or ``one_hot`` does not
-        suit them.
+      EnvironmentRefusedError: a part of the interface is missing, the actions are not discrete, observations are not
+        one array, or ``one_hot`` does not suit them.
     """
+    env_id = env_id or (env.__name__ if isinstance(env, type) else str(getattr(env, "name", type(env).__name__)))
+    if type(env).__module__.partition(".")[0] != "gymnax":
+        check_interface(env, env_id, params)
     default_params = env.default_params if params is None else params
-    env_id = env_id or str(env.name)
     num_actions, observation = _check_spaces(env, default_params, env_id)
     is_float = jnp.issubdtype(observation.dtype, jnp.floating)
     obs_dtype = jnp.dtype(bool) if binary and is_float else observation.dtype
@@ -155,7 +185,7 @@ def _check_spaces(env: Any, params: Any, env_id: str) -> tuple[int, jax.ShapeDty
     """The number of actions, and the shape and type of an observation.
 
     Raises:
-      EnvironmentRefusedError: the actions are not discrete, or observations are not one array.
+      EnvironmentRefusedError: the actions are not discrete, or observations are not one array of real numbers.
     """
     actions = env.action_space(params)
     if not hasattr(actions, "n"):
@@ -163,7 +193,16 @@ def _check_spaces(env: Any, params: Any, env_id: str) -> tuple[int, jax.ShapeDty
     observation = jax.eval_shape(lambda: env.reset(jax.random.key(0), params)[0])
     if not isinstance(observation, jax.ShapeDtypeStruct):
         raise EnvironmentRefusedError("env.id", f"observations of {env_id} are not one array")
+    if not _is_storable(observation.dtype):
+        raise EnvironmentRefusedError("env.id", f"observations of {env_id} are {observation.dtype}")
     return int(actions.n), observation
+
+
+def _is_storable(dtype: Any) -> bool:
+    """Whether replay can keep such numbers: real ones of a byte or more."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.iinfo(dtype).bits >= 8
+    return dtype == np.dtype(bool) or (jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 8)
 
 
 def _with_params(default_params: Any, overrides: Mapping[str, Any]) -> Any:
@@ -249,11 +288,6 @@ def _one_hot_depth(env: Any, params: Any, env_id: str, obs_dtype: Any) -> int:
         message = f"observations of {env_id} range from {low} to {high}; one-hot needs 0 to {_MAX_DEPTH - 1} at most"
         raise EnvironmentRefusedError("env.one_hot", message)
     return int(high) + 1
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _cast_like(default: Any, value: Any) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments import gymnax
 from purejaxdqn.environments.custom import construct_custom
-from purejaxdqn.environments.wrappers import EnvironmentRefusedError
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 INPUTS = gymnax.INPUTS
 SOLVED_AT = gymnax.SOLVED_AT
@@ -17,6 +17,11 @@ from_gymnax = gymnax.from_gymnax
 def environment_ids() -> list[str]:
     """The environments that can be trained on without a download."""
     return gymnax.gymnax_ids()
+
+
+def own_module(env_id: str) -> str | None:
+    """The module that making ``env_id`` would import, None if the environment is not one of the user's own."""
+    return env_id.partition(":")[0] if ":" in env_id else None
 
 
 def make_environment(
@@ -53,7 +58,7 @@ def make_environment(
     except EnvironmentRefusedError:
         raise
     except Exception as error:  # constructed, and yet no reset can be made of it: a size of 0 for one
-        message = f"{env_id} with {dict(kwargs or {})} cannot be reset: {gymnax.first_line(error)}"
+        message = f"{env_id} with {dict(kwargs or {})} cannot be reset: {first_line(error)}"
         raise EnvironmentRefusedError("env.kwargs", message) from error
 
 

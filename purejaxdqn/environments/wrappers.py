@@ -19,6 +19,11 @@ class EnvironmentRefusedError(ValueError):
         self.key = key
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def observation_features(obs: Array, *, depth: int, flatten: bool) -> Array:
     """What a network sees of observations [B, O].
 
@@ -52,7 +57,7 @@ def with_sticky_actions(env: Environment, probability: float) -> Environment:
     def step(
         params: Any, keys: Array, state: Any, obs: Array, action: Array, *, of_env: Callable = env.step
     ) -> tuple[Array, Any, Step]:
-        repeat_keys, step_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        repeat_keys, step_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
         repeat = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(repeat_keys)
         executed = jnp.where(repeat, state.last_action, action)
         next_obs, env_state, happened = of_env(params, step_keys, state.env_state, obs, executed)

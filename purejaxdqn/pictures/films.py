@@ -15,6 +15,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.pictures.drawings import Drawing, choose_drawing, font
 from purejaxdqn.policies.episodes import Episode
 from purejaxdqn.system.faults import UserError, require
+from purejaxdqn.system.files import replacing
 
 MAX_FRAMES = 300
 """Longer episodes are thinned out: every n-th step is drawn, and the last one."""
@@ -70,11 +71,9 @@ def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int)
     frames = _frames(episode, drawing, shown_steps, title=f"{config.env.id}, agent {seed_index}")
     write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
     try:
-        write(path, frames, drawing.fps)
-    except BaseException as error:
-        path.unlink(missing_ok=True)  # leave no incomplete film
-        if not isinstance(error, OSError):
-            raise
+        with replacing(path) as part:
+            write(part, frames, drawing.fps)
+    except OSError as error:
         raise UserError(f"--gif: {path} cannot be written: {error.strerror or error}") from error
     return Film(len(shown_steps), stride)
 
@@ -103,7 +102,7 @@ def _with_header(picture: Image.Image, title: str, score: str) -> Image.Image:
 def _write_gif(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
     first, *rest = [frame.quantize(64, dither=Image.Dither.NONE) for frame in frames]
     durations = [round(1000 / fps, -1)] * len(rest) + [1000 * _LAST_SECONDS]
-    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0)
+    first.save(path, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
 
 
 def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
@@ -117,7 +116,7 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: int) -> None:
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
         "-s", f"{first.width}x{first.height}", "-r", str(fps), "-i", "-",
-        "-vcodec", "libx264", "-pix_fmt", "yuv420p", str(path.absolute()),
+        "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-f", "mp4", "-y", str(path.absolute()),
     ]  # fmt: skip
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from purejaxdqn.pictures import webpages as web
+from purejaxdqn.system import files
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import is_inside
 
 MAX_ROWS = 500
 """Longest table of a page; it says how many rows its file has."""
@@ -19,8 +21,11 @@ IMAGES = {".png": "png", ".gif": "gif", ".jpg": "jpeg", ".svg": "svg+xml"}
 
 
 def list_files(folder: Path, *suffixes: str) -> list[Path]:
-    """List the files in a directory, without hidden ones: those of ``FIRST``, then the others, each by name."""
-    paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    """List the files in a directory: those of ``FIRST``, then the others, each by name.
+
+    Hidden files are left out, and links to files elsewhere, which somebody else's directory may have.
+    """
+    paths = [path for path in folder.iterdir() if is_inside(path, folder) and not path.name.startswith(".")]
     paths.sort(key=lambda path: (path.stem not in FIRST, path.name))
     return [path for path in paths if not suffixes or path.suffix.lower() in suffixes]
 
@@ -40,8 +45,11 @@ def media(folder: Path, *, drawn: bool, suffixes: Sequence[str]) -> Iterator[str
 
 def csv_table(path: Path) -> Iterator[str]:
     """Show the first ``MAX_ROWS`` rows of a CSV file."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        columns, *rows = list(csv.reader(file)) or [[]]
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            columns, *rows = list(csv.reader(file)) or [[]]
+    except csv.Error as error:  # a cell that is too long
+        raise UserError(f"{path} is damaged: {error}") from error
     if not columns:
         return
     if len(rows) > MAX_ROWS:
@@ -52,7 +60,7 @@ def csv_table(path: Path) -> Iterator[str]:
 
 def runs_table(folder: Path) -> Iterator[str]:
     """Show the summaries of the runs in the directory's subdirectories, one row each."""
-    found = sorted(folder.glob("*/summary.json"))
+    found = sorted(path for path in folder.glob("*/summary.json") if is_inside(path, folder))
     keys = ("env_id", "num_seeds", "total_timesteps", "iqm", "iqm_ci95", "run_seconds")
     rows = [[path.parent.name, *(read_json(path).get(key) for key in keys)] for path in found[:MAX_ROWS]]
     if len(found) > MAX_ROWS:
@@ -76,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: the file is not JSON.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = files.read_json(path)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
     return found if isinstance(found, dict) else {"": found}

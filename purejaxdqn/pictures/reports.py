@@ -1,6 +1,5 @@
 """Writes ``report.html``: of a run its results, curves, config and times; of any other directory the files in it."""
 
-import csv
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,11 @@ from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.pictures import report_parts as parts
 from purejaxdqn.pictures import webpages as web
+from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.metrics import Metrics, read_metrics
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import is_inside, refusing_damage, write_text
+from purejaxdqn.system.messages import tell
 
 REPORT_FILE = "report.html"
 
@@ -29,11 +31,14 @@ def write_report(folder: Path) -> Path:
     try:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a directory")
-        is_run = (folder / "metrics.csv").is_file() and (folder / CONFIG_FILE).is_file()
-        text = run_report(folder) if is_run else directory_report(folder)
-        part = folder / f".{REPORT_FILE}.part"
-        part.write_text(text, encoding="utf-8")
-        return part.replace(folder / REPORT_FILE)
+        for path in sorted(folder.iterdir()):
+            if path.is_symlink() and not path.name.startswith(".") and not is_inside(path, folder):
+                tell(f"warning: {path} is left out: it is a link to what is elsewhere")
+        is_run = all(is_inside(folder / name, folder) for name in ("metrics.csv", CONFIG_FILE))
+        with refusing_damage(folder):
+            text = run_report(folder) if is_run else directory_report(folder)
+        write_text(folder / REPORT_FILE, text)
+        return folder / REPORT_FILE
     except OSError as error:
         raise UserError(f"{folder} cannot be reported on: {error}") from error
 
@@ -42,14 +47,15 @@ def run_report(folder: Path) -> str:
     """Return the page of a run. A run that is not finished has no summary; its page says so."""
     try:
         metrics = read_metrics(folder / "metrics.csv")
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise UserError(f"{folder} is not a run: {error}") from error
+    warn_of_changes(folder, "metrics.csv", CONFIG_FILE)
     draft = read_config(folder / CONFIG_FILE)
     config = draft.config
     # A config that this version cannot read is shown as text.
     readable = not (draft.lines or draft.faults)
     settings = _config_table(config) if readable else web.preformatted((folder / CONFIG_FILE).read_text("utf-8"))
-    summary = parts.read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    summary = parts.read_json(folder / "summary.json") if is_inside(folder / "summary.json", folder) else {}
     seeds, steps = metrics.env_step.shape[0], int(metrics.env_step[0, -1])
     body = [
         "" if summary else web.paragraph(f"Not finished: no summary.json. Step {steps:,} so far.", bad=True),

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial
 
-from purejaxdqn.pictures.runs import EVALUATION_COLOR, STYLE, TRAINING_COLOR, save_figure
+from purejaxdqn.pictures.runs import EVALUATION_COLOR, TRAINING_COLOR, draw_lines, literal, save_figure, style
 from purejaxdqn.searches.directory import read_directory
 from purejaxdqn.searches.study import best_trial, completed, finished, is_stopped
 from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text, space_of
@@ -91,7 +91,7 @@ def _scores(trials: list[FrozenTrial]) -> np.ndarray:
 def _draw_history(path: Path, trials: _Trials) -> Path:
     numbers, scores = _numbers(trials.completed), _scores(trials.completed)
     stopped = trials.stopped
-    with plt.rc_context(STYLE):
+    with style():
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
         axes.plot(numbers, scores, "o", color=EVALUATION_COLOR, ms=4, alpha=0.6, label="trial")
         if stopped:
@@ -108,7 +108,7 @@ def _draw_history(path: Path, trials: _Trials) -> Path:
 def _draw_slices(path: Path, trials: _Trials, space: Space) -> Path:
     columns = min(3, len(space))
     rows = -(-len(space) // columns)
-    with plt.rc_context(STYLE):
+    with style():
         figure, grid = plt.subplots(
             rows, columns, figsize=(3.2 * columns, 2.6 * rows), sharey=True, squeeze=False, layout="constrained"
         )
@@ -130,7 +130,7 @@ def _draw_slice(axes: Axes, trials: _Trials, key: str, values: Range | Choices) 
     best, stopped, completed = trials.best, trials.stopped, trials.completed
     if isinstance(values, Choices):
         names = [as_text(choice) for choice in values.values]
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), [literal(name) for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
         x_best: Any = [names.index(best.params[key])]
     else:
@@ -157,15 +157,17 @@ def _x_positions(trials: list[FrozenTrial], key: str, values: Range | Choices) -
 def _draw_parallel(path: Path, trials: _Trials, space: Space) -> Path:
     scores = _scores(trials.completed)
     low, high = scores.min(), scores.max()
-    x = range(len(space))
-    with plt.rc_context({**STYLE, "axes.grid": False}):
+
+    def line(trial: FrozenTrial) -> np.ndarray:
+        return np.stack([np.arange(len(space)), _unit_values(trial, space)], -1)
+
+    with style(grid=False):
         figure, axes = plt.subplots(figsize=(max(6.4, 1.5 * len(space) + 1.5), 4.2), layout="constrained")
-        for trial in trials.stopped:
-            axes.plot(x, _unit_values(trial, space), color="lightgrey", lw=0.8)
-        for trial in sorted(trials.completed, key=lambda trial: trial.value or 0.0):
-            good = ((trial.value or 0.0) - low) / (high - low) if high > low else 1.0
-            color = colormaps["viridis"](good)
-            axes.plot(x, _unit_values(trial, space), color=color, alpha=0.25 + 0.65 * good, lw=1.2)
+        order = np.argsort(scores, kind="stable")
+        good = (scores[order] - low) / (high - low) if high > low else np.ones(len(order))
+        colors = colormaps["viridis"](good, alpha=0.25 + 0.65 * good)
+        draw_lines(axes, [line(trial) for trial in trials.stopped], color="lightgrey", lw=0.8)
+        draw_lines(axes, [line(trials.completed[place]) for place in order], color=colors, lw=1.2)
         _draw_parallel_axes(axes, space)
         scale = plt.Normalize(low, high if high > low else low + 1.0)
         figure.colorbar(plt.cm.ScalarMappable(scale, "viridis"), ax=axes, label=trials.label)
@@ -181,7 +183,7 @@ def _draw_parallel_axes(axes: Axes, space: Space) -> None:
         ends = (values.values[0], values.values[-1]) if isinstance(values, Choices) else values[:2]
         for height, end, side in ((-0.03, ends[0], "top"), (1.03, ends[1], "bottom")):
             text = f"{end:.4g}" if isinstance(end, float) else as_text(end)
-            axes.text(column, height, text, ha="center", va=side, fontsize="small")
+            axes.text(column, height, literal(text), ha="center", va=side, fontsize="small")
     axes.set_xticks(range(len(space)), list(space), rotation=20, ha="right")
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
@@ -195,7 +197,7 @@ def _unit_values(trial: FrozenTrial, space: Space) -> list[float]:
 
 def _draw_scores(path: Path, trials: _Trials) -> Path:
     scores = _scores(trials.completed)
-    with plt.rc_context(STYLE):
+    with style():
         figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
         axes.hist(scores, bins=min(30, max(5, len(scores) // 3)), color=EVALUATION_COLOR, alpha=0.8)
         axes.axvline(np.median(scores), color=TRAINING_COLOR, lw=1.5, label="median")
@@ -207,7 +209,7 @@ def _draw_scores(path: Path, trials: _Trials) -> Path:
 
 def _draw_importances(path: Path, importances: dict[str, float]) -> Path:
     names = list(importances)[::-1]
-    with plt.rc_context(STYLE):
+    with style():
         figure, axes = plt.subplots(figsize=(6.0, 1.2 + 0.3 * len(names)), layout="constrained")
         axes.barh(names, [100 * importances[name] for name in names], color=EVALUATION_COLOR)
         axes.set(xlabel="importance (%), PED-ANOVA", title="Importance of each parameter for a good score")
@@ -219,10 +221,10 @@ def _draw_radar(path: Path, best: FrozenTrial, space: Space) -> Path:
     angles = np.linspace(0.0, 2 * np.pi, len(space), endpoint=False)
     radii = _unit_values(best, space)
     labels = [
-        f"{key}\n{f'{value:.4g}' if isinstance(value, float) else value}"
+        literal(f"{key}\n{f'{value:.4g}' if isinstance(value, float) else value}")
         for key, value in ((key, best.params[key]) for key in space)
     ]
-    with plt.rc_context(STYLE):
+    with style():
         figure = plt.figure(figsize=(7.6, 6.0), layout="constrained")
         axes: Any = figure.add_subplot(projection="polar")
         axes.plot([*angles, angles[0]], [*radii, radii[0]], color=EVALUATION_COLOR, lw=2)

@@ -1,6 +1,7 @@
 """Figures of a sweep: curves, ranking, heat map, performance profile and probability of improvement."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ from matplotlib import pyplot as plt
 from purejaxdqn.pictures.runs import (
     EVALUATION_COLOR,
     SOLVED_COLOR,
-    STYLE,
     draw_band,
+    draw_lines,
     draw_solved_line,
+    literal,
     save_figure,
+    style,
 )
-from purejaxdqn.runs.statistics import iqm, performance_profile, probability_of_improvement
+from purejaxdqn.runs.statistics import iqm_of_columns, performance_profile, probability_of_improvement
 from purejaxdqn.sweeps.directory import done_runs, load_pieces, read_directory
-from purejaxdqn.sweeps.pieces import all_runs
 from purejaxdqn.sweeps.points import Point
-from purejaxdqn.sweeps.results import PointResult, RunResult, collect, ranked, summarise_points
+from purejaxdqn.sweeps.results import PointResult, RunResult, collect, ranked, runs_of_points, summarise_points
 from purejaxdqn.system.faults import UserError
 
 MAX_NAMED = 8
@@ -49,7 +51,8 @@ def draw_sweep(
         x, y, *_ = numeric_keys
         drawn.append(draw_heat_map(folder / "heat_map.png", points, summaries, x=x, y=y))
     for x in numeric_keys:
-        drawn.append(draw_against(folder / f"against_{x}.png", points, summaries, x=x))
+        name = re.sub(r"[^\w.]", "_", x)  # a stranger's sweep.yaml may have any text for a key
+        drawn.append(draw_against(folder / f"against_{name}.png", points, summaries, x=x))
     compared = ranked(summaries)[:MAX_COMPARED]
     if len(summaries) > 1 and all(len(summary.scores) > 1 for summary in compared):
         drawn.append(draw_profile(folder / "performance_profile.png", compared))
@@ -65,9 +68,10 @@ def draw_directory(folder: Path) -> list[Path]:
     """
     points, seeds = read_directory(folder)
     pieces = load_pieces(folder)
-    missing = set(all_runs(points, seeds)) - done_runs(pieces)
-    if missing:
-        raise UserError(f"{folder} is not a finished sweep: {len(missing)} of {len(points) * seeds} runs are missing")
+    done = sum(run.point < len(points) and run.seed_index < seeds for run in done_runs(pieces))
+    wanted = len(points) * seeds
+    if done < wanted:
+        raise UserError(f"{folder} is not a finished sweep: {wanted - done} of {wanted} runs are missing")
     results = collect(points, pieces)
     return draw_sweep(folder, points, results, summarise_points(points, results))
 
@@ -79,31 +83,33 @@ def draw_curves(
 
     The best ``MAX_NAMED`` points are named and have their 95% interval; the others are grey.
     """
-    named = [summary.point for summary in ranked(summaries)[:MAX_NAMED]]
-    with plt.rc_context(STYLE):
+    order, of_points = ranked(summaries), runs_of_points(results)
+    with style():
         figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
-        for summary in ranked(summaries)[::-1]:
-            runs = [result for result in results if result.run.point == summary.point]
-            steps, values = runs[0].env_step, np.stack([result.eval_return for result in runs])
-            if summary.point in named:
-                color = _color(named.index(summary.point))
-                draw_band(axes, steps, values, color=color, label=_short_name(summary.name))
-            else:
-                axes.plot(steps, [iqm(column) for column in values.T], color="#999999", lw=0.7, alpha=0.6)
+        others = [_curve_of(of_points[summary.point]) for summary in order[MAX_NAMED:]]
+        draw_lines(axes, others, color="#999999", lw=0.7, alpha=0.6)
+        for place, summary in reversed(list(enumerate(order[:MAX_NAMED]))):
+            runs = of_points[summary.point]
+            values = np.stack([result.eval_return for result in runs])
+            draw_band(axes, runs[0].env_step, values, color=_color(place), label=_short_name(summary.name))
         draw_solved_line(axes, solved_at)
-        others = len(summaries) - len(named)
         title = f"IQM of {len(summaries[0].scores)} seeds" + (", 95% CI" if len(summaries[0].scores) > 1 else "")
-        title += f"; grey: the other {others} points" if others > 0 else ""
+        title += f"; grey: the other {len(others)} points" if others else ""
         axes.set(xlabel="environment steps", ylabel="greedy return of an episode", title=title)
         _legend_below(figure, axes, reverse=True)
         save_figure(figure, path, steps_on_x=True)
     return path
 
 
+def _curve_of(runs: Sequence[RunResult]) -> np.ndarray:
+    """Environment steps and the IQM over runs of the greedy return [T, 2]."""
+    return np.stack([runs[0].env_step, iqm_of_columns(np.stack([run.eval_return for run in runs]))], -1)
+
+
 def draw_ranking(path: Path, summaries: Sequence[PointResult], *, solved_at: float | None) -> Path:
     """Draw the points from best to worst, 40 at most: every seed's score, their IQM and its 95% interval."""
     order = ranked(summaries)[:40]
-    with plt.rc_context(STYLE):
+    with style():
         figure, axes = plt.subplots(figsize=(7.2, 1.3 + 0.24 * len(order)), layout="constrained")
         for row, summary in enumerate(order):
             axes.plot(
@@ -133,7 +139,7 @@ def draw_heat_map(path: Path, points: Sequence[Point], summaries: Sequence[Point
         best[pair] = np.nanmax([best.get(pair, -np.inf), summary.iqm])
     xs, ys = (sorted({pair[axis] for pair in best}) for axis in (0, 1))
     others = [key for key in points[0].swept if key not in (x, y)]
-    with plt.rc_context({**STYLE, "axes.grid": False}):
+    with style(grid=False):
         figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
         if len(xs) * len(ys) <= 4 * len(best):
             shown: Any = _draw_cells(axes, xs, ys, best)
@@ -167,11 +173,14 @@ def _draw_cells(axes: Any, xs: list[float], ys: list[float], scores: dict[tuple[
 def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointResult], *, x: str) -> Path:
     """Plot the IQM of every point, with its 95% interval, against one swept number."""
     values = np.array([points[summary.point].swept[x] for summary in summaries], float)
-    with plt.rc_context(STYLE):
+    with style():
         figure, axes = plt.subplots(figsize=(6.0, 3.8), layout="constrained")
-        for value, summary in zip(values, summaries, strict=True):
-            if summary.interval:
-                axes.plot([value, value], summary.interval, color=EVALUATION_COLOR, lw=2, alpha=0.35)
+        bars = [
+            np.array([[value, end] for end in summary.interval])
+            for value, summary in zip(values, summaries, strict=True)
+            if summary.interval
+        ]
+        draw_lines(axes, bars, color=EVALUATION_COLOR, lw=2, alpha=0.35)
         axes.plot(values, [summary.iqm for summary in summaries], "o", color=EVALUATION_COLOR, ms=4)
         axes.set_xscale(_scale(values))
         axes.set(xlabel=x, ylabel="greedy return", title="One dot per point: IQM of its seeds, with the 95% CI")
@@ -182,8 +191,9 @@ def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointR
 def draw_profile(path: Path, summaries: Sequence[PointResult]) -> Path:
     """Plot the share of runs above each return, with pointwise 95% intervals (Agarwal et al. 2021, figure 4)."""
     scores = np.concatenate([summary.scores for summary in summaries])
-    thresholds = np.linspace(np.nanmin(scores), np.nanmax(scores), 201)
-    with plt.rc_context(STYLE):
+    finite = scores[np.isfinite(scores)]
+    thresholds = np.linspace(finite.min(), finite.max(), 201) if len(finite) else np.zeros(1)
+    with style():
         figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
         for n, summary in enumerate(summaries):
             shares, (low, high) = performance_profile(summary.scores, thresholds)
@@ -202,7 +212,7 @@ def draw_improvement(path: Path, summaries: Sequence[PointResult]) -> Path:
     """
     count = len(summaries)
     cells = np.full((count, count), np.nan)
-    with plt.rc_context({**STYLE, "axes.grid": False}):
+    with style(grid=False):
         size = 2.6 + 0.85 * count
         figure, axes = plt.subplots(figsize=(size + 1.2, size), layout="constrained")
         for row, column in itertools.permutations(range(count), 2):
@@ -258,9 +268,9 @@ def _color(n: int) -> Any:
 
 
 def _short_name(name: str, max_length: int = 60) -> str:
-    """Remove the sections from a point's keys (``optimizer.eps=1`` -> ``eps=1``), and cut what is too long."""
+    """Remove the sections from a point's keys (``optimizer.eps=1`` -> ``eps=1``), and cut what is too long; as text."""
     text = " ".join(_without_section(word) if "=" in word else word for word in name.split(" "))
-    return text if len(text) <= max_length else text[: max_length - 1] + "…"
+    return literal(text if len(text) <= max_length else text[: max_length - 1] + "…")
 
 
 def _without_section(word: str) -> str:

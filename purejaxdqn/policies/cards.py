@@ -3,8 +3,10 @@
 ``policy.json`` is a dict, called ``description`` below; ``exports.describe`` builds it.
 """
 
-import json
+from pathlib import Path
 from typing import Any
+
+from purejaxdqn.system.files import read_json
 
 FORMAT_VERSION = 2
 """Version of ``policy.json`` and of the weights it describes. In version 1 the weights had another layout."""
@@ -166,13 +168,14 @@ def _file_list(description: dict[str, Any]) -> str:
     return "".join(f"- `{name}`: {text}\n" for name, text in files.items())
 
 
-def read_description(text: str) -> dict[str, Any]:
-    """Parse the text of a ``policy.json``.
+def read_description(path: Path) -> dict[str, Any]:
+    """Read a ``policy.json``.
 
     Raises:
-      ValueError: the text is not JSON, does not describe a policy, or has another format version.
+      OSError: it cannot be read.
+      ValueError: it is not JSON, does not describe a policy, or has another format version.
     """
-    description = json.loads(text)
+    description = read_json(path)
     if not isinstance(description, dict) or description.get("format") != "purejaxdqn policy":
         raise ValueError("it does not describe a policy")
     if (version := description.get("format_version")) != FORMAT_VERSION:

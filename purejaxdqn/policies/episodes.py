@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxdqn.config.building import make_q_values
+from purejaxdqn.config.building import make_algorithm
+from purejaxdqn.core.algorithm import ActorView, greedy
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.environments.registry import make_environment
@@ -32,14 +33,15 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
       seed: seed of the episode.
     """
     env = make_environment(**config.env.making())
-    q_values, hparams = make_q_values(config, env), config.hparams()
-    env_params = env.with_params(hparams.env_params)
+    algorithm, hparams = make_algorithm(config, env), config.hparams()
+    env_params, memory = env.with_params(hparams.env_params), algorithm.memory(1)
+    start: Any = np.ones(1, bool) if jax.tree.leaves(memory) else ()
 
     @jax.jit
-    def step(key: jax.Array, obs: jax.Array, state: Any) -> Any:
-        keys = jax.random.split(key, 2)
-        action = q_values(hparams, params, obs).argmax(-1)
-        return keys[0], *env.step(env_params, keys[1:], state, obs, action)
+    def step(key: jax.Array, obs: jax.Array, state: Any, memory: Any, start: Any) -> Any:
+        keys, legal = jax.random.split(key, 2), env.legal(env_params, state)
+        q_values, memory = algorithm.values(hparams, params, ActorView(obs, legal, memory, start))
+        return memory, keys[0], *env.step(env_params, keys[1:], state, obs, greedy(q_values, legal))
 
     keys = jax.random.split(episodes_key(seed), 2)
     key, (obs, state) = keys[0], jax.jit(env.reset)(env_params, keys[1:])
@@ -48,7 +50,8 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
     rewards: list[float] = []
     while len(states) < MAX_STEPS:
         states.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state))
-        key, obs, state, taken = step(key, obs, state)
+        memory, key, obs, state, taken = step(key, obs, state, memory, start)
+        start = jax.tree.map(np.zeros_like, start)
         all_obs.append(np.asarray(taken.next_obs[0]))
         rewards.append(float(taken.reward[0]))
         if taken.terminated[0] or taken.truncated[0]:

@@ -1,12 +1,7 @@
 """Exports one agent of a finished run to a folder: weights, a description, and a program where the format has one."""
 
-import contextlib
 import functools
-import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +17,13 @@ from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments.registry import make_environment, underlying_environment
 from purejaxdqn.policies import cards
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
-from purejaxdqn.policies.policies import POLICY_FILE, check_seed_index, load_params
+from purejaxdqn.policies.policies import check_seed_index, load_params
 from purejaxdqn.policies.programs import TrainedAgent, write_program
+from purejaxdqn.policies.summaries import digests, read_summary
+from purejaxdqn.policies.weights import POLICY_FILE
+from purejaxdqn.system.directories import create_directory
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import write_json
 
 
 def best_seed(summary: dict[str, Any]) -> int:
@@ -42,36 +41,19 @@ def best_seed(summary: dict[str, Any]) -> int:
     return scores.index(max(scores))
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Read the ``summary.json`` of a run directory.
-
-    Raises:
-      UserError: the file is missing, cannot be read, or is not the summary of a run.
-    """
-    path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a finished run: it has no summary.json") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(summary, dict) or not isinstance(summary.get("final_eval_return"), list):
-        raise UserError(f"{path} is not the summary of a run")
-    return summary
-
-
-def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool) -> TrainedAgent:
+def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool, trust: bool = False) -> TrainedAgent:
     """Load one agent of a finished run.
 
     Args:
       run_dir: the run directory.
       seed_index: the agent to load; None loads agent 0.
       best: load the agent of ``best_seed`` instead.
+      trust: see ``load_params``.
 
     Raises:
       UserError: the run is damaged or not finished, it has no such agent, or the agent diverged.
     """
-    config, params = load_params(run_dir)
+    config, params = load_params(run_dir, trust=trust)
     summary = read_summary(run_dir)
     index = best_seed(summary) if best else seed_index or 0
     check_seed_index(config, index)
@@ -79,6 +61,8 @@ def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool) -> Traine
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
         raise UserError(f"agent {index} diverged: its weights are not finite")
     env = make_environment(**config.env.making())
+    if config.network.memory != "none":
+        raise UserError("a policy with a memory cannot be exported yet; load_policy reads the run directory")
     q_values = functools.partial(make_q_values(config, env), config.hparams(), params)
     return TrainedAgent(config, summary, index, params, env, q_values)
 
@@ -89,37 +73,21 @@ def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
     Raises:
       UserError: the folder exists or cannot be created, or the network cannot be exported in this format.
     """
-    with _new_folder(folder) as draft:
+
+    def fill(draft: Path) -> None:
         flat = traverse_util.flatten_dict(agent.params, sep="/")
         weights = save({name: np.asarray(leaf, order="C") for name, leaf in flat.items()})
         (draft / POLICY_FILE).write_bytes(weights)
         (draft / CONFIG_FILE).write_text(to_yaml(agent.config), encoding="utf-8")
-        description = describe(agent, kind, write_program(agent, draft, kind))
-        text = json.dumps(description, indent=2, allow_nan=False)
-        (draft / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+        description = describe(agent, kind, write_program(agent, draft, kind)) | digests(
+            draft, POLICY_FILE, CONFIG_FILE
+        )
+        write_json(draft / DESCRIPTION_FILE, description)
         (draft / "README.md").write_text(cards.model_card(description), encoding="utf-8")
         if script := cards.run_script(description):
             (draft / cards.SCRIPT_FILE).write_text(script, encoding="utf-8")
 
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder next to ``folder``, which is renamed to it at the end, so that it is never incomplete."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    missing = [parent for parent in folder.parents if not parent.exists()]
-    try:
-        draft.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be made: {error.strerror}") from error
-    try:
-        yield draft
-        draft.rename(folder)
-    except BaseException:  # also on an interrupt
-        shutil.rmtree(draft, ignore_errors=True)
-        for parent in missing:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
+    create_directory([folder], fill, kind="policy")
 
 
 def describe(agent: TrainedAgent, kind: str, program: dict[str, Any] | None) -> dict[str, Any]:

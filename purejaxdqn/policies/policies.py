@@ -1,45 +1,39 @@
-"""Saves, loads and evaluates trained policies."""
+"""Loads and evaluates trained policies."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from purejaxdqn.config.building import make_algorithm, make_q_values, policy_shapes
-from purejaxdqn.config.reading import CONFIG_FILE, load_config, read_config
+from purejaxdqn.config.building import make_algorithm
+from purejaxdqn.config.reading import CONFIG_FILE, read_config
+from purejaxdqn.config.trust import check_trust
+from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.environment import Environment
-from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.core.evaluation import Values, greedy_returns
 from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import make_environment
-from purejaxdqn.environments.wrappers import observation_features
-from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
+from purejaxdqn.policies.cards import DESCRIPTION_FILE
+from purejaxdqn.policies.exported import load_exported
+from purejaxdqn.policies.greedy import Policy
+from purejaxdqn.policies.summaries import SUMMARY_FILE, read_summary, warn_of_changes
+from purejaxdqn.policies.weights import POLICY_FILE, check_digest, read_params
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import replacing
-
-POLICY_FILE = "policy.safetensors"
 
 
-def save_policy(folder: Path, params: Any) -> None:
-    """Write parameters of S agents, leaves [S, ...], to ``policy.safetensors``, each under its path in the tree."""
-    flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
-    # No metadata: safetensors writes it in no fixed order, and equal runs must write equal files.
-    with replacing(folder / POLICY_FILE) as part:
-        part.write_bytes(save(flat))  # save_file would make the file readable by its owner only
-
-
-def load_params(folder: str | Path) -> tuple[Config, Any]:
+def load_params(folder: str | Path, *, trust: bool = False) -> tuple[Config, Any]:
     """Load the config of a run directory and the parameters of its S agents, leaves [S, ...].
 
+    Args:
+      folder: the run directory.
+      trust: whether a module that the config names may be imported even if this user did not start the run here.
+
     Raises:
-      UserError: a file is missing or damaged, or the parameters do not fit the config.
+      UserError: a file is missing or damaged, the parameters do not fit the config, or the module is not trusted.
     """
     folder = Path(folder)
     try:
@@ -51,21 +45,29 @@ def load_params(folder: str | Path) -> tuple[Config, Any]:
         raise UserError(f"{folder} is not a run but a policy that was exported from one; load_policy reads it")
     if missing:
         raise UserError(f"{folder} is not a finished run: it has no {missing[0]}")
-    config = load_config(folder / CONFIG_FILE)
+    draft = read_config(folder / CONFIG_FILE)
+    check_trust(folder, draft.unchecked(), trust=trust)
+    config = draft.checked()
     env = make_environment(**config.env.making())
-    return config, _read_params(folder, config, env, leading=(config.num_seeds,))
+    params = read_params(folder, config, env, leading=(config.num_seeds,))
+    if (folder / SUMMARY_FILE).is_file():
+        check_digest(folder / POLICY_FILE, read_summary(folder), SUMMARY_FILE)
+        warn_of_changes(folder, CONFIG_FILE)
+    return config, params
 
 
-def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], np.ndarray]:
+def load_policy(folder: str | Path, *, seed_index: int = 0, trust: bool = False) -> Policy:
     """Load the greedy policy of one agent.
 
     Args:
       folder: a run directory, or a folder that ``purejaxdqn.export`` wrote in any format. An exported folder describes
         its environment, so the environment need not be installed.
       seed_index: which agent of a run to load; an exported folder has only agent 0.
+      trust: see ``load_params``; an exported folder imports nothing.
 
     Returns:
-      ``act(obs)``, which takes one observation [O] or a batch [B, O], and returns one action or actions [B].
+      A ``Policy``: ``policy(obs)`` takes one observation [O] or a batch [B, O], and returns one action or actions [B].
+      It raises a ``ValueError`` for another shape, and for what is no real number.
 
     Raises:
       UserError: the folder has no policy or no such agent, or is damaged.
@@ -76,86 +78,11 @@ def load_policy(folder: str | Path, *, seed_index: int = 0) -> Callable[[Any], n
             raise UserError(f"{folder} is an exported policy: it has no agent {seed_index}, only agent 0")
         env, config, params = load_exported(folder)
     else:
-        config, params = load_params(folder)
+        config, params = load_params(folder, trust=trust)
         check_seed_index(config, seed_index)
         env = make_environment(**config.env.making())
         params = jax.tree.map(lambda leaf: leaf[seed_index], params)
-    q_values = jax.jit(functools.partial(make_q_values(config, env), config.hparams(), params))
-    single = len(env.obs_shape)
-
-    def act(obs: Any) -> np.ndarray:
-        obs = np.asarray(obs)
-        actions = np.asarray(q_values(obs[None] if obs.ndim == single else obs)).argmax(-1)
-        return actions[0] if obs.ndim == single else actions
-
-    return act
-
-
-def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
-    """Load an exported folder -> its described environment, its config, and the parameters of its agent.
-
-    The environment is built from the description and imports nothing: a folder from an untrusted source runs no code.
-
-    Raises:
-      UserError: a file is missing or damaged, or the files do not fit each other.
-    """
-    try:
-        description = read_description((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        env = _described_environment(description)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {error}") from error
-    config = _read_config_only(folder / CONFIG_FILE)
-    return env, config, _read_params(folder, config, env)
-
-
-def _described_environment(description: dict[str, Any]) -> Environment:
-    """Return an environment that has shapes and features but cannot be stepped."""
-
-    def unplayable(*arguments: Any) -> Any:
-        raise NotImplementedError(
-            "an exported policy only has a description of its environment, which cannot be played"
-        )
-
-    observation, features = description["observation"], description["features"]
-    return Environment(
-        env_id=description["env_id"],
-        obs_shape=tuple(map(int, observation["shape"])),
-        obs_dtype=np.dtype(observation["dtype"]),
-        num_actions=int(description["action"]["n"]),
-        default_params=None,
-        with_params=unplayable,
-        reset=unplayable,
-        step=unplayable,
-        advance=unplayable,
-        features=functools.partial(
-            observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])
-        ),
-    )
-
-
-def _read_config_only(path: Path) -> Config:
-    """Read a config without checking it against its environment."""
-    draft = read_config(path)
-    if draft.lines or draft.faults:
-        raise UserError(f"{path} is damaged", *draft.lines, *(f"{one.key}: {one.message}" for one in draft.faults))
-    return draft.config
-
-
-def _read_params(folder: Path, config: Config, env: Environment, *, leading: tuple[int, ...] = ()) -> Any:
-    """Read parameters whose leaves have ``leading`` axes in front of the shapes of the config's network."""
-    try:
-        flat = load_file(folder / POLICY_FILE)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
-    expected = policy_shapes(config, env)
-    shapes = {path: (*leading, *leaf.shape) for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
-    if shapes == {path: leaf.shape for path, leaf in flat.items()}:
-        return traverse_util.unflatten_dict(flat, sep="/")
-    if any(path.endswith("/kernel") for path in flat):
-        raise UserError(
-            f"{folder / POLICY_FILE} was written by an earlier purejaxdqn, with another layout of the layers"
-        )
-    raise UserError(f"{folder / POLICY_FILE} does not fit the network that {CONFIG_FILE} describes")
+    return Policy(config, env, params)
 
 
 def one_agent(params: Any, seed_index: int) -> Any:
@@ -215,22 +142,25 @@ def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, s
         envs = [gymnasium.make(config.env.id) for _ in range(episodes)]
     except gymnasium.error.Error as error:
         raise UserError(f"--backend gymnasium: Gymnasium has no environment {config.env.id!r}") from error
-    of_agents = make_q_values(config, make_environment(**config.env.making()))
-    q_values = jax.jit(functools.partial(of_agents, config.hparams()))  # compiled once for all agents
+    algorithm = make_algorithm(config, make_environment(**config.env.making()))
+    values = jax.jit(functools.partial(algorithm.values, config.hparams()))  # compiled once for all agents
     agents = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(_count_agents(params))]
-    return np.array([_play_in_gymnasium(envs, functools.partial(q_values, one), seed) for one in agents])
+    memory = algorithm.memory(episodes)
+    return np.array([_play_in_gymnasium(envs, functools.partial(values, one), memory, seed) for one in agents])
 
 
 def _count_agents(params: Any) -> int:
     return jax.tree.leaves(params)[0].shape[0]
 
 
-def _play_in_gymnasium(envs: list[Any], q_values: Callable[[Any], Any], seed: int) -> list[float]:
+def _play_in_gymnasium(envs: list[Any], values: Values, memory: Any, seed: int) -> list[float]:
     """Play one episode in each of N environments, with one batch of actions per step; return the N returns."""
     obs = np.array([env.reset(seed=seed * len(envs) + i)[0] for i, env in enumerate(envs)])
     returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
+    start: Any = running.copy() if jax.tree.leaves(memory) else ()
     while running.any():
-        actions = np.asarray(q_values(obs)).argmax(-1)
+        q_values, memory = values(ActorView(jnp.asarray(obs), (), memory, start))
+        actions, start = np.asarray(q_values).argmax(-1), jax.tree.map(np.zeros_like, start)
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, _ = envs[i].step(int(actions[i]))
             returns[i] += float(reward)

@@ -94,6 +94,8 @@ def to_checked_onnx(agent: TrainedAgent) -> tuple[bytes, float]:
     from purejaxdqn.policies.onnx_graphs import to_onnx
 
     env = agent.env
+    if np.dtype(env.obs_dtype).isbuiltin != 1:  # bfloat16 and the like, which are not NumPy's own
+        raise UserError(f"--format onnx: observations are {np.dtype(env.obs_dtype)}, which onnxruntime does not take")
     model = to_onnx(agent.q_values, obs_shape=env.obs_shape, obs_dtype=env.obs_dtype).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     obs = sample_observations(agent)
@@ -121,9 +123,9 @@ def sample_observations(agent: TrainedAgent, *, num_envs: int = 17, steps: int =
 
     def body(carry: tuple, key: jax.Array) -> tuple:
         obs, state = carry
-        action_key, *keys = jax.random.split(key, num_envs + 1)
-        action = jax.random.randint(action_key, (num_envs,), 0, env.num_actions)
-        obs, state, _ = env.step(params, jax.numpy.stack(keys), state, obs, action)
+        keys = jax.random.split(key, num_envs + 1)
+        action = jax.random.randint(keys[0], (num_envs,), 0, env.num_actions)
+        obs, state, _ = env.step(params, keys[1:], state, obs, action)
         return (obs, state), obs
 
     @jax.jit

@@ -24,6 +24,7 @@ from purejaxdqn.system.files import write_text
 
 FORMAT = 1
 LISTING = "files.json"
+_METADATA = "_CHECKPOINT_METADATA"
 SMALL = 1 << 20
 """Bytes; smaller arrays of the same type are saved as one, since orbax takes a millisecond for each array."""
 
@@ -49,12 +50,18 @@ class Checkpoints:
         self._manager: Any = None
 
     def open(self) -> None:
-        """Import orbax and remove what a kill left half-written; otherwise the first ``save`` does it."""
+        """Import orbax and remove what a kill left: half-written checkpoints, and old ones that were to be removed.
+
+        Otherwise the first ``save`` does it.
+        """
         if self._manager is None:
             import orbax.checkpoint as ocp
 
             for part in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 _clear(part)
+            for step in self.steps()[: -self._keep]:
+                if (self.folder / str(step) / _METADATA).is_file():  # ours, and not another folder with a number
+                    _clear(self.folder / str(step))
             options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
             self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
@@ -93,7 +100,7 @@ class Checkpoints:
         place = self.folder.absolute() / str(step)
         try:
             _check_listing(place)
-            record = json.loads((place / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))["custom_metadata"]
+            record = json.loads((place / _METADATA).read_text(encoding="utf-8"))["custom_metadata"]
             digest = record.pop("digest")
             kinds = {name: kind for name, kind, _, _ in record["places"].values()}
             packed = _restore(place / "default", kinds)

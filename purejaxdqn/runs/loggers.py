@@ -3,7 +3,6 @@
 A logger that fails prints one warning and is not used again; it never stops a run.
 """
 
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ import numpy as np
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.metrics import Metrics
-from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import write_text
+from purejaxdqn.system.messages import tell
 
 _MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
@@ -81,8 +81,7 @@ class Guarded:
             action()
         except Exception as error:  # a library may raise anything
             self._logger = None
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            print(f"warning: log: {self._name} failed and is not used any more: {reason}", file=sys.stderr)
+            tell(f"warning: log: {self._name} failed and is not used any more: {reason_of(error)}")
 
 
 class TensorBoard:

@@ -13,6 +13,7 @@ from purejaxdqn.core.types import EpochRow
 from purejaxdqn.environments.registry import SOLVED_AT
 from purejaxdqn.system.files import replacing
 
+METRICS_FILE = "metrics.csv"
 COLUMNS = (
     "seed_index",
     "env_step",
@@ -54,9 +55,10 @@ def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
     eval_returns = values.pop("eval_returns")
     solved = eval_returns >= (np.nan if solved_at is None else solved_at)
     success_rate = np.full(eval_returns.shape[:2], np.nan) if solved_at is None else solved.mean(-1)
-    return Metrics(
-        **values, eval_return=eval_returns.mean(-1, dtype=np.float32), success_rate=success_rate.astype(np.float32)
-    )
+    with np.errstate(over="ignore"):
+        mean = eval_returns.mean(-1, dtype=np.float32)
+    mean = np.where(np.isfinite(mean), mean, eval_returns.mean(-1, dtype=np.float64).astype(np.float32))
+    return Metrics(**values, eval_return=mean, success_rate=success_rate.astype(np.float32))
 
 
 class CsvFile:
@@ -91,16 +93,23 @@ def read_metrics(path: Path) -> Metrics:
     """Read ``metrics.csv`` back.
 
     Raises:
-      ValueError: the file has no rows or other columns.
+      OSError: it cannot be read.
+      ValueError: the file has no rows or other columns, or is damaged.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    if not table or any(name not in table[0] for name in COLUMNS):
-        raise ValueError(f"{path} has no rows, or not the columns of a metrics.csv")
-    seeds = max(int(row["seed_index"]) for row in table) + 1
-    columns = {
-        name: np.array([float(row[name] or "nan") for row in table]).reshape(-1, seeds).T for name in Metrics._fields
-    }
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        if not table or any(name not in table[0] for name in COLUMNS):
+            raise ValueError("no rows, or not the columns of a metrics.csv")
+        seeds = max(int(row["seed_index"]) for row in table) + 1
+        columns = {
+            name: np.array([float(row[name] or "nan") for row in table]).reshape(-1, seeds).T
+            for name in Metrics._fields
+        }
+        if not (np.isfinite(columns["env_step"]).all() and seeds):
+            raise ValueError("a row without an env_step")
+    except (ValueError, TypeError, OverflowError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     return Metrics(**columns)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from purejaxdqn.config.reading import CONFIG_FILE
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.runs import directory
@@ -41,7 +42,7 @@ def open_run(folders: Iterable[Path], config: Config, *, segments: int | None) -
     """
     segments, segment_epochs = _choose_segments(config, segments, None)
     folder = directory.create_directory(folders, config)
-    with resumable(how_to_resume(folder)), storage_faults(folder), lock_directory(folder):
+    with _resumable(folder), storage_faults(folder), lock_directory(folder):
         checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
         yield OpenRun(folder, config, False, None, checkpoints, segments, segment_epochs)
 
@@ -56,7 +57,7 @@ def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterato
     """
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
     with contextlib.ExitStack() as held:
-        held.enter_context(resumable(how_to_resume(folder)))
+        held.enter_context(_resumable(folder))
         held.enter_context(storage_faults(folder))
         with _refusing_denied(folder):
             held.enter_context(lock_directory(folder))
@@ -70,9 +71,9 @@ def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterato
         yield OpenRun(folder, config, True, snapshot, checkpoints, segments, segment_epochs)
 
 
-def how_to_resume(folder: Path) -> str:
-    """The command that resumes a run."""
-    return f"to resume: python -m purejaxdqn.train --resume {shlex.quote(str(folder))}"
+def _resumable(folder: Path) -> contextlib.AbstractContextManager[None]:
+    how = f"to resume: python -m purejaxdqn.train --resume {shlex.quote(str(folder))}"
+    return resumable(how, label=folder / CONFIG_FILE)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """``train --resume RUN_DIR``: which config and which checkpoint a run continues with, and when it is refused."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.runs.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import read_json
+from purejaxdqn.system.messages import tell
 
 FREE = ("total_timesteps", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
 """Keys in which a checkpoint may differ from the run that is resumed from it."""
@@ -64,10 +65,10 @@ def _extended(old: Config, new: Draft) -> Draft:
 def read_end(folder: Path, config: Config) -> list[bool] | None:
     """Which seeds of a finished run have diverged; None if the run has not reached the end that ``config`` sets.
 
-    A run writes its summary last.
+    A run writes its summary when everything but its pictures is written.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json")
         return list(summary["diverged"]) if summary["total_timesteps"] == config.total_timesteps else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -105,7 +106,7 @@ def set_aside(checkpoints: Checkpoints, refused: Mapping[int, str], *, sound: in
     """Move refused checkpoints away from a run that is resumed at step ``sound``, and say so."""
     for step, reason in refused.items():
         place = checkpoints.set_aside(step)
-        print(f"warning: checkpoint {step} is refused and now in {place}: {reason}", file=sys.stderr)
+        tell(f"warning: checkpoint {step} is refused and now in {place}: {reason}")
     if refused:
         print(f"resuming from the previous checkpoint, step {sound}", file=sys.stderr)
 

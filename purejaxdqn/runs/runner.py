@@ -5,18 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.config.reading import CONFIG_FILE
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import intervals_of
-from purejaxdqn.policies.policies import save_policy
+from purejaxdqn.policies.summaries import digests
+from purejaxdqn.policies.weights import POLICY_FILE, save_policy
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.debugging import Debugger, FoundNan
 from purejaxdqn.runs.divergence import DivergenceWatch
 from purejaxdqn.runs.journal import Journal
-from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.metrics import METRICS_FILE, Metrics
 from purejaxdqn.runs.opening import OpenRun
 from purejaxdqn.runs.population import BEGINNING, Position, advance, finish_training
 from purejaxdqn.runs.snapshots import Snapshot, fetch_state, place_state, save_snapshot
 from purejaxdqn.runs.training import Training, compile_training, seeds_of
+from purejaxdqn.system.faults import drawing
 from purejaxdqn.system.signals import StopSignals
 
 
@@ -75,10 +78,13 @@ def run(
         summary = directory.summarise(
             config, metrics, agents, training, import_seconds=import_seconds, run_seconds=run_seconds
         )
+        directory.check_there(opened.folder)
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
-    draw(opened.folder, metrics, config)
-    directory.write_summary(opened.folder, summary)  # the last file: it says that the run is finished
+    summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
+    directory.write_summary(opened.folder, summary)  # it says that the run is finished
+    with drawing(opened.folder):
+        draw(opened.folder, metrics, config)
     return summary
 
 
@@ -115,6 +121,7 @@ class _Recorder:
             if diverged:
                 raise FoundNan(self.debugger.find(diverged[0]))
             self.debugger.keep(position)
+        directory.check_there(self._opened.folder)
         if _is_due(self._opened.config, position.env_step) or self._stop.received or self.watch.all_diverged:
             self._save(position)
             self._stop.check()  # only after a save: a signal that arrives after the line above waits for a segment

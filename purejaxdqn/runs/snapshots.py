@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.keys import KEY_KIND
+from purejaxdqn.core.keys import KEY_KIND, data_of_keys, is_key
 from purejaxdqn.core.many import Layout
 from purejaxdqn.core.types import RunnerState
 from purejaxdqn.runs.checkpoints import Checkpoint, Checkpoints
@@ -88,7 +88,7 @@ def fetch_state(state: RunnerState, layout: Layout) -> dict[str, np.ndarray]:
 
     They may share the state's memory, which the next segment overwrites.
     """
-    fetched = jax.device_get(jax.tree.map(_data, state))
+    fetched = jax.device_get(data_of_keys(state))
     return {jax.tree_util.keystr(path): layout.take(leaf) for path, leaf in jax.tree.leaves_with_path(fetched)}
 
 
@@ -99,7 +99,7 @@ def check_state(snapshot: Snapshot) -> None:
       UserError: names an array of the state that differs.
     """
     shapes, runs = shapes_of_run(snapshot.config), snapshot.config.num_seeds
-    wanted = jax.tree.leaves_with_path(jax.eval_shape(lambda state: jax.tree.map(_data, state), shapes))
+    wanted = jax.tree.leaves_with_path(jax.eval_shape(data_of_keys, shapes))
     fits = {jax.tree_util.keystr(path): (str(leaf.dtype), (runs, *leaf.shape)) for path, leaf in wanted}
     found = {path: (str(leaf.dtype), leaf.shape) for path, leaf in snapshot.state.items()}
     for path in [*fits, *found]:
@@ -119,7 +119,7 @@ def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerStat
     def place(path: Any, like: Any) -> Any:
         # Copied: the state is donated later, and NumPy's memory must not be.
         leaf = jax.device_put(layout.fill(arrays.pop(jax.tree_util.keystr(path))), layout.sharding, may_alias=False)
-        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if _is_key(like) else leaf
+        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if is_key(like) else leaf
 
     return jax.tree.map_with_path(place, training.state)
 
@@ -129,17 +129,9 @@ def state_of_run(arrays: dict[str, np.ndarray], run: int, training: Training) ->
 
     def pick(path: Any, like: Any) -> Any:
         leaf = arrays[jax.tree_util.keystr(path)][run]
-        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if _is_key(like) else leaf
+        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if is_key(like) else leaf
 
     return jax.tree.map_with_path(pick, training.state)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _describe(kind: tuple[str, tuple[int, ...]] | None) -> str:

@@ -10,19 +10,27 @@ RESAMPLES = 2_000
 
 def iqm(values: np.ndarray) -> float:
     """Interquartile mean: the mean of the middle half of ``values`` [S], without a quarter at each end."""
-    return float(scipy.stats.trim_mean(values, 0.25))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(scipy.stats.trim_mean(values, 0.25))
 
 
-def iqm_interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of ``iqm`` over seeds [S]; None for fewer than two.
+def iqm_of_columns(values: np.ndarray) -> np.ndarray:
+    """The ``iqm`` over the first axis: [S, T] -> [T]."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return scipy.stats.trim_mean(values, 0.25, axis=0)
+
+
+def iqm_interval(values: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of ``iqm`` over seeds [S]; None for fewer than two, or if an end is not finite.
 
     The resamples are drawn with a fixed seed, so that the same values always give the same interval.
     """
     if len(values) < 2:
         return None
-    resamples = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
-    low, high = _percentiles(scipy.stats.trim_mean(resamples, 0.25, axis=1), level)
-    return float(low), float(high)
+    drawn = np.random.default_rng(0).choice(values, (resamples, len(values)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = _percentiles(scipy.stats.trim_mean(drawn, 0.25, axis=1), level)
+    return (float(low), float(high)) if np.isfinite([low, high]).all() else None
 
 
 def performance_profile(
@@ -75,7 +83,8 @@ def _count_ranks(ranks: np.ndarray, count: int) -> np.ndarray:
 def _percentiles(resampled: np.ndarray, level: float) -> np.ndarray:
     """The ends [2, ...] of the percentile interval over the first axis."""
     tail = 50.0 * (1.0 - level)
-    return np.percentile(resampled, [tail, 100.0 - tail], axis=0)
+    with np.errstate(invalid="ignore"):  # between two infinities there is NaN
+        return np.percentile(resampled, [tail, 100.0 - tail], axis=0)
 
 
 def trailing_mean(means: np.ndarray, counts: np.ndarray, *, at_least: int = 100) -> np.ndarray:

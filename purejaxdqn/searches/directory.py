@@ -10,9 +10,11 @@ from typing import Any
 
 import optuna
 
-from purejaxdqn.searches.storage import STUDY_FILE, open_journal
+from purejaxdqn.searches.journal import open_journal
+from purejaxdqn.searches.storage import STUDY_FILE, check_definition
 from purejaxdqn.system.directories import OwnedDirectory, lock_directory
-from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.faults import UserError, reason_of
+from purejaxdqn.system.files import read_json
 
 SEARCH_FILE = "search.json"
 
@@ -62,11 +64,15 @@ def read_directory(folder: Path) -> tuple[dict[str, Any], optuna.Study]:
     """
     log = folder / STUDY_FILE
     try:
-        definition = json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8"))["definition"]
+        definition = read_json(folder / SEARCH_FILE)["definition"]
         if not log.is_file():
             raise UserError(f"{folder}: {STUDY_FILE} is missing; only the search itself can draw a study in --storage")
         storage = open_journal(log)
         (name,) = optuna.get_all_study_names(storage)
-        return definition, optuna.load_study(storage=storage, study_name=name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is not a search that can be read: {error}") from error
+        study = optuna.load_study(storage=storage, study_name=name)
+        check_definition(study, str(log), definition)
+        return definition, study
+    except UserError:
+        raise
+    except Exception as error:  # Optuna may raise anything about a damaged journal
+        raise UserError(f"{folder} is not a search that can be read: {reason_of(error)}") from error

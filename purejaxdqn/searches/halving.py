@@ -12,7 +12,7 @@ import psutil
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.sweeps.pieces import in_bytes, state_bytes
+from purejaxdqn.runs.memory import in_bytes, state_bytes
 from purejaxdqn.system.faults import UserError
 
 
@@ -53,10 +53,11 @@ def check_rungs(halving: Halving, config: Config) -> None:
     Raises:
       UserError: two rungs are at the same epoch.
     """
-    ends = halving.epochs(config)
-    if len(set(ends)) < len(ends):
+    epochs = make_plan(config).epochs
+    # More rungs than epochs are not even listed.
+    if halving.rungs >= epochs or len(set(halving.epochs(config))) <= halving.rungs:
         raise UserError(
-            f"--rungs: {halving.rungs} rungs of a run with {make_plan(config).epochs} evaluations fall together; "
+            f"--rungs: {halving.rungs} rungs of a run with {epochs} evaluations fall together; "
             "use fewer, or make evaluation.every smaller"
         )
 

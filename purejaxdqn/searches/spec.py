@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from purejaxdqn.config.reading import Draft
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.plan import make_plan
 from purejaxdqn.sweeps.points import Candidate, Point, candidate_of, check_points, read_points, refuse_both
 from purejaxdqn.sweeps.spaces import Choices, Space, corner, plain_space
 from purejaxdqn.system.faults import UserError
@@ -87,8 +88,13 @@ def check_edges(spec: SearchSpec, candidates: Sequence[Candidate], drafts: Seque
 
 
 def _check_machine(spec: SearchSpec, points: Sequence[Point]) -> None:
+    from purejaxdqn.runs.memory import check_results
     from purejaxdqn.searches.halving import Halving, check_room, check_rungs
     from purejaxdqn.sweeps.pieces import all_runs, plan_work
+
+    epochs = make_plan(points[0].config).epochs
+    check_results(min(spec.batch, spec.trials) * spec.seeds, epochs, option="--batch, --seeds")
+    check_results(spec.retest, epochs, option="--retest")
 
     plan_work(points, all_runs(points, 1), devices=spec.devices, memory=spec.memory, size=1)
     if spec.halving:

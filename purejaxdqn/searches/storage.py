@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import DBAPIError
 
+from purejaxdqn.searches.journal import open_journal
 from purejaxdqn.system.faults import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -47,13 +47,8 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
         raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise UserError(f"--storage: the study {name!r} in {storage} does not look for the largest value")
-    _check_definition(study, storage, definition)
+    check_definition(study, storage, definition)
     return study
-
-
-def open_journal(path: Path) -> optuna.storages.JournalStorage:
-    """Optuna's journal in a file."""
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
 def _open_database(url: str) -> optuna.storages.RDBStorage:
@@ -80,11 +75,11 @@ def claim_study(study: optuna.Study, storage: str, definition: dict[str, Any]) -
     Raises:
       UserError: another search has claimed it.
     """
-    if not _check_definition(study, storage, definition):
+    if not check_definition(study, storage, definition):
         study.set_user_attr(_DEFINITION, json.dumps(definition, sort_keys=True))
 
 
-def _check_definition(study: optuna.Study, storage: str, definition: dict[str, Any]) -> bool:
+def check_definition(study: optuna.Study, storage: str, definition: dict[str, Any]) -> bool:
     """Refuse the study of another search; returns whether this search has claimed it."""
     found = study.user_attrs.get(_DEFINITION)
     if found not in (None, json.dumps(definition, sort_keys=True)):

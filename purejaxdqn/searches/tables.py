@@ -1,7 +1,8 @@
 """The tables of a search: ``trials.csv``, ``runs.csv``, ``best_retest.json``, and the one that it prints."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -16,9 +17,11 @@ from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of, runs_of
 from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
-from purejaxdqn.system.files import write_text
+from purejaxdqn.system import faults
+from purejaxdqn.system.files import finite, read_json, write_json
+from purejaxdqn.system.messages import tell
 
-RETEST_FILE = "best_retest.json"
+RETEST_FILE, _DIGEST = "best_retest.json", "sha256"
 
 
 def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
@@ -67,27 +70,35 @@ def write_retest(folder: Path, config: Config, trial: FrozenTrial, results: Sequ
         # From the config: the study has choices as texts, and "false" is not JSON's false.
         "params": {key: reduce(getitem, key.split("."), plain) for key in trial.params},
         "config": plain,
-        "final_eval_return": [_number(value) for value in finals],
-        "iqm": _number(iqm(finals)),
+        "final_eval_return": finals.tolist(),
+        "iqm": iqm(finals),
         "iqm_ci95": list(iqm_interval(finals) or ()) or None,
-        "auc": [_number(value) for value in areas],
-        "auc_iqm": _number(iqm(areas)),
+        "auc": areas.tolist(),
+        "auc_iqm": iqm(areas),
         "auc_iqm_ci95": list(iqm_interval(areas) or ()) or None,
         "first_solved_step": [result.first_solved_step for result in results],
         "diverged": [result.diverged for result in results],
     }
-    write_text(folder / RETEST_FILE, json.dumps(retest, indent=2, allow_nan=False) + "\n")
+    retest = finite(retest)
+    write_json(folder / RETEST_FILE, {**retest, _DIGEST: _digest(retest)})
     return retest
 
 
 def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
-    """The contents of ``best_retest.json`` if it is of exactly this config, else None."""
-    try:
-        found = json.loads((folder / RETEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """The contents of ``best_retest.json`` if it is of exactly this config, else None; a damaged one is a warning."""
+    path = folder / RETEST_FILE
+    if not path.exists():
         return None
-    return found if found.get("config") == config.model_dump(mode="json") else None
+    try:
+        found = dict(read_json(path))
+        if found.pop(_DIGEST, None) not in (_digest(found), None):
+            raise ValueError("it does not have the digest that is in it")
+        same = found["config"] == config.model_dump(mode="json")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        tell(f"warning: {path} is damaged, and the best trial is tested again: {faults.reason_of(error)}")
+        return None
+    return found if same else None
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _digest(retest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(retest, sort_keys=True).encode()).hexdigest()

@@ -1,14 +1,15 @@
 """How work is divided: points into groups that share a program, and their runs into pieces that fit in memory."""
 
+import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-import psutil
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.runs.training import Population, shapes_of_run
+from purejaxdqn.runs.memory import Needs, check_working, free_memory, in_bytes, memory_needs
+from purejaxdqn.runs.training import Population
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.system.faults import UserError
 
@@ -31,6 +32,7 @@ class Group(NamedTuple):
     config: Config  # of the first point
     runs: tuple[Run, ...]  # point by point
     run_bytes: int  # of the state of one run
+    working_bytes: int = 0  # see ``Needs``
 
 
 class Work(NamedTuple):
@@ -86,6 +88,8 @@ def plan_work(
     """
     groups = group_runs(points, runs)
     used = tuple(jax.local_devices()[:devices])
+    for group in groups:
+        check_working(Needs(group.run_bytes, group.working_bytes), memory or free_memory(used))
     if size is None:
         sizes = [piece_size(group, used, memory) for group in groups]
     else:
@@ -100,19 +104,15 @@ def all_runs(points: Sequence[Point], num_seeds: int) -> list[Run]:
 
 def group_runs(points: Sequence[Point], runs: Iterable[Run]) -> list[Group]:
     """Group the runs whose points differ in traced numbers only; the order is that of ``runs``."""
+    static_part = functools.cache(lambda point: points[point].config.static())
     groups: dict[Config, list[Run]] = {}
     for run in runs:
-        groups.setdefault(points[run.point].config.static(), []).append(run)
+        groups.setdefault(static_part(run.point), []).append(run)
     configs = [points[members[0].point].config for members in groups.values()]
     return [
-        Group(config, tuple(members), state_bytes(config))
+        Group(config, tuple(members), *memory_needs(config))
         for config, members in zip(configs, groups.values(), strict=True)
     ]
-
-
-def state_bytes(config: Config) -> int:
-    """Bytes of the state of one run: replay, parameters, optimiser, environments; compiles nothing."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes_of_run(config)))
 
 
 def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None = None) -> int:
@@ -137,7 +137,7 @@ def most_at_once(run_bytes: int, devices: Sequence[jax.Device], memory: int | No
     cpu = devices[0].platform == "cpu"
     # On a CPU the devices share the memory, and each works on a copy of one run's state. On accelerators the runs are
     # batched, and the intermediate results of an update exist for all of them at once.
-    room = (memory or _available_memory(devices)) // run_bytes
+    room = (memory or free_memory(devices)) // run_bytes
     most = room - len(devices) if cpu else room // 2
     if most < 1:
         needed = run_bytes * (1 + len(devices)) if cpu else 2 * run_bytes
@@ -174,26 +174,3 @@ def population_of(points: Sequence[Point], runs: Sequence[Run]) -> Population:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def in_bytes(count: float) -> str:
-    """A number of bytes in words: ``81 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.3g} {unit}"
-
-
-def _available_memory(devices: Sequence[jax.Device]) -> int:
-    """Bytes that a program may use: four fifths of the free memory."""
-    if devices[0].platform != "cpu":
-        return sum(int(0.8 * _device_limit(device)) for device in devices)
-    return int(0.8 * psutil.virtual_memory().available)
-
-
-def _device_limit(device: Any) -> int:
-    statistics = device.memory_stats() or {}
-    return statistics.get("bytes_limit", 2**33) - statistics.get("bytes_in_use", 0)

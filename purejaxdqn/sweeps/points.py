@@ -1,12 +1,16 @@
 """The points of a sweep or search: of a grid, drawn from a space, or whole configs, each with a checked ``Config``."""
 
+import functools
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.config import env_checks
 from purejaxdqn.config.checks import find_idle
-from purejaxdqn.config.reading import Draft, read_config
+from purejaxdqn.config.reading import Draft, draft_of, read_sources
 from purejaxdqn.core.config import Config, value_at
 from purejaxdqn.sweeps.spaces import Space, as_text
 from purejaxdqn.system.faults import UserError
@@ -14,6 +18,8 @@ from purejaxdqn.system.faults import UserError
 CONFIG_COLUMN = "config"
 """The swept column of compared configs."""
 
+MAX_POINTS = 1_000_000
+"""Most points of a sweep."""
 _MAPPINGS = ("env.params", "env.kwargs")
 
 
@@ -60,15 +66,26 @@ def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequen
         axes.append([f"{key}={text}" for text in texts])
         if len(texts) > 1:
             swept.append(key)
-    keys = [axis[0].partition("=")[0] for axis in axes]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    keys = Counter(axis[0].partition("=")[0] for axis in axes)
+    twice = sorted(key for key, count in keys.items() if count > 1)
     if twice:
         raise UserError(*(f"{key}: given twice; write its values with commas between them" for key in twice))
-    combinations = list(itertools.product(*axes))
     layers: list[tuple[str, ...]] = [(name,) for name in configs] or [()]
+    check_count(len(layers) * math.prod(map(len, axes)))
+    combinations = list(itertools.product(*axes))
     return [
         Candidate((*sources, *layer), overrides, tuple(swept), *layer) for layer in layers for overrides in combinations
     ]
+
+
+def check_count(points: int, *, option: str = "") -> None:
+    """Refuse more points than a sweep can list; ``option`` names where they come from.
+
+    Raises:
+      UserError: there are too many.
+    """
+    if points > MAX_POINTS:
+        raise UserError(f"{option}{points} points are too many for one sweep; it takes {MAX_POINTS} at most")
 
 
 def split_values(override: str) -> tuple[str, list[str]]:
@@ -134,7 +151,8 @@ def read_points(candidates: Sequence[Candidate]) -> list[Draft]:
     Raises:
       UserError: a config cannot be read, or an override is malformed.
     """
-    return [read_config(list(candidate.sources), candidate.overrides) for candidate in candidates]
+    read = functools.cache(read_sources)
+    return [draft_of(read(candidate.sources), candidate.overrides) for candidate in candidates]
 
 
 def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> list[Point]:
@@ -144,10 +162,11 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
       UserError: the faults of all points, each once, with the first point that has it; or two points are equal.
     """
     points: list[Point] = []
+    look_up = functools.cache(env_checks.look_up)
     faults: dict[str, list[str]] = {}  # line -> the points that have it
     for candidate, draft in zip(candidates, drafts, strict=True):
         try:
-            points.append(_point(candidate, draft.checked()))
+            points.append(_point(candidate, draft.checked(look_up)))
         except UserError as error:
             name = " ".join(word for word in candidate.overrides if word.partition("=")[0] in candidate.swept)
             for line in error.lines:
@@ -179,7 +198,10 @@ def _point(candidate: Candidate, config: Config) -> Point:
     swept: dict[str, Any] = {}
     if candidate.config_name is not None:
         swept[CONFIG_COLUMN] = Path(candidate.config_name).with_suffix("").as_posix()
-    for key in candidate.swept:
-        section, _, name = key.rpartition(".")
-        swept[key] = dict(value_at(config, section))[name] if section in _MAPPINGS else value_at(config, key)
-    return Point(config, swept)
+    return Point(config, swept | {key: value_of(config, key) for key in candidate.swept})
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a config key, which may be a name in a mapping: ``env.params.gravity``."""
+    section, _, name = key.rpartition(".")
+    return dict(value_at(config, section))[name] if section in _MAPPINGS else value_at(config, key)

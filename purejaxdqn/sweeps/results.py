@@ -64,9 +64,9 @@ def collect(points: Sequence[Point], pieces: Iterable[PieceResult]) -> list[RunR
 
 def summarise_points(points: Sequence[Point], results: Sequence[RunResult]) -> list[PointResult]:
     """The result of each point, in order."""
-    summaries = []
+    summaries, of_points = [], runs_of_points(results)
     for index, point in enumerate(points):
-        mine = [result for result in results if result.run.point == index]
+        mine = of_points[index]
         scores = np.array([result.final_eval_return for result in mine])
         summaries.append(
             PointResult(
@@ -81,6 +81,14 @@ def summarise_points(points: Sequence[Point], results: Sequence[RunResult]) -> l
             )
         )
     return summaries
+
+
+def runs_of_points(results: Iterable[RunResult]) -> dict[int, list[RunResult]]:
+    """The runs of each point."""
+    found: dict[int, list[RunResult]] = {}
+    for result in results:
+        found.setdefault(result.run.point, []).append(result)
+    return found
 
 
 def ranked(summaries: Sequence[PointResult]) -> list[PointResult]:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from purejaxdqn.core.plan import make_plan
 from purejaxdqn.runs.directory import provenance, write_summary
+from purejaxdqn.runs.memory import check_results
 from purejaxdqn.runs.progress import WorkProgress
 from purejaxdqn.sweeps.directory import (
+    SWEEP_FILE,
     check_directory,
     describe,
     done_runs,
@@ -23,7 +26,8 @@ from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise_points, write_points, write_results
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.directories import how_to_resume
-from purejaxdqn.system.faults import resumable
+from purejaxdqn.system.faults import drawing, resumable
+from purejaxdqn.system.messages import tell
 from purejaxdqn.system.signals import StopSignals
 
 Draw = Callable[[Path, Sequence[Point], Sequence[RunResult], Sequence[PointResult]], Any]
@@ -57,7 +61,7 @@ def run_sweep(points: Sequence[Point], folder: Path, options: SweepOptions, *, d
       UserError: the directory is refused, or a run does not fit in memory.
     """
     with contextlib.ExitStack() as held:  # the directory, until the last picture is drawn
-        with resumable(how_to_resume(folder)), StopSignals() as stop:
+        with resumable(how_to_resume(folder), label=folder / SWEEP_FILE), StopSignals() as stop:
             _train(points, folder, options, held, stop)
         return _finish(points, folder, draw) if options.process == 0 else None
 
@@ -66,6 +70,7 @@ def _train(
     points: Sequence[Point], folder: Path, options: SweepOptions, held: contextlib.ExitStack, stop: StopSignals
 ) -> None:
     """Train what is missing of this process's share; ``held`` holds the directory from here on."""
+    check_results(len(points) * options.seeds, make_plan(points[0].config).epochs, option="--seeds")
     runs, description = all_runs(points, options.seeds), describe(points, options.seeds)
     ours = hold_directory(folder, description, process=options.process if options.processes > 1 else None)
     found = check_directory(folder, description, wait=options.process > 0)
@@ -119,7 +124,8 @@ def _finish(points: Sequence[Point], folder: Path, draw: Draw) -> list[PointResu
     summaries = summarise_points(points, results)
     write_results(folder, points, results)
     write_points(folder, points, summaries)
-    draw(folder, points, results, summaries)
+    with drawing(folder):
+        draw(folder, points, results, summaries)
     return summaries
 
 
@@ -133,4 +139,4 @@ def _print_waiting(missing: int) -> None:
 
 
 def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    tell(f"warning: {line}")

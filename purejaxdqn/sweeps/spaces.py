@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from purejaxdqn.config.reading import find_config, read_yaml
+from purejaxdqn.config.reading import find_config
+from purejaxdqn.config.yaml_text import read_yaml
 from purejaxdqn.system.faults import UserError
 
 _RANGE_KEYS = {"low", "high", "log", "step", "choices"}

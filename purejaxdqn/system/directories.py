@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -12,8 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import write_text
+from purejaxdqn.system.faults import UserError, reason_of
+from purejaxdqn.system.files import is_utf8, write_text
+
+_FRESH = 10.0
+"""Seconds within which a process has surely locked the directory that it is making."""
 
 
 def default_directories(names: Sequence[str]) -> Iterator[Path]:
@@ -21,8 +25,13 @@ def default_directories(names: Sequence[str]) -> Iterator[Path]:
 
     Args:
       names: joined with ``+``; of a config's path only the name of the file counts.
+
+    Raises:
+      UserError: the name of the working directory is not UTF-8.
     """
     parent = Path("runs") / "+".join(Path(name).stem for name in names)
+    if not is_utf8(parent.absolute()):
+        raise UserError("--out is missing: the name of the working directory is not UTF-8")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     yield parent / stamp
     for n in itertools.count(2):
@@ -80,15 +89,17 @@ def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
 
     Returns False if ``folder`` exists. Of two processes that want the same name, the one that renames first gets it.
     """
+    if os.path.lexists(folder):  # before it gets another name: ``.`` and ``/`` have none
+        return False
     missing = [one for one in folder.parents if not os.path.lexists(one)]
     # A random name: a process on another machine that sees the same folder may have this process's number.
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
-        if os.path.lexists(folder):
-            return False
+        _remove_left_parts(folder)
         part.mkdir(parents=True)
-        fill(part)
-        part.rename(folder)
+        with lock_directory(part, option="--out"):
+            fill(part)
+            part.rename(folder)
     except OSError as error:
         if os.path.lexists(folder):
             return False
@@ -97,6 +108,20 @@ def _create(folder: Path, fill: Callable[[Path], None]) -> bool:
         shutil.rmtree(part, ignore_errors=True)
         _remove_empty(missing)
     return True
+
+
+def _remove_left_parts(folder: Path) -> None:
+    """Remove what kills have left of attempts to make ``folder``: parts that no process holds."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]+\.part")
+    for part in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        with contextlib.suppress(OSError):  # it is held, or the file system has no locks
+            if pattern.fullmatch(part.name) and time.time() - part.stat().st_mtime > _FRESH:
+                handle = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(part, ignore_errors=True)
+                finally:
+                    os.close(handle)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
@@ -174,8 +199,10 @@ class OwnedDirectory(NamedTuple):
                 )
             text = label.read_text(encoding="utf-8")
             different = self.difference(text)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"--out: {folder} cannot be used: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # a damaged label may raise anything
+            raise UserError(f"--out: {folder} cannot be used: {reason_of(error)}") from error
         if different:
             raise UserError(f"--out: {folder} belongs to another {self.kind}: {different}")
         return text

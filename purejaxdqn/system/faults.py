@@ -4,19 +4,23 @@ import contextlib
 import difflib
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from purejaxdqn.system.messages import one_line, tell
 from purejaxdqn.system.signals import Stopped
+from purejaxdqn.system.streams import lasting_streams
 
 
 class UserError(Exception):
     """Bad input; one line for each fault."""
 
     def __init__(self, *lines: str):
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(map(one_line, lines))
+        super().__init__("\n".join(self.lines))
 
 
 class StorageError(Exception):
@@ -37,17 +41,34 @@ def require(what: str, *modules: str, install: str) -> None:
 
 
 @contextlib.contextmanager
-def resumable(how: str) -> Iterator[None]:
+def resumable(how: str, *, label: Path) -> Iterator[None]:
     """Add to whatever stops the block how the command is resumed; ``run_command`` prints it.
 
     Args:
       how: ``to resume, ...``.
+      label: a file without which there is nothing to resume: somebody has deleted or moved the directory.
     """
     try:
         yield
     except (Stopped, StorageError, OSError, MemoryError, RuntimeError) as error:
-        error.add_note(how)
+        if label.exists():
+            error.add_note(how)
         raise
+
+
+@contextlib.contextmanager
+def drawing(folder: Path) -> Iterator[None]:
+    """Turn any failure of the block, which draws the pictures of complete results, into a warning."""
+    try:
+        yield
+    except Exception as error:  # a library may raise anything
+        again = f"python -m purejaxdqn.plot {shlex.quote(str(folder))} tries again"
+        tell(f"warning: the pictures could not be drawn, {again}: {reason_of(error)}")
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error, or its type if it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")
@@ -77,28 +98,39 @@ def _notes(error: BaseException) -> Sequence[str]:
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave the process with its exit code.
 
-    0 done; 2 bad input; 3 every seed diverged; 130 and 143 stopped by a signal; 1 anything else.
+    Pictures are drawn without a display, whatever the user's setting of Matplotlib: a notebook gives processes that it
+    starts the name of a backend that they may not have.
+
+    0 done; 2 bad input; 3 every seed diverged; 129, 130 and 143 stopped by a signal; 1 anything else.
     """
+    os.environ["MPLBACKEND"] = "Agg"
+    with lasting_streams():
+        if any(name.startswith("JAX_") for name in os.environ):
+            importlib.import_module("purejaxdqn.system.imports")
+        sys.exit(_exit_code(main, sys.argv[1:] if argv is None else argv))
+
+
+def _exit_code(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     try:
-        code = main(sys.argv[1:] if argv is None else argv)
+        code = main(argv)
         sys.stdout.flush()
+        return code
     except UserError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
-        code = 2
+        return 2
     except Stopped as error:
-        print("; ".join([f"stopped by {error}", *_notes(error)]), file=sys.stderr)
-        code = error.exit_code
+        tell("; ".join([f"stopped by {error}", *_notes(error)]))
+        return error.exit_code
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        return 1
     except (StorageError, OSError, MemoryError, RuntimeError) as error:
         refused = in_a_line(error)
         if refused is None:
             raise
-        print(f"error: {refused}", file=sys.stderr)
-        code = 1
+        tell(f"error: {refused}")
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        return 130

@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from purejaxdqn.system.faults import StorageError
+from purejaxdqn.system.faults import StorageError, UserError, reason_of
 
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -26,6 +29,9 @@ def storage_faults(folder: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a new file; it replaces ``path`` when the block succeeds, and ``path`` is unchanged if not."""
     part = path.with_name(f".{path.name}.part")
+    part.unlink(
+        missing_ok=True
+    )  # left by a kill; or a link in a stranger's folder, to a file that is not to be touched
     try:
         yield part
         os.replace(part, path)
@@ -33,7 +39,67 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a file of a folder, not a symbolic link to one elsewhere."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except OSError:  # links in a circle
+        return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Write or replace a text file as a whole."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+@contextlib.contextmanager
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Turn whatever the damaged files of a directory may raise in the block into a ``UserError``."""
+    try:
+        yield
+    except (UserError, StorageError, OSError, MemoryError):
+        raise
+    except Exception as error:  # a wrong type, a missing key, a number out of range
+        raise UserError(f"{folder} has a damaged file: {type(error).__name__}: {reason_of(error)}") from error
+
+
+def is_utf8(name: str | Path) -> bool:
+    """Whether a name is UTF-8, as the libraries that write checkpoints and pages need it."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write or replace a JSON file as a whole; see ``to_json``."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON text. Numbers that are not finite become null, because JSON has none."""
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """A value of dicts and lists with None in place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value

@@ -2,20 +2,63 @@
 
 import argparse
 import re
+import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.faults import UserError, did_you_mean
+from purejaxdqn.system.files import is_utf8
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, without the usage text."""
+    """An argument parser whose complaints are one line, without the usage text. Options are never abbreviated."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(allow_abbrev=False, **settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown options first: argparse would take the value of one for an override."""
+        words = list(sys.argv[1:] if args is None else args)
+        for place, word in enumerate(words[: words.index("--")] if "--" in words else words):
+            option, _, value = word.partition("=")
+            if option.startswith("--") and option not in self._option_string_actions:
+                given = value or next(iter(words[place + 1 :]), "")
+                self.error(f"unknown option {option}{self._hint(option, given)}")
+        return super().parse_known_args(words, namespace)
+
+    def _hint(self, option: str, value: str) -> str:
+        """The config key that an option without such a name may stand for, or an option with a similar name."""
+        from purejaxdqn.core.config import config_keys  # late: it takes longer than some commands
+
+        overrides = any(action.dest == "overrides" for action in self._actions)
+        name = option.removeprefix("--").replace("-", "_")
+        keys = [key for key in config_keys() if name in (key, key.replace(".", "_"), key.rpartition(".")[2])]
+        if overrides and len(keys) == 1:
+            return f"; did you mean {keys[0]}={value}?"
+        return did_you_mean(option, self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
         """Raise a ``UserError`` instead of printing and exiting."""
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def name_of(text: str) -> str:
+    """The name of a file or a directory, as ``type`` of an option; argparse refuses the others in a line."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    if not is_utf8(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8")
+    return text
+
+
+def path_of(text: str) -> Path:
+    """``name_of`` as a path, whose directories are UTF-8 too."""
+    path = Path(name_of(text))
+    if not is_utf8(path.absolute()):
+        raise argparse.ArgumentTypeError(f"{text!r}: the name of the working directory is not UTF-8")
+    return path
 
 
 def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]) -> None:
@@ -26,11 +69,18 @@ def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]
       out: what ``--out`` is, for the help.
       overrides: the form of an override, and what it means, for the help.
     """
-    parser.add_argument("--config", action="append", metavar="CONFIG", help="path or shipped name; later ones win")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
+    config = "path or shipped name; later ones win"
+    parser.add_argument("--config", action="append", type=name_of, metavar="CONFIG", help=config)
+    parser.add_argument("--out", type=path_of, metavar="DIR", help=out)
     parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
     parser.add_argument("--quiet", action="store_true", help="do not show progress")
     parser.add_argument("overrides", nargs="*", metavar=overrides[0], help=overrides[1])
+
+
+def add_trust_option(parser: Parser) -> None:
+    """``--trust``, of commands that import what a run directory names."""
+    about = "import the module that the run names as its environment, though you did not start the run here"
+    parser.add_argument("--trust", action="store_true", help=about)
 
 
 def add_machine_options(parser: Parser) -> None:

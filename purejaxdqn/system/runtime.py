@@ -11,6 +11,7 @@ from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import batch_size_of
 from purejaxdqn.environments.registry import INPUTS
+from purejaxdqn.system.faults import UserError, reason_of
 
 LARGE_STEP_FLOPS = 3e7
 """From this many floating-point operations of a gradient step on, one run is faster with a pool of threads.
@@ -54,6 +55,38 @@ def configure_cpu_for(*configs: Config, runs: int | None = None, devices: int | 
     """
     large = any(takes_default_pool(config) for config in configs)
     configure_cpu(devices=min(runs or configs[0].num_seeds, devices or usable_cores()), threads=None if large else 1)
+
+
+_SETTINGS = {
+    "jax_enable_x64": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_threefry_partitionable": True,
+    "jax_debug_nans": False,  # it stops at NaNs that mean "no episode ended"; ``train --debug-nans`` does not
+    "jax_debug_infs": False,
+}
+"""Settings of JAX that would stop the commands or change their results; elsewhere in the environment they may be set
+for other programs."""
+
+
+def start_jax() -> None:
+    """Start JAX for a command, after ``configure_cpu``.
+
+    Raises:
+      UserError: names the environment variables with which it does not start.
+    """
+    import jax
+
+    for name, value in _SETTINGS.items():
+        jax.config.update(name, value)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        given = [
+            f"{name}={value}" for name, value in os.environ.items() if name.startswith(("JAX_PLATFORM", "JAX_NUM"))
+        ]
+        reason = reason_of(error) if str(error) else "there is no such device"
+        raise UserError(f"JAX does not start with {' '.join(given) or 'its defaults'}: {reason}") from error
 
 
 def takes_default_pool(config: Config) -> bool:

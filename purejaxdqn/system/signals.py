@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted when they arrive, obeyed between two segments."""
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): noted when they arrive, obeyed between two segments."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 
 
 class Stopped(Exception):
-    """A signal asked the process to stop; ``exit_code`` is 130 after Ctrl-C and 143 after SIGTERM."""
+    """A signal asked the process to stop; ``exit_code`` is 128 plus its number: 130 after Ctrl-C."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -17,12 +17,17 @@ class Stopped(Exception):
 class StopSignals:
     """Context manager that notes the first signal; a second one ends the process immediately.
 
+    Except SIGHUP: shell and system may each send one for the same closed terminal. With ``nohup`` it stays ignored.
+
     It installs a handler because a library's callback may swallow a ``KeyboardInterrupt`` that is raised inside it.
     """
 
     def __enter__(self) -> "StopSignals":
         self._received: int | None = None
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(
@@ -44,7 +49,7 @@ class StopSignals:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._received = signum
         for number in self._before:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
         message = f"{signal.Signals(signum).name}: stopping after this segment; send it again to stop immediately\n"
         with contextlib.suppress(OSError):  # not print: the signal may have interrupted one
             os.write(2, message.encode())

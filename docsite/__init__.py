@@ -1,0 +1,1 @@
+"""What the documentation site is built with: MkDocs calls ``hooks.py``; ``reference.py`` writes the generated pages."""

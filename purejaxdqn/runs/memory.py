@@ -1,0 +1,121 @@
+"""The memory that runs need, counted from shapes before anything is compiled or written."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import psutil
+
+from purejaxdqn.config.building import make_program
+from purejaxdqn.core.config import Config
+from purejaxdqn.core.draws import NO_LEARNING, LearnDraws, draw
+from purejaxdqn.core.loop import Program
+from purejaxdqn.runs.training import shapes_of_run
+from purejaxdqn.system.faults import UserError
+
+_ROW_BYTES, _RUN_BYTES = 60, 200
+"""Bytes on the host of the metrics of one run and one epoch, and of the rest of a run, at least."""
+
+
+class Needs(NamedTuple):
+    """Bytes that one run needs."""
+
+    state: int  # replay, parameters, optimiser, environments: what lives as long as the run
+    working: int  # beside it, at least: random draws and a rollout, or the environments of an evaluation
+
+
+def memory_needs(config: Config) -> Needs:
+    """The needs of one run; compiles nothing."""
+    program = make_program(config)
+    state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
+    plan, env = program.plan, program.env
+    prefill = _draw_bytes(program, plan.warmup, 1, NO_LEARNING)
+    period = _draw_bytes(program, plan.iterations, plan.rollout, program.algorithm.draws)
+    rollout = 2 * plan.rollout * plan.num_envs * math.prod(env.obs_shape) * np.dtype(env.obs_dtype).itemsize
+    one_env = _bytes((state.actors.env_state, state.actors.obs)) // plan.num_envs
+    evaluation = one_env * max(plan.episodes, plan.final_episodes)
+    return Needs(_bytes(state), max(prefill, period + rollout, evaluation))
+
+
+def _draw_bytes(program: Program, length: int, rollout: int, learning: LearnDraws) -> int:
+    draws = functools.partial(draw, length=length, rollout=rollout, num_envs=program.plan.num_envs, learning=learning)
+    return _bytes(jax.eval_shape(draws, jax.random.key(0)))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def state_bytes(config: Config) -> int:
+    """Bytes of the state of one run; compiles nothing."""
+    return _bytes(shapes_of_run(config))
+
+
+def check_memory(config: Config) -> None:
+    """Refuse a run whose seeds together cannot fit in this machine's memory.
+
+    Raises:
+      UserError: says how much memory is needed.
+    """
+    needs, free = memory_needs(config), free_memory(jax.local_devices(), share=1.0)
+    needed = config.num_seeds * needs.state + needs.working
+    if needed > free:
+        seeds, fewer = (
+            ("1 seed needs", "") if config.num_seeds == 1 else (f"{config.num_seeds} seeds need", "num_seeds or ")
+        )
+        advice = _advice(needs, fewer=fewer)
+        raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free{advice}")
+
+
+def check_working(needs: Needs, memory: int) -> None:
+    """Refuse a run whose draws, rollout or evaluation alone cannot fit in ``memory`` bytes.
+
+    Raises:
+      UserError: says how much memory is needed.
+    """
+    if needs.working > memory:
+        raise UserError(f"--memory: one run needs about {in_bytes(needs.working)}{_advice(needs)}")
+
+
+def _advice(needs: Needs, *, fewer: str = "") -> str:
+    if fewer or needs.state > needs.working:
+        return f"; make {fewer}replay.size smaller"
+    return "; make the intervals of schedule, or the episodes of evaluation, smaller"
+
+
+def check_results(runs: int, epochs: int, *, option: str) -> None:
+    """Refuse so many runs that their results cannot fit in this machine's memory, before the runs are listed.
+
+    Raises:
+      UserError: names ``option``.
+    """
+    needed, free = runs * (_RUN_BYTES + epochs * _ROW_BYTES), psutil.virtual_memory().available
+    if needed > free:
+        results = f"the results of {runs} runs need about {in_bytes(needed)} of memory"
+        raise UserError(f"{option}: {results}, and {in_bytes(free)} are free")
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes in words: ``81 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count /= 1000
+    else:
+        unit = "TB"
+    return f"{count:.3g} {unit}"
+
+
+def free_memory(devices: Sequence[jax.Device], *, share: float = 0.8) -> int:
+    """Bytes that a program may use: a share of the free memory of the devices together."""
+    if devices[0].platform != "cpu":
+        return sum(int(share * _device_limit(device)) for device in devices)
+    return int(share * psutil.virtual_memory().available)
+
+
+def _device_limit(device: Any) -> int:
+    statistics = device.memory_stats() or {}
+    return statistics.get("bytes_limit", 2**33) - statistics.get("bytes_in_use", 0)

@@ -1,0 +1,24 @@
+"""Messages for the terminal: one line each, whatever a key, a path or a library's error has in it."""
+
+import re
+import sys
+
+MAX_LENGTH, _TAIL = 1000, 250
+"""Characters of a message, and of its end, which are kept of a longer one: its end says what is wrong."""
+
+
+def one_line(text: str) -> str:
+    """``text`` with what a terminal would obey escaped, a long middle left out, and passwords of URLs hidden."""
+    if len(text) > MAX_LENGTH:
+        text = f"{text[: MAX_LENGTH - _TAIL]} [...] {text[-_TAIL:]}"
+    if "://" in text:
+        text = re.sub(r"(://[^\s/?#:@]*:)\S*@", r"\1***@", text)
+        text = re.sub(r"([?&]\w*(?:password|passwd|pwd|secret|token)\w*=)[^\s&]*", r"\1***", text, flags=re.IGNORECASE)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def tell(text: str) -> None:
+    """Print a message as one line on standard error."""
+    print(one_line(text), file=sys.stderr)
