@@ -10,7 +10,8 @@ products are counted before XLA's autotuning, which needs the device.
     python -m benchmarks.gpu_program --quick    one row
     python -m benchmarks.gpu_program --kernels minatar/breakout --seeds 30    an iteration's kernels, largest first
 
-Needs JAX's GPU packages, five gigabytes: pip install -e '.[cuda]'
+Needs JAX's GPU packages, five gigabytes: pip install -e '.[cuda]'. To compile for a described device, two of them will
+do, half a gigabyte: pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt, in the version of jax.
 """
 
 import math
