@@ -107,6 +107,10 @@ SOUND = [
     "env.params.gravity=9", "log=csv", "num_seeds=1", "optimizer.max_grad_norm=null", "env.sticky_actions=0.1",
     "checkpoint.every=40",
 ]  # fmt: skip
+SWEPT = [
+    "gamma=0.9,0.99", "network.hidden=[8],[8, 16]", "network={hidden: [8]},{hidden: [16]}", "loss=huber,squared",
+    "env.params={gravity: 9},{gravity: 8}", "env.params.gravity=9,8.5", "reward.clip=null,1", "n_step=1,2,3",
+]  # fmt: skip
 SOUND_OPTIONS = {
     "--segments": "1", "--seeds-at-once": "2", "--seeds": "2", "--draw": "random", "--memory": "4GiB",
     "--devices": "1", "--batch": "1", "--sampler": "random", "--objective": "auc", "--study": "s", "--episodes": "2",
@@ -148,6 +152,8 @@ class Generator:
         return key
 
     def override(self):
+        if self.name == "sweep" and self.rarely(0.3):
+            return self.random.choice(SWEPT)
         if self.rarely(0.6):
             return self.random.choice(SOUND)
         if self.rarely(0.1):
@@ -351,6 +357,8 @@ def test_whatever_is_typed_ends_well_or_in_lines_that_say_why(name, made, quietl
             fine = fine and errors and (not written or (name == "plot" and len(arguments) > 1))
         if not fine:
             problems.append(f"{number} {arguments}: {code} {out[:3]} {err[:5]}"[:2000])
+        if name == "sweep" and (here / "out" / "points.csv").exists() and quietly(plot, "out")[0]:
+            problems.append(f"{number} {arguments}: it cannot be drawn again")
         codes[code] += 1
         shutil.rmtree(here)
     assert not problems, f"{len(problems)} of {COUNTS[name]}\n" + "\n".join(problems)
