@@ -203,7 +203,7 @@ TUNED: dict[str, Tuning] = {
         9812,
         60,
         307_200,
-        ("gamma=0.989", "network.dueling=false", "env.normalize=false", "exploration.end=0.153"),
+        ("gamma=0.989", "exploration.end=0.153", "optimizer.eps=1e-8"),
         (
             "",
             "gamma=0.993 exploration.end=0.2",
@@ -213,6 +213,15 @@ TUNED: dict[str, Tuning] = {
             "gamma=0.993 env.normalize=true exploration.end=0.2 network.dueling=true",
             "gamma=0.993 env.normalize=true rollout.epochs=4 optimizer.learning_rate=2e-3",
         ),
+        best=500.0,
+    ),
+    "cartpole_pqn_second": Tuning(
+        "cartpole_pqn",
+        9816,
+        120,
+        307_200,
+        (),
+        ("", "optimizer.eps=1e-8", "optimizer.eps=1e-4", "env.normalize=true"),
         best=500.0,
     ),
 }
