@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from purejaxdqn.sweeps.directory import check_directory, describe, hold_directory, read_directory
 from purejaxdqn.sweeps.points import (
     check_points,
     drawn_candidates,
@@ -230,3 +231,26 @@ def test_a_space_that_names_an_unknown_key_is_refused():
 )
 def test_a_swept_key_that_does_nothing_in_any_point_is_named(grid, lines):
     assert find_idle_keys(points_of(grid_candidates(["cartpole"], grid))) == lines
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "gamma=0.9,0.99",
+        "network.hidden=[8],[8, 16]",
+        "network={hidden: [8]},{hidden: [16], noisy: true}",
+        "env.params={gravity: 9},{gravity: 8, force_mag: 9.5}",
+        "env.params.gravity=9,8.5",
+        "reward.clip=null,1",
+        "loss=huber,squared",
+        "network.noisy=true,false",
+    ],
+)
+def test_what_is_swept_is_read_back_from_a_sweeps_directory(override, tmp_path):
+    points = points_of(grid_candidates(["cartpole"], [override]))
+    with hold_directory(tmp_path / "sweep", describe(points, 2)):
+        found, seeds = read_directory(tmp_path / "sweep")
+    assert seeds == 2
+    assert [point.config for point in found] == [point.config.model_copy(update={"num_seeds": 1}) for point in points]
+    assert [point.name for point in found] == [point.name for point in points]
+    assert check_directory(tmp_path / "sweep", describe(points, 2))

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from purejaxdqn.config import env_checks
 from purejaxdqn.config.checks import find_idle
 from purejaxdqn.config.reading import Draft, draft_of, read_sources
@@ -202,6 +204,9 @@ def _point(candidate: Candidate, config: Config) -> Point:
 
 
 def value_of(config: Config, key: str) -> Any:
-    """The value of a config key, which may be a name in a mapping: ``env.params.gravity``."""
+    """The value of a config key, which may be a section, or a name in a mapping: ``env.params.gravity``."""
     section, _, name = key.rpartition(".")
-    return dict(value_at(config, section))[name] if section in _MAPPINGS else value_at(config, key)
+    if section in _MAPPINGS:
+        return dict(value_at(config, section))[name]
+    value = value_at(config, key)
+    return value.model_dump() if isinstance(value, BaseModel) else dict(value) if key in _MAPPINGS else value
