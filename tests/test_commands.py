@@ -29,7 +29,7 @@ from purejaxdqn.export import main as export
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.plot import main as plot
 from purejaxdqn.report import main as report
-from purejaxdqn.runs import directory
+from purejaxdqn.runs import directory, memory
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
 from purejaxdqn.search import main as search
 from purejaxdqn.sweep import main as sweep
@@ -585,3 +585,13 @@ def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(ca
     assert (code, printed, len(err)) == (2, [], 1)
     assert re.fullmatch(f"error: {line}", err[0])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", mostly_slow(shipped_configs(), fast=["cartpole", "minatar/breakout", "rainbow", "cartpole_pqn"])
+)
+def test_the_estimate_that_spares_most_runs_the_count_is_above_it(name):
+    config = load_config(name)
+    needs = memory.memory_needs(config)
+    estimate = memory._generous_bytes(config)
+    assert needs.state + needs.working < estimate < 200 * (needs.state + needs.working) + 2**30

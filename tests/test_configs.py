@@ -181,11 +181,15 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("gamma=[0.9", "gamma: not YAML: expected ',' or ']', but got '<stream end>'"),
         *(
             (f"seed={text}", "seed: not YAML: a value in it does not have the form of its type")
-            for text in ("!!bool maybe", "!!bool", "!!int ''", "!!int _", "!!int +", '"\\UFFFFFFFF"')
+            for text in ("!!bool maybe", "!!bool", '"\\UFFFFFFFF"')
         ),
         (
             "seed=!!timestamp x",
             "seed: not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:timestamp'",
+        ),
+        *(
+            (f"seed=!!int {text}", f"seed: not YAML: invalid literal for int() with base 10: {text!r}")
+            for text in ("_", "+", "1:30", "0b101")
         ),
         ("seed=\x00", "seed: not YAML: unacceptable character #x0000: special characters are not allowed"),
         (f"seed={'[' * 3000}", "seed: not YAML: more than 16 levels"),
@@ -470,6 +474,11 @@ def test_the_dqn_preset_takes_every_choice_back(name):
     plain = load_config(["cartpole_cleanrl", "dqn"])
     assert load_config(["cartpole_cleanrl", name]).static() != plain.static()
     assert load_config(["cartpole_cleanrl", name, "dqn"]).static() == plain.static()
+
+
+def test_an_integer_that_python_cannot_print_is_refused():
+    (line,) = faults(f"seed=!!int 0x{'f' * 5000}")
+    assert line.startswith("seed: not YAML: ")
 
 
 def test_a_dotted_key_of_3000_parts_is_refused():

@@ -254,3 +254,8 @@ def test_what_is_swept_is_read_back_from_a_sweeps_directory(override, tmp_path):
     assert [point.config for point in found] == [point.config.model_copy(update={"num_seeds": 1}) for point in points]
     assert [point.name for point in found] == [point.name for point in points]
     assert check_directory(tmp_path / "sweep", describe(points, 2))
+
+
+def test_a_grid_whose_number_of_points_cannot_be_printed_is_refused():
+    (line,) = lines_of(grid_candidates, ["cartpole"], [f"k{i}=1,2" for i in range(20_000)])
+    assert line == "More than 10^15 points are too many for one sweep; it takes 1000000 at most"

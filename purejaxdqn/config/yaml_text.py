@@ -60,6 +60,12 @@ class _Loader(yaml.SafeLoader):
             mapping[key] = self.construct_object(value_node, deep=True)
         return mapping
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """An integer in decimal digits; of a hexadecimal one Python may not be able to print the decimal digits."""
+        return int(self.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 for _tag, _pattern, _first in (
     ("null", r"~|null|", ["~", "n", ""]),

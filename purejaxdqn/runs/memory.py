@@ -13,6 +13,8 @@ from purejaxdqn.config.building import make_program
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import NO_LEARNING, LearnDraws, draw
 from purejaxdqn.core.loop import Program
+from purejaxdqn.core.plan import batch_size_of, make_plan
+from purejaxdqn.environments.registry import INPUTS
 from purejaxdqn.runs.training import shapes_of_run
 from purejaxdqn.system.faults import UserError
 
@@ -60,7 +62,10 @@ def check_memory(config: Config) -> None:
     Raises:
       UserError: says how much memory is needed.
     """
-    needs, free = memory_needs(config), free_memory(jax.local_devices(), share=1.0)
+    free = free_memory(jax.local_devices(), share=1.0)
+    if _generous_bytes(config) < free / 8:
+        return  # counting takes a few tenths of a second, which most runs need not wait
+    needs = memory_needs(config)
     needed = config.num_seeds * needs.state + needs.working
     if needed > free:
         seeds, fewer = (
@@ -68,6 +73,19 @@ def check_memory(config: Config) -> None:
         )
         advice = _advice(needs, fewer=fewer)
         raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free{advice}")
+
+
+def _generous_bytes(config: Config) -> float:
+    """More bytes than all seeds of a run need, by the numbers of its config; infinite if that cannot be said."""
+    if config.env.kwargs or config.env.id not in INPUTS:
+        return math.inf
+    inputs, plan, replay, network = INPUTS[config.env.id], make_plan(config), config.replay, config.network
+    kept = (replay.size or 0) + plan.num_envs * (plan.warmup + plan.iterations * plan.rollout)
+    steps = kept + plan.episodes + plan.final_episodes
+    updates = plan.iterations * (config.schedule.gradient_steps or config.rollout.epochs) * batch_size_of(config)
+    widths = (max(inputs, 1024), *network.hidden, 4 * network.memory_size, 20 * config.distribution.atoms)
+    weights = sum(widths) * max(widths)
+    return config.num_seeds * (16.0 * steps * (inputs + 64) + 64.0 * updates + 64.0 * weights)
 
 
 def check_working(needs: Needs, memory: int) -> None:

@@ -87,7 +87,8 @@ def check_count(points: int, *, option: str = "") -> None:
       UserError: there are too many.
     """
     if points > MAX_POINTS:
-        raise UserError(f"{option}{points} points are too many for one sweep; it takes {MAX_POINTS} at most")
+        shown = str(points) if points < 10**15 else "More than 10^15"  # Python does not print a number of 5,000 digits
+        raise UserError(f"{option}{shown} points are too many for one sweep; it takes {MAX_POINTS} at most")
 
 
 def split_values(override: str) -> tuple[str, list[str]]:
