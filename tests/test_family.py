@@ -1,6 +1,5 @@
 """The family: every combination builds, and many of them learn."""
 
-import functools
 import itertools
 import re
 
@@ -156,12 +155,15 @@ def test_noise_is_fresh_for_each_action_and_each_update_and_absent_in_evaluation
     learning = jitted(make_learner(make_parts(config, from_gymnax(MDP))))
     learner = learning.init(config.hparams(), jax.random.key(0))
     same = jnp.tile(jnp.array([[1.0, 0.0]]), (4, 1))
-    q_values = functools.partial(learning.q_values, config.hparams(), learning.policy(learner), same)
-    one, other = np.asarray(q_values(jax.random.key(1))), np.asarray(q_values(jax.random.key(2)))
+
+    def q_values(*key):
+        return np.asarray(learning.q_values(config.hparams(), learning.policy(learner), same, *key)[0])
+
+    one, other = q_values(jax.random.key(1)), q_values(jax.random.key(2))
     assert len(np.unique(one[:, 0])) == 4  # each environment has its own
     assert not np.any(one == other)  # and each step
     np.testing.assert_array_equal(one, q_values(jax.random.key(1)))
-    assert len(np.unique(np.asarray(q_values()), axis=0)) == 1  # evaluation has none
+    assert len(np.unique(q_values(), axis=0)) == 1  # evaluation has none
     batch = Batch(Transition(same, jnp.zeros(4, int), jnp.ones(4), jnp.full(4, 0.9), same), jnp.ones(4), jnp.arange(4))
     rate = config.hparams().optimizer_learning_rate
     updated = [learning.update(config.hparams(), learner, batch, jax.random.key(k), rate)[2].loss for k in (1, 1, 2)]
