@@ -598,6 +598,14 @@ def test_memory_is_read_as_people_write_it():
     ]
 
 
+@pytest.mark.parametrize(
+    "text", ["much", "0", "-1", "4XB", "9" * 5000, "4 GiB or so", "\N{ARABIC-INDIC DIGIT FOUR}GiB"]
+)
+def test_what_is_no_amount_of_memory_is_refused(text):
+    with pytest.raises(UserError, match="is not an amount of memory"):
+        parse_memory(text)
+
+
 def test_points_are_ranked_by_their_iqm_and_diverged_runs_are_counted(points):
     def metrics(area):
         return stages.Metrics(*(np.full((2, 3), area, np.float32) for _ in stages.Metrics._fields))

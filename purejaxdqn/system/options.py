@@ -1,6 +1,7 @@
 """The command line: a parser that reports faults in one line, and the options that several commands share."""
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
@@ -114,6 +115,6 @@ def parse_memory(text: str | None) -> int | None:
     if not text:
         return None
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(k|m|g|ki|mi|gi|)b?", text.strip(), re.IGNORECASE)
-    if not match or not float(match[1]):
+    if not match or not 0 < float(match[1]) < math.inf:
         raise UserError(f"--memory: {text!r} is not an amount of memory; write 4GiB or 800MB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
