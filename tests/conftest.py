@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["MPLBACKEND"] = "Agg"
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ``nohup pytest`` ignores it, and so would every command
 os.environ["XDG_STATE_HOME"] = str(ROOT / ".jax_cache" / "state")  # tests leave the user's key alone
 
 from purejaxdqn import configure_cpu
