@@ -471,7 +471,7 @@ def test_the_front_door_hands_over(folder):
 
 
 @pytest.mark.usefixtures("barely_compiled")
-@pytest.mark.parametrize("name", mostly_slow(shipped_configs(), fast=["cartpole", "frozen_lake"]))
+@pytest.mark.parametrize("name", mostly_slow(shipped_configs(), fast=["cartpole"]))
 def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
     tiny = tiny_for(name)
     every = 640 if tiny is PQN else 520

@@ -13,7 +13,7 @@ import purejaxdqn
 from docsite import hooks, reference
 from purejaxdqn.__main__ import COMMANDS
 from purejaxdqn.core.config import config_keys
-from tests.conftest import ROOT, TINY, mostly_slow
+from tests.conftest import ROOT, TINY
 
 DOCS = ROOT / "docs"
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
@@ -42,10 +42,8 @@ COMMAND_LINES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "page",
-    mostly_slow(["docs/parts.md", "docs/python.md", "docs/own-environment.md", "README.md"], fast=["docs/parts.md"]),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/parts.md", "docs/python.md", "docs/own-environment.md", "README.md"])
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, compiled_quickly):
     """On a tiny config. A block that begins with ``# NAME.EXTENSION`` is that file, in the working directory."""
     load_config = purejaxdqn.load_config

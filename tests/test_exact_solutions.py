@@ -175,7 +175,7 @@ def tabled(mdp, *overrides, atoms=None):
     ("overrides", "atoms", "tolerance"),
     [
         ([ADAM, SUPPORT], 13, 0.03),
-        ([ADAM, "distribution={kind: quantile, atoms: 9}"], 9, 0.06),
+        pytest.param([ADAM, "distribution={kind: quantile, atoms: 9}"], 9, 0.06, marks=pytest.mark.slow),
         pytest.param([OWN, "distribution={kind: iqn, atoms: 16}"], None, 0.08, marks=pytest.mark.slow),
         pytest.param([OWN, "distribution={kind: fqf, atoms: 16}"], None, 0.08, marks=pytest.mark.slow),
     ],
@@ -197,9 +197,9 @@ def test_each_distribution_reaches_the_mean_of_the_exact_one(overrides, atoms, t
         ([ADAM, "distribution={kind: quantile, atoms: 9}"], 9),
         pytest.param([OWN, "distribution={kind: iqn, atoms: 8}"], None, marks=pytest.mark.slow),
         pytest.param([OWN, "distribution={kind: fqf, atoms: 8}"], None, marks=pytest.mark.slow),
-        ([OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None),
+        pytest.param([OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None, marks=pytest.mark.slow),
         pytest.param([OWN, "n_step=3"], None, marks=pytest.mark.slow),
-        ([OWN, "replay.kind=prioritised", "n_step=2"], None),
+        pytest.param([OWN, "replay.kind=prioritised", "n_step=2"], None, marks=pytest.mark.slow),
         pytest.param([OWN, "network={dueling: true, noisy: true}"], None, marks=pytest.mark.slow),
     ],
 )

@@ -125,13 +125,8 @@ MARGIN = 70.0
 """Steps of CartPole by which the greedy return grows; the untrained networks here stay up for 9 to 34."""
 
 
-LEARNING_QUICKLY = (LEARNING[0],)
-"""The others are marked slow."""
-
-
-@pytest.mark.parametrize(
-    "choice", mostly_slow(LEARNING, fast=LEARNING_QUICKLY), ids=lambda choice: "-".join(map(str, choice))
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", LEARNING, ids=lambda choice: "-".join(map(str, choice)))
 def test_a_short_run_ends_better_than_it_began(choice):
     config = load_config("cartpole_cleanrl", [*SHORT, *overrides(choice)])
     program = make_program(config)
@@ -233,7 +228,7 @@ def test_fractions_are_drawn_anew_for_each_item_and_each_update():
     assert 0.9 < everything.max() < 1
 
 
-@pytest.mark.parametrize("max_grad_norm", ["null", "1e-3"])
+@pytest.mark.parametrize("max_grad_norm", mostly_slow(["null", "1e-3"], fast=["1e-3"]))
 def test_what_proposes_fractions_learns_apart_from_the_rest(max_grad_norm):
     """Without momentum an update is the gradient: the proposal's is slowed down, not clipped, and not in the norm."""
 
@@ -276,6 +271,7 @@ def test_statistics_of_observations_are_those_of_all_that_was_seen():
     assert np.abs(normalize(statistics, jnp.full((1, 2), 1e9))).max() == 10
 
 
+@pytest.mark.slow
 def test_normalised_observations_are_learned_from_and_acted_on():
     """The run's statistics are those of its own steps, warm-up included, and travel with the policy."""
     config = load_config("cartpole_cleanrl", [*TINY, "env.normalize=true"])

@@ -19,7 +19,7 @@ from purejaxdqn.searches.storage import open_study
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.spaces import Range
 from purejaxdqn.system.faults import run_command
-from tests.conftest import TINY, mostly_slow
+from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("all_compiled_quickly")
 
@@ -174,7 +174,8 @@ def test_the_population_shrinks_where_runs_are_batched(monkeypatch):
     assert trials.population_sizes(setting(seeds=3, batch=16), [gpu]) == [48, 24, 12, 6]
 
 
-@pytest.mark.parametrize("told", mostly_slow([0, 1, 6], fast=[1]))
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1, 6])
 def test_a_kill_while_a_batch_is_told_changes_nothing(line, whole, tmp_path, told):
     out, count = tmp_path / "out", []
 

@@ -54,6 +54,7 @@ def test_points_are_per_seed_and_the_mean_over_what_is_known():
     assert not list(next(points(part([np.nan, np.nan])))[1])
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_the_metrics_also_of_a_resumed_run(quietly, tmp_path):
     path = tmp_path / "run"
     assert quietly(train, *RUN, "--out", path, "--log", "tensorboard")[0] == 0

@@ -19,7 +19,7 @@ from purejaxdqn.export import main as export
 from purejaxdqn.policies.episodes import record_episode
 from purejaxdqn.policies.policies import load_params
 from purejaxdqn.train import main as train
-from tests.conftest import PQN, jit_quickly
+from tests.conftest import PQN, jit_quickly, mostly_slow
 from tests.probes import TableMDP
 
 F, L, B, H = 3, 9, 4, 5
@@ -99,7 +99,7 @@ def test_a_sequence_is_its_steps_one_by_one_and_so_are_its_gradients(name):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5), *results)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", mostly_slow(CELLS, fast=["gru"]))
 def test_the_parts_of_a_sequence_make_up_the_whole(name):
     cell = CELLS[name]
     params, x, carry, start = sequence(cell)
@@ -110,7 +110,7 @@ def test_the_parts_of_a_sequence_make_up_the_whole(name):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one[-1], other[-1], rtol=1e-4, atol=1e-5), last, carries)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", mostly_slow(CELLS, fast=["gru"]))
 def test_nothing_passes_the_start_of_an_episode(name):
     cell = CELLS[name]
     params, x, carry, _ = sequence(cell)
@@ -134,6 +134,7 @@ def test_a_linear_unit_starts_within_its_ring():
 TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False] * 3, time_limit=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [["network.memory=gru"], ["network.memory=lru", "env.num_envs=8"]], ids=["gru", "lru"]
 )

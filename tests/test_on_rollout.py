@@ -22,7 +22,7 @@ from purejaxdqn.dqn.heads import categorical_head, gaussian_histogram, hl_gauss_
 from purejaxdqn.dqn.learner import Bootstrapped
 from purejaxdqn.dqn.on_rollout import lambda_returns
 from purejaxdqn.environments.registry import from_gymnax
-from tests.conftest import PQN, jit_quickly
+from tests.conftest import PQN, jit_quickly, mostly_slow
 from tests.probes import CoinMDP, Table, TableMDP
 
 GAMMA, T, E = 0.9, 7, 64
@@ -252,7 +252,7 @@ LAMBDA = "rollout.lambda=0.65"
     [
         ([LAMBDA], 0),
         ([LAMBDA, ADAM, CATEGORICAL], 13),
-        ([LAMBDA, ADAM, HL_GAUSS], 24),
+        pytest.param([LAMBDA, ADAM, HL_GAUSS], 24, marks=pytest.mark.slow),
         ([LAMBDA, OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None),
         pytest.param([LAMBDA, OWN, "network={dueling: true, noisy: true}"], None, marks=pytest.mark.slow),
         pytest.param([LAMBDA, OWN, "env.normalize=true"], None, marks=pytest.mark.slow),
@@ -278,7 +278,7 @@ def test_a_time_limit_taken_for_a_termination_is_told_apart(monkeypatch):
     assert np.abs(q - TIME_LIMIT.exact_q(0.5)).max() > 0.5
 
 
-@pytest.mark.parametrize("kind", [CATEGORICAL, HL_GAUSS])
+@pytest.mark.parametrize("kind", mostly_slow([CATEGORICAL, HL_GAUSS], fast=[HL_GAUSS]))
 def test_a_distribution_reaches_the_mean_of_a_random_return(kind):
     atoms = 13 if kind == CATEGORICAL else 24
     network = Table(np.zeros((4, 2, atoms)))
@@ -334,6 +334,7 @@ def test_epochs_and_rollouts_are_in_orders_of_their_own(monkeypatch):
     assert len(np.unique(keys, axis=0)) == len(keys)
 
 
+@pytest.mark.slow
 def test_a_seed_does_not_depend_on_the_seeds_beside_it_nor_on_segments():
     config = load_config("cartpole_cleanrl", [*PQN, "env.normalize=true", "network.noisy=true"])
     keys = jnp.stack([run_key(np.uint32(0), np.uint32(k)) for k in range(3)])

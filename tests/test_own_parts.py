@@ -97,6 +97,7 @@ def test_an_optimizer_of_optax_takes_the_place_of_the_configs():
     np.testing.assert_array_equal(fitted(env=env, optimizer=optax.set_to_zero()), 0)
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_the_runs_numbers_reads_them():
     env = from_gymnax(TableMDP([[0, 0]], [[1, 3]], [False], time_limit=20))
     q = fitted(env=env, optimizer=lambda hparams, rate: optax.sgd(rate * hparams.optimizer_eps * 1e8))
@@ -115,6 +116,7 @@ def test_a_replay_of_your_own_takes_the_place_of_the_configs():
     np.testing.assert_allclose(fitted(env=env, replay=replay._replace(sample=sample))[0], [2, 6], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_run_many_takes_the_same_parts():
     config = load_config("cartpole_cleanrl", TINY)
     keys = jax.random.split(jax.random.key(0), 2)

@@ -219,7 +219,7 @@ def test_everything_is_traced_once(config):
     assert (len(applied), mdp.traces) == (6, traces)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "prioritised"])
+@pytest.mark.parametrize("kind", mostly_slow(["uniform", "prioritised"], fast=["uniform"]))
 def test_the_state_is_updated_where_it_lies(kind):
     """The buffer of a run exists once: donated, aliased, and no copy among the temporaries."""
     config = load_config("cartpole_cleanrl", [*TINY, "replay.size=200000", f"replay.kind={kind}"])
@@ -297,6 +297,7 @@ def test_episode_means_are_over_the_episodes_that_finished(config):
     np.testing.assert_array_equal(rows.eval_returns, 10)
 
 
+@pytest.mark.slow
 def test_policies_of_run_many_are_evaluated_wherever_their_parameters_are(config):
     """Two seeds on two devices, evaluated with the parameters as they are and with those of the host."""
     result = run_many(config, config.hparams(), jnp.stack(KEYS[:2]), devices=jax.devices())

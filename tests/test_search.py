@@ -174,7 +174,8 @@ def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monk
     assert len(compiled) == 2 * 3  # warm-up, segment and final evaluation of two networks; the re-test has none
 
 
-@pytest.mark.parametrize("told", mostly_slow([0, 1, 5], fast=[1]))
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1, 5])
 def test_a_search_stopped_in_a_batch_goes_on_as_if_it_had_not_been(search, line, whole, tmp_path, told):
     out, count = tmp_path / "out", []
 
@@ -469,6 +470,7 @@ def test_ten_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_
     assert len({row["gamma"] for row in rows}) == 10, delays
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_not_trained_again_and_can_be_made_longer(search, line, whole, tmp_path, monkeypatch):
     before = (whole[0] / "trials.csv").read_bytes()
     with monkeypatch.context() as patch:

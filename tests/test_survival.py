@@ -128,6 +128,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(member, quietly, tmp_path):
             np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_no_second_copy_of_its_state(plain, quietly, tmp_path, monkeypatch):
     """Neither of what it goes on from, which leaves the host array by array, nor of what it saves."""
     loaded, saved, left = [], [], []
@@ -165,7 +166,8 @@ def test_a_run_keeps_no_second_copy_of_its_state(plain, quietly, tmp_path, monke
     assert all(after < before for before, after in itertools.pairwise(left))
 
 
-@pytest.mark.parametrize("devices", mostly_slow(["1", "3"], fast=["3"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["1", "3"])
 def test_a_run_goes_on_with_another_number_of_devices(devices, plain, tmp_path):
     cut = killed(plain, tmp_path / "cut", 440)
     done = command("train", "--resume", cut, cwd=tmp_path, env={"JAX_NUM_CPU_DEVICES": devices})

@@ -27,7 +27,7 @@ from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import parse_memory
-from tests.conftest import TINY, mostly_slow
+from tests.conftest import TINY
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
 BASE = [one for one in TINY if not one.startswith("network.hidden")]
@@ -161,6 +161,7 @@ def test_what_it_will_take_is_said_before_compiling(whole):
     assert first.startswith("2 programs, 12 runs (4 points x 3 seeds), 7,200 environment steps, about ")
 
 
+@pytest.mark.slow
 def test_its_runs_are_those_of_run_many(whole, points):
     keys = jnp.stack([run_key(np.uint32(0), np.uint32(k)) for k in range(3)])
     rows = rows_of(whole[0])
@@ -170,9 +171,10 @@ def test_its_runs_are_those_of_run_many(whole, points):
         np.testing.assert_array_equal(mine, np.asarray(result.final_returns[0]).mean(-1, dtype=np.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    mostly_slow([["--memory", "60kB"], ["--devices", "1"]], fast=[["--memory", "60kB"]]),
+    [["--memory", "60kB"], ["--devices", "1"]],
     ids=["pieces of one or two runs", "one device"],
 )
 def test_results_do_not_hang_on_pieces_or_devices(sweep, whole, tmp_path, options):
@@ -417,7 +419,13 @@ def meet(how, who, **env):
     return [out for out, _ in said], [process.returncode for process in processes], said
 
 
-@pytest.mark.parametrize(("how", "codes"), [("is finished", [0, 0]), ("is killed", [-signal.SIGKILL, 0])])
+@pytest.mark.parametrize(
+    ("how", "codes"),
+    [
+        pytest.param("is finished", [0, 0], marks=pytest.mark.slow),
+        ("is killed", [-signal.SIGKILL, 0]),
+    ],
+)
 def test_no_process_depends_on_the_life_of_another(how, codes):
     address = f"localhost:{free_port()}"
     out, left, said = meet(how, lambda k: ["--coordinator", address, "--processes", "2", "--process", str(k)])

@@ -105,10 +105,9 @@ def load_yaml(text: str, place: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
         raise ConfigError(f"{place}{line}: not YAML: {error.problem}") from error
-    except (
-        Exception
-    ) as error:  # PyYAML raises what it meets inside a value of a wrong form: KeyError for ``!!bool maybe``
-        said = isinstance(error, ValueError | yaml.YAMLError)
+    except Exception as error:  # what PyYAML meets inside a value of a wrong form: a KeyError for ``!!bool maybe``
+        # ``"\\UFFFFFFFF"`` is an OverflowError or, from Python 3.13 on, a ValueError that names ``chr``.
+        said = isinstance(error, ValueError | yaml.YAMLError) and not str(error).startswith("chr()")
         reason = str(error).splitlines()[0] if said else "a value in it does not have the form of its type"
         raise ConfigError(f"{place}: not YAML: {reason}") from error
 
