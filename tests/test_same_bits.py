@@ -128,13 +128,13 @@ def test_what_later_revisions_write_in_addition_is_noted(both):
 
 def test_a_case_that_differs_fails_unless_it_is_expected(monkeypatch, capsys):
     differences = [Difference("run/metrics.csv", "column loss", 3e-7), *[Difference("best.yaml", "gamma")] * 3]
-    assert show("dqn", Outcome([], Comparison(differences, ["c"]), 2.0))
+    assert show("iqn", Outcome([], Comparison(differences, ["c"]), 2.0))
     text = "run/metrics.csv column loss, largest relative difference 3e-07; best.yaml gamma, and 2 more (new: c)"
-    assert capsys.readouterr().out == f"{'dqn':<24}    2 s  differs: {text}\n"
-    monkeypatch.setitem(same_bits.EXPECTED, "dqn", "sums run backwards")
-    assert not show("dqn", Outcome([], Comparison(differences, ["c"]), 2.0))
-    assert capsys.readouterr().out == f"{'dqn':<24}    2 s  differs as expected (sums run backwards): {text}\n"
-    assert show("dqn", Outcome([Difference("0 train", "ended with exit code 1")], Comparison([], []), 2.0))
+    assert capsys.readouterr().out == f"{'iqn':<24}    2 s  differs: {text}\n"
+    monkeypatch.setitem(same_bits.EXPECTED, "iqn", "sums run backwards")
+    assert not show("iqn", Outcome([], Comparison(differences, ["c"]), 2.0))
+    assert capsys.readouterr().out == f"{'iqn':<24}    2 s  differs as expected (sums run backwards): {text}\n"
+    assert show("iqn", Outcome([Difference("0 train", "ended with exit code 1")], Comparison([], []), 2.0))
     assert not show("seeds", Outcome([], Comparison([], []), 2.0))
 
 
