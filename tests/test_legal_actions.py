@@ -9,7 +9,10 @@ from purejaxdqn import load_config
 from purejaxdqn.config.building import Own, make_parts, make_program
 from purejaxdqn.core.algorithm import ILLEGAL, ActorView, masked
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.draws import NO_LEARNING, random_action
+from purejaxdqn.core.draws import draw as draw_steps
 from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.core.rollout import rollout, start_actors
 from purejaxdqn.core.types import Step, Transition
 from purejaxdqn.dqn import bootstrap
 from purejaxdqn.dqn.learner import LearnerState, bootstrapped, draw
@@ -102,6 +105,19 @@ def test_no_illegal_action_is_taken_or_looks_good(overrides):
     assert (q[~LEGAL] == 0).all()  # never taken: never learned
     assert returns.max() < 50  # nor when evaluated
     assert int(jnp.max(state.actors.env_state.env_state[1])) == 0
+
+
+def test_a_rollout_has_the_legal_actions_of_both_observations():
+    env = batched(table(time_limit=4, random_start=True))
+    actors = start_actors(env, (), jax.random.key(0), num_envs=5)
+    draws, _ = draw_steps(jax.random.key(1), 1, rollout=30, num_envs=5, learning=NO_LEARNING)
+
+    def act(view, draws, env_step):
+        return random_action(draws.choice, view.legal, 3), view.memory
+
+    steps = rollout(env, (), act, actors, jax.tree.map(lambda leaf: leaf[0], draws))[1].steps
+    np.testing.assert_array_equal(steps.legal, LEGAL[np.argmax(steps.obs, axis=-1)])
+    np.testing.assert_array_equal(steps.next_legal, LEGAL[np.argmax(steps.next_obs, axis=-1)])
 
 
 def test_greedy_episodes_take_the_best_legal_action():

@@ -11,6 +11,8 @@ import pytest
 from purejaxdqn import evaluate_policy, load_config, load_policy, make_train
 from purejaxdqn.config.building import Own, make_program
 from purejaxdqn.core.algorithm import ActorView
+from purejaxdqn.core.schedules import make_clock
+from purejaxdqn.core.types import Rollout, Step
 from purejaxdqn.dqn import memory
 from purejaxdqn.dqn.memory import gru, lru
 from purejaxdqn.environments.registry import from_gymnax
@@ -245,6 +247,47 @@ def test_a_policy_with_a_memory_is_played_and_stepped_from_its_directory(quietly
         policy.step(episode.obs[:1], state, np.array([1]))
     code, _, err = quietly(export, run, "--format", "onnx", "--out", tmp_path / "exported")
     assert (code, len(err)) == (2, 1) and "memory cannot be exported yet" in err[0]
+
+
+def test_learning_starts_from_what_was_remembered_unless_an_episode_starts():
+    config = load_config("cartpole_cleanrl", [*PQN, "network.memory=gru", "rollout.minibatches=2"])
+    algorithm = make_program(config).algorithm
+    rng, (steps, envs) = np.random.default_rng(0), (8, 4)
+    obs = rng.normal(size=(2, steps, envs, 4)).astype(np.float32)
+    taken = Step(
+        jnp.asarray(obs[0]),
+        jnp.zeros((steps, envs), jnp.int32),
+        jnp.ones((steps, envs)),
+        jnp.zeros((steps, envs), bool),
+        jnp.zeros((steps, envs), bool),
+        jnp.asarray(obs[1]),
+    )
+    words = [jax.random.bits(jax.random.key(1), (1, *shape), jnp.uint32) for shape in algorithm.draws.shapes]
+    draws = jax.tree.map(lambda leaf: leaf[0], algorithm.draws.read(*words))
+    hparams = config.hparams()._replace(optimizer_learning_rate=np.float32(1e-30), rollout_lambda=np.float32(0))
+    clock, state = make_clock(warmup=0, anneal=False)(hparams, 0), algorithm.init(hparams, jax.random.key(0))
+
+    @jit_quickly
+    def learned(memory, start):
+        return algorithm.learn(hparams, state, Rollout(taken, memory, start), draws, clock)[1].loss
+
+    def wanted(memory):
+        """The mean squared one-step TD error of a network that does not change, step by step."""
+        errors, no = [], np.zeros(envs, bool)
+        policy = algorithm.policy(state)
+        for t in range(steps):
+            q, memory = algorithm.values(hparams, policy, ActorView(taken.obs[t], (), memory, no))
+            after, _ = algorithm.values(hparams, policy, ActorView(taken.next_obs[t], (), memory, no))
+            errors.append(1 + 0.99 * after.max(axis=1) - q[:, 0])
+        return np.mean(np.square(errors))
+
+    fresh = algorithm.memory(envs)
+    going = np.zeros((steps, envs), bool)
+    starting = going.copy()
+    starting[0] = True
+    assert learned(fresh, going) == learned(fresh, starting) == learned(fresh + 1, starting)
+    np.testing.assert_allclose(learned(fresh + 1, going), wanted(fresh + 1), rtol=1e-5)
+    assert abs(wanted(fresh + 1) / wanted(fresh) - 1) > 1e-3
 
 
 def test_a_memory_of_your_own_takes_three_functions():

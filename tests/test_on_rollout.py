@@ -240,6 +240,13 @@ def test_targets_of_a_target_network_reach_it_too():
     np.testing.assert_allclose(q, DISCOUNTING.exact_q(0.5), atol=1e-3)
 
 
+def test_targets_are_those_of_the_target_network():
+    """Without a copy of the online network the whole run is one step of value iteration from the start."""
+    start = np.full((3, 2), 3.0)
+    q = fitted(DISCOUNTING, "schedule={target_every: 3840}", network=Table(start))
+    np.testing.assert_allclose(q, DISCOUNTING.exact_q(0.5, 1, start=start), atol=1e-3)
+
+
 ADAM = "optimizer={name: adam, learning_rate: 0.05, anneal: true}"
 OWN = "optimizer={name: adam, learning_rate: 5e-3, anneal: true}"
 CATEGORICAL = "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"
