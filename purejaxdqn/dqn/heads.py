@@ -115,11 +115,11 @@ def categorical_head(atoms: int) -> Head:
 
 
 def hl_gauss_head(atoms: int) -> Head:
-    """The expected return, learned by classification (HL-Gauss: Farebrother et al. 2024, section 3): out [B, A, K].
+    """The expected return, learned by classification (HL-Gauss: Farebrother et al. 2024): out [B, A, K].
 
     The outputs are logits of K bins of equal width between v_min and v_max, and a Q-value is the mean of the bins'
-    centres (eq. 2.3). The target is that of the scalar head, clipped to the support; the loss is the cross-entropy to
-    the mass that a normal distribution round it, cut off at the ends of the support, has in each bin (eq. 3.2).
+    centres. The target is that of the scalar head, clipped to the support. The loss is the cross-entropy to the mass in
+    each bin of a normal distribution that has the target as its mean and is cut off at the ends of the support.
     """
 
     def edges(hparams: HParams) -> Array:

@@ -112,11 +112,11 @@ def gru(size: int) -> Memory:
 
 
 def lru(size: int) -> Memory:
-    """The linear recurrent unit (Orvieto et al. 2023, eq. 3 to 7), with H = ``size`` complex units and outputs.
+    """The linear recurrent unit (Orvieto et al. 2023), with H = ``size`` complex units and as many outputs.
 
     h' = lambda h + gamma (B x), y = Re(C h') + D x, with lambda = exp(-exp(nu) + i exp(theta)) and
-    gamma = sqrt(1 - |lambda|^2). A sequence is a parallel scan. At the start |lambda| is between 0.9 and 0.999, and the
-    phase below pi / 10, the paper's choice for long sequences (section 4.3).
+    gamma = sqrt(1 - |lambda|^2). A sequence is a parallel scan. lambda starts uniformly in a part of a ring, as in the
+    paper; its radii, 0.9 to 0.999, and its largest phase, pi / 10, are this project's choice.
     """
     smallest, largest, phase = 0.9, 0.999, math.pi / 10
 
