@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 VARYING = (
     "import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second", "versions", "git_commit",
+    "summary_sha256",
 )  # fmt: skip
 """Keys of JSON files that differ between equal runs, or between revisions."""
 PRESENT = ("timing.csv", "policy.json")

@@ -120,7 +120,7 @@ def check(whole: Path, cut: Path, name: str) -> None:
 
 def summary(folder: Path) -> dict[str, Any]:
     """Read a summary without its times, and without the commit, which may change while this script runs."""
-    times = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second", "git_commit")
+    times = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second", "git_commit", "summary_sha256")
     read = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return {key: value for key, value in read.items() if key not in times}
 

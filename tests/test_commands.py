@@ -556,6 +556,16 @@ TOO_LARGE = {
     "train replay.size": (train, [f"replay.size={LARGE}"], f"1 seed needs about 84 GB of memory, and .*{SMALLER}"),
     "train num_seeds": (train, [f"num_seeds={LARGE}"], f"{LARGE} seeds need .*; make num_seeds or replay.size smaller"),
     "train episodes": (train, [f"evaluation.episodes={LARGE}"], "1 seed needs about 72 GB .*evaluation, smaller"),
+    "train atoms": (
+        train,
+        ["distribution.kind=quantile", f"distribution.atoms={LARGE}"],
+        f"distribution.atoms: {LARGE} must be less than or equal to 10000",
+    ),
+    "train memory": (
+        train,
+        [f"network.memory_size={LARGE}"],
+        f"network.memory_size: {LARGE} must be less than or equal to 65536",
+    ),
     "train updates": (train, [f"schedule.gradient_steps={LARGE}"], "1 seed needs about 52 TB .*schedule.*smaller"),
     "sweep replay.size": (sweep, [f"replay.size={LARGE}"], f"--memory: one run needs about .*{SMALLER}"),
     "sweep updates": (sweep, [f"schedule.gradient_steps={LARGE}"], "--memory: one run needs about 52 TB.*smaller"),

@@ -243,6 +243,7 @@ def test_what_happens_to_an_observation_comes_along(member, tmp_path):
 def test_the_best_agent_is_the_one_with_the_highest_return_that_is_finite(finished_run, quietly, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
+    del summary["summary_sha256"]
 
     def export_best(scores, diverged):
         found = {"final_eval_return": scores, "diverged": diverged}
@@ -282,7 +283,7 @@ def runs(finished_run, tmp_path, monkeypatch):
     weights["params/Dense_0/bias"][0, 3] = np.nan
     save_file(weights, "diverged/policy.safetensors")
     summary = json.loads((tmp_path / "diverged" / "summary.json").read_text())
-    del summary["policy_sha256"]
+    del summary["policy_sha256"], summary["summary_sha256"]
     (tmp_path / "diverged" / "summary.json").write_text(json.dumps(summary))
     return tmp_path
 
@@ -413,10 +414,21 @@ def test_a_flipped_bit_in_the_weights_of_a_run_or_an_export_is_seen(finished_run
     assert (code, out, len(err)) == (2, [], 1)
 
 
+def test_a_summary_that_has_changed_is_a_warning(finished_run, quietly, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    load_policy(run)
+    text = (run / "summary.json").read_text()
+    (run / "summary.json").write_text(text.replace('"num_seeds": 3', '"num_seeds": 4'))
+    code, _, err = quietly(main, run, "--format", "safetensors", "--best")
+    assert (code, err) == (0, [f"warning: {run / 'summary.json'} has changed since the run ended"])
+    code, _, err = quietly(evaluate, run, "--episodes", 1, "--seed-index", 0)
+    assert (code, err) == (0, [f"warning: {run / 'summary.json'} has changed since the run ended"])
+
+
 def test_weights_without_a_digest_are_as_before_it_was_written(finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
-    (run / "summary.json").write_text(json.dumps({**summary, "policy_sha256": None}))
+    (run / "summary.json").write_text(json.dumps({**summary, "policy_sha256": None, "summary_sha256": None}))
     flip(run / "policy.safetensors", -5)
     load_policy(run)
     (run / "summary.json").unlink()

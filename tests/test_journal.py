@@ -1,6 +1,7 @@
 """The journal of a search: what a kill or a full disk leaves does not stop the next one; no other file is touched."""
 
 import os
+import re
 
 import pytest
 
@@ -54,6 +55,17 @@ def test_a_last_line_that_only_lacks_its_end_is_kept(path, capsys):
     path.write_bytes(path.read_bytes()[:-1])
     assert add_and_read("a/study.log") == {"first": 1, "second": 2, "third": 3}
     assert capsys.readouterr().err == ""
+
+
+def test_a_line_that_has_changed_is_refused_and_one_without_a_checksum_is_taken(path):
+    *before, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*before, last.replace(b'"first":1', b'"first":3')]))
+    with pytest.raises(UserError, match=rf"line {len(before) + 1} is damaged: it does not have its checksum"):
+        open_study("a/study.log", "s", {})
+    plain = re.sub(rb',"crc32":\d+', b"", b"".join(before) + last)
+    assert plain.count(b"\n") == len(before) + 1 and b"crc32" not in plain
+    path.write_bytes(plain)
+    assert add_and_read("a/study.log") == {"first": 1, "second": 2, "third": 3}
 
 
 @pytest.mark.parametrize("content", [b"buy milk\n", b"SQLite format 3\0", b"{}"], ids=repr)

@@ -32,7 +32,7 @@ from purejaxdqn.system.files import replacing
 from purejaxdqn.train import main as train
 from tests.conftest import PQN, ROOT, TINY, command, mostly_slow
 
-TIMES = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second")
+TIMES = ("import_seconds", "compile_seconds", "run_seconds", "env_steps_per_second", "summary_sha256")
 EVERY = ["checkpoint={every: 120, keep: 20}", "num_seeds=3"]
 FAMILY = {
     "plain": [],

@@ -126,7 +126,7 @@ class DistributionConfig(Section):
     """
 
     kind: Literal["scalar", "categorical", "hl_gauss", "quantile", "iqn", "fqf"] = "scalar"
-    atoms: Count
+    atoms: Annotated[int, Field(ge=1, le=10_000)]  # papers take up to 201; heads make constants of this size
     v_min: Annotated[Finite | None, Traced()] = None
     v_max: Annotated[Finite | None, Traced()] = None
     sigma_ratio: Annotated[Positive, Traced()] = 0.75
@@ -165,7 +165,7 @@ class NetworkConfig(Section):
     noisy: bool = False
     sigma: Annotated[Finite, Field(ge=0), Traced()] = 0.5
     memory: Literal["none", "gru", "lru"] = "none"
-    memory_size: Count = 64
+    memory_size: Annotated[int, Field(ge=1, le=65_536)] = 64
 
     @model_validator(mode="before")
     @classmethod

@@ -1,15 +1,23 @@
 """``summary.json`` as it is read, and the digests in it, which show whether other files of the run have changed."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import read_json
+from purejaxdqn.system.files import finite, read_json, write_json
 from purejaxdqn.system.messages import tell
 
 SUMMARY_FILE = "summary.json"
+_OWN_DIGEST = "summary_sha256"
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json`` with a digest of its own contents."""
+    contents = finite(summary)
+    write_json(folder / SUMMARY_FILE, {**contents, _OWN_DIGEST: _digest(contents)})
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -42,19 +50,32 @@ def is_changed(path: Path, record: Mapping[str, Any]) -> bool:
 
 
 def warn_of_changes(folder: Path, *names: str) -> None:
-    """Print a warning for each text file of a finished run that differs from its digest in the summary.
+    """Print a warning for each text file of a finished run, the summary included, that differs from its digest.
 
     Its user may have edited it, so this is not an error; nor is a summary that is missing or damaged.
     """
     try:
         summary = read_summary(folder) if (folder / SUMMARY_FILE).exists() else {}
         changed = [
-            f"{folder / name} has changed since the run ended" for name in names if is_changed(folder / name, summary)
+            f"{folder / name} has changed since the run ended"
+            for name in (SUMMARY_FILE, *names)
+            if (is_altered(summary) if name == SUMMARY_FILE else is_changed(folder / name, summary))
         ]
     except UserError as error:
         changed = list(error.lines)
     for line in changed:
         tell(f"warning: {line}")
+
+
+def is_altered(summary: Mapping[str, Any]) -> bool:
+    """Whether a summary differs from its own digest; False if it has none, as those of earlier versions."""
+    written = summary.get(_OWN_DIGEST)
+    return written is not None and written != _digest(summary)
+
+
+def _digest(summary: Mapping[str, Any]) -> str:
+    contents = {key: value for key, value in summary.items() if key != _OWN_DIGEST}
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def _key(name: str) -> str:

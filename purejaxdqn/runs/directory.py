@@ -1,4 +1,4 @@
-"""The files of a run's directory that are not written while it trains: ``config.yaml`` and ``summary.json``."""
+"""The files of a run's directory that are not written while it trains: the config and the contents of the summary."""
 
 import platform
 import subprocess
@@ -20,7 +20,7 @@ from purejaxdqn.runs.population import FinalAgents
 from purejaxdqn.runs.training import Training
 from purejaxdqn.system import directories
 from purejaxdqn.system.faults import StorageError
-from purejaxdqn.system.files import finite, write_json, write_text
+from purejaxdqn.system.files import finite, write_text
 from purejaxdqn.system.git import run_git
 
 _LIBRARIES = ("jax", "jaxlib", "gymnax", "flashbax", "flax", "optax", "chex", "numpy")
@@ -53,11 +53,6 @@ def check_there(folder: Path) -> None:
     """
     if not (folder / CONFIG_FILE).exists():
         raise StorageError(f"{folder} was deleted or moved while the run was at work")
-
-
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write ``summary.json``."""
-    write_json(folder / "summary.json", summary)
 
 
 def summarise(

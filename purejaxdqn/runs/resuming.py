@@ -9,6 +9,7 @@ from purejaxdqn.config.reading import CONFIG_FILE, Draft, read_config
 from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
+from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.checkpoints import Checkpoints, DamagedError
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import read_json
@@ -69,9 +70,11 @@ def read_end(folder: Path, config: Config) -> list[bool] | None:
     """
     try:
         summary = read_json(folder / "summary.json")
-        return list(summary["diverged"]) if summary["total_timesteps"] == config.total_timesteps else None
+        diverged = list(summary["diverged"]) if summary["total_timesteps"] == config.total_timesteps else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    warn_of_changes(folder)
+    return diverged
 
 
 def newest_snapshot(checkpoints: Checkpoints, config: Config) -> tuple[Any, dict[int, str]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from purejaxdqn.config.reading import CONFIG_FILE
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import intervals_of
-from purejaxdqn.policies.summaries import digests
+from purejaxdqn.policies.summaries import digests, write_summary
 from purejaxdqn.policies.weights import POLICY_FILE, save_policy
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.debugging import Debugger, FoundNan
@@ -82,7 +82,7 @@ def run(
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
     summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
-    directory.write_summary(opened.folder, summary)  # it says that the run is finished
+    write_summary(opened.folder, summary)  # it says that the run is finished
     with drawing(opened.folder):
         draw(opened.folder, metrics, config)
     return summary

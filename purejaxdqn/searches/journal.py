@@ -5,7 +5,10 @@ import json
 import mmap
 import os
 import time
+import zlib
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -16,6 +19,8 @@ _GRACE = 30.0
 """Seconds after which a lock that has not changed counts as left by a kill; it is held for milliseconds."""
 _START = b'{"op_code"'
 """The first bytes of every line that Optuna writes."""
+_CHECKSUM = "crc32"
+"""The key of a line's checksum. Optuna ignores keys that it does not know."""
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -32,7 +37,31 @@ def open_journal(path: Path) -> JournalStorage:
         with path.open("rb") as file:
             if file.read(len(_START)) not in (b"", _START):
                 raise ValueError("it is not a journal of Optuna")
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_JournalLock(str(path))))
+    return JournalStorage(_CheckedFile(str(path), lock_obj=_JournalLock(str(path))))
+
+
+class _CheckedFile(JournalFileBackend):
+    """A journal whose lines carry a checksum; lines without one (of Optuna itself, or earlier versions) are taken."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines, each with its checksum."""
+        super().append_logs([{**log, _CHECKSUM: _checksum(log)} for log in logs])
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Read the lines from a number on.
+
+        Raises:
+          ValueError: a line does not have its checksum.
+        """
+        for number, log in enumerate(super().read_logs(log_number_from), start=log_number_from + 1):
+            written = log.pop(_CHECKSUM, None)
+            if written is not None and written != _checksum(log):
+                raise ValueError(f"line {number} is damaged: it does not have its checksum")
+            yield log
+
+
+def _checksum(log: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(log, sort_keys=True).encode())
 
 
 class _JournalLock(JournalFileSymlinkLock):

@@ -18,7 +18,7 @@ from purejaxdqn.searches.halving import NO_HALVING, Halving, check_rungs
 from purejaxdqn.searches.scores import Score, score
 from purejaxdqn.searches.spec import SearchSpec, define
 from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study
-from purejaxdqn.searches.tables import read_retest, write_retest, write_tables
+from purejaxdqn.searches.tables import read_retest, warn_of_lost_trials, write_retest, write_tables
 from purejaxdqn.searches.trials import BatchSettings, train_batch
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.points import Point, candidate_of, check_points, read_points
@@ -72,6 +72,7 @@ def run_search(spec: SearchSpec, base: Config, folder: Path) -> SearchResult:
     with StopSignals() as stop, hold_directory(folder, definition) as name:
         study = shared or open_study(storage, spec.study, definition)
         claim_study(study, storage, definition)
+        warn_of_lost_trials(folder, study)
         worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder)
         with at_work(study, name):
             _print_start(worker, base, again=studies.requeue_killed(study, name))

@@ -21,7 +21,7 @@ from purejaxdqn.system import faults
 from purejaxdqn.system.files import finite, read_json, write_json
 from purejaxdqn.system.messages import tell
 
-RETEST_FILE, _DIGEST = "best_retest.json", "sha256"
+TRIALS_FILE, RETEST_FILE, _DIGEST = "trials.csv", "best_retest.json", "sha256"
 
 
 def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
@@ -39,7 +39,7 @@ def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
         ]
         for trial in trials
     ]
-    write_csv(folder / "trials.csv", ["trial", "state", "value", *keys, "stopped_at", "reason"], rows)
+    write_csv(folder / TRIALS_FILE, ["trial", "state", "value", *keys, "stopped_at", "reason"], rows)
     runs = [
         [trial.number, seed_index, *(trial.params.get(key) for key in keys), *numbers]
         for trial in trials
@@ -47,6 +47,14 @@ def write_tables(folder: Path, study: optuna.Study, space: Space) -> None:
     ]
     header = ["point", "seed_index", *keys, "final_eval_return", "auc", "first_solved_step", "diverged"]
     write_csv(folder / "runs.csv", header, runs)
+
+
+def warn_of_lost_trials(folder: Path, study: optuna.Study) -> None:
+    """Print a warning if ``trials.csv`` has more trials than the study, from whose journal lines are then lost."""
+    path = folder / TRIALS_FILE
+    written = path.read_bytes().count(b"\n") - 1 if path.is_file() else 0
+    if written > (there := len(finished(study))):
+        tell(f"warning: {path} has {written} trials and the study {there}; what the study lacks is trained again")
 
 
 def table(study: optuna.Study, *, rows: int = 10) -> str:

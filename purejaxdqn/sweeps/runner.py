@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.runs.directory import provenance, write_summary
+from purejaxdqn.policies.summaries import write_summary
+from purejaxdqn.runs.directory import provenance
 from purejaxdqn.runs.memory import check_results
 from purejaxdqn.runs.progress import WorkProgress
 from purejaxdqn.sweeps.directory import (
