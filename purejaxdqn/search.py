@@ -58,14 +58,15 @@ def main(argv: Sequence[str]) -> int:
     candidates, drafts = read_edges(spec)
     configure_cpu_for(*(draft.config for draft in drafts), runs=spec.seeds * spec.batch, devices=spec.devices)
     start_jax()
-    for line in find_idle_keys(check_edges(spec, candidates, drafts)):
-        tell(f"warning: {line}")
-    base = read_config(list(spec.sources), spec.overrides).config
+    idle = find_idle_keys(check_edges(spec, candidates, drafts))
+    base = read_config(list(spec.sources), spec.overrides)
+    for line in [*([base.moves] if base.moves else []), *(f"warning: {line}" for line in idle)]:
+        tell(line)
     if not arguments.no_cache:
         use_compilation_cache()
     with contextlib.ExitStack() as made:
         folder = spec.out or made.enter_context(default_directory(["search", *spec.sources]))
-        return search(spec, base, folder)
+        return search(spec, base.config, folder)
 
 
 def _spec(arguments: argparse.Namespace) -> SearchSpec:

@@ -11,6 +11,7 @@ from purejaxdqn.sweeps.points import (
     Candidate,
     check_count,
     check_points,
+    describe_moves,
     drawn_candidates,
     find_idle_keys,
     grid_candidates,
@@ -63,8 +64,11 @@ def main(argv: Sequence[str]) -> int:
     if any(word.partition("=")[0] == "num_seeds" for candidate in candidates for word in candidate.overrides):
         raise UserError("num_seeds: a sweep takes its seeds from --seeds")
     points = check_points(candidates, drafts)
-    for line in find_idle_keys(points) if process == 0 else ():
-        tell(f"warning: {line}")
+    if process == 0:
+        for line in describe_moves(drafts):
+            tell(line)
+        for line in find_idle_keys(points):
+            tell(f"warning: {line}")
     if not arguments.no_cache:
         use_compilation_cache()
     from purejaxdqn.sweeps.results import table

@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
     config = draft.checked()
     from purejaxdqn.config.checks import find_warnings
 
+    if draft.moves:
+        tell(draft.moves)
     for warning in find_warnings(draft.config):
         tell(f"warning: {warning}")
     if arguments.print_config:

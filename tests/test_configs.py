@@ -2,12 +2,14 @@
 
 import time
 
+import numpy as np
 import pytest
 import yaml
 
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.config.building import make_algorithm
-from purejaxdqn.config.checks import find_warnings
+from purejaxdqn.config.checks import _find_interval_faults, _find_length_faults, find_warnings
+from purejaxdqn.config.fitting import fit
 from purejaxdqn.config.reading import read_config, shipped_configs, to_yaml
 from purejaxdqn.core.config import Config, config_keys, traced_keys, value_at
 from purejaxdqn.core.plan import make_plan
@@ -70,7 +72,7 @@ PLANS = {
     ("schedule.train_every=50", "schedule.gradient_steps=3"): ((10, 1000, 20, 49, 10, 5, 10, 100), 3),
     ("schedule.target_every=10", "schedule.tau=0.005"): ((10, 1000, 20, 2450, 1, 1, 10, 100), 1),
     ("env.num_envs=2", "total_timesteps=10500"): ((2, 5000, 1, 1, 50, 5, 10, 100), 1),
-    ("total_timesteps=31500", "evaluation.final_episodes=7"): ((10, 1000, 1, 43, 50, 1, 10, 7), 1),
+    ("total_timesteps=32500", "evaluation.final_episodes=7"): ((10, 1000, 15, 3, 50, 1, 10, 7), 1),
 }
 
 
@@ -84,6 +86,67 @@ def test_the_plan_makes_up_the_whole_run(overrides):
     assert draws.shapes == ((gradient_steps, config.replay.batch_size), (gradient_steps, 2))
     learning = plan.epochs * plan.periods * plan.iterations * plan.rollout
     assert (plan.warmup + learning) * config.env.num_envs == config.total_timesteps
+
+
+MOVED = {
+    ("total_timesteps=1e6",): "total_timesteps 1000000 -> 999500",
+    ("total_timesteps=1_000_000", "evaluation.every=249_500"): "",  # four evaluations, which is meant
+    ("total_timesteps=5_500",): "",  # there are seven periods
+    ("total_timesteps=60_000",): "total_timesteps 60000 -> 59000",
+    ("total_timesteps=2147483647",): "total_timesteps 2147483647 -> 2147483000",
+    ("checkpoint.every=20000",): "checkpoint.every 20000 -> 22000",
+    ("evaluation.every=10_000",): "evaluation.every 10000 -> 11000",
+    ("evaluation.every=70_000",): "evaluation.every 70000 -> 66000",
+    ("evaluation.every=150_000",): "total_timesteps 200000 -> 152000",
+    ("evaluation.every=1",): "evaluation.every 1 -> 500",
+    ("evaluation.every=1e9",): "evaluation.every 1000000000 -> 198000",
+    ("schedule.train_every=15",): "schedule.train_every 15 -> 20",
+    ("schedule.train_every=7",): "schedule.train_every 7 -> 10",
+    ("schedule.target_every=505",): "schedule.target_every 505 -> 510, total_timesteps 200000 -> 200900",
+    ("env.num_envs=32",): (
+        "schedule.warmup 2000 -> 2016, schedule.train_every 10 -> 32, schedule.target_every 500 -> 512, "
+        "total_timesteps 200000 -> 201696"
+    ),
+    ("replay.kind=none", "bootstrap.kind=greedy", "total_timesteps=199_000"): "total_timesteps 199000 -> 200000",
+    ("replay.kind=none", "schedule.target_every=1000"): "schedule.target_every 1000 -> 2000",
+}
+
+
+@pytest.mark.parametrize("overrides", MOVED)
+def test_what_does_not_fit_the_schedule_is_moved_and_named_in_a_line(overrides):
+    with_replay = "replay.kind=none" not in overrides
+    draft = read_config("cartpole" if with_replay else ["cartpole", "pqn"], overrides)
+    assert draft.moves == (MOVED[overrides] and f"moved to fit the schedule: {MOVED[overrides]}")
+    if draft.moves:
+        with pytest.warns(UserWarning, match="moved to fit"):
+            load_config("cartpole" if with_replay else ["cartpole", "pqn"], overrides)
+
+
+def test_any_schedule_fits_once_it_is_moved_and_nothing_moves_twice():
+    generator = np.random.default_rng(0)
+    moved = 0
+    for _ in range(300):
+        total, every, warmup, train, target, checkpoint = (int(10 ** generator.uniform(0, 6)) for _ in range(6))
+        config = Config.model_validate(
+            {
+                "total_timesteps": total + warmup + target,
+                "env": {"num_envs": int(generator.integers(1, 40))},
+                "evaluation": {"every": every if generator.random() < 0.7 else None},
+                "checkpoint": {"every": checkpoint},
+                "schedule": {"warmup": warmup, "train_every": train, "target_every": target},
+            }
+        )
+        fitted = fit(config)
+        keys = {fault.key for fault in [*_find_interval_faults(fitted), *_find_length_faults(fitted)]}
+        assert not keys or warmup + max(train, target, config.env.num_envs) > total, config
+        assert fit(fitted) == fitted
+        if not keys:
+            moved += fitted != config
+            plan = make_plan(fitted)
+            epoch = plan.periods * plan.iterations * plan.rollout * plan.num_envs
+            assert fitted.checkpoint.every % epoch == 0
+            assert plan.warmup * plan.num_envs + plan.epochs * epoch == fitted.total_timesteps
+    assert moved > 150
 
 
 @pytest.mark.parametrize(
@@ -119,28 +182,11 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
             "memory, memory_size",
         ),
         (
-            "schedule.train_every=15",
-            "schedule.train_every: 15 is not a multiple of env.num_envs (10); the nearest are 10 or 20",
+            "total_timesteps=10400",
+            "total_timesteps: 10400 less schedule.warmup (10000) is below schedule.target_every (500)",
         ),
-        (
-            "schedule.target_every=505",
-            "schedule.target_every: 505 is not a multiple of schedule.train_every (10); the nearest are 500 or 560",
-        ),
-        (
-            "schedule.warmup=10005",
-            "schedule.warmup: 10005 is not a multiple of env.num_envs (10); the nearest are 10000 or 10500",
-        ),
-        (
-            "total_timesteps=20100",
-            "total_timesteps: 20100 less schedule.warmup (10000) is not a multiple of schedule.target_every (500); "
-            "the nearest are 20000 or 20500",
-        ),
-        (
-            "evaluation.every=30000",
-            "evaluation.every: 30000 is not a multiple of schedule.target_every (500) that divides total_timesteps "
-            "less schedule.warmup (490000); the nearest are 24500 or 35000",
-        ),
-        ("schedule.train_every=7", "schedule.train_every: 7 is not a multiple of env.num_envs (10); the nearest is 10"),
+        ("total_timesteps=9000", "total_timesteps: 9000 leaves nothing after schedule.warmup (10000)"),
+        ("env.num_envs=1000000", "schedule.warmup: 10000 is not a multiple of env.num_envs (1000000)"),
         ("env.params.gravity=.nan", "env.params.gravity: nan must be a finite number"),
         ("env.params.gravity=1e300", "env.params.gravity: 1e+300 must be a finite number"),
         (f"env.params.gravity={10**400}", f"env.params.gravity: {10**400} must be a finite number"),
@@ -202,9 +248,9 @@ def test_a_bad_override_is_refused_in_one_line(override, line):
 
 
 def test_all_faults_are_told_at_once():
-    lines = faults("gamma=2", "loss=l1", "colour=red", "schedule.target_every=7", "env.id=Nowhere-v0", "x")
+    lines = faults("gamma=2", "loss=l1", "colour=red", "total_timesteps=9000", "env.id=Nowhere-v0", "x")
     assert len(lines) == 6
-    for part in ("gamma: 2", "loss: 'l1'", "colour: unknown", "schedule.target_every: 7", "env.id: 'Nowhere", "'x' is"):
+    for part in ("gamma: 2", "loss: 'l1'", "colour: unknown", "total_timesteps: 9000", "env.id: 'Nowhere", "'x' is"):
         assert sum(part in line for line in lines) == 1
 
 
@@ -349,15 +395,7 @@ def test_the_yaml_of_a_config_holds_every_key():
             "schedule.train_every: 32 has no effect with replay.kind none, which learns from each rollout; "
             "set it to null",
         ),
-        (
-            [*PQN, "schedule.target_every=40"],
-            "schedule.target_every: 40 is not a multiple of env.num_envs x rollout.steps (32); "
-            "the nearest are 32 or 64",
-        ),
-        (
-            [*PQN, "total_timesteps=600"],
-            "total_timesteps: 600 is not a multiple of env.num_envs x rollout.steps (32); the nearest are 576 or 608",
-        ),
+        ([*PQN, "total_timesteps=20"], "total_timesteps: 20 is below env.num_envs x rollout.steps (32)"),
         (
             ["bootstrap={kind: munchausen, temperature: 1e-9}"],
             "bootstrap.temperature: 1e-09 is too small for float32",
@@ -405,29 +443,11 @@ def test_exploration_that_does_not_reach_its_end_is_a_warning():
     assert not list(find_warnings(load_config("cartpole_cleanrl", [*longer, "exploration.end=1"])))
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (
-            ["total_timesteps=1_000_000"],
-            ["only 4 evaluations divide this run (evaluation.every is open, total_timesteps is 1000000); "
-             "the nearest are 999500 or 1001000"],
-        ),
-        (["total_timesteps=1_000_000", "evaluation.every=249_500"], []),  # which is meant
-        (["total_timesteps=999_500"], []),
-        (["total_timesteps=5_500"], []),  # there are seven periods
-    ],
-)  # fmt: skip
-def test_a_run_that_hardly_any_number_of_evaluations_divides_is_a_warning(overrides, said):
-    draft = read_config("cartpole", overrides)
-    draft.checked()
-    assert list(find_warnings(draft.config)) == said
-
-
 def test_no_shipped_config_is_warned_of():
     for name in shipped_configs():
         if not name.startswith("search/") and "env" in read_config(name).config.model_fields_set:
-            assert not list(find_warnings(read_config(name).config)), name
+            draft = read_config(name)
+            assert (list(find_warnings(draft.config)), draft.moves) == ([], ""), name
 
 
 def test_no_exploration_at_all_is_a_warning():

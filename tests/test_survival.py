@@ -23,7 +23,7 @@ from purejaxdqn.core.many import Layout
 from purejaxdqn.runs import checkpoints, opening, runner
 from purejaxdqn.runs.checkpoints import LISTING, SMALL, Checkpoints, DamagedError
 from purejaxdqn.runs.metrics import read_metrics
-from purejaxdqn.runs.resuming import newest_snapshot, set_aside
+from purejaxdqn.runs.resuming import newest_snapshot, read_run, set_aside
 from purejaxdqn.runs.snapshots import read_snapshot, save_snapshot
 from purejaxdqn.runs.training import Compiling, choose_segments, seeds_of
 from purejaxdqn.system.directories import lock_directory
@@ -218,13 +218,19 @@ def test_an_extended_run_equals_one_whose_schedules_end_early(step, plain, quiet
     np.testing.assert_array_equal(epsilon[:13], read_metrics(plain / "metrics.csv").epsilon[0])
 
 
+def test_an_end_between_two_evaluations_is_moved_and_named(plain):
+    draft = read_run(plain, ["total_timesteps=810"])
+    assert draft.config.total_timesteps == 800
+    assert draft.moves == "moved to fit the schedule: total_timesteps 810 -> 800"
+    assert read_run(plain, ["total_timesteps=840"]).moves == ""
+
+
 REFUSED = {
     "a changed number": (["gamma=0.5"], "gamma: --resume cannot change it from 0.99 to 0.5"),
     "two changed keys": (["num_seeds=2", "seed=1"], "seed: --resume cannot change it from 0 to 1"),
     "a changed log": (["--log", "tensorboard"], "log: --resume cannot change it"),
     "an unknown key": (["gama=0.5"], "gama: unknown key; did you mean 'gamma'?"),
     "an end before what is done": (["total_timesteps=400"], "total_timesteps: 400 is below the 600 steps"),
-    "an end that does not divide": (["total_timesteps=810"], "the nearest are 800 or 840"),
     "segments that do not fit": (["total_timesteps=840", "--segments", "2"], "--segments: 2 does not divide"),
 }
 

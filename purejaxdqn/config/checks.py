@@ -1,17 +1,12 @@
 """What is wrong between the keys of a config, what is allowed and rarely meant, and what has no effect."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.plan import intervals_of, make_plan, most_epochs
+from purejaxdqn.core.plan import intervals_of, make_plan
 from purejaxdqn.dqn.axes import AXES
-
-FEW_EPOCHS = 10
-"""Fewer make a poor curve."""
-
-_SEARCHED = 100_000  # multiples that are tried on either side for a value to propose
 
 
 def resolve(config: Config) -> Config:
@@ -46,55 +41,33 @@ def _names_of(config: Config) -> _Names:
 
 
 def _find_interval_faults(config: Config) -> Iterator[Fault]:
-    """Intervals are multiples of each other."""
-    num_envs, total, (warmup, train, period) = config.env.num_envs, config.total_timesteps, intervals_of(config)
-    names, batch_size = _names_of(config), config.replay.batch_size or 0
+    """Intervals that are not multiples of each other, in a config that ``fitting.fit`` has not or could not change."""
+    num_envs, (warmup, train, period), names = config.env.num_envs, intervals_of(config), _names_of(config)
 
-    def multiple(key: str, value: int, unit_key: str, unit: int, fits: Callable[[int], bool]) -> Iterator[Fault]:
+    def multiple(key: str, value: int, unit_key: str, unit: int) -> Iterator[Fault]:
         if value % unit:
-            near = _nearest(value, unit, fits)
-            yield Fault(key, f"{value} is not a multiple of {unit_key} ({unit}){near}", (unit_key,))
+            yield Fault(key, f"{value} is not a multiple of {unit_key} ({unit})", (unit_key,))
 
-    def leaves_whole_periods(n: int) -> bool:
-        return batch_size <= n < total and (total - n) % period == 0
-
-    yield from multiple("schedule.warmup", warmup, "env.num_envs", num_envs, leaves_whole_periods)
-    yield from multiple("schedule.train_every", train, "env.num_envs", num_envs, lambda n: period % n == 0)
-    yield from multiple("schedule.target_every", period, names.train, train, lambda n: (total - warmup) % n == 0)
+    yield from multiple("schedule.warmup", warmup, "env.num_envs", num_envs)
+    yield from multiple("schedule.train_every", train, "env.num_envs", num_envs)
+    yield from multiple("schedule.target_every", period, names.train, train)
 
 
 def _find_length_faults(config: Config) -> Iterator[Fault]:
-    """The run is a whole number of periods, evaluations and checkpoints."""
+    """The run is a whole number of periods and evaluations, of each at least one."""
     total, every, (warmup, _, period) = config.total_timesteps, config.evaluation.every, intervals_of(config)
     learning, names = total - warmup, _names_of(config)
+    less = f" less schedule.warmup ({warmup})" if warmup else ""
     if learning <= 0:
         message = f"{total} leaves nothing after schedule.warmup ({warmup})"
         yield Fault("total_timesteps", message, ("schedule.warmup",))
+    elif learning < period:
+        yield Fault("total_timesteps", f"{total}{less} is below {names.period} ({period})", names.keys)
     elif learning % period:
-        near = _nearest(learning, period, lambda n: True, offset=warmup)
-        less = f" less schedule.warmup ({warmup})" if warmup else ""
-        message = f"{total}{less} is not a multiple of {names.period} ({period}){near}"
-        yield Fault("total_timesteps", message, names.keys)
+        yield Fault("total_timesteps", f"{total}{less} is not a multiple of {names.period} ({period})", names.keys)
     elif every and (every % period or learning % every):
-        near = _nearest(every, period, lambda n: learning % n == 0)
-        less = " less schedule.warmup" if warmup else ""
-        yield Fault(
-            "evaluation.every",
-            f"{every} is not a multiple of {names.period} ({period}) that divides "
-            f"total_timesteps{less} ({learning}){near}",
-            ("total_timesteps", *names.keys),
-        )
-    else:
-        yield from _find_checkpoint_faults(config, learning // make_plan(config).epochs)
-
-
-def _find_checkpoint_faults(config: Config, epoch: int) -> Iterator[Fault]:
-    """Checkpoints fall between epochs of ``epoch`` environment steps."""
-    every = config.checkpoint.every
-    if every and every % epoch:
-        near = _nearest(every, epoch, lambda n: True)
-        message = f"{every} is not a multiple of evaluation.every ({epoch}){near}"
-        yield Fault("checkpoint.every", message, ("evaluation.every", "total_timesteps", *_names_of(config).keys))
+        multiple = f"a multiple of {names.period} ({period}) that divides total_timesteps{less}"
+        yield Fault("evaluation.every", f"{every} is not {multiple}", ("total_timesteps", *names.keys))
 
 
 def find_family_faults(config: Config) -> Iterator[Fault]:
@@ -105,7 +78,7 @@ def find_family_faults(config: Config) -> Iterator[Fault]:
 
 def find_warnings(config: Config) -> Iterator[str]:
     """What is allowed but rarely meant in a config without faults, before ``resolve``."""
-    exploration, total, (warmup, _, period) = config.exploration, config.total_timesteps, intervals_of(config)
+    exploration, total, warmup = config.exploration, config.total_timesteps, intervals_of(config).warmup
     if config.network.noisy and max(exploration.start, exploration.end) > 0:
         yield "network.noisy explores by itself, and exploration adds random actions: set both of its ends to 0"
     if not config.network.noisy and max(exploration.start, exploration.end) == 0:
@@ -120,14 +93,6 @@ def find_warnings(config: Config) -> Iterator[str]:
             f"exploration.end is not reached: its decay takes exploration.fraction ({exploration.fraction:g}) of "
             f"{horizon} steps{after}, and the run ends at {total}"
         )
-    learning = total - warmup
-    epochs = make_plan(config).epochs
-    if not config.evaluation.every and epochs < FEW_EPOCHS <= learning // period:
-        near = _nearest(learning, period, lambda n: most_epochs(n // period) >= FEW_EPOCHS, offset=warmup)
-        yield (
-            f"only {epochs} evaluation{'s divide' if epochs > 1 else ' divides'} this run (evaluation.every is open, "
-            f"total_timesteps is {total}){near}"
-        )
 
 
 def find_idle(config: Config) -> dict[str, str]:
@@ -138,14 +103,3 @@ def find_idle(config: Config) -> dict[str, str]:
     if config.schedule.target_every is None:
         idle["schedule.tau"] = "schedule.target_every"
     return idle
-
-
-def _nearest(value: int, unit: int, fits: Callable[[int], bool], *, offset: int = 0) -> str:
-    """``; the nearest are a or b``: multiples of ``unit`` next below and above ``value`` that fit, if there are any."""
-    first = value // unit
-    below = (n * unit for n in range(first, max(0, first - _SEARCHED), -1))
-    above = (n * unit for n in range(first + 1, first + 1 + _SEARCHED))
-    near = [n for side in (below, above) if (n := next(filter(fits, side), None))]
-    if not near:
-        return ""
-    return f"; the nearest {'is' if len(near) == 1 else 'are'} {' or '.join(str(n + offset) for n in near)}"

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import getitem
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from purejaxdqn.config.fitting import describe_moves, fit
 from purejaxdqn.config.yaml_text import MAX_DEPTH, ConfigError, Tree, load_yaml, read_yaml, to_text
 from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config, config_keys
@@ -25,6 +27,12 @@ class Draft(NamedTuple):
     config: Config  # keys that are wrong by themselves have their defaults
     lines: tuple[str, ...]  # about words that are no overrides
     faults: tuple[Fault, ...]
+    moves: str = ""  # what ``fitted`` has moved, as one line
+
+    def fitted(self) -> "Draft":
+        """The draft with intervals that fit each other (``fitting.fit``)."""
+        config = fit(self.config)
+        return self._replace(config=config, moves=describe_moves(self.config, config))
 
     def unchecked(self) -> Config:
         """The config as it was read, which starts no JAX and imports no environment.
@@ -61,7 +69,7 @@ class Draft(NamedTuple):
 
 
 def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
-    """Load and check a config.
+    """Load and check a config. Intervals that do not fit each other are moved to the nearest that do, with a warning.
 
     Args:
       source: a path, or the name of a shipped config with or without ``.yaml``; or several, of which
@@ -74,11 +82,24 @@ def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
     Raises:
       ConfigError: with all faults at once.
     """
-    return read_config(source, overrides).checked()
+    draft = read_config(source, overrides)
+    config = draft.checked()
+    if draft.moves:
+        warnings.warn(draft.moves, stacklevel=2)
+    return config
 
 
 def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Draft:
     """The first half of ``load_config``: it does not start JAX, so that the runtime can still be configured.
+
+    Raises:
+      ConfigError: a file is missing or not a mapping.
+    """
+    return read_exactly(source, overrides).fitted()
+
+
+def read_exactly(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Draft:
+    """``read_config`` without moving intervals to where they fit.
 
     Raises:
       ConfigError: a file is missing or not a mapping.

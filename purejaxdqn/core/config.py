@@ -56,7 +56,14 @@ def _in_float32(value: float) -> float:
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_float32)]
 Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_in_float32)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that is written with an exponent, such as 1e6, as an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, lt=2**31)]
 
 
 def _as_pairs(value: Any) -> tuple[tuple[str, Scalar], ...]:
@@ -285,9 +292,9 @@ class CheckpointConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32), OUTSIDE] = 0
+    seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32), OUTSIDE] = 0
     num_seeds: Annotated[Count, OUTSIDE] = 1
-    total_timesteps: Annotated[int, Field(ge=1, lt=2**31)] = 100_000
+    total_timesteps: Count = 100_000
     env: EnvConfig = EnvConfig()
     gamma: Annotated[Share, Traced()] = 0.99
     n_step: Count = 1

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from purejaxdqn.config.reading import CONFIG_FILE, Draft, read_config
+from purejaxdqn.config.fitting import describe_moves, nearest_multiple
+from purejaxdqn.config.reading import CONFIG_FILE, Draft, read_config, read_exactly
 from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
@@ -35,7 +36,7 @@ def read_run(folder: Path, overrides: Sequence[str]) -> Draft:
         raise UserError(f"--resume: {folder} is not a run: it has no {CONFIG_FILE}")
     if exported:
         raise UserError(f"--resume: {folder} is not a run but a policy that was exported from one")
-    old, new = read_config(folder / CONFIG_FILE), read_config(folder / CONFIG_FILE, overrides)
+    old, new = read_config(folder / CONFIG_FILE), read_exactly(folder / CONFIG_FILE, overrides)
     if new.lines or new.faults:
         return new
     changed = [key for key in config_keys() if value_at(old.config, key) != value_at(new.config, key)]
@@ -51,16 +52,13 @@ def read_run(folder: Path, overrides: Sequence[str]) -> Draft:
 
 
 def _extended(old: Config, new: Draft) -> Draft:
-    warmup, every = intervals_of(old).warmup, old.evaluation.every
-    total = new.config.total_timesteps
-    if every and (total - warmup) % every:
-        below = total - (total - warmup) % every
-        near = " or ".join(str(one) for one in (below, below + every) if one > warmup)
-        less = f" less schedule.warmup ({warmup})" if warmup else ""
-        message = f"{total}{less} is not a multiple of evaluation.every ({every})"
-        raise UserError(f"total_timesteps: {message}; the nearest are {near}")
+    """The draft of a run with another end: whole epochs from its warm-up on, and schedules that keep their length."""
+    warmup, every, total = intervals_of(old).warmup, old.evaluation.every, new.config.total_timesteps
+    if every and total > warmup:
+        total = warmup + nearest_multiple(total - warmup, every)
     schedule = old.schedule.model_copy(update={"horizon": old.schedule.horizon or old.total_timesteps})
-    return new._replace(config=new.config.model_copy(update={"schedule": schedule}))
+    config = new.config.model_copy(update={"total_timesteps": total, "schedule": schedule})
+    return new._replace(config=config, moves=describe_moves(new.config, config))
 
 
 def read_end(folder: Path, config: Config) -> list[bool] | None:

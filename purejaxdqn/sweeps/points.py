@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ CONFIG_COLUMN = "config"
 
 MAX_POINTS = 1_000_000
 """Most points of a sweep."""
+_SHOWN = 3
 _MAPPINGS = ("env.params", "env.kwargs")
 
 
@@ -155,7 +156,16 @@ def read_points(candidates: Sequence[Candidate]) -> list[Draft]:
       UserError: a config cannot be read, or an override is malformed.
     """
     read = functools.cache(read_sources)
-    return [draft_of(read(candidate.sources), candidate.overrides) for candidate in candidates]
+    return [draft_of(read(candidate.sources), candidate.overrides).fitted() for candidate in candidates]
+
+
+def describe_moves(drafts: Iterable[Draft]) -> Iterator[str]:
+    """What was moved to fit the schedule of each point: a line for each difference, the first three of them."""
+    lines = Counter(draft.moves for draft in drafts if draft.moves)
+    for line, count in list(lines.items())[:_SHOWN]:
+        yield f"{line}{f' ({count} points)' if count > 1 else ''}"
+    if len(lines) > _SHOWN:
+        yield f"... and in {sum(list(lines.values())[_SHOWN:])} other points"
 
 
 def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> list[Point]:

@@ -1,0 +1,112 @@
+"""Move the intervals of a schedule to the nearest that fit: each is a whole number of the one below it."""
+
+from collections.abc import Callable
+
+from purejaxdqn.core.config import Config, value_at
+from purejaxdqn.core.plan import intervals_of, most_epochs
+
+FEW_EPOCHS, ENOUGH_EPOCHS = 10, 15
+"""A run that leaves ``evaluation.every`` open and has fewer evaluations than the first is given the second, or more."""
+_KEPT = 0.1
+"""The share by which ``evaluation.every`` may move so that the length of a run need not."""
+_SEARCHED = 10_000  # numbers on either side
+_LONGEST = 2**31 - 1  # environment steps of a run
+_KEYS = (
+    "schedule.warmup",
+    "schedule.train_every",
+    "schedule.target_every",
+    "total_timesteps",
+    "evaluation.every",
+    "checkpoint.every",
+)
+"""What may be moved, in the order in which it is."""
+
+
+def fit(config: Config) -> Config:
+    """The config with intervals that fit; equal to ``config`` if all do.
+
+    ``warmup`` and ``train_every`` become multiples of the number of environments, ``target_every`` of ``train_every``,
+    and the rest of ``total_timesteps`` after the warm-up of ``evaluation.every``, which is a multiple of
+    ``target_every``. Checkpoints fall between evaluations. What cannot be meant is left for ``checks`` to refuse.
+    """
+    for step in (_fit_schedule, _fit_length, _fit_checkpoints):
+        config = step(config)
+    return config
+
+
+def describe_moves(before: Config, after: Config) -> str:
+    """What ``fit`` has moved, as one line; empty if nothing."""
+    pairs = [(key, value_at(before, key), value_at(after, key)) for key in _KEYS]
+    words = [f"{key} {old} -> {new}" for key, old, new in pairs if old != new]
+    return f"moved to fit the schedule: {', '.join(words)}" if words else ""
+
+
+def _fit_schedule(config: Config) -> Config:
+    """Warm-up, training and target network; as they are if their units are longer than the run."""
+    num_envs, total, (warmup, train, period) = config.env.num_envs, config.total_timesteps, intervals_of(config)
+    if config.replay.kind != "none":
+        warmup = nearest_multiple(warmup, num_envs, most=total)
+        train = nearest_multiple(train, num_envs, most=total)
+    period = nearest_multiple(period, train, most=total - warmup)
+    if warmup + period > total:
+        return config
+    if config.replay.kind != "none":
+        config = _with(_with(config, "schedule.warmup", warmup), "schedule.train_every", train)
+    return _with(config, "schedule.target_every", period) if config.schedule.target_every else config
+
+
+def _fit_length(config: Config) -> Config:
+    """The length of a run and of its epochs, in whole periods."""
+    warmup, _, period = intervals_of(config)
+    learning, every = config.total_timesteps - warmup, config.evaluation.every
+    if learning < period:
+        return config
+    most = (_LONGEST - warmup) // period
+    periods = nearest_multiple(learning, period, most=_LONGEST - warmup) // period
+    if every is None:
+        if most_epochs(periods) < FEW_EPOCHS <= periods:
+            periods = _nearest(periods, lambda n: n <= most and most_epochs(n) >= ENOUGH_EPOCHS)
+    else:
+        epoch = min(nearest_multiple(every, period) // period, periods)
+        divisor = _nearest(epoch, lambda n: periods % n == 0)
+        if abs(divisor - epoch) <= _KEPT * epoch:
+            epoch = divisor
+        config = _with(config, "evaluation.every", epoch * period)
+        periods = nearest_multiple(periods, epoch, most=most)
+    return _with(config, "total_timesteps", warmup + periods * period)
+
+
+def _fit_checkpoints(config: Config) -> Config:
+    warmup, _, period = intervals_of(config)
+    learning, every = config.total_timesteps - warmup, config.checkpoint.every
+    if learning < period or every is None:
+        return config
+    epoch = config.evaluation.every or learning // most_epochs(learning // period)
+    return _with(config, "checkpoint.every", nearest_multiple(every, epoch))
+
+
+def nearest_multiple(value: int, unit: int, *, most: int = _LONGEST) -> int:
+    """The multiple of ``unit`` nearest to ``value``, at least ``unit``; of two the larger.
+
+    It is at most ``most`` unless ``value`` or ``unit`` is larger.
+    """
+    return max(1, min((2 * value + unit) // (2 * unit), max(most, value) // unit)) * unit
+
+
+def _nearest(value: int, fits: Callable[[int], bool]) -> int:
+    """The number nearest to ``value`` that fits, of two the larger; ``value`` itself if none near it does."""
+    for distance in range(_SEARCHED):
+        for number in (value + distance, value - distance):
+            if number > 0 and fits(number):
+                return number
+    return value
+
+
+def _with(config: Config, key: str, value: int | None) -> Config:
+    """The config with another value at a dotted key; the same object if it has that value."""
+    if value_at(config, key) == value:
+        return config
+    section, _, name = key.rpartition(".")
+    if not section:
+        return config.model_copy(update={name: value})
+    return config.model_copy(update={section: getattr(config, section).model_copy(update={name: value})})
