@@ -239,15 +239,13 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
 
 def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draw the areas under the curve by variant: every seed, and the 95% interval of their IQM."""
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, plt, style
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, style, subplots
 
     environments = list(dict.fromkeys(one["environment"] for one in lines))
     names = list(dict.fromkeys(one["variant"] for one in lines))
     with style():
         size = (1.6 + 2.8 * len(environments), 0.6 + 0.25 * len(names))
-        figure, grid = plt.subplots(
-            1, len(environments), figsize=size, layout="constrained", sharey=True, squeeze=False
-        )
+        figure, grid = subplots(1, len(environments), figsize=size, sharey=True, squeeze=False)
         for axes, environment in zip(grid.flat, environments, strict=True):
             for place, variant in enumerate(names):
                 areas = [

@@ -448,14 +448,14 @@ def _draw_rows(
     file: str, title: str, lines: Sequence[dict[str, Any]], panel: Callable[[Any, str, Lines], None]
 ) -> Path:
     """Draw one panel for each row of the benchmark that ``lines`` has; return the path of the picture."""
-    from purejaxdqn.pictures.runs import plt, style
+    from purejaxdqn.pictures.runs import style, subplots
 
     names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
     columns = min(4, len(names))
     with style():
         shape = (-(-len(names) // columns), columns)
         size = (2.5 * columns, 0.4 + 1.8 * shape[0])
-        figure, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+        figure, grid = subplots(*shape, figsize=size, squeeze=False)
         for axes in grid.flat[len(names) :]:
             axes.axis("off")
         for axes, name in zip(grid.flat, names, strict=False):

@@ -95,7 +95,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Draw the table ``name`` to ``results/<name>.png``; return the path."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, plt, style
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, style, subplots
 
     bars = PICTURES[name]
     panels = _panels(bars, rows)
@@ -107,9 +107,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     longest = max(len(label) for label in labels[0])
     width = (max(2.2, 0.07 * longest) if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
     with style():
-        figure, grid = plt.subplots(
-            1, len(panels), figsize=(width, height), layout="constrained", squeeze=False, sharey=shared
-        )
+        figure, grid = subplots(1, len(panels), figsize=(width, height), squeeze=False, sharey=shared)
         for axes, panel, names in zip(grid[0], panels, labels, strict=True):
             thickness = 0.75 / together
             for nth, column in enumerate(panel.columns):
@@ -147,12 +145,9 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def save(figure: Any, name: str) -> Path:
-    """Write a figure to ``results/<name>.png`` and close it."""
-    from purejaxdqn.pictures.runs import plt
-
+    """Write a figure to ``results/<name>.png``."""
     path = RESULTS / f"{name}.png"
     figure.savefig(path)
-    plt.close(figure)
     return path
 
 

@@ -181,12 +181,12 @@ def find_knee(rows: Sequence[dict[str, Any]]) -> int:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Path:
     """Draw ``results/scaling.png``: a column per axis, with rates and their spread above and memory below."""
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, plt, style
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, style, subplots
 
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))
     with style():
         shape = (2, len(axes_names))
-        figure, grid = plt.subplots(*shape, figsize=(2.9 * shape[1], 4.6), layout="constrained", squeeze=False)
+        figure, grid = subplots(*shape, figsize=(2.9 * shape[1], 4.6), squeeze=False)
         for (rates, memory), name in zip(grid.T, axes_names, strict=True):
             mine = [row for row in rows if row["axis"] == name]
             values = [row["value"] for row in mine]

@@ -263,11 +263,11 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """
     from matplotlib.ticker import NullFormatter
 
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, plt, style
+    from purejaxdqn.pictures.runs import EVALUATION_COLOR, style, subplots
 
     others, dashes = itertools.count(1), itertools.cycle(["-", "--", ":"])
     with style():
-        figure, axes = plt.subplots(figsize=(8.0, 3.6), layout="constrained")
+        figure, axes = subplots(figsize=(8.0, 3.6))
         for name, found in curves.items():
             by_time = sorted(found, key=lambda curve: curve[-1].seconds)
             middle = by_time[len(by_time) // 2]

@@ -128,7 +128,6 @@ def test_the_lines_of_all_seeds_are_one_collection(tmp_path, monkeypatch):
     drawn = [one for one in axes.collections if isinstance(one, LineCollection)]
     assert [len(one.get_segments()) for one in drawn] == [seeds, seeds]
     assert axes.dataLim.y0 <= np.nanmin(metrics.episode_return)
-    pictures.plt.close(figures[0])
 
 
 def test_the_iqm_of_columns_is_that_of_each():

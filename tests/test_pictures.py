@@ -56,6 +56,21 @@ def test_any_name_is_drawn_as_it_is(finished_run, tmp_path, monkeypatch, name):
         assert {(one.replace("\udcff", "?"), False) for one in wanted} <= set(drawn)
 
 
+def test_drawing_leaves_pyplot_and_its_backend_alone(finished_run, tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from purejaxdqn.pictures import runs, searches, sweeps\n"
+        "from purejaxdqn.runs.metrics import read_metrics\n"
+        f"metrics = read_metrics({str(finished_run / 'metrics.csv')!r})\n"
+        f"path = pathlib.Path({str(tmp_path / 'x.png')!r})\n"
+        "runs.draw_report(path, metrics, title='', solved_at=None)\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=env)
+    assert (tmp_path / "x.png").read_bytes()[1:4] == b"PNG"
+
+
 def test_the_users_settings_of_matplotlib_change_no_picture(finished_run, tmp_path, quietly):
     folder = shutil.copytree(finished_run, tmp_path / "run")
     before = (folder / "learning_curve.png").read_bytes()

@@ -289,6 +289,22 @@ class CheckpointConfig(Section):
     keep: Annotated[Count, OUTSIDE] = 2
 
 
+class StopConfig(Section):
+    """The end of a run before ``total_timesteps``: once ``evaluations`` in a row reach the greedy return ``return``.
+
+    Null never ends a run early. All seeds of a run end together, when the last of them has reached it.
+    """
+
+
+# ``return`` is a keyword of Python, as ``lambda`` above.
+_STOP: Any = {
+    "return": (Annotated[Finite | None, OUTSIDE], None),
+    "evaluations": (Annotated[Count, OUTSIDE], 1),
+}
+if not TYPE_CHECKING:
+    StopConfig = create_model("StopConfig", __base__=StopConfig, __doc__=StopConfig.__doc__, **_STOP)
+
+
 class Config(Section):
     """A whole run."""
 
@@ -311,6 +327,7 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    stop: StopConfig = StopConfig()
     log: Annotated[LogNames, OUTSIDE] = ("csv",)
 
     @model_validator(mode="before")

@@ -1,19 +1,19 @@
-"""Figures of a run, and of several runs compared. Importing this module selects Matplotlib's Agg backend."""
+"""Figures of a run, and of several runs compared.
+
+No picture goes through pyplot, so that drawing neither depends on a user's Matplotlib backend nor changes it.
+"""
 
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import matplotlib
+import matplotlib.style
 import matplotlib.ticker
-
-matplotlib.use("Agg")
-
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from purejaxdqn.runs.metrics import Metrics
 from purejaxdqn.runs.statistics import RESAMPLES, iqm, iqm_interval, trailing_mean
@@ -32,7 +32,13 @@ _STYLE: Any = {
 
 def style(*, grid: bool = True) -> Any:
     """Return a context in which figures look like ours, whatever the user's settings of Matplotlib."""
-    return plt.style.context(["default", {**_STYLE, "axes.grid": grid}])
+    return matplotlib.style.context(["default", {**_STYLE, "axes.grid": grid}])
+
+
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    """Return a figure and its axes as ``pyplot.subplots`` does; ``options`` are those of ``Figure.subplots``."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def literal(text: str) -> str:
@@ -53,7 +59,7 @@ def draw_learning_curve(path: Path | BinaryIO, metrics: Metrics, *, title: str, 
       solved_at: return from which the environment counts as solved; None draws no line.
     """
     with style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        figure, axes = subplots(figsize=(6.4, 4.0))
         _draw_seeds(axes, metrics.env_step[0], metrics.episode_return, TRAINING_COLOR, "training, epsilon-greedy")
         _draw_seeds(axes, metrics.env_step[0], metrics.eval_return, EVALUATION_COLOR, "evaluation, greedy")
         draw_solved_line(axes, solved_at)
@@ -69,9 +75,7 @@ def draw_report(path: Path | BinaryIO, metrics: Metrics, *, title: str, solved_a
     steps = metrics.env_step[0]
     moving = np.array([trailing_mean(r, c) for r, c in zip(metrics.episode_return, metrics.episodes, strict=True)])
     with style():
-        figure, ((returns, average), (loss, success)) = plt.subplots(
-            2, 2, figsize=(9.0, 6.0), sharex=True, layout="constrained"
-        )
+        figure, ((returns, average), (loss, success)) = subplots(2, 2, figsize=(9.0, 6.0), sharex=True)
         _draw_seeds(returns, steps, metrics.episode_return, TRAINING_COLOR, "training")
         returns.set(ylabel="episode return", title="Mean return of an epoch's episodes")
         _draw_seeds(average, steps, moving, TRAINING_COLOR, "training")
@@ -100,7 +104,7 @@ def draw_comparison(path: Path, runs: Mapping[str, Metrics], *, title: str, solv
     Takes the same arguments as ``draw_learning_curve``, with a mapping from names to metrics.
     """
     with style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        figure, axes = subplots(figsize=(6.4, 4.0))
         for nth, (name, metrics) in enumerate(runs.items()):
             seeds = f" ({len(metrics.eval_return)} seeds)" if len(metrics.eval_return) > 1 else ""
             values = np.where(np.isfinite(metrics.eval_return), metrics.eval_return, np.nan)
@@ -158,7 +162,6 @@ def save_figure(figure: Any, path: Path | BinaryIO, *, steps_on_x: bool = False)
                 figure.savefig(part, format=path.suffix[1:], metadata=metadata)
         else:
             figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
 
 
 def _save_with_legends(figure: Any, with_legend: list[Axes], path: Path | BinaryIO) -> None:

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from matplotlib import colormaps
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial
 
-from purejaxdqn.pictures.runs import EVALUATION_COLOR, TRAINING_COLOR, draw_lines, literal, save_figure, style
+from purejaxdqn.pictures.runs import EVALUATION_COLOR, TRAINING_COLOR, draw_lines, literal, save_figure, style, subplots
 from purejaxdqn.searches.directory import read_directory
 from purejaxdqn.searches.study import best_trial, completed, finished, is_stopped
 from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text, space_of
@@ -92,7 +94,7 @@ def _draw_history(path: Path, trials: _Trials) -> Path:
     numbers, scores = _numbers(trials.completed), _scores(trials.completed)
     stopped = trials.stopped
     with style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        figure, axes = subplots(figsize=(6.4, 4.0))
         axes.plot(numbers, scores, "o", color=EVALUATION_COLOR, ms=4, alpha=0.6, label="trial")
         if stopped:
             look: Any = {"color": "grey", "ms": 4, "alpha": 0.7, "label": "stopped early, score at its rung"}
@@ -109,9 +111,7 @@ def _draw_slices(path: Path, trials: _Trials, space: Space) -> Path:
     columns = min(3, len(space))
     rows = -(-len(space) // columns)
     with style():
-        figure, grid = plt.subplots(
-            rows, columns, figsize=(3.2 * columns, 2.6 * rows), sharey=True, squeeze=False, layout="constrained"
-        )
+        figure, grid = subplots(rows, columns, figsize=(3.2 * columns, 2.6 * rows), sharey=True, squeeze=False)
         for axes in grid.flat[len(space) :]:
             axes.axis("off")
         for axes, (key, values) in zip(grid.flat, space.items(), strict=False):
@@ -162,15 +162,15 @@ def _draw_parallel(path: Path, trials: _Trials, space: Space) -> Path:
         return np.stack([np.arange(len(space)), _unit_values(trial, space)], -1)
 
     with style(grid=False):
-        figure, axes = plt.subplots(figsize=(max(6.4, 1.5 * len(space) + 1.5), 4.2), layout="constrained")
+        figure, axes = subplots(figsize=(max(6.4, 1.5 * len(space) + 1.5), 4.2))
         order = np.argsort(scores, kind="stable")
         good = (scores[order] - low) / (high - low) if high > low else np.ones(len(order))
         colors = colormaps["viridis"](good, alpha=0.25 + 0.65 * good)
         draw_lines(axes, [line(trial) for trial in trials.stopped], color="lightgrey", lw=0.8)
         draw_lines(axes, [line(trials.completed[place]) for place in order], color=colors, lw=1.2)
         _draw_parallel_axes(axes, space)
-        scale = plt.Normalize(low, high if high > low else low + 1.0)
-        figure.colorbar(plt.cm.ScalarMappable(scale, "viridis"), ax=axes, label=trials.label)
+        scale = Normalize(low, high if high > low else low + 1.0)
+        figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label=trials.label)
         axes.set_title(f"One line per trial, over its parameters{'; grey: stopped early' if trials.stopped else ''}")
         save_figure(figure, path)
     return path
@@ -198,7 +198,7 @@ def _unit_values(trial: FrozenTrial, space: Space) -> list[float]:
 def _draw_scores(path: Path, trials: _Trials) -> Path:
     scores = _scores(trials.completed)
     with style():
-        figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+        figure, axes = subplots(figsize=(5.6, 3.6))
         axes.hist(scores, bins=min(30, max(5, len(scores) // 3)), color=EVALUATION_COLOR, alpha=0.8)
         axes.axvline(np.median(scores), color=TRAINING_COLOR, lw=1.5, label="median")
         axes.set(xlabel=trials.label, ylabel="trials", title="Distribution of scores")
@@ -210,7 +210,7 @@ def _draw_scores(path: Path, trials: _Trials) -> Path:
 def _draw_importances(path: Path, importances: dict[str, float]) -> Path:
     names = list(importances)[::-1]
     with style():
-        figure, axes = plt.subplots(figsize=(6.0, 1.2 + 0.3 * len(names)), layout="constrained")
+        figure, axes = subplots(figsize=(6.0, 1.2 + 0.3 * len(names)))
         axes.barh(names, [100 * importances[name] for name in names], color=EVALUATION_COLOR)
         axes.set(xlabel="importance (%), PED-ANOVA", title="Importance of each parameter for a good score")
         save_figure(figure, path)
@@ -225,7 +225,7 @@ def _draw_radar(path: Path, best: FrozenTrial, space: Space) -> Path:
         for key, value in ((key, best.params[key]) for key in space)
     ]
     with style():
-        figure = plt.figure(figsize=(7.6, 6.0), layout="constrained")
+        figure = Figure(figsize=(7.6, 6.0), layout="constrained")
         axes: Any = figure.add_subplot(projection="polar")
         axes.plot([*angles, angles[0]], [*radii, radii[0]], color=EVALUATION_COLOR, lw=2)
         axes.fill(angles, radii, color=EVALUATION_COLOR, alpha=0.2)

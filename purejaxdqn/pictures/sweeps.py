@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib import pyplot as plt
 
 from purejaxdqn.pictures.runs import (
     EVALUATION_COLOR,
@@ -19,6 +18,7 @@ from purejaxdqn.pictures.runs import (
     literal,
     save_figure,
     style,
+    subplots,
 )
 from purejaxdqn.runs.statistics import iqm_of_columns, performance_profile, probability_of_improvement
 from purejaxdqn.sweeps.directory import done_runs, load_pieces, read_directory
@@ -85,7 +85,7 @@ def draw_curves(
     """
     order, of_points = ranked(summaries), runs_of_points(results)
     with style():
-        figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
+        figure, axes = subplots(figsize=(7.2, 5.4))
         others = [_curve_of(of_points[summary.point]) for summary in order[MAX_NAMED:]]
         draw_lines(axes, others, color="#999999", lw=0.7, alpha=0.6)
         for place, summary in reversed(list(enumerate(order[:MAX_NAMED]))):
@@ -110,7 +110,7 @@ def draw_ranking(path: Path, summaries: Sequence[PointResult], *, solved_at: flo
     """Draw the points from best to worst, 40 at most: every seed's score, their IQM and its 95% interval."""
     order = ranked(summaries)[:40]
     with style():
-        figure, axes = plt.subplots(figsize=(7.2, 1.3 + 0.24 * len(order)), layout="constrained")
+        figure, axes = subplots(figsize=(7.2, 1.3 + 0.24 * len(order)))
         for row, summary in enumerate(order):
             axes.plot(
                 summary.scores, np.full(len(summary.scores), row), ".", color=EVALUATION_COLOR, alpha=0.35, ms=5, mew=0
@@ -140,7 +140,7 @@ def draw_heat_map(path: Path, points: Sequence[Point], summaries: Sequence[Point
     xs, ys = (sorted({pair[axis] for pair in best}) for axis in (0, 1))
     others = [key for key in points[0].swept if key not in (x, y)]
     with style(grid=False):
-        figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        figure, axes = subplots(figsize=(6.4, 4.6))
         if len(xs) * len(ys) <= 4 * len(best):
             shown: Any = _draw_cells(axes, xs, ys, best)
         else:
@@ -174,7 +174,7 @@ def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointR
     """Plot the IQM of every point, with its 95% interval, against one swept number."""
     values = np.array([points[summary.point].swept[x] for summary in summaries], float)
     with style():
-        figure, axes = plt.subplots(figsize=(6.0, 3.8), layout="constrained")
+        figure, axes = subplots(figsize=(6.0, 3.8))
         bars = [
             np.array([[value, end] for end in summary.interval])
             for value, summary in zip(values, summaries, strict=True)
@@ -194,7 +194,7 @@ def draw_profile(path: Path, summaries: Sequence[PointResult]) -> Path:
     finite = scores[np.isfinite(scores)]
     thresholds = np.linspace(finite.min(), finite.max(), 201) if len(finite) else np.zeros(1)
     with style():
-        figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
+        figure, axes = subplots(figsize=(7.2, 5.4))
         for n, summary in enumerate(summaries):
             shares, (low, high) = performance_profile(summary.scores, thresholds)
             axes.plot(thresholds, 100 * shares, color=_color(n), lw=1.8, label=_short_name(summary.name))
@@ -214,7 +214,7 @@ def draw_improvement(path: Path, summaries: Sequence[PointResult]) -> Path:
     cells = np.full((count, count), np.nan)
     with style(grid=False):
         size = 2.6 + 0.85 * count
-        figure, axes = plt.subplots(figsize=(size + 1.2, size), layout="constrained")
+        figure, axes = subplots(figsize=(size + 1.2, size))
         for row, column in itertools.permutations(range(count), 2):
             probability, (low, high) = probability_of_improvement(summaries[row].scores, summaries[column].scores)
             cells[row, column] = probability

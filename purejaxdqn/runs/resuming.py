@@ -16,7 +16,8 @@ from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import read_json
 from purejaxdqn.system.messages import tell
 
-FREE = ("total_timesteps", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log")
+_STOP = ("stop.return", "stop.evaluations")
+FREE = ("total_timesteps", "schedule.horizon", "checkpoint.every", "checkpoint.keep", "log", *_STOP)
 """Keys in which a checkpoint may differ from the run that is resumed from it."""
 
 
@@ -42,13 +43,13 @@ def read_run(folder: Path, overrides: Sequence[str]) -> Draft:
     changed = [key for key in config_keys() if value_at(old.config, key) != value_at(new.config, key)]
     wrong = [
         f"{key}: --resume cannot change it from {value_at(old.config, key)!r} to {value_at(new.config, key)!r}; "
-        "only total_timesteps may change"
+        "only total_timesteps and stop may change"
         for key in changed
-        if key != "total_timesteps"
+        if key not in ("total_timesteps", *_STOP)
     ]
     if wrong:
         raise UserError(*wrong)
-    return _extended(old.config, new) if changed else new
+    return _extended(old.config, new) if "total_timesteps" in changed else new
 
 
 def _extended(old: Config, new: Draft) -> Draft:
@@ -64,15 +65,25 @@ def _extended(old: Config, new: Draft) -> Draft:
 def read_end(folder: Path, config: Config) -> list[bool] | None:
     """Which seeds of a finished run have diverged; None if the run has not reached the end that ``config`` sets.
 
-    A run writes its summary when everything but its pictures is written.
+    A run writes its summary when everything but its pictures is written. One that ended early is finished if
+    ``config`` would end it there, too.
     """
     try:
         summary = read_json(folder / "summary.json")
         diverged = list(summary["diverged"]) if summary["total_timesteps"] == config.total_timesteps else None
+        if summary.get("stopped_at") is not None and not _ends_there(folder, config):
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     warn_of_changes(folder)
     return diverged
+
+
+def _ends_there(folder: Path, config: Config) -> bool:
+    from purejaxdqn.runs.metrics import METRICS_FILE, read_metrics  # JAX
+    from purejaxdqn.runs.stopping import is_reached
+
+    return is_reached(config, read_metrics(folder / METRICS_FILE))
 
 
 def newest_snapshot(checkpoints: Checkpoints, config: Config) -> tuple[Any, dict[int, str]]:

@@ -18,17 +18,19 @@ from purejaxdqn.runs.metrics import METRICS_FILE, Metrics
 from purejaxdqn.runs.opening import OpenRun
 from purejaxdqn.runs.population import BEGINNING, Position, advance, finish_training
 from purejaxdqn.runs.snapshots import Snapshot, fetch_state, place_state, save_snapshot
+from purejaxdqn.runs.stopping import is_reached
 from purejaxdqn.runs.training import Training, compile_training, seeds_of
 from purejaxdqn.system.faults import drawing
 from purejaxdqn.system.signals import StopSignals
 
 
 class RunOptions(NamedTuple):
-    """How a run is trained; none of it changes the results."""
+    """How a run is trained; none of it changes the results, but that ``callback`` may end the run early."""
 
-    seeds_at_once: int | None  # seeds vmapped together on a device
-    debug_nans: bool
-    quiet: bool
+    seeds_at_once: int | None = None  # seeds vmapped together on a device
+    debug_nans: bool = False
+    quiet: bool = False
+    callback: Callable[[Metrics], Any] | None = None  # called after each segment with all epochs so far; True ends
 
 
 def run(
@@ -64,7 +66,7 @@ def run(
     position = _first_position(opened, training)
     # ``training.finish`` waits for the compiler in here, where a second signal still ends the process immediately.
     with training.finish, _journal(opened, options) as journal:
-        recorder = _Recorder(opened, training, stop, journal, position)
+        recorder = _Recorder(opened, training, stop, journal, position, options.callback)
         if options.debug_nans:
             recorder.debugger = Debugger(config, training, seeds, segment_epochs=opened.segment_epochs)
             recorder.debugger.keep(position)
@@ -78,6 +80,7 @@ def run(
         summary = directory.summarise(
             config, metrics, agents, training, import_seconds=import_seconds, run_seconds=run_seconds
         )
+        summary["stopped_at"] = recorder.stopped_at
         directory.check_there(opened.folder)
         journal.finish(metrics)
     save_policy(opened.folder, agents.params)
@@ -104,16 +107,24 @@ class _Recorder:
     """What ``run`` does after each segment: write, watch, save, and obey a signal."""
 
     def __init__(
-        self, opened: OpenRun, training: Training, stop: StopSignals, journal: Journal, position: Position
+        self,
+        opened: OpenRun,
+        training: Training,
+        stop: StopSignals,
+        journal: Journal,
+        position: Position,
+        callback: Callable[[Metrics], Any] | None,
     ) -> None:
         self._opened, self._training, self._stop, self._journal = opened, training, stop, journal
+        self._callback = callback
+        self.stopped_at: int | None = None  # environment step at which the run ended early
         self.debugger: Debugger | None = None
         self.watch = DivergenceWatch(opened.config.num_seeds)
         if position.parts:
             self.watch.look(position.parts[-1], training.fetch_policy(position.state))
 
     def after_segment(self, position: Position) -> bool:
-        """Whether a seed is left that has not diverged."""
+        """Whether to continue: a seed is left that has not diverged, and nothing ends the run early."""
         part = position.parts[-1]
         self._journal.write(part)
         diverged = self.watch.look(part, self._training.fetch_policy(position.state))
@@ -122,10 +133,24 @@ class _Recorder:
                 raise FoundNan(self.debugger.find(diverged[0]))
             self.debugger.keep(position)
         directory.check_there(self._opened.folder)
-        if _is_due(self._opened.config, position.env_step) or self._stop.received or self.watch.all_diverged:
+        ended = self.watch.all_diverged or self._ends_early(position)
+        if ended or _is_due(self._opened.config, position.env_step) or self._stop.received:
             self._save(position)
             self._stop.check()  # only after a save: a signal that arrives after the line above waits for a segment
-        return not self.watch.all_diverged
+        return not ended
+
+    def _ends_early(self, position: Position) -> bool:
+        config, metrics = self._opened.config, position.metrics
+        if position.env_step == config.total_timesteps:
+            return False
+        reached = is_reached(config, metrics)
+        # The callback sees every segment, the one that ends the run included.
+        asked = self._callback is not None and bool(self._callback(metrics))
+        if reached or asked:
+            self.stopped_at = position.env_step
+            why = "stop.return is reached" if reached else "the callback asks for it"
+            print(f"stopped at step {position.env_step:,}: {why}", file=sys.stderr)
+        return reached or asked
 
     def _save(self, position: Position) -> None:
         opened = self._opened

@@ -198,9 +198,10 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
 
 
 def find_idle_keys(points: Sequence[Point]) -> list[str]:
-    """A line for each swept key that has no effect in any point."""
+    """A line for each key that has no effect: swept ones in any point, and those that only ``train`` reads."""
     idle = [find_idle(point.config) for point in points]
-    return [
+    stops = any(value_at(point.config, "stop.return") is not None for point in points)
+    return ["stop.return has no effect here: the runs of a program end together"] * stops + [
         f"{key} is swept but has no effect: it needs {idle[0][key]}"
         for key in points[0].swept
         if all(key in one for one in idle)
