@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from purejaxdqn.api import Run, load_run, train
     from purejaxdqn.config.building import make_train, run_many
     from purejaxdqn.config.reading import load_config
     from purejaxdqn.config.yaml_text import ConfigError
@@ -21,13 +22,16 @@ _HOMES = {
     "ConfigError": "config.yaml_text",
     "HParams": "core.config",
     "Result": "core.types",
+    "Run": "api",
     "configure_cpu": "system.runtime",
     "evaluate_policy": "policies.policies",
     "from_gymnax": "environments.registry",
     "load_config": "config.reading",
     "load_policy": "policies.policies",
+    "load_run": "api",
     "make_train": "config.building",
     "run_many": "config.building",
+    "train": "api",
 }
 
 __all__ = [
@@ -35,14 +39,21 @@ __all__ = [
     "ConfigError",
     "HParams",
     "Result",
+    "Run",
     "configure_cpu",
     "evaluate_policy",
     "from_gymnax",
     "load_config",
     "load_policy",
+    "load_run",
     "make_train",
     "run_many",
+    "train",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import purejaxdqn
@@ -128,5 +129,16 @@ def _print_results(config: Config, summary: dict[str, Any]) -> None:
             print(f"seed {seed_index} diverged, seen at step {step}", file=sys.stderr)
 
 
+class _Command(ModuleType):
+    """This module, which hides the function ``purejaxdqn.train`` once it is imported, and so can be called like it."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from purejaxdqn.api import train
+
+        return train(*arguments, **options)
+
+
 if __name__ == "__main__":
     run_command(main)
+else:
+    sys.modules[__name__].__class__ = _Command

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 # Before anything imports JAX: two host devices, one thread each, and programs kept between test runs.
@@ -161,6 +162,7 @@ def command(name, *arguments, cwd, env=None):
 @pytest.fixture
 def quietly(monkeypatch, capsys):
     """Call a command in this process: its exit code, lines on standard output and on standard error."""
+    import_module("purejaxdqn.train")  # until then this is the name of the function
     monkeypatch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
     monkeypatch.setattr("purejaxdqn.system.runtime.configure_cpu", lambda **_: None)
 

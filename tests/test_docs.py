@@ -47,7 +47,7 @@ COMMAND_LINES = [
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, compiled_quickly):
     """On a tiny config. A block that begins with ``# NAME.EXTENSION`` is that file, in the working directory."""
     load_config = purejaxdqn.load_config
-    monkeypatch.setattr(purejaxdqn, "load_config", lambda name, overrides=(): load_config(name, TINY))
+    monkeypatch.setattr(purejaxdqn, "load_config", lambda name, *words, **values: load_config(name, TINY))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -68,13 +68,14 @@ class Draft(NamedTuple):
         return resolve(env_checks.with_typed_parameters(self.config, look_up))
 
 
-def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
+def load_config(source: str | Path | Sequence[str | Path], *overrides: str | Sequence[str], **values: Any) -> Config:
     """Load and check a config. Intervals that do not fit each other are moved to the nearest that do, with a warning.
 
     Args:
       source: a path, or the name of a shipped config with or without ``.yaml``; or several, of which
         later ones override earlier ones key by key.
-      overrides: ``key=value`` strings with dotted keys and YAML values; they override the files.
+      overrides: ``key=value`` strings with dotted keys and YAML values, or lists of them; they override the files.
+      values: Python values of keys, which override both: ``num_seeds=3``, ``**{"optimizer.learning_rate": 1e-3}``.
 
     Returns:
       The config, with the values it left open filled in.
@@ -82,29 +83,34 @@ def load_config(source: str | Path | Sequence[str | Path], overrides: Sequence[s
     Raises:
       ConfigError: with all faults at once.
     """
-    draft = read_config(source, overrides)
+    words = [word for one in overrides for word in ([one] if isinstance(one, str) else one)]
+    draft = read_config(source, words, values)
     config = draft.checked()
     if draft.moves:
         warnings.warn(draft.moves, stacklevel=2)
     return config
 
 
-def read_config(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Draft:
+def read_config(
+    source: str | Path | Sequence[str | Path], overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Draft:
     """The first half of ``load_config``: it does not start JAX, so that the runtime can still be configured.
 
     Raises:
       ConfigError: a file is missing or not a mapping.
     """
-    return read_exactly(source, overrides).fitted()
+    return read_exactly(source, overrides, values).fitted()
 
 
-def read_exactly(source: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> Draft:
+def read_exactly(
+    source: str | Path | Sequence[str | Path], overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Draft:
     """``read_config`` without moving intervals to where they fit.
 
     Raises:
       ConfigError: a file is missing or not a mapping.
     """
-    return draft_of(read_sources([source] if isinstance(source, str | Path) else source), overrides)
+    return draft_of(read_sources([source] if isinstance(source, str | Path) else source), overrides, values)
 
 
 def read_sources(sources: Sequence[str | Path]) -> Tree:
@@ -119,9 +125,11 @@ def read_sources(sources: Sequence[str | Path]) -> Tree:
     return tree
 
 
-def draft_of(tree: Tree, overrides: Sequence[str]) -> Draft:
-    """The config with these keys and overrides; ``tree`` is not changed."""
+def draft_of(tree: Tree, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Draft:
+    """The config with these keys, overrides and then values by dotted key; ``tree`` is not changed."""
     tree, lines = _apply_overrides(copy.deepcopy(tree), overrides)
+    for key, value in (values or {}).items():
+        tree = _merge(tree, {key: _as_plain(value)})
     try:
         return Draft(Config.model_validate(tree), tuple(lines), ())
     except ValidationError as error:
@@ -185,6 +193,15 @@ def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
         else:
             below[head] = value
     return below
+
+
+def _as_plain(value: Any) -> Any:
+    """A Python value as YAML would give it: lists for tuples and arrays, plain numbers for NumPy's."""
+    if isinstance(value, Mapping):
+        return {key: _as_plain(one) for key, one in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return [_as_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:

@@ -1,5 +1,6 @@
 """Progress: a bar on a terminal, plain lines elsewhere."""
 
+import html
 import sys
 import time
 from types import TracebackType
@@ -59,8 +60,12 @@ class RunProgress(_Display):
 
 
 def _make_bar(*, quiet: bool) -> Any:
-    """A bar on standard error; None if that is no terminal."""
-    if quiet or not sys.stderr.isatty():
+    """A bar in a notebook, or on standard error; None if that is no terminal."""
+    if quiet:
+        return None
+    if is_notebook():
+        return _NotebookBar()
+    if not sys.stderr.isatty():
         return None
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
@@ -69,6 +74,38 @@ def _make_bar(*, quiet: bool) -> Any:
         rich.progress.TimeRemainingColumn(),
         console=rich.console.Console(stderr=True),
     )
+
+
+def is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+class _NotebookBar:
+    """A bar in the output of a notebook's cell, with the methods of rich's that are used; it needs no widgets."""
+
+    def start(self) -> None:
+        """Show nothing yet."""
+
+    def add_task(self, _: str, **about: Any) -> int:
+        """Show the bar."""
+        self._about = about
+        self._handle = sys.modules["IPython"].display.display(self._html(), display_id=True)
+        return 0
+
+    def update(self, _: int, **about: Any) -> None:
+        """Show the bar again with what has changed."""
+        self._about |= about
+        self._handle.update(self._html())
+
+    def stop(self) -> None:
+        """Leave the last state of the bar."""
+
+    def _html(self) -> Any:
+        done, total, text = (self._about[name] for name in ("completed", "total", "text"))
+        bar = f"<progress value='{done}' max='{total}' style='width: 20em'></progress>"
+        return sys.modules["IPython"].display.HTML(f"{bar} {done:,.0f}/{total:,.0f} steps {html.escape(text)}")
 
 
 class WorkProgress(_Display):

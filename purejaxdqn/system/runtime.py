@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import warnings
 from pathlib import Path
 
 import platformdirs
@@ -22,16 +23,13 @@ Measured by ``benchmarks/throughput.py --part threads``: one thread is faster at
 def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> None:
     """Give the CPU backend ``devices`` host devices with ``threads`` threads each.
 
-    Call it before the first JAX computation. It does not change what you have set in the environment
-    (``NPROC``, ``JAX_NUM_CPU_DEVICES``, ``XLA_FLAGS``), and does not affect a GPU or TPU.
+    Call it before the first JAX computation; later it only warns that it has no effect. It does not change what you
+    have set in the environment (``NPROC``, ``JAX_NUM_CPU_DEVICES``, ``XLA_FLAGS``), and does not affect a GPU or TPU.
 
     Args:
       devices: host devices; by default one for each core that this process may use.
       threads: threads of XLA's pool; None means one for each core. DQN's kernels are so small that
         handing them to another thread costs more than it saves.
-
-    Raises:
-      RuntimeError: JAX has already started.
     """
     import jax
 
@@ -39,7 +37,10 @@ def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> Non
         os.environ.setdefault("NPROC", str(threads))
     set_by_user = "JAX_NUM_CPU_DEVICES" in os.environ
     if not set_by_user and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", devices or usable_cores())
+        try:
+            jax.config.update("jax_num_cpu_devices", devices or usable_cores())
+        except RuntimeError:
+            warnings.warn("configure_cpu has no effect: JAX has already started", stacklevel=2)
 
 
 def configure_cpu_for(*configs: Config, runs: int | None = None, devices: int | None = None) -> None:

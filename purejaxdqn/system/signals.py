@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class Stopped(Exception):
@@ -22,8 +23,11 @@ class StopSignals:
     It installs a handler because a library's callback may swallow a ``KeyboardInterrupt`` that is raised inside it.
     """
 
-    def __enter__(self) -> "StopSignals":
+    def __init__(self) -> None:
         self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)

@@ -1,0 +1,161 @@
+"""The Python interface for notebooks and scripts: train, load_run and load_config."""
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import purejaxdqn
+from purejaxdqn import ConfigError, api, load_config, load_run
+from purejaxdqn.runs import progress
+from purejaxdqn.system.faults import UserError
+from tests.conftest import TINY, quick_compiler
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run by ``train``, and the metrics that its callback saw."""
+    seen, config = [], load_config("cartpole_cleanrl", TINY, num_seeds=2)
+    with quick_compiler():
+        folder = tmp_path_factory.mktemp("api") / "run"
+        found = api.train(config, out=folder, progress=False, callback=seen.append)
+    return found, seen
+
+
+def test_train_leaves_a_run_directory_with_its_results(run):
+    found, seen = run
+    written = json.loads((found.folder / "summary.json").read_text())
+    assert found.summary == {key: value for key, value in written.items() if key != "summary_sha256"}
+    assert found.summary["stopped_at"] is None
+    assert len(found.metrics) == 2 * seen[-1].env_step.shape[1] + 2  # the last epoch ends the run anyway
+    assert list(found.metrics.columns)[:2] == ["seed_index", "env_step"]
+    assert [part.env_step.shape[1] for part in seen] == list(range(1, len(seen) + 1))
+    assert found.evaluate(episodes=3).shape == (2, 3)
+    assert [found.policy(index)(np.zeros((3, 4), np.float32)).shape for index in (0, 1)] == [(3,), (3,)]
+    assert repr(found).startswith(f"Run(folder={found.folder!r}")
+
+
+def test_a_run_is_loaded_as_it_was_trained(run):
+    found, _ = run
+    loaded = load_run(found.folder)
+    assert (loaded.config, loaded.summary["iqm"]) == (found.config, found.summary["iqm"])
+    np.testing.assert_array_equal(loaded.evaluate(episodes=2), found.evaluate(episodes=2))
+    with pytest.raises(UserError, match=r"has no config\.yaml"):
+        load_run(found.folder / "nothing")
+
+
+def test_metrics_without_pandas_are_columns_by_name(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    metrics = run[0].metrics
+    assert metrics["eval_return"].shape == metrics["env_step"].shape
+    assert metrics["env_step"][0, -1] == 600
+
+
+def test_pictures_and_films_show_themselves_in_a_notebook(run, tmp_path):
+    found, _ = run
+    (content,) = found.plot()._repr_mimebundle_().values()
+    assert base64.b64decode(content)[1:4] == b"PNG"
+    film = found.film(seed_index=1, seed=2)
+    assert film.path == found.folder / "episode-1-2.gif"
+    assert base64.b64decode(film._repr_mimebundle_()["image/gif"])[:3] == b"GIF"
+    assert found.film(seed_index=1, seed=2) == film  # which is there
+    with pytest.raises(UserError, match="2 is not an agent"):
+        found.film(tmp_path / "x.gif", seed_index=2)
+    with pytest.raises(UserError, match="exists"):
+        found.film(film.path)
+
+
+def test_a_callback_ends_a_run_which_can_be_resumed(tmp_path, quietly):
+    config = load_config("cartpole_cleanrl", TINY)
+    found = []
+
+    def in_a_thread():  # where no signal handler can be installed
+        callback = lambda metrics: metrics.env_step[0, -1] >= 200  # noqa: E731
+        found.append(api.train(config, out=tmp_path / "run", progress=False, callback=callback))
+
+    with quick_compiler():
+        thread = threading.Thread(target=in_a_thread)
+        thread.start()
+        thread.join()
+        (run,) = found
+        stopped = run.summary["stopped_at"]
+        assert 200 <= stopped < 600
+        assert run.metrics["env_step"].max() == stopped
+        whole = api.train(config, out=tmp_path / "whole", progress=False)
+        from purejaxdqn.train import main
+
+        code, _, err = quietly(main, "--resume", run.folder, "--quiet", "--no-cache")
+        assert (code, [line for line in err if "finished" in line]) == (0, [])
+    assert (run.folder / "policy.safetensors").read_bytes() == (whole.folder / "policy.safetensors").read_bytes()
+    assert load_run(run.folder).summary["stopped_at"] is None
+
+
+def test_the_package_shows_its_interface_and_train_is_a_function_in_any_order():
+    assert {"train", "load_run", "load_config", "run_many", "Run"} <= set(dir(purejaxdqn))
+    code = (
+        "import purejaxdqn, inspect\n"
+        "assert inspect.isfunction(purejaxdqn.train)\n"
+        "from purejaxdqn.train import main\n"
+        "try: purejaxdqn.train('nothing')\n"
+        "except purejaxdqn.ConfigError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert "nothing is neither a file nor a shipped one" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        (("gamma=0.9", "network.hidden=[8, 8]", "optimizer.eps=1e-4"), {}),
+        ((["gamma=0.9"], ["network.hidden=[8, 8]", "optimizer.eps=1e-4"]), {}),
+        ((), {"gamma": 0.9, "network": {"hidden": (8, 8)}, "optimizer.eps": 1e-4}),
+        (("gamma=0.5",), {"gamma": np.float64(0.9), "network.hidden": np.array([8, 8]), "optimizer": {"eps": 1e-4}}),
+    ],
+)
+def test_overrides_are_words_lists_of_words_or_values(arguments, values):
+    config = load_config("cartpole_cleanrl", *arguments, **values)
+    assert (config.gamma, config.network.hidden, config.optimizer.eps) == (0.9, (8, 8), 1e-4)
+
+
+def test_values_of_unknown_keys_and_wrong_types_are_named():
+    with pytest.raises(ConfigError) as caught:
+        load_config("cartpole_cleanrl", gama=0.9, num_seeds="3", **{"network.hidden": 64})
+    assert caught.value.lines == (
+        "num_seeds: '3' must be an integer",
+        "network.hidden: 64 must be a list",
+        "gama: unknown key; did you mean 'gamma'?",
+    )
+
+
+def test_configure_cpu_after_jax_has_started_warns_and_goes_on():
+    code = (
+        "import warnings, jax, purejaxdqn; jax.devices()\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always'); purejaxdqn.configure_cpu(devices=2)\n"
+        "print(caught[0].message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "configure_cpu has no effect: JAX has already started\n"
+
+
+def test_a_notebook_shows_a_bar_that_moves(run, monkeypatch):
+    shown = []
+
+    class Handle:
+        update = shown.append
+
+    display = SimpleNamespace(HTML=lambda text: text, display=lambda text, display_id: shown.append(text) or Handle())
+    shell = SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
+    with progress.RunProgress(run[0].config) as bar:
+        bar.update(run[1][-1])
+    assert len(shown) == 2
+    assert "value='0'" in shown[0] and "warm-up" in shown[0]
+    assert "600 steps" in shown[1] and f"value='{run[1][-1].env_step[0, -1]}'" in shown[1]
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    assert not progress.is_notebook()
