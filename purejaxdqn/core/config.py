@@ -207,7 +207,9 @@ class ReplayConfig(Section):
     """The replay buffer, in environment steps (``dqn.replay``); prioritised replay reads alpha and beta.
 
     ``none`` learns from each rollout once and forgets it (``dqn.on_rollout``). ``size`` and ``batch_size`` are null
-    then, and otherwise default to 10,000 and 128.
+    then, and otherwise default to 10,000 and 128. A network with a memory is given sequences of ``sequence`` steps, the
+    first ``burn_in`` of which give no gradient; ``batch_size`` counts them, and one of each environment begins every
+    ``period`` steps. ``eta`` weighs the largest TD error of a sequence in its priority.
     """
 
     kind: Literal["uniform", "prioritised", "none"] = "uniform"
@@ -215,6 +217,14 @@ class ReplayConfig(Section):
     batch_size: Count | None = None
     alpha: Annotated[Share, Traced()] = 0.6
     beta: Annotated[Share, Traced()] = 0.4
+    eta: Annotated[Share, Traced()] = 0.9
+    sequence: Count = 20
+    burn_in: Annotated[int, Field(ge=0, lt=2**31)] = 4
+    period: Count | None = None
+
+    def period_of_sequences(self) -> int:
+        """``period``, or half of the steps that a sequence learns from (Kapturowski et al. 2019, section 2.3)."""
+        return self.period or max(1, (self.sequence - self.burn_in) // 2)
 
 
 class _RolloutConfig(Section):

@@ -164,12 +164,13 @@ def lru(size: int) -> Memory:
     return Memory(init, carry, step, unroll)
 
 
+_KEYS = ("network.memory_size", "replay.sequence", "replay.burn_in", "replay.period", "replay.eta")
 MEMORIES = Axis(
     "network.memory",
     {
         "none": Choice(lambda config: None),
-        "gru": Choice(lambda config: gru(config.network.memory_size), keys=("network.memory_size",)),
-        "lru": Choice(lambda config: lru(config.network.memory_size), keys=("network.memory_size",)),
+        "gru": Choice(lambda config: gru(config.network.memory_size), keys=_KEYS),
+        "lru": Choice(lambda config: lru(config.network.memory_size), keys=_KEYS),
     },
 )
 """The memory that each name stands for; None without one."""
