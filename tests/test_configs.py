@@ -408,6 +408,25 @@ def test_the_yaml_of_a_config_holds_every_key():
             ["network.memory=gru", "schedule.warmup=500"],
             "schedule.warmup: 500 gives 40 sequences, fewer than replay.batch_size (128)",
         ),
+        (
+            ["network.memory=gru", "env.frame_stack=4"],
+            "env.frame_stack: 4 beside a memory needs replay.kind none: sequences are kept without frames before "
+            "their first",
+        ),
+        (
+            ["env.frame_stack=990"],
+            "replay.size: 10000 is below env.frame_stack and replay.batch_size (10018): the oldest 9890 steps lack the "
+            "frames before them, and a batch must be whole",
+        ),
+        (["env.observe=[0, 4]"], "env.observe: 4 is no feature of CartPole-v1, which has 0 to 3"),
+        (["env.observe=[0, 0]"], "env.observe: [0, 0] must be a list without repetitions"),
+        (["env.observe=0"], "env.observe: 0 must be null or a list of numbers from 0 on"),
+        (["env.observe=[-1]"], "env.observe: [-1] must be null or a list of numbers from 0 on"),
+        (
+            ["env={id: Breakout-MinAtar, observe: [0]}"],
+            "env.observe: [0] needs observations that are vectors; those of Breakout-MinAtar are [10, 10, 4]",
+        ),
+        (["env.frame_stack=0"], "env.frame_stack: 0 must be greater than or equal to 1"),
         (["replay.eta=2"], "replay.eta: 2 must be less than or equal to 1"),
         (
             [*PQN, "distribution.kind=iqn"],

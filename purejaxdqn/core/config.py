@@ -84,6 +84,22 @@ IntTuple = Annotated[
 ]
 
 
+def _as_indices(value: Any) -> tuple[int, ...]:
+    if value is None or value == ():
+        return ()
+    if not isinstance(value, list | tuple) or not value or not all(type(one) is int and one >= 0 for one in value):
+        raise ValueError("null or a list of numbers from 0 on")
+    if len(set(value)) < len(value):
+        raise ValueError("a list without repetitions")
+    return tuple(value)
+
+
+Indices = Annotated[
+    tuple[int, ...], BeforeValidator(_as_indices), PlainSerializer(lambda value: list(value) if value else None)
+]
+"""Distinct indices; null, which is kept as (), stands for all."""
+
+
 class Section(BaseModel):
     """A part of the configuration."""
 
@@ -113,6 +129,8 @@ class EnvConfig(Section):
     one_hot: bool = False
     flatten: bool = False
     normalize: bool = False
+    observe: Indices = ()
+    frame_stack: Count = 1
 
     def making(self) -> dict[str, Any]:
         """The arguments of ``make_environment``."""
@@ -122,7 +140,13 @@ class EnvConfig(Section):
             "sticky_actions": self.sticky_actions,
             "one_hot": self.one_hot,
             "flatten": self.flatten,
+            "observe": self.observe,
+            "frame_stack": self.frame_stack,
         }
+
+    def making_whole(self) -> dict[str, Any]:
+        """The same for the environment of whole, single observations."""
+        return {**self.making(), "observe": (), "frame_stack": 1}
 
 
 class DistributionConfig(Section):

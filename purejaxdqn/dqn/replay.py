@@ -155,7 +155,7 @@ def _ring_of(config: Config) -> Ring:
     replay, shared = config.replay, {"n_step": config.n_step, "num_envs": config.env.num_envs}
     assert replay.size
     if config.network.memory == "none":
-        return make_ring(size=replay.size, **shared)
+        return make_ring(size=replay.size, **shared, frames=config.env.frame_stack)
     lengths = {"sequence": replay.sequence, "burn_in": replay.burn_in, "period": replay.period_of_sequences()}
     return make_sequence_ring(size=replay.size, **shared, **lengths)
 
@@ -176,6 +176,10 @@ def _buffer_faults(config: Config) -> Iterator[Fault]:
         yield from _sequence_faults(config)
         return
     yield from at_least("schedule.warmup", schedule.warmup, "replay.batch_size", batch_size, repeats)
+    past = (config.env.frame_stack - 1) * config.env.num_envs
+    if past:
+        why = f"the oldest {past} steps lack the frames before them, and a batch must be whole"
+        yield from at_least("replay.size", size, "env.frame_stack and replay.batch_size", past + batch_size, why)
     unfinished = (config.n_step - 1) * config.env.num_envs
     if config.n_step > 1:
         why = f"the newest {unfinished} steps (n_step - 1 of each environment) are not ready, and a batch must be"
@@ -188,6 +192,9 @@ def _sequence_faults(config: Config) -> Iterator[Fault]:
     """Sequences have steps to learn from, begin at the start of a rollout, and fit in the ring and the warm-up."""
     replay, schedule, num_envs = config.replay, config.schedule, config.env.num_envs
     assert replay.size and replay.batch_size and schedule.warmup and schedule.train_every
+    if config.env.frame_stack > 1:
+        message = f"{config.env.frame_stack} beside a memory needs replay.kind none: sequences are kept without frames"
+        yield Fault("env.frame_stack", f"{message} before their first", ("network.memory", "replay.kind"))
     sequence, learned, period = replay.sequence, replay.sequence - replay.burn_in, replay.period_of_sequences()
     if learned < 1:
         yield Fault(

@@ -1,5 +1,6 @@
 """Rings: the last steps as they were taken, and what begins at each of them. The only file that imports flashbax."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,17 +64,24 @@ class _Rows(NamedTuple):
     add: Callable[[Any, Step], Any]
 
 
-def _rows(size: int, num_envs: int) -> _Rows:
+def _rows(size: int, num_envs: int, frames: int = 1) -> _Rows:
     buffer = flashbax.make_item_buffer(max_length=size, min_length=1, sample_batch_size=1, add_batches=True)
 
+    def newest(steps: Step, axes: int) -> Step:
+        """Of stacks of observations the newest alone; ``axes`` come before that of the stack."""
+        if frames == 1:
+            return steps
+        place = (slice(None),) * axes + (-1,)
+        return steps._replace(obs=steps.obs[place], next_obs=steps.next_obs[place])
+
     def init(example: Step) -> Any:
-        state = buffer.init(example)
+        state = buffer.init(newest(example, 0))
         return state.replace(current_index=jnp.int32(0))  # flashbax's is weakly typed: it would not stay so
 
     def add(state: Any, steps: Step) -> Any:
         if steps.reward.shape[1] != num_envs:
             raise ValueError(f"steps of {steps.reward.shape[1]} environments for a replay of {num_envs}")
-        return buffer.add(state, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps))
+        return buffer.add(state, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), newest(steps, 2)))
 
     return _Rows(init, add)
 
@@ -102,31 +110,58 @@ def _folded(hparams: HParams, state: Any, rows: Array, truncated: Array) -> tupl
     )
 
 
-def make_ring(*, size: int, n_step: int, num_envs: int) -> Ring:
+def _restacked(state: Any, rows: Array, *, size: int, num_envs: int, frames: int) -> list[Array]:
+    """The last N observations [..., O] at rows [...], the oldest first; that of an episode's start takes the place of
+    what comes before it.
+    """
+    held = state.experience
+    ended, found = held.terminated[0] | held.truncated[0], [rows]
+    for _ in range(frames - 1):
+        before = (found[0] - num_envs) % size
+        goes_on = (state.is_full | (found[0] >= num_envs)) & ~ended[before]
+        found.insert(0, jnp.where(goes_on, before, found[0]))
+    return [held.obs[0, row] for row in found]
+
+
+def make_ring(*, size: int, n_step: int, num_envs: int, frames: int = 1) -> Ring:
     """A ring of ``size`` environment steps: a transition begins at each, once the n steps from it on are in.
+
+    Stacked observations are kept once: of each stack the newest, and of what a transition needs the stack is made again
+    from the rows before it. The oldest (N - 1) * E rows of a full ring, which lack those, are no candidates.
 
     Args:
       size: environment steps.
       n_step: environment steps that a transition spans, fewer at an episode's end.
       num_envs: E, environments of every block of steps.
+      frames: N, observations of a stack, which is then the first axis of what is added.
     """
-    buffer, waiting = _rows(size, num_envs), (n_step - 1) * num_envs
+    buffer, waiting = _rows(size, num_envs, frames), (n_step - 1) * num_envs
+    past = (frames - 1) * num_envs
+    restacked = functools.partial(_restacked, size=size, num_envs=num_envs, frames=frames)
 
     def candidates(state: Any) -> tuple[Array, Array]:
-        oldest = jnp.where(state.is_full, state.current_index, 0)
-        return oldest, jnp.where(state.is_full, size, state.current_index) - waiting
+        first = state.current_index + past if past else state.current_index
+        oldest = jnp.where(state.is_full, first, 0)
+        return oldest, jnp.where(state.is_full, size - past, state.current_index) - waiting
 
     def changes(state: Any, steps: Step) -> tuple[Array, Array]:
-        """The oldest rows that wait become candidates, and the newest wait in their place."""
+        """The oldest rows that wait become candidates, and the newest wait in their place.
+
+        Those after the newest, the oldest of a full ring, cease to be candidates where they lack what came before.
+        """
         block = steps.reward.size
         # Rows a whole ring before the newest are overwritten: their entry belongs to the newer step.
-        offsets = np.arange(max(-waiting, block - size), block)  # 0 is the block's first row
+        offsets = np.arange(max(-waiting, block + past - size), block + past)  # 0 is the block's first row
         rows = state.current_index + offsets
         return rows % size, (offsets < block - waiting) & (state.is_full | (rows >= 0))
 
     def transitions(hparams: HParams, state: Any, rows: Array) -> tuple[Array, Transition, Any]:
         rows = (rows + num_envs * jnp.arange(n_step)[:, None]) % size
-        _, _, found = _folded(hparams, state, rows, state.experience.truncated[0, rows])
+        first, last, found = _folded(hparams, state, rows, state.experience.truncated[0, rows])
+        if frames > 1:
+            axis = first.ndim
+            obs, after = restacked(state, first), [*restacked(state, last)[1:], found.next_obs]
+            found = found._replace(obs=jnp.stack(obs, axis), next_obs=jnp.stack(after, axis))
         return rows[0], found, ()
 
     return Ring(size, buffer.init, buffer.add, candidates, changes, transitions)

@@ -206,7 +206,12 @@ def _network_text(network: dict[str, Any]) -> str:
 
 
 def _features_text(features: dict[str, Any]) -> str:
+    frames, observe = features.get("frame_stack", 1), features.get("observe")
     words = [
+        f"of the features {observe} of each observation of the environment" if observe else "",
+        f"of the last {frames} observations, the newest last; the first is repeated at an episode's start"
+        if frames > 1
+        else "",
         f"one-hot encoded with depth {features['one_hot']}" if features["one_hot"] else "",
         "flattened" if features["flatten"] else "",
         "normalised by running statistics" if features["normalize"] else "",

@@ -116,6 +116,8 @@ def describe(agent: TrainedAgent, kind: str, program: dict[str, Any] | None) -> 
             "one_hot": _one_hot_depth(env) if config.env.one_hot else 0,
             "flatten": config.env.flatten,
             "normalize": config.env.normalize,
+            "observe": list(config.env.observe) or None,
+            "frame_stack": config.env.frame_stack,
         },
         "action": {"kind": "discrete", "n": env.num_actions},
         "network": _describe_network(agent),
