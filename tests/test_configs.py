@@ -377,10 +377,57 @@ def test_the_yaml_of_a_config_holds_every_key():
             [*PQN, "network.memory=gru", "rollout.minibatches=8"],
             "rollout.minibatches: 8 does not divide env.num_envs (4): sequences of a memory stay whole",
         ),
+        (["network.memory=lru", "replay.burn_in=20"], "replay.burn_in: 20 is not below replay.sequence (20)"),
         (
-            ["network.memory=lru"],
-            "network.memory: 'lru' needs replay.kind none: sequences are not kept in replay yet",
+            ["network.memory=lru", "replay.period=17"],
+            "replay.period: 17 is above replay.sequence less replay.burn_in (16): no sequence would learn from the "
+            "steps between",
         ),
+        (
+            ["network.memory=gru", "replay={sequence: 8, period: 2}", "n_step=5"],
+            "n_step: 5 is above replay.sequence less replay.burn_in (4), the steps that a sequence learns from",
+        ),
+        (
+            ["network.memory=gru", "replay={sequence: 994, period: 10}"],
+            "replay.sequence: 994 and replay.period (10) are more than the 1000 steps of each environment in the ring",
+        ),
+        (
+            ["network.memory=gru", "replay.size=10010"],
+            "replay.size: 10010 is not a multiple of env.num_envs x replay.period (80); the nearest are 10000 or 10080",
+        ),
+        (
+            ["network.memory=gru", "schedule.train_every=50"],
+            "replay.period: 8 is not a multiple of schedule.train_every / env.num_envs (5): sequences begin with a "
+            "rollout",
+        ),
+        (
+            ["network.memory=gru", "schedule={train_every: 20, warmup: 10010}", "total_timesteps=500010"],
+            "schedule.warmup: 10010 is not a multiple of schedule.train_every (20): sequences begin with a rollout",
+        ),
+        (
+            ["network.memory=gru", "schedule.warmup=500"],
+            "schedule.warmup: 500 gives 40 sequences, fewer than replay.batch_size (128)",
+        ),
+        (
+            ["network.memory=gru", "env.frame_stack=4"],
+            "env.frame_stack: 4 beside a memory needs replay.kind none: sequences are kept without frames before "
+            "their first",
+        ),
+        (
+            ["env.frame_stack=990"],
+            "replay.size: 10000 is below env.frame_stack and replay.batch_size (10018): the oldest 9890 steps lack the "
+            "frames before them, and a batch must be whole",
+        ),
+        (["env.observe=[0, 4]"], "env.observe: 4 is no feature of CartPole-v1, which has 0 to 3"),
+        (["env.observe=[0, 0]"], "env.observe: [0, 0] must be a list without repetitions"),
+        (["env.observe=0"], "env.observe: 0 must be null or a list of numbers from 0 on"),
+        (["env.observe=[-1]"], "env.observe: [-1] must be null or a list of numbers from 0 on"),
+        (
+            ["env={id: Breakout-MinAtar, observe: [0]}"],
+            "env.observe: [0] needs observations that are vectors; those of Breakout-MinAtar are [10, 10, 4]",
+        ),
+        (["env.frame_stack=0"], "env.frame_stack: 0 must be greater than or equal to 1"),
+        (["replay.eta=2"], "replay.eta: 2 must be less than or equal to 1"),
         (
             [*PQN, "distribution.kind=iqn"],
             "distribution.kind: 'iqn' needs replay: a lambda-return is a mixture, which a fixed number of quantiles "

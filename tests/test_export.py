@@ -25,7 +25,7 @@ from purejaxdqn.export import FORMATS, main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
 from purejaxdqn.policies.greedy import as_batch
-from purejaxdqn.policies.onnx_graphs import to_onnx
+from purejaxdqn.policies.onnx_graphs import observations, to_onnx
 from purejaxdqn.policies.programs import (
     TOLERANCE,
     TrainedAgent,
@@ -73,10 +73,7 @@ def agent_of(name, *overrides):
     start = jax.jit(lambda key: learning.policy(learning.init(config.hparams(), key)))(jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + generator.uniform(0.0, 0.3, leaf.shape).astype(np.float32), start)
 
-    def q_values(obs):
-        return learning.q_values(config.hparams(), params, obs)[0]
-
-    return TrainedAgent(config, {}, 0, params, env, q_values)
+    return TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, *exports.acting_of(config, env, params))
 
 
 @pytest.mark.parametrize("member", FAMILY.values(), ids=FAMILY)
@@ -85,7 +82,7 @@ def test_every_member_of_the_family_exports_to_onnx(member):
     obs = sample_observations(agent, steps=1)
     ours = np.asarray(jax.jit(agent.q_values)(obs))
     assert len(np.unique(ours)) > 3
-    model = to_onnx(agent.q_values, obs_shape=agent.env.obs_shape, obs_dtype=agent.env.obs_dtype)
+    model = to_onnx(agent.q_values, agent.inputs)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     for count in (1, 3, 17):
         theirs, action = session.run(["q_values", "action"], {"obs": obs[:count]})
@@ -104,6 +101,64 @@ def test_networks_of_every_kind_export_to_stablehlo(member):
     np.testing.assert_array_equal(action, np.asarray(q_values).argmax(-1))
 
 
+MEMORY = ["network={memory_size: 5, dueling: true}", "replay={size: 320, sequence: 8}"]
+
+
+@pytest.mark.parametrize("memory", ["gru", "lru"])
+def test_a_memory_goes_in_and_out_of_exported_programs(memory, tmp_path):
+    """Ten steps, and episodes that start among them."""
+    agent = agent_of("cartpole_cleanrl", *MEMORY, f"network.memory={memory}")
+    rng = np.random.default_rng(1)
+    obs, starts = rng.normal(size=(10, 3, 4)).astype(np.float32), rng.uniform(size=(10, 3)) < 0.2
+    starts[0] = True
+    assert starts[1:].any()
+    for kind in FORMATS:
+        exports.write_folder(agent, tmp_path / kind, kind)
+        described = json.loads((tmp_path / kind / "policy.json").read_text())
+        assert (described["network"]["memory"], described["network"]["memory_size"]) == (memory, 5)
+        card = (tmp_path / kind / "README.md").read_text()
+        assert f"a memory ({memory}) of 5 units" in card
+        assert "policy.step(obs, state, start)" in card
+        if kind != "safetensors":
+            assert described["program"]["inputs"]["state"] == described["program"]["outputs"]["next_state"]
+            assert "next_state" in card
+    artefact = jax_export.deserialize((tmp_path / "stablehlo" / "policy.stablehlo").read_bytes())
+    session = onnxruntime.InferenceSession((tmp_path / "onnx" / "policy.onnx").read_bytes())
+    policy = load_policy(tmp_path / "safetensors")
+    state = policy.initial_state(3)
+    # Before the first step, a state of another episode: it must not be read.
+    states = [np.full(state.shape, 7, np.float32)] * 2
+    for t in range(10):
+        actions, state = policy.step(obs[t], state, starts[t])
+        q_values, action, states[0] = map(np.asarray, artefact.call(obs[t], states[0], starts[t]))
+        other_q, other, states[1] = session.run(None, {"obs": obs[t], "state": states[1], "start": starts[t]})
+        np.testing.assert_array_equal(action, actions)
+        np.testing.assert_array_equal(other, actions)
+        np.testing.assert_allclose(other_q, q_values, rtol=1e-5, atol=1e-5)
+        for one in states:
+            np.testing.assert_allclose(one, state, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["stablehlo", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_the_script_of_an_agent_with_a_memory_runs_without_this_package(kind, tmp_path):
+    agent = agent_of("cartpole_cleanrl", *MEMORY, "network.memory=lru")
+    exports.write_folder(agent, tmp_path / "policy", kind)
+    (tmp_path / "purejaxdqn.py").write_text("raise ImportError('blocked')\n")
+    obs = np.random.default_rng(2).normal(size=(6, 3, 4)).astype(np.float32)
+    np.save(tmp_path / "obs.npy", obs)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "policy" / "run_policy.py"), "obs.npy"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    policy, wanted = load_policy(tmp_path / "policy"), []
+    state = policy.initial_state(3)
+    for one in obs:
+        actions, state = policy.step(one, state)
+        wanted.append(actions.tolist())
+    assert json.loads(done.stdout)["action"] == wanted
+
+
 def test_what_onnx_has_no_translation_for_is_refused_by_name():
     for function, name in (
         (lambda obs: jnp.sort(obs, axis=-1), "primitive 'sort'"),
@@ -112,7 +167,7 @@ def test_what_onnx_has_no_translation_for_is_refused_by_name():
         (lambda obs: obs + obs.shape[0], "primitive 'dim_as_value'"),
     ):
         with pytest.raises(UserError, match=f"no translation: {re.escape(name)}"):
-            to_onnx(function, obs_shape=(4,), obs_dtype=np.float32)
+            to_onnx(function, observations((4,), np.float32))
 
 
 def test_onnx_takes_what_the_batch_decides():
@@ -123,7 +178,7 @@ def test_onnx_takes_what_the_batch_decides():
         return jnp.concatenate([ones, obs[:, 1:3].reshape(-1, 1).reshape(-1, 2)], axis=1)
 
     obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-    session = onnxruntime.InferenceSession(to_onnx(function, obs_shape=(4,), obs_dtype=np.float32).SerializeToString())
+    session = onnxruntime.InferenceSession(to_onnx(function, observations((4,), np.float32)).SerializeToString())
     np.testing.assert_array_equal(session.run(None, {"obs": obs})[0], function(obs))
 
 
@@ -133,7 +188,7 @@ def test_an_onnx_model_that_is_off_is_refused(member, monkeypatch):
     right = to_onnx
     monkeypatch.setattr(
         "purejaxdqn.policies.onnx_graphs.to_onnx",
-        lambda function, **kinds: right(lambda obs: function(obs) * 1.001, **kinds),
+        lambda function, inputs: right(lambda obs: function(obs) * 1.001, inputs),
     )
     with pytest.raises(UserError, match=r"the model's Q-values differ from ours by"):
         to_checked_onnx(agent)

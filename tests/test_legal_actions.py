@@ -16,7 +16,8 @@ from purejaxdqn.core.rollout import rollout, start_actors
 from purejaxdqn.core.types import Step, Transition
 from purejaxdqn.dqn import bootstrap
 from purejaxdqn.dqn.learner import LearnerState, bootstrapped, draw
-from purejaxdqn.dqn.replay import example_step, fold, make_ring, prioritised_replay, uniform_replay
+from purejaxdqn.dqn.replay import example_step, prioritised_replay, uniform_replay
+from purejaxdqn.dqn.rings import fold, make_ring
 from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.policies.greedy import Policy
 from tests.conftest import PQN, TINY, jit_quickly

@@ -245,8 +245,7 @@ def test_a_policy_with_a_memory_is_played_and_stepped_from_its_directory(quietly
         policy(episode.obs[0])
     with pytest.raises(ValueError, match="start is int64"):
         policy.step(episode.obs[:1], state, np.array([1]))
-    code, _, err = quietly(export, run, "--format", "onnx", "--out", tmp_path / "exported")
-    assert (code, len(err)) == (2, 1) and "memory cannot be exported yet" in err[0]
+    assert quietly(export, run, "--format", "onnx", "--out", tmp_path / "exported")[0] == 0
 
 
 def test_learning_starts_from_what_was_remembered_unless_an_episode_starts():

@@ -12,7 +12,8 @@ from purejaxdqn.core.config import Config, OptimizerConfig, Share, Traced, confi
 from purejaxdqn.dqn.axes import AXES
 from purejaxdqn.dqn.bootstrap import BOOTSTRAPS, Backup
 from purejaxdqn.dqn.heads import HEADS, scalar_head
-from purejaxdqn.dqn.replay import make_ring, uniform_replay
+from purejaxdqn.dqn.replay import uniform_replay
+from purejaxdqn.dqn.rings import make_ring
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import TINY, jit_quickly
 from tests.probes import Table, TableMDP

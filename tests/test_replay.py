@@ -17,7 +17,8 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import draw, random_action, uniform_from_bits
 from purejaxdqn.core.schedules import annealed_beta
 from purejaxdqn.core.types import Step
-from purejaxdqn.dqn.replay import REPLAYS, example_step, fold, make_ring, prioritised_replay, uniform_replay
+from purejaxdqn.dqn.replay import REPLAYS, example_step, prioritised_replay, uniform_replay
+from purejaxdqn.dqn.rings import fold, make_ring
 from purejaxdqn.dqn.sum_tree import make_sum_tree
 from purejaxdqn.environments.registry import make_environment
 
@@ -162,7 +163,7 @@ def test_n_step_transitions_are_those_of_a_fold_in_numpy(n, rollout, kind):
         oldest, end = max(added - size, 0), added - (n - 1) * num_envs
         if end <= oldest:
             continue
-        transition, _, indices = jax.tree.map(np.asarray, replay.sample(N_STEP, state, bits, _at(N_STEP, 0)))
+        transition, _, indices, _ = jax.tree.map(np.asarray, replay.sample(N_STEP, state, bits, _at(N_STEP, 0)))
         numbers = transition.action
         np.testing.assert_array_equal(np.unique(numbers), np.arange(oldest, end))  # all of them, and no others
         np.testing.assert_array_equal(indices, numbers % size)

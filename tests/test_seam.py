@@ -48,11 +48,12 @@ def counting(**changed):
         memory = jnp.where(view.start, 0, view.memory) + 1
         return jax.nn.one_hot(memory % 2, 2), memory
 
-    def observe(hparams, state, steps):
+    def observe(hparams, state, rollout):
+        steps = rollout.steps
         return state._replace(observed=state.observed + steps.reward.size, memory=state.memory + jnp.sum(steps.action))
 
     def learn(hparams, state, rollout, draws, clock):
-        learned = observe(hparams, state, rollout.steps)._replace(
+        learned = observe(hparams, state, rollout)._replace(
             learned=state.learned + 1, epsilon=clock.epsilon(), words=state.words + jnp.sum(draws % 2)
         )
         return learned, UpdateStats(jnp.float32(1), jnp.float32(2), jnp.float32(3))

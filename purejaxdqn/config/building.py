@@ -16,13 +16,14 @@ from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.core.keys import typed_keys
 from purejaxdqn.core.loop import Program, build_program
 from purejaxdqn.core.many import Layout, lay_out, map_runs
-from purejaxdqn.core.plan import batch_size_of, intervals_of, make_plan
+from purejaxdqn.core.plan import intervals_of, make_plan
 from purejaxdqn.core.schedules import make_clock
 from purejaxdqn.core.types import Array, Network, Params, Result
 from purejaxdqn.dqn.algorithm import off_policy
 from purejaxdqn.dqn.bootstrap import BOOTSTRAPS, Bootstrap
 from purejaxdqn.dqn.heads import HEADS, Head
 from purejaxdqn.dqn.learner import Parts, check_output
+from purejaxdqn.dqn.memory import MEMORIES, Memory
 from purejaxdqn.dqn.networks import adapt, make_network
 from purejaxdqn.dqn.observations import normalized_observations, plain_observations
 from purejaxdqn.dqn.on_rollout import on_rollout
@@ -40,6 +41,7 @@ class Own(NamedTuple):
     bootstrap: Bootstrap | None = None
     replay: Replay | None = None
     optimizer: optax.GradientTransformation | Transformation | None = None
+    memory: Memory | None = None
 
 
 NOTHING_OWN = Own()
@@ -55,6 +57,7 @@ def make_train(
     bootstrap: Bootstrap | None = None,
     replay: Replay | None = None,
     optimizer: optax.GradientTransformation | Transformation | None = None,
+    memory: Memory | None = None,
 ) -> Callable[[HParams, Array], Result]:
     """The pure function ``train(hparams, key) -> Result`` of a whole run.
 
@@ -67,12 +70,13 @@ def make_train(
       replay: a ``Replay``, in place of ``config.replay`` but for ``batch_size``.
       optimizer: a gradient transformation of optax, or a function ``(hparams, rate)`` that returns one, in place of
         ``config.optimizer`` but for ``max_grad_norm``.
+      memory: a ``Memory``, in place of the one that ``config.network.memory`` names.
 
     Raises:
       ValueError: the config's keys contradict each other (``load_config`` would have refused it), the network's output
         does not fit the head, or JAX is in 64-bit mode.
     """
-    return make_program(config, Own(env, network, head, bootstrap, replay, optimizer)).train
+    return make_program(config, Own(env, network, head, bootstrap, replay, optimizer, memory)).train
 
 
 def make_program(config: Config, own: Own = NOTHING_OWN) -> Program:
@@ -108,25 +112,36 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
             target_network=config.schedule.target_every is not None,
             precision=config.precision,
         )
-    assert config.schedule.gradient_steps
+    assert config.schedule.gradient_steps and config.replay.batch_size
     return off_policy(
         parts,
         own.replay or REPLAYS.make(config),
-        batch_size=batch_size_of(config),
+        batch_size=config.replay.batch_size,
         gradient_steps=config.schedule.gradient_steps,
         precision=config.precision,
     )
 
 
 def make_parts(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Parts:
-    """One part for each axis."""
+    """One part for each axis.
+
+    Raises:
+      ValueError: the parts do not fit each other.
+    """
+    if own.network and (own.memory or config.network.memory != "none"):
+        raise ValueError("network.memory: a network of your own is passed, which has no memory; set it to none")
+    if own.memory and config.network.memory == "none":
+        raise ValueError("network.memory is none, and a memory is passed; name the one that it takes the place of")
+    memory = own.memory or MEMORIES.make(config)
     example = jnp.zeros((1, *env.obs_shape), env.obs_dtype)
     head = own.head or HEADS.make(config)
     transformation = as_transformation(own.optimizer) if own.optimizer else OPTIMIZERS.make(config)
     parts = Parts(
         network=adapt(own.network)
         if own.network
-        else make_network(config, num_actions=env.num_actions, outputs=head.outputs, fractions=head.fractions),
+        else make_network(
+            config, num_actions=env.num_actions, outputs=head.outputs, fractions=head.fractions, memory=memory
+        ),
         head=head,
         bootstrap=own.bootstrap or BOOTSTRAPS.make(config),
         optimizer=make_optimizer(transformation, apart=head.apart),
@@ -166,6 +181,7 @@ def run_many(
     bootstrap: Bootstrap | None = None,
     replay: Replay | None = None,
     optimizer: optax.GradientTransformation | Transformation | None = None,
+    memory: Memory | None = None,
 ) -> Result:
     """Train every point of ``hparams`` with every key.
 
@@ -181,6 +197,7 @@ def run_many(
       bootstrap: see ``make_train``.
       replay: see ``make_train``.
       optimizer: see ``make_train``.
+      memory: see ``make_train``.
 
     Returns:
       A ``Result`` whose leaves start with axes [P, S]; P is 1 where ``hparams`` has no axis.
@@ -191,7 +208,7 @@ def run_many(
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)
     layout = lay_out(points * seeds, devices=devices, batch_size=batch_size)
     arguments = layout.put(hparams), layout.put(jnp.tile(keys, points))
-    train = _compiled_train(config, layout, arguments, Own(env, network, head, bootstrap, replay, optimizer))
+    train = _compiled_train(config, layout, arguments, Own(env, network, head, bootstrap, replay, optimizer, memory))
     # Wait here: gathering the results gives up on a device that is 40 seconds later than another.
     result = jax.block_until_ready(train(*arguments))
     return jax.tree.map(lambda leaf: leaf.reshape(points, seeds, *leaf.shape[1:]), layout.take(result))

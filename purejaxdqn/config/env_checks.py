@@ -34,7 +34,7 @@ def find_environment_faults(config: Config, look: LookUp | None = None) -> Itera
     """Everything that the environment says is wrong with a config."""
     env = _find(config, look)
     if isinstance(env, EnvironmentRefusedError):
-        yield Fault(env.key, str(env), ("env.id", "env.kwargs"))
+        yield Fault(env.key, str(env), ("env.id", "env.kwargs", "env.observe"))
         return
     yield from _find_feature_faults(config, env)
     for name, value in config.env.params:

@@ -11,7 +11,7 @@ from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import ActDraws, LearnDraws
 from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Params, Rollout, Step, UpdateStats
+from purejaxdqn.core.types import Array, Params, Rollout, UpdateStats
 
 
 class ActorView(NamedTuple):
@@ -41,7 +41,7 @@ class Algorithm(NamedTuple):
     # policy, view[E], draws, clock -> exploring action[E] int32, memory
     values: Callable[[HParams, Params, ActorView], tuple[Array, Any]]
     # policy, view[B] -> Q-values[B, A] whose largest legal one is the greedy action, memory
-    observe: Callable[[HParams, Any, Step], Any]  # state, steps[T, E] of the warm-up -> state
+    observe: Callable[[HParams, Any, Rollout], Any]  # state, a rollout of the warm-up -> state
     learn: Callable[[HParams, Any, Rollout, Any, Clock], tuple[Any, UpdateStats]]
     # state, rollout, draws, clock -> state, means over its updates
     sync: Callable[[HParams, Any], Any]  # state -> state; the identity without a target network
@@ -83,8 +83,8 @@ def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:
         assert_same_structure(view.memory, memory, "algorithm.values: the memory")
         return q_values, memory
 
-    def observe(hparams: HParams, state: Any, steps: Step) -> Any:
-        after = algorithm.observe(hparams, state, steps)
+    def observe(hparams: HParams, state: Any, rollout: Rollout) -> Any:
+        after = algorithm.observe(hparams, state, rollout)
         assert_same_structure(state, after, "algorithm.observe: the state")
         return after
 

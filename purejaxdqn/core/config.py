@@ -84,6 +84,22 @@ IntTuple = Annotated[
 ]
 
 
+def _as_indices(value: Any) -> tuple[int, ...]:
+    if value is None or value == ():
+        return ()
+    if not isinstance(value, list | tuple) or not value or not all(type(one) is int and one >= 0 for one in value):
+        raise ValueError("null or a list of numbers from 0 on")
+    if len(set(value)) < len(value):
+        raise ValueError("a list without repetitions")
+    return tuple(value)
+
+
+Indices = Annotated[
+    tuple[int, ...], BeforeValidator(_as_indices), PlainSerializer(lambda value: list(value) if value else None)
+]
+"""Distinct indices; null, which is kept as (), stands for all."""
+
+
 class Section(BaseModel):
     """A part of the configuration."""
 
@@ -113,6 +129,8 @@ class EnvConfig(Section):
     one_hot: bool = False
     flatten: bool = False
     normalize: bool = False
+    observe: Indices = ()
+    frame_stack: Count = 1
 
     def making(self) -> dict[str, Any]:
         """The arguments of ``make_environment``."""
@@ -122,7 +140,13 @@ class EnvConfig(Section):
             "sticky_actions": self.sticky_actions,
             "one_hot": self.one_hot,
             "flatten": self.flatten,
+            "observe": self.observe,
+            "frame_stack": self.frame_stack,
         }
+
+    def making_whole(self) -> dict[str, Any]:
+        """The same for the environment of whole, single observations."""
+        return {**self.making(), "observe": (), "frame_stack": 1}
 
 
 class DistributionConfig(Section):
@@ -207,7 +231,9 @@ class ReplayConfig(Section):
     """The replay buffer, in environment steps (``dqn.replay``); prioritised replay reads alpha and beta.
 
     ``none`` learns from each rollout once and forgets it (``dqn.on_rollout``). ``size`` and ``batch_size`` are null
-    then, and otherwise default to 10,000 and 128.
+    then, and otherwise default to 10,000 and 128. A network with a memory is given sequences of ``sequence`` steps, the
+    first ``burn_in`` of which give no gradient; ``batch_size`` counts them, and one of each environment begins every
+    ``period`` steps. ``eta`` weighs the largest TD error of a sequence in its priority.
     """
 
     kind: Literal["uniform", "prioritised", "none"] = "uniform"
@@ -215,6 +241,14 @@ class ReplayConfig(Section):
     batch_size: Count | None = None
     alpha: Annotated[Share, Traced()] = 0.6
     beta: Annotated[Share, Traced()] = 0.4
+    eta: Annotated[Share, Traced()] = 0.9
+    sequence: Count = 20
+    burn_in: Annotated[int, Field(ge=0, lt=2**31)] = 4
+    period: Count | None = None
+
+    def period_of_sequences(self) -> int:
+        """``period``, or half of the steps that a sequence learns from (Kapturowski et al. 2019, section 2.3)."""
+        return self.period or max(1, (self.sequence - self.burn_in) // 2)
 
 
 class _RolloutConfig(Section):

@@ -65,12 +65,15 @@ def build_program(env: Environment, algorithm: Algorithm, plan: Plan, read_clock
         return prefill(hparams, state, prefill_key) if plan.warmup else state
 
     def prefill(hparams: HParams, state: RunnerState, key: Array) -> RunnerState:
-        def act_at_random(view: ActorView, draws: ActDraws, env_step: Array) -> tuple[Array, Any]:
-            return random_action(draws.choice, view.legal, env.num_actions), view.memory
-
         def body(state: RunnerState, draws: StepDraws) -> tuple[RunnerState, None]:
+            def act_at_random(view: ActorView, draws: ActDraws, env_step: Array) -> tuple[Array, Any]:
+                action, memory = random_action(draws.choice, view.legal, env.num_actions), view.memory
+                if jax.tree.leaves(memory):  # actors remember what they see, whoever chooses their actions
+                    memory = algorithm.values(hparams, algorithm.policy(state.algorithm), view)[1]
+                return action, memory
+
             actors, taken = take_steps(hparams, act_at_random, state.actors, draws)
-            observed = algorithm.observe(hparams, state.algorithm, taken.steps)
+            observed = algorithm.observe(hparams, state.algorithm, taken)
             return state._replace(algorithm=observed, actors=actors), None
 
         draws, _ = draw_for(key, plan.warmup, rollout=1, learning=NO_LEARNING)

@@ -43,11 +43,12 @@ def intervals_of(config: Config) -> Intervals:
 
 
 def batch_size_of(config: Config) -> int:
-    """Transitions of a gradient step."""
+    """Transitions of a gradient step, or steps of its sequences."""
     if config.replay.kind == "none":
         return config.env.num_envs * config.rollout.steps // config.rollout.minibatches
     assert config.replay.batch_size
-    return config.replay.batch_size
+    steps = config.replay.sequence if config.network.memory != "none" else 1
+    return config.replay.batch_size * steps
 
 
 def make_plan(config: Config) -> Plan:

@@ -47,12 +47,22 @@ class Transition(NamedTuple):
     next_legal: Any = ()
 
 
-class Batch(NamedTuple):
-    """Transitions sampled from replay."""
+class Sequence(NamedTuple):
+    """What goes with B sequences of L transitions each: how a network's memory comes to the first of them."""
 
-    transition: Transition  # leaves [B, ...]
+    burn_in: Array  # [l, B, O] the observations before the transitions
+    carry: Any  # leaves [B, ...]: what the actor carried into the first of those, or of the transitions where l is 0
+    start: Array  # [l + L, B] bool: a step is the first of its episode, and ``carry`` is that of another
+    after: Array  # [L, B] int32: the last step of a transition, counted from the first transition on
+
+
+class Batch(NamedTuple):
+    """Transitions sampled from replay, or sequences of them for a network with a memory."""
+
+    transition: Transition  # leaves [B, ...]; of sequences [L, B, ...]
     weight: Array  # [B] importance weight; 1 under uniform sampling
     indices: Array  # [B] int32 place in the buffer, for ``Replay.reprioritise``
+    sequence: Sequence | tuple = ()  # () for single transitions
 
 
 class Quantiles(NamedTuple):

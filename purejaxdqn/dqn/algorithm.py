@@ -8,9 +8,10 @@ from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import LearnDraws, as_keys
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Params, Rollout, Step, UpdateStats
+from purejaxdqn.core.types import Array, Params, Rollout, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
 from purejaxdqn.dqn.learner import LearnerState, Parts, make_learner
+from purejaxdqn.dqn.memory import restarted
 from purejaxdqn.dqn.replay import Replay, checked_replay, example_step
 
 
@@ -34,23 +35,28 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
     Args:
       parts: head, bootstrap, network, optimiser and observations.
       replay: what is remembered.
-      batch_size: B, transitions of a gradient step.
+      batch_size: B, transitions of a gradient step, or sequences of a network with a memory.
       gradient_steps: G, in each iteration.
       precision: of matrix products: ``default``, ``high`` or ``highest``.
     """
-    learner, replay = make_learner(parts), checked_replay(replay, parts.example[0])
+    learner = make_learner(parts)
+    replay = checked_replay(replay, parts.example[0], sequences=learner.memory is not None)
     update = jax.default_matmul_precision(precision)(learner.update)
 
     def init(hparams: HParams, key: Array) -> OffPolicyState:
         step = example_step(parts.example[0], parts.num_actions, some_illegal=parts.some_illegal)
-        return OffPolicyState(learner.init(hparams, key), replay.init(step))
+        example = step if learner.memory is None else Rollout(step, learner.memory.carry(1))
+        return OffPolicyState(learner.init(hparams, key), replay.init(example))
 
     def policy(state: OffPolicyState) -> Params:
         return learner.policy(state.learner)
 
-    def observe(hparams: HParams, state: OffPolicyState, steps: Step) -> OffPolicyState:
-        seen = learner.observe(state.learner, steps.obs.reshape(-1, *parts.example.shape[1:]))
-        return OffPolicyState(seen, replay.add(hparams, state.replay, steps))
+    def observe(hparams: HParams, state: OffPolicyState, rollout: Rollout) -> OffPolicyState:
+        seen = learner.observe(state.learner, rollout.steps.obs.reshape(-1, *parts.example.shape[1:]))
+        if learner.memory is None:
+            return OffPolicyState(seen, replay.add(hparams, state.replay, rollout.steps))
+        fresh = restarted(learner.memory, rollout.memory, rollout.start[0])
+        return OffPolicyState(seen, replay.add(hparams, state.replay, rollout._replace(memory=fresh)))
 
     def learn(
         hparams: HParams, state: OffPolicyState, rollout: Rollout, draws: UpdateDraws, clock: Clock
@@ -60,7 +66,7 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
             learned, td_error, stats = update(hparams, state.learner, batch, draws.key, clock.learning_rate())
             return OffPolicyState(learned, replay.reprioritise(hparams, state.replay, batch.indices, td_error)), stats
 
-        state, stats = jax.lax.scan(gradient_step, observe(hparams, state, rollout.steps), draws)
+        state, stats = jax.lax.scan(gradient_step, observe(hparams, state, rollout), draws)
         return state, mean(stats)
 
     def sync(hparams: HParams, state: OffPolicyState) -> OffPolicyState:

@@ -57,7 +57,7 @@ class Learner(NamedTuple):
     # hparams, policy, obs[B, O], key=None, recall=NO_RECALL -> [B, A], carries; a key turns noise on
     observe: Callable[[LearnerState, Array], LearnerState]  # obs[N, O] of the environments
     update: Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]
-    # batch, key, learning rate [] -> state, TD error[B], stats
+    # batch, key, learning rate [] -> state, TD error[B] or what stands for those of a sequence [B], stats
     sync: Callable[[HParams, LearnerState], LearnerState]
     memory: Memory | None  # of the network
 
@@ -104,6 +104,18 @@ NO_RECALL = Recall()
 """Without a memory."""
 
 
+class Recalls(NamedTuple):
+    """What two networks start from in the same sequences."""
+
+    online: Recall = NO_RECALL
+    target: Recall = NO_RECALL
+    after: Any = ()  # [L, B'] int32: the step of the sequence that next_obs follows; () where it is the item's own
+
+
+NO_RECALLS = Recalls()
+"""Without a memory."""
+
+
 def forward(
     parts: Parts, params: Params, x: Array, noise: Array | None, fractions: Array | None, recall: Recall
 ) -> tuple[Any, Any]:
@@ -137,26 +149,27 @@ def bootstrapped(
     learner: LearnerState,
     transition: Transition,
     draws: Draws,
-    recall: Recall = NO_RECALL,
+    recalls: Recalls = NO_RECALLS,
 ) -> Bootstrapped:
     """The value, reward and discount of transitions [B] whose observations are network inputs.
 
-    With a memory these are sequences, and next_obs is seen with what is remembered after obs, so that the value at a
-    time limit is that of the true final observation.
+    With a memory these are sequences, and next_obs is seen with what is remembered after the step before it, so that
+    the value at a time limit is that of the true final observation.
     """
     obs, action, reward, discount, next_obs, legal, next_legal = transition
 
     def q_values(params: Params, x: Array, noise: Array | None, legal: Any, recall: Recall) -> Array:
         return masked(mean_q(parts, hparams, params, x, noise, recall)[0], legal)
 
-    def after_obs(params: Params, noise: Array | None) -> Recall:
+    def before_next(params: Params, noise: Array | None, recall: Recall) -> Recall:
         if parts.network.memory is None:
             return NO_RECALL
         carries = mean_q(parts, hparams, params, obs, noise, recall)[1]
-        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), carries)
-        return Recall(flat, jnp.zeros((1, obs.shape[0]), bool))
+        if not isinstance(recalls.after, tuple):
+            carries = jax.tree.map(lambda leaf: leaf[recalls.after, jnp.arange(leaf.shape[1])], carries)
+        return Recall(jax.tree.map(flat, carries), jnp.zeros((1, obs.shape[0]), bool))
 
-    remembered = after_obs(learner.target, draws.target)
+    remembered = before_next(learner.target, draws.target, recalls.target)
     next_out, _ = forward(parts, learner.target, next_obs, draws.target, draws.target_fractions, remembered)
 
     def target_next() -> Array:
@@ -166,13 +179,13 @@ def bootstrapped(
         return q_values(learner.target, next_obs, draws.target, next_legal, remembered)
 
     def online_next() -> Array:
-        online = after_obs(learner.online, draws.selection)
+        online = before_next(learner.online, draws.selection, recalls.online)
         return q_values(learner.online, next_obs, draws.selection, next_legal, online)
 
     estimates = Estimates(
         target_next=target_next,
         online_next=online_next,
-        target_now=lambda: q_values(learner.target, obs, draws.target, legal, recall),
+        target_now=lambda: q_values(learner.target, obs, draws.target, legal, recalls.target),
         action=action,
     )
     backup = parts.bootstrap(hparams, estimates)
@@ -244,12 +257,58 @@ def _observe(parts: Parts, learner: LearnerState, obs: Array) -> LearnerState:
 def _update(
     parts: Parts, hparams: HParams, learner: LearnerState, batch: Batch, key: Array, rate: Array
 ) -> tuple[LearnerState, Array, UpdateStats]:
-    draws = draw(parts, learner.online, key, batch.weight.shape[0])
+    transition, weight = (batch.transition, batch.weight) if parts.network.memory is None else _items(batch)
+    draws = draw(parts, learner.online, key, weight.shape[0])
     inputs = functools.partial(parts.observations.inputs, learner.observations)
-    transition = batch.transition._replace(obs=inputs(batch.transition.obs), next_obs=inputs(batch.transition.next_obs))
-    target = parts.head.backup(hparams, *bootstrapped(parts, hparams, learner, transition, draws))
-    sample = Sample(transition.obs, transition.action, target, batch.weight, draws.online, draws.fractions)
-    return descend(parts, hparams, learner, sample, rate)
+    transition = transition._replace(obs=inputs(transition.obs), next_obs=inputs(transition.next_obs))
+    recalls = _burnt_in(parts, hparams, learner, batch.sequence, draws)
+    target = parts.head.backup(hparams, *bootstrapped(parts, hparams, learner, transition, draws, recalls))
+    sample = Sample(transition.obs, transition.action, target, weight, draws.online, draws.fractions, recalls.online)
+    learner, td_error, stats = descend(parts, hparams, learner, sample, rate)
+    if parts.network.memory is not None:
+        td_error = sequence_priority(td_error.reshape(batch.transition.action.shape), eta=hparams.replay_eta)
+    return learner, td_error, stats
+
+
+def _items(batch: Batch) -> tuple[Transition, Array]:
+    """Sequences [L, B, ...] as items [L * B, ...], time first, and the weight of each."""
+    weight = jnp.broadcast_to(batch.weight, batch.transition.action.shape)
+    return jax.tree.map(flat, (batch.transition, weight))
+
+
+def _burnt_in(parts: Parts, hparams: HParams, learner: LearnerState, sequence: Any, draws: Draws) -> Recalls:
+    """What both networks remember before the first transition of sequences.
+
+    Each is unrolled over the burn-in from the carry that was stored (Kapturowski et al. 2019, section 3). The loss is
+    not computed here but from the result, so no gradient flows into the burn-in.
+    """
+    if parts.network.memory is None:
+        return NO_RECALLS
+    steps = sequence.burn_in.shape[0]
+
+    def before(params: Params, noise: Array | None) -> Recall:
+        carry = sequence.carry
+        if steps:
+            x = parts.observations.inputs(learner.observations, flat(sequence.burn_in))
+            _, carries = mean_q(parts, hparams, params, x, noise, Recall(carry, sequence.start[:steps]))
+            carry = jax.tree.map(lambda leaf: leaf[-1], carries)
+        return Recall(carry, sequence.start[steps:])
+
+    return Recalls(before(learner.online, draws.online), before(learner.target, draws.target), sequence.after)
+
+
+def sequence_priority(td_error: Array, *, eta: Array) -> Array:
+    """The priority [B] of sequences from TD errors [L, B] (Kapturowski et al. 2019, section 2.3).
+
+    eta times the largest absolute error, and 1 - eta times the mean.
+    """
+    size = jnp.abs(td_error)
+    return eta * jnp.max(size, axis=0) + (1 - eta) * jnp.mean(size, axis=0)
+
+
+def flat(leaf: Array) -> Array:
+    """[L, B, ...] -> [L * B, ...]."""
+    return leaf.reshape(-1, *leaf.shape[2:])
 
 
 def _sync(parts: Parts, hparams: HParams, learner: LearnerState) -> LearnerState:

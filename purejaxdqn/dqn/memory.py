@@ -41,6 +41,9 @@ def unroll(memory: Memory, params: Params, x: Array, carry: Any, start: Array) -
       carry: before the first step, leaves [B, ...].
       start: [L, B] bool: a step is the first of its episode, which begins with a fresh carry.
     """
+    if x.shape[1] == 1:  # acting, where neither a loop nor a scan of one step is worth its name, and export
+        y, after = memory.step(params, x[:, 0], restarted(memory, carry, start[0]))
+        return y[:, None], jax.tree.map(lambda leaf: leaf[None], after)
     if memory.unroll is not None:
         return memory.unroll(params, x, carry, start)
 
@@ -158,18 +161,27 @@ def lru(size: int) -> Memory:
         return y, jnp.moveaxis(jnp.stack([h.real, h.imag]), (0, 1), (2, 3))
 
     def step(params: Params, x: Array, carry: Array) -> tuple[Array, Array]:
-        y, carries = unroll(params, x[:, None], carry, jnp.zeros((1, x.shape[1]), bool))
-        return y[:, 0], carries[0]
+        """In real numbers, which formats for exported programs are made of."""
+        radius, angle, none = jnp.exp(-jnp.exp(params["nu"])), jnp.exp(params["theta"]), jnp.zeros(size)
+        cosine, sine = ((radius * wave)[:, None] for wave in (jnp.cos(angle), jnp.sin(angle)))
+        scale = jnp.sqrt(1 - jnp.square(radius))[:, None]
+        real, imag = carry[:, 0].T, carry[:, 1].T
+        into_real, into_imag = (kernels.affine(params[name], x, none) for name in ("b_real", "b_imag"))
+        real, imag = cosine * real - sine * imag + scale * into_real, sine * real + cosine * imag + scale * into_imag
+        out = kernels.affine(params["c_real"], real, none) - kernels.affine(params["c_imag"], imag, none)
+        carry = jnp.concatenate([real.T[:, None], imag.T[:, None]], axis=1)
+        return out + kernels.affine(params["d"], x, none), carry
 
     return Memory(init, carry, step, unroll)
 
 
+_KEYS = ("network.memory_size", "replay.sequence", "replay.burn_in", "replay.period", "replay.eta")
 MEMORIES = Axis(
     "network.memory",
     {
         "none": Choice(lambda config: None),
-        "gru": Choice(lambda config: gru(config.network.memory_size), keys=("network.memory_size",)),
-        "lru": Choice(lambda config: lru(config.network.memory_size), keys=("network.memory_size",)),
+        "gru": Choice(lambda config: gru(config.network.memory_size), keys=_KEYS),
+        "lru": Choice(lambda config: lru(config.network.memory_size), keys=_KEYS),
     },
 )
 """The memory that each name stands for; None without one."""

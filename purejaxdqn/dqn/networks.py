@@ -24,7 +24,7 @@ from purejaxdqn.core import kernels
 from purejaxdqn.core.choices import Axis, Choice
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.types import Array, Network, Params, Quantiles
-from purejaxdqn.dqn.memory import MEMORIES, Memory, unroll
+from purejaxdqn.dqn.memory import Memory, unroll
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -49,7 +49,9 @@ class QFunction(NamedTuple):
     memory: Memory | None = None
 
 
-def make_network(config: Config, *, num_actions: int, outputs: tuple[int, ...], fractions: str) -> QFunction:
+def make_network(
+    config: Config, *, num_actions: int, outputs: tuple[int, ...], fractions: str, memory: Memory | None = None
+) -> QFunction:
     """The Q-network that ``config.network`` describes.
 
     Args:
@@ -57,8 +59,8 @@ def make_network(config: Config, *, num_actions: int, outputs: tuple[int, ...], 
       num_actions: A.
       outputs: see ``heads.Head``.
       fractions: see ``heads.Head``.
+      memory: between torso and streams; None without one.
     """
-    memory = MEMORIES.make(config)
     build = functools.partial(
         QNetwork,
         num_actions=num_actions,

@@ -15,7 +15,7 @@ from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import LearnDraws, as_keys
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Rollout, Step, UpdateStats
+from purejaxdqn.core.types import Array, Rollout, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
 from purejaxdqn.dqn.heads import Head
 from purejaxdqn.dqn.learner import (
@@ -24,14 +24,16 @@ from purejaxdqn.dqn.learner import (
     LearnerState,
     Parts,
     Recall,
+    Recalls,
     Sample,
     bootstrapped,
     descend,
     draw,
+    flat,
     make_learner,
 )
 from purejaxdqn.dqn.memory import Memory
-from purejaxdqn.dqn.replay import fold
+from purejaxdqn.dqn.rings import fold
 
 
 class RolloutDraws(NamedTuple):
@@ -76,13 +78,13 @@ def on_rollout(
         state = learner.init(hparams, key)
         return state if target_network else state._replace(target=())
 
-    def observe(hparams: HParams, state: LearnerState, steps: Step) -> LearnerState:
-        return learner.observe(state, flat(steps.obs))
+    def observe(hparams: HParams, state: LearnerState, rollout: Rollout) -> LearnerState:
+        return learner.observe(state, flat(rollout.steps.obs))
 
     def learn(
         hparams: HParams, state: LearnerState, rollout: Rollout, draws: RolloutDraws, clock: Clock
     ) -> tuple[LearnerState, UpdateStats]:
-        state, rate = observe(hparams, state, rollout.steps), clock.learning_rate()
+        state, rate = observe(hparams, state, rollout), clock.learning_rate()
         targets = rollout_targets(hparams, state, rollout, draws.target_key)
         units = _units(memory, (rollout.steps.obs, rollout.steps.action, targets, rollout.start)), rollout.memory
 
@@ -119,7 +121,8 @@ def on_rollout(
             transition = fold(single, gamma=hparams.gamma, scale=hparams.reward_scale, clip=hparams.reward_clip)
             transition = transition._replace(obs=inputs(transition.obs), next_obs=inputs(transition.next_obs))
             recall = _recall(memory, carry, start)
-            return _items_to_units(memory, start, bootstrapped(parts, hparams, valued, transition, noise, recall))
+            steps = bootstrapped(parts, hparams, valued, transition, noise, Recalls(recall, recall))
+            return _items_to_units(memory, start, steps)
 
         steps = rollout.steps
         units = _units(memory, (steps, rollout.start)), rollout.memory
@@ -202,8 +205,3 @@ def lambda_returns(head: Head, hparams: HParams, steps: Bootstrapped, ends: Arra
 
     last = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), steps.value)
     return jax.lax.scan(back, last, (steps, weight), reverse=True)[1]
-
-
-def flat(leaf: Array) -> Array:
-    """[T, E, ...] -> [T * E, ...]."""
-    return leaf.reshape(-1, *leaf.shape[2:])

@@ -1,12 +1,13 @@
 """The names of environments. A suite is imported when one of its environments is made."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments import gymnax
 from purejaxdqn.environments.custom import construct_custom
+from purejaxdqn.environments.sight import with_sight
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 INPUTS = gymnax.INPUTS
@@ -31,6 +32,8 @@ def make_environment(
     sticky_actions: float = 0.0,
     one_hot: bool = False,
     flatten: bool = False,
+    observe: Sequence[int] = (),
+    frame_stack: int = 1,
 ) -> Environment:
     """Make the environment ``env_id``: a name that gymnax knows, or ``module:Class`` for one of the user's own.
 
@@ -40,14 +43,16 @@ def make_environment(
       sticky_actions: see ``from_gymnax``.
       one_hot: see ``from_gymnax``.
       flatten: see ``from_gymnax``.
+      observe: see ``sight.make_sight``.
+      frame_stack: see ``sight.make_sight``.
 
     Raises:
       EnvironmentRefusedError: there is no such environment, the arguments do not fit, the actions are not discrete,
-        the user's own lacks a part of gymnax's interface, or ``one_hot`` does not suit the observations.
+        the user's own lacks a part of gymnax's interface, or ``one_hot`` or ``observe`` does not suit the observations.
     """
     env = underlying_environment(env_id, kwargs)
     try:
-        return from_gymnax(
+        made = from_gymnax(
             env,
             env_id=env_id,
             binary=gymnax.is_binary(env_id),
@@ -55,6 +60,7 @@ def make_environment(
             one_hot=one_hot,
             flatten=flatten,
         )
+        return with_sight(made, observe, frame_stack)
     except EnvironmentRefusedError:
         raise
     except Exception as error:  # constructed, and yet no reset can be made of it: a size of 0 for one

@@ -25,6 +25,36 @@ obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype
 q_values, action = policy.call(obs)
 print(json.dumps({{"q_values": q_values.tolist(), "action": action.tolist()}}))
 '''
+_STABLEHLO_MEMORY = '''"""Run this policy: python {script} [observations.npy]. Needs jax, flatbuffers and numpy."""
+import json
+import sys
+from pathlib import Path
+import numpy as np
+from jax import export
+policy = export.deserialize(Path(__file__).with_name("{file}").read_bytes())
+obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # [steps, batch, ...]
+state, start, actions = np.zeros((len(obs[0]), *{state}), "{state_dtype}"), np.ones(len(obs[0]), bool), []
+for one in obs:
+    q_values, action, state = policy.call(one, state, start)
+    start = np.zeros_like(start)  # true again where an episode starts
+    actions.append(action.tolist())
+print(json.dumps({{"q_values": q_values.tolist(), "action": actions}}))
+'''
+_ONNX_MEMORY = '''"""Run this policy: python {script} [observations.npy]. Needs onnxruntime and numpy."""
+import json
+import sys
+from pathlib import Path
+import numpy as np
+import onnxruntime
+policy = onnxruntime.InferenceSession(Path(__file__).with_name("{file}").read_bytes())
+obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # [steps, batch, ...]
+state, start, actions = np.zeros((len(obs[0]), *{state}), "{state_dtype}"), np.ones(len(obs[0]), bool), []
+for one in obs:
+    q_values, action, state = policy.run(None, {{"obs": one, "state": state, "start": start}})
+    start = np.zeros_like(start)  # true again where an episode starts
+    actions.append(action.tolist())
+print(json.dumps({{"q_values": q_values.tolist(), "action": actions}}))
+'''
 _ONNX = '''"""Run this policy: python {script} [observations.npy]. Needs onnxruntime and numpy."""
 import json
 import sys
@@ -43,11 +73,16 @@ def run_script(description: dict[str, Any]) -> str | None:
     program, observation = description["program"], description["observation"]
     if program is None:
         return None
-    return {"stablehlo": _STABLEHLO, "onnx": _ONNX}[description["kind"]].format(
+    state = program["inputs"].get("state")
+    scripts = (
+        {"stablehlo": _STABLEHLO_MEMORY, "onnx": _ONNX_MEMORY} if state else {"stablehlo": _STABLEHLO, "onnx": _ONNX}
+    )
+    return scripts[description["kind"]].format(
         script=SCRIPT_FILE,
         file=program["file"],
-        example=(3, *observation["shape"]),
+        example=(*((10,) if state else ()), 3, *observation["shape"]),
         dtype=observation["dtype"],
+        **({"state": tuple(state["shape"][1:]), "state_dtype": state["dtype"]} if state else {}),
     )
 
 
@@ -69,9 +104,7 @@ Trained and exported by purejaxdqn. The policy is greedy: it takes the action wi
 ```python
 from purejaxdqn import load_policy
 
-act = load_policy("path/to/this/folder")
-action = act(obs)  # one observation, or a batch of them
-```
+{_act_lines(description)}```
 
 To read the weights only, as arrays by name:
 
@@ -89,6 +122,21 @@ network the layers of the advantage stream come before those of the value stream
 ## Files
 
 {_file_list(description)}"""
+
+
+def _remembers(description: dict[str, Any]) -> bool:
+    return bool(description["network"].get("memory", "none") != "none")
+
+
+def _act_lines(description: dict[str, Any]) -> str:
+    if not _remembers(description):
+        return """act = load_policy("path/to/this/folder")
+action = act(obs)  # one observation, or a batch of them
+"""
+    return """policy = load_policy("path/to/this/folder")
+state = policy.initial_state(batch)
+actions, state = policy.step(obs, state, start)  # obs [batch, ...]; start [batch] is true where an episode starts
+"""
 
 
 def _summary_rows(description: dict[str, Any]) -> list[tuple[str, str]]:
@@ -123,9 +171,17 @@ def _program_section(description: dict[str, Any]) -> str:
 {run_script(description)}```
 
 The program takes raw observations; all preprocessing is part of it. It accepts any batch size.
-
+{_state_text(description)}
 {lines}
 
+"""
+
+
+def _state_text(description: dict[str, Any]) -> str:
+    if not _remembers(description):
+        return ""
+    return """The policy has a memory: pass the `next_state` of a step as the `state` of the next one.
+`start` is true where an episode starts; the state given there, zeros before the first step, is not read.
 """
 
 
@@ -142,13 +198,20 @@ def _observation_text(observation: dict[str, Any]) -> str:
 def _network_text(network: dict[str, Any]) -> str:
     torso = {"mlp": "MLP", "minatar_cnn": "a convolution, then an MLP"}[network["torso"]]
     extras = [name.replace("_", " ") for name in ("layer_norm", "dueling", "noisy") if network[name]]
+    if network.get("memory", "none") != "none":
+        extras.append(f"a memory ({network['memory']}) of {network['memory_size']} units")
     kind = network["distribution"] + (f" ({network['atoms']})" if network["distribution"] != "scalar" else "")
     words = [f"{torso} {network['hidden']}", network["activation"], *extras, f"distribution {kind}"]
     return f"{', '.join(words)}; {network['parameter_count']:,} parameters"
 
 
 def _features_text(features: dict[str, Any]) -> str:
+    frames, observe = features.get("frame_stack", 1), features.get("observe")
     words = [
+        f"of the features {observe} of each observation of the environment" if observe else "",
+        f"of the last {frames} observations, the newest last; the first is repeated at an episode's start"
+        if frames > 1
+        else "",
         f"one-hot encoded with depth {features['one_hot']}" if features["one_hot"] else "",
         "flattened" if features["flatten"] else "",
         "normalised by running statistics" if features["normalize"] else "",

@@ -10,6 +10,7 @@ from purejaxdqn.core.algorithm import ActorView, greedy
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.environments.sight import make_sight
 
 MAX_STEPS = 10_000
 """Recording stops after this many steps: in an environment without a time limit, an episode can run forever."""
@@ -18,7 +19,7 @@ MAX_STEPS = 10_000
 class Episode(NamedTuple):
     """An episode of T steps."""
 
-    obs: np.ndarray  # [T + 1, O]; the last one is the true final observation, before any reset
+    obs: np.ndarray  # [T + 1, O], whole; the last one is the true final observation, before any reset
     states: list[Any]  # T environment states, one before each step
     rewards: np.ndarray  # [T]
     ending: str  # why it ended, for messages: terminated, time limit, or ``MAX_STEPS``
@@ -32,25 +33,27 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
       params: the parameters of one agent, without a seed axis.
       seed: seed of the episode.
     """
-    env = make_environment(**config.env.making())
-    algorithm, hparams = make_algorithm(config, env), config.hparams()
+    env, sight = make_environment(**config.env.making_whole()), make_sight(config.env.observe, config.env.frame_stack)
+    algorithm, hparams = make_algorithm(config, make_environment(**config.env.making())), config.hparams()
     env_params, memory = env.with_params(hparams.env_params), algorithm.memory(1)
     start: Any = np.ones(1, bool) if jax.tree.leaves(memory) else ()
 
     @jax.jit
-    def step(key: jax.Array, obs: jax.Array, state: Any, memory: Any, start: Any) -> Any:
+    def step(key: jax.Array, obs: jax.Array, seen: jax.Array, state: Any, memory: Any, start: Any) -> Any:
         keys, legal = jax.random.split(key, 2), env.legal(env_params, state)
-        q_values, memory = algorithm.values(hparams, params, ActorView(obs, legal, memory, start))
-        return memory, keys[0], *env.step(env_params, keys[1:], state, obs, greedy(q_values, legal))
+        q_values, memory = algorithm.values(hparams, params, ActorView(seen, legal, memory, start))
+        obs, state, taken = env.step(env_params, keys[1:], state, obs, greedy(q_values, legal))
+        return memory, keys[0], obs, sight.after(seen, taken.next_obs), state, taken
 
     keys = jax.random.split(episodes_key(seed), 2)
     key, (obs, state) = keys[0], jax.jit(env.reset)(env_params, keys[1:])
+    seen = sight.first(obs)
     all_obs, ending = [np.asarray(obs[0])], f"stopped after {MAX_STEPS:,} steps"
     states: list[Any] = []
     rewards: list[float] = []
     while len(states) < MAX_STEPS:
         states.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state))
-        memory, key, obs, state, taken = step(key, obs, state, memory, start)
+        memory, key, obs, seen, state, taken = step(key, obs, seen, state, memory, start)
         start = jax.tree.map(np.zeros_like, start)
         all_obs.append(np.asarray(taken.next_obs[0]))
         rewards.append(float(taken.reward[0]))

@@ -10,6 +10,7 @@ from purejaxdqn.config.reading import CONFIG_FILE, read_config
 from purejaxdqn.config.yaml_text import ConfigError
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment
+from purejaxdqn.environments.sight import stacked_features
 from purejaxdqn.environments.wrappers import observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
 from purejaxdqn.policies.weights import POLICY_FILE, check_digest, read_params
@@ -31,7 +32,8 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
         raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {reason_of(error)}") from error
     config = _read_config_only(folder / CONFIG_FILE)
     features = description["features"]
-    if (bool(features["one_hot"]), features["flatten"]) != (config.env.one_hot, config.env.flatten):
+    described = bool(features["one_hot"]), features["flatten"], features.get("frame_stack", 1)
+    if described != (config.env.one_hot, config.env.flatten, config.env.frame_stack):
         raise UserError(f"{folder / DESCRIPTION_FILE} does not fit {CONFIG_FILE}: its features are others")
     params = read_params(folder, config, env)
     for name in (POLICY_FILE, CONFIG_FILE):
@@ -59,7 +61,9 @@ def _described_environment(description: dict[str, Any]) -> Environment:
         step=unplayable,
         advance=unplayable,
         features=functools.partial(
-            observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])
+            stacked_features,
+            functools.partial(observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])),
+            int(features.get("frame_stack", 1)),
         ),
     )
 

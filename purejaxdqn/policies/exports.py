@@ -1,6 +1,5 @@
 """Exports one agent of a finished run to a folder: weights, a description, and a program where the format has one."""
 
-import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save
 
-from purejaxdqn.config.building import make_q_values
+from purejaxdqn.config.building import make_algorithm
 from purejaxdqn.config.reading import CONFIG_FILE, to_yaml
+from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.environments.registry import make_environment, underlying_environment
@@ -61,10 +61,19 @@ def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool, trust: bo
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
         raise UserError(f"agent {index} diverged: its weights are not finite")
     env = make_environment(**config.env.making())
-    if config.network.memory != "none":
-        raise UserError("a policy with a memory cannot be exported yet; load_policy reads the run directory")
-    q_values = functools.partial(make_q_values(config, env), config.hparams(), params)
-    return TrainedAgent(config, summary, index, params, env, q_values)
+    return TrainedAgent(config, summary, index, params, env, *acting_of(config, env, params))
+
+
+def acting_of(config: Config, env: Environment, params: Any) -> tuple[Any, Any]:
+    """The Q-values of one agent, and what it remembers before the first step: two fields of ``TrainedAgent``."""
+    algorithm, hparams = make_algorithm(config, env), config.hparams()
+    if config.network.memory == "none":
+        return lambda obs: algorithm.values(hparams, params, ActorView(obs))[0], None
+
+    def values(obs: Any, state: Any, start: Any) -> tuple[jax.Array, Any]:
+        return algorithm.values(hparams, params, ActorView(obs, (), state, start))
+
+    return values, np.asarray(algorithm.memory(1))
 
 
 def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
@@ -107,6 +116,8 @@ def describe(agent: TrainedAgent, kind: str, program: dict[str, Any] | None) -> 
             "one_hot": _one_hot_depth(env) if config.env.one_hot else 0,
             "flatten": config.env.flatten,
             "normalize": config.env.normalize,
+            "observe": list(config.env.observe) or None,
+            "frame_stack": config.env.frame_stack,
         },
         "action": {"kind": "discrete", "n": env.num_actions},
         "network": _describe_network(agent),

@@ -21,12 +21,25 @@ _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "cus
 """Primitives that call a function, and the name of the parameter that holds its jaxpr."""
 
 
-def to_onnx(function: Callable[[Any], Any], *, obs_shape: tuple[int, ...], obs_dtype: Any) -> Any:
-    """Translate ``function``, which maps obs [batch, *obs_shape] to Q-values [batch, A], to an ONNX model.
+Inputs = Callable[[Any], dict[str, Any]]
+"""Batch size -> the shape and type of each argument of a function, by name; all have the batch as their first axis."""
+
+
+def observations(shape: tuple[int, ...], dtype: Any) -> Inputs:
+    """A single argument, obs [batch, *shape]."""
+    return lambda batch: {"obs": jax.ShapeDtypeStruct((batch, *shape), dtype)}
+
+
+def to_onnx(function: Callable[..., Any], inputs: Inputs) -> Any:
+    """Translate ``function`` to an ONNX model.
+
+    Args:
+      function: maps ``inputs`` to Q-values [batch, A], or to these and a next state [batch, ...].
+      inputs: of ``function``, one of them ``obs``.
 
     Returns:
-      A ``ModelProto`` with input ``obs`` and outputs ``q_values`` [batch, A] float32 and ``action`` [batch] int64, the
-      argmax of the Q-values.
+      A ``ModelProto`` with these inputs and outputs ``q_values`` [batch, A] float32, ``action`` [batch] int64, the
+      argmax of the Q-values, and ``next_state``, if there is one.
 
     Raises:
       UserError: the function uses a primitive that has no translation.
@@ -34,22 +47,27 @@ def to_onnx(function: Callable[[Any], Any], *, obs_shape: tuple[int, ...], obs_d
     import onnx
 
     (batch,) = export.symbolic_shape("batch")
-    traced = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((batch, *obs_shape), obs_dtype))
+    given = inputs(batch)
+    traced = jax.make_jaxpr(function)(*given.values())
     graph = Graph(batch)
-    (q_values,) = _translate(graph, traced.jaxpr, traced.consts, ["obs"])
-    nodes = _ancestors([*graph.nodes, *_output_nodes(graph.name(q_values))], {"q_values", "action"})
+    results = [graph.name(one) for one in _translate(graph, traced.jaxpr, traced.consts, list(given))]
+    nodes = _ancestors([*graph.nodes, *_output_nodes(*results)], {"q_values", "action", "next_state"})
     used = {name for node in nodes for name in node.input}
 
     def value_info(name: str, dtype: Any, shape: Sequence[int]) -> Any:
         element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return onnx.helper.make_tensor_value_info(name, element, ["batch", *shape])
 
-    actions = traced.out_avals[0].shape[-1]
+    q_values, *state = (value.shape[1:] for value in traced.out_avals)
     whole = onnx.helper.make_graph(
         nodes,
         "policy",
-        [value_info("obs", obs_dtype, obs_shape)],
-        [value_info("q_values", np.float32, [actions]), value_info("action", np.int64, [])],
+        [value_info(name, one.dtype, one.shape[1:]) for name, one in given.items()],
+        [
+            value_info("q_values", np.float32, q_values),
+            value_info("action", np.int64, []),
+            *(value_info("next_state", np.float32, shape) for shape in state),
+        ],
         [constant for constant in graph.initializers if constant.name in used],
     )
     opset = [onnx.helper.make_opsetid("", OPSET)]
@@ -58,12 +76,13 @@ def to_onnx(function: Callable[[Any], Any], *, obs_shape: tuple[int, ...], obs_d
     return model
 
 
-def _output_nodes(q_values: str) -> list[Any]:
+def _output_nodes(q_values: str, *state: str) -> list[Any]:
     import onnx
 
     return [
         onnx.helper.make_node("Identity", [q_values], ["q_values"]),
         onnx.helper.make_node("ArgMax", [q_values], ["action"], axis=-1, keepdims=0),
+        *(onnx.helper.make_node("Identity", [one], ["next_state"]) for one in state),
     ]
 
 
@@ -92,7 +111,8 @@ def _translate(graph: Graph, jaxpr: Any, consts: Sequence[Any], arguments: Seque
         elif not any(isinstance(operand, str) for operand in operands) and _has_static_shape(equation):
             results = _compute(equation, operands)
         elif translation := find_translation(name):
-            results = [translation(graph, equation, *operands)]
+            translated = translation(graph, equation, *operands)
+            results = translated if isinstance(translated, list) else [translated]
         else:
             raise untranslatable(f"primitive {name!r}")
         values.update(zip(equation.outvars, results, strict=True))

@@ -1,7 +1,8 @@
 """ONNX translations of JAX primitives, and the graph that they add nodes to.
 
 A translation takes the graph, the equation of the jaxpr and its operands, and returns the name of the result. An
-operand is an array if it is constant, and the name of a tensor if it depends on the observations.
+operand is an array if it is constant, and the name of a tensor if it depends on the inputs. A primitive with several
+results has a list of names.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from purejaxdqn.system.faults import UserError
 
-Translation = Callable[..., str]
+Translation = Callable[..., str | list[str]]
 
 
 class Graph:
@@ -118,6 +119,15 @@ def _gather(graph: Graph, equation: Any, x: Any, indices: Any) -> str:
     return graph.reshape(part, shape) if numbers.collapsed_slice_dims else part
 
 
+def _split(graph: Graph, equation: Any, x: Any) -> list[str]:
+    stops = np.cumsum(equation.params["sizes"])
+    axis = _int64([equation.params["axis"]])
+    return [
+        graph.add("Slice", x, _int64([stop - size]), _int64([stop]), axis)
+        for stop, size in zip(stops, equation.params["sizes"], strict=True)
+    ]
+
+
 def _strided_slice(graph: Graph, equation: Any, x: Any, bounds: tuple[Any, Any], strides: Sequence[int]) -> str:
     """Slice ``x`` from starts to stops, along its axes of constant length; axes that depend on the batch stay whole."""
     lengths = equation.invars[0].aval.shape
@@ -169,6 +179,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "rsqrt": lambda graph, equation, x: graph.add("Reciprocal", graph.add("Sqrt", x)),
     "select_n": _select,
     "slice": _slice,
+    "split": _split,
     "square": lambda graph, equation, x: graph.add("Mul", x, x),
     "squeeze": lambda graph, equation, x: graph.reshape(x, equation.outvars[0].aval.shape),
     "transpose": lambda graph, equation, x: graph.add("Transpose", x, perm=equation.params["permutation"]),

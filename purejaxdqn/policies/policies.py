@@ -17,6 +17,7 @@ from purejaxdqn.core.evaluation import Values, greedy_returns
 from purejaxdqn.core.keys import episodes_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.environments.sight import Sight, make_sight
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.policies.exported import load_exported
 from purejaxdqn.policies.greedy import Policy
@@ -146,23 +147,26 @@ def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, s
     values = jax.jit(functools.partial(algorithm.values, config.hparams()))  # compiled once for all agents
     agents = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(_count_agents(params))]
     memory = algorithm.memory(episodes)
-    return np.array([_play_in_gymnasium(envs, functools.partial(values, one), memory, seed) for one in agents])
+    sight = make_sight(config.env.observe, config.env.frame_stack)
+    return np.array([_play_in_gymnasium(envs, functools.partial(values, one), memory, sight, seed) for one in agents])
 
 
 def _count_agents(params: Any) -> int:
     return jax.tree.leaves(params)[0].shape[0]
 
 
-def _play_in_gymnasium(envs: list[Any], values: Values, memory: Any, seed: int) -> list[float]:
+def _play_in_gymnasium(envs: list[Any], values: Values, memory: Any, sight: Sight, seed: int) -> list[float]:
     """Play one episode in each of N environments, with one batch of actions per step; return the N returns."""
     obs = np.array([env.reset(seed=seed * len(envs) + i)[0] for i, env in enumerate(envs)])
     returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
     start: Any = running.copy() if jax.tree.leaves(memory) else ()
+    seen = sight.first(jnp.asarray(obs))
     while running.any():
-        q_values, memory = values(ActorView(jnp.asarray(obs), (), memory, start))
+        q_values, memory = values(ActorView(seen, (), memory, start))
         actions, start = np.asarray(q_values).argmax(-1), jax.tree.map(np.zeros_like, start)
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, _ = envs[i].step(int(actions[i]))
             returns[i] += float(reward)
             running[i] = not (terminated or truncated)
+        seen = sight.after(seen, jnp.asarray(obs))
     return returns.tolist()

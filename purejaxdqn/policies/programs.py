@@ -27,7 +27,16 @@ class TrainedAgent(NamedTuple):
     seed_index: int
     params: Any  # without a seed axis
     env: Environment
-    q_values: Callable[[Any], jax.Array]  # obs[B, O] -> [B, A]
+    q_values: Callable[..., Any]  # obs[B, O] -> [B, A]; with a memory obs, state, start[B] -> [B, A], state
+    initial_state: np.ndarray | None = None  # [1, ...] before the first step; None without a memory
+
+    def inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """What ``q_values`` takes for a batch of this size, by name."""
+        shapes = {"obs": ((batch, *self.env.obs_shape), self.env.obs_dtype)}
+        if self.initial_state is not None:
+            shapes["state"] = (batch, *self.initial_state.shape[1:]), self.initial_state.dtype
+            shapes["start"] = (batch,), np.bool_
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
 def write_program(agent: TrainedAgent, folder: Path, kind: str) -> dict[str, Any] | None:
@@ -54,30 +63,38 @@ def write_program(agent: TrainedAgent, folder: Path, kind: str) -> dict[str, Any
             about = {"file": "policy.onnx", "opset": OPSET, "largest_difference": worst}
         case _:
             raise ValueError(f"unknown export format {kind!r}")
-    return {**about, **_describe_tensors(agent.env, action_dtype="int32" if kind == "stablehlo" else "int64")}
+    return {**about, **_describe_tensors(agent, action_dtype="int32" if kind == "stablehlo" else "int64")}
 
 
-def _describe_tensors(env: Environment, *, action_dtype: str) -> dict[str, Any]:
-    return {
-        "inputs": {"obs": {"shape": ["batch", *env.obs_shape], "dtype": str(np.dtype(env.obs_dtype))}},
-        "outputs": {
-            "q_values": {"shape": ["batch", env.num_actions], "dtype": "float32"},
-            "action": {"shape": ["batch"], "dtype": action_dtype},
-        },
+def _describe_tensors(agent: TrainedAgent, *, action_dtype: str) -> dict[str, Any]:
+    inputs = {
+        name: {"shape": ["batch", *kind.shape[1:]], "dtype": str(np.dtype(kind.dtype))}
+        for name, kind in agent.inputs(1).items()
     }
+    outputs = {
+        "q_values": {"shape": ["batch", agent.env.num_actions], "dtype": "float32"},
+        "action": {"shape": ["batch"], "dtype": action_dtype},
+    }
+    return {"inputs": inputs, "outputs": outputs | ({"next_state": inputs["state"]} if "state" in inputs else {})}
 
 
 def to_stablehlo(agent: TrainedAgent) -> bytes:
-    """Serialise the policy with ``jax.export``: obs [batch, O] -> q_values [batch, A], action [batch]."""
+    """Serialise the policy with ``jax.export``: obs [batch, O] -> q_values [batch, A], action [batch].
+
+    With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state.
+    """
     from jax import export
 
-    def act(obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        q_values = agent.q_values(obs)
-        return q_values, q_values.argmax(-1).astype("int32")
+    def act(*inputs: jax.Array) -> tuple[jax.Array, ...]:
+        q_values, *state = _as_tuple(agent.q_values(*inputs))
+        return q_values, q_values.argmax(-1).astype("int32"), *state
 
     (batch,) = export.symbolic_shape("batch")
-    obs = jax.ShapeDtypeStruct((batch, *agent.env.obs_shape), agent.env.obs_dtype)
-    return bytes(export.export(jax.jit(act), platforms=PLATFORMS)(obs).serialize())
+    return bytes(export.export(jax.jit(act), platforms=PLATFORMS)(*agent.inputs(batch).values()).serialize())
+
+
+def _as_tuple(results: Any) -> tuple[Any, ...]:
+    return results if isinstance(results, tuple) else (results,)
 
 
 def to_checked_onnx(agent: TrainedAgent) -> tuple[bytes, float]:
@@ -96,19 +113,30 @@ def to_checked_onnx(agent: TrainedAgent) -> tuple[bytes, float]:
     env = agent.env
     if np.dtype(env.obs_dtype).isbuiltin != 1:  # bfloat16 and the like, which are not NumPy's own
         raise UserError(f"--format onnx: observations are {np.dtype(env.obs_dtype)}, which onnxruntime does not take")
-    model = to_onnx(agent.q_values, obs_shape=env.obs_shape, obs_dtype=env.obs_dtype).SerializeToString()
+    model = to_onnx(agent.q_values, agent.inputs).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    obs = sample_observations(agent)
-    ours, worst = np.asarray(jax.jit(agent.q_values)(obs)), 0.0
+    obs, q_values, worst = sample_observations(agent), jax.jit(agent.q_values), 0.0
     for count in (1, 3, len(obs)):
-        theirs, action = session.run(None, {"obs": obs[:count]})
-        worst = max(worst, relative_difference(theirs, ours[:count]))
+        inputs = {"obs": obs[:count], **_sample_memory(agent, count)}
+        ours = _as_tuple(q_values(*inputs.values()))
+        theirs, action, *state = session.run(None, inputs)
+        for mine, its in zip(ours, (theirs, *state), strict=True):
+            worst = max(worst, relative_difference(its, np.asarray(mine)))
         if not np.array_equal(theirs.argmax(-1), action):
             raise UserError("--format onnx: the model's actions are not the argmax of its Q-values")
     allowed = FQF_TOLERANCE if agent.config.distribution.kind == "fqf" else TOLERANCE
     if not worst <= allowed:
         raise UserError(f"--format onnx: the model's Q-values differ from ours by {worst:.1e}, more than {allowed:g}")
     return model, worst
+
+
+def _sample_memory(agent: TrainedAgent, count: int) -> dict[str, np.ndarray]:
+    """States that are as large as those of a GRU, and starts of episodes among them; {} without a memory."""
+    rng, kinds = np.random.default_rng(0), agent.inputs(count)
+    if agent.initial_state is None:
+        return {}
+    state = rng.uniform(-1, 1, kinds["state"].shape).astype(kinds["state"].dtype)
+    return {"state": state, "start": rng.uniform(size=count) < 0.3}
 
 
 def relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:

@@ -79,7 +79,8 @@ def _generous_bytes(config: Config) -> float:
     """More bytes than all seeds of a run need, by the numbers of its config; infinite if that cannot be said."""
     if config.env.kwargs or config.env.id not in INPUTS:
         return math.inf
-    inputs, plan, replay, network = INPUTS[config.env.id], make_plan(config), config.replay, config.network
+    inputs, plan = INPUTS[config.env.id] * config.env.frame_stack, make_plan(config)
+    replay, network = config.replay, config.network
     kept = (replay.size or 0) + plan.num_envs * (plan.warmup + plan.iterations * plan.rollout)
     steps = kept + plan.episodes + plan.final_episodes
     updates = plan.iterations * (config.schedule.gradient_steps or config.rollout.epochs) * batch_size_of(config)

@@ -107,6 +107,7 @@ def estimated_largest_product(config: Config) -> float:
     widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
     images = 16 * 64 if config.network.torso == "minatar_cnn" else 0  # filters times places
     inputs: float = images or (math.inf if config.env.kwargs else INPUTS.get(config.env.id, math.inf))
+    inputs *= config.env.frame_stack
     rows = batch_size * distribution.atoms if fractions else batch_size
     return max(rows * max(widths), batch_size * images, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
 
