@@ -10,7 +10,11 @@ from purejaxdqn.system.options import Parser
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m purejaxdqn.envs", description="List the environments that can be trained on.")
+    parser = Parser(
+        prog="python -m purejaxdqn.envs",
+        description="List the environments that can be trained on.",
+        examples=("--json",),
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON array of objects")
     return parser
 

@@ -18,7 +18,15 @@ MAX_EPISODES = 1_000_000
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m purejaxdqn.evaluate", description="Play a finished run's agents greedily.")
+    parser = Parser(
+        prog="python -m purejaxdqn.evaluate",
+        description="Play a finished run's agents greedily.",
+        examples=(
+            "runs/mine",
+            "runs/mine --episodes 30 --seed-index 0 --gif episode.gif",
+            "runs/mine --backend gymnasium --json",
+        ),
+    )
     parser.add_argument("run_dir", type=path_of, metavar="RUN_DIR")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="of each agent (default 100)")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")

@@ -11,7 +11,14 @@ FORMATS = ("stablehlo", "onnx", "safetensors")
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m purejaxdqn.export", description="Write one agent's policy to a folder.")
+    parser = Parser(
+        prog="python -m purejaxdqn.export",
+        description="Write one agent's policy to a folder.",
+        examples=(
+            "runs/mine --format onnx --best",
+            "runs/mine --format stablehlo --seed-index 2 --out policy",
+        ),
+    )
     parser.add_argument("run_dir", type=path_of, metavar="RUN_DIR")
     parser.add_argument("--format", required=True, choices=FORMATS)
     which = parser.add_mutually_exclusive_group()

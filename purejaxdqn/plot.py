@@ -17,6 +17,10 @@ def parser() -> Parser:
     parser = Parser(
         prog="python -m purejaxdqn.plot",
         description="Draw the pictures of runs, sweeps and searches again; of several runs also a picture of all.",
+        examples=(
+            "runs/mine",
+            "runs/first runs/second --out both.png",
+        ),
     )
     parser.add_argument("folders", type=path_of, nargs="+", metavar="DIR")
     out = "the picture of several runs, as png, pdf or svg (default comparison.png)"

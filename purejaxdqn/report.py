@@ -9,7 +9,9 @@ from purejaxdqn.system.options import Parser, path_of
 def parser() -> Parser:
     """The command line."""
     parser = Parser(
-        prog="python -m purejaxdqn.report", description="Write report.html, one page that contains everything."
+        prog="python -m purejaxdqn.report",
+        description="Write report.html, one page that contains everything.",
+        examples=("runs/mine",),
     )
     parser.add_argument("folder", type=path_of, metavar="DIR")
     return parser

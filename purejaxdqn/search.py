@@ -7,6 +7,7 @@ from pathlib import Path
 
 import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.config.reading import read_config
+from purejaxdqn.config.shipped import note_of_default_environment
 from purejaxdqn.core.config import Config
 from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
 from purejaxdqn.sweeps.points import find_idle_keys
@@ -27,7 +28,14 @@ from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilat
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m purejaxdqn.search", description="Search for hyper-parameters with Optuna.")
+    parser = Parser(
+        prog="python -m purejaxdqn.search",
+        description="Search for hyper-parameters with Optuna.",
+        examples=(
+            "--config cartpole --space search/dqn --trials 64 --seeds 5",
+            "--config cartpole --space search/dqn --trials 64 --batch 16 --halving 2 --out runs/mine",
+        ),
+    )
     out = "directory (default runs/search+<config>/<timestamp>); that of a stopped search is resumed"
     add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values, for each trial"))
     add_machine_options(parser)
@@ -43,7 +51,7 @@ def parser() -> Parser:
         metavar="N",
         help="number of rungs (default 3; with --halving 2 at 1/8, 1/4 and 1/2 of a run)",
     )
-    add("--sampler", choices=("tpe", "gp", "random"), default="tpe")
+    add("--sampler", choices=("tpe", "gp", "random"), default="tpe", help="what proposes trials")
     add("--objective", choices=("final", "auc"), default="final", help="the score is the IQM of this over seeds")
     add("--retest", type=int, default=30, metavar="N", help="fresh seeds for the best point (default 30)")
     add("--storage", metavar="URL", help="Optuna's storage, to share a study (default DIR/study.log)")
@@ -60,7 +68,8 @@ def main(argv: Sequence[str]) -> int:
     start_jax()
     idle = find_idle_keys(check_edges(spec, candidates, drafts))
     base = read_config(list(spec.sources), spec.overrides)
-    for line in [*([base.moves] if base.moves else []), *(f"warning: {line}" for line in idle)]:
+    notes = [line for line in (note_of_default_environment(base.config), base.moves) if line]
+    for line in [*notes, *(f"warning: {line}" for line in idle)]:
         tell(line)
     if not arguments.no_cache:
         use_compilation_cache()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import purejaxdqn.system.imports  # noqa: F401  (first)
+from purejaxdqn.config.shipped import note_of_default_environment
 from purejaxdqn.sweeps.distributed import add_process_options, join_processes
 from purejaxdqn.sweeps.points import (
     Candidate,
@@ -35,7 +36,15 @@ from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilat
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m purejaxdqn.sweep", description="Train many settings with many seeds.")
+    parser = Parser(
+        prog="python -m purejaxdqn.sweep",
+        description="Train many settings with many seeds.",
+        examples=(
+            "--config cartpole --seeds 10 optimizer.learning_rate=3e-4,1e-3,3e-3",
+            "--config cartpole --configs dqn,double_dqn,rainbow --seeds 10",
+            "--config cartpole --space search/dqn --points 64 --seeds 3",
+        ),
+    )
     out = "directory (default runs/sweep+<config>/<timestamp>); that of a stopped sweep is resumed"
     add_training_options(parser, out=out, overrides=("key=v1,v2", "dotted keys, YAML values, all combinations"))
     parser.add_argument("--configs", metavar="A,B", help="compare these, each on top of --config")
@@ -65,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("num_seeds: a sweep takes its seeds from --seeds")
     points = check_points(candidates, drafts)
     if process == 0:
-        for line in describe_moves(drafts):
+        note = note_of_default_environment(drafts[0].config)
+        for line in [*([note] if note else []), *describe_moves(drafts)]:
             tell(line)
         for line in find_idle_keys(points):
             tell(f"warning: {line}")

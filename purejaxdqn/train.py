@@ -13,7 +13,7 @@ from typing import Any
 
 import purejaxdqn
 import purejaxdqn.system.imports
-from purejaxdqn.config.reading import Draft, read_config, shipped_configs, to_yaml
+from purejaxdqn.config.reading import Draft, read_config, to_yaml
 from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.resuming import read_end, read_run
@@ -26,7 +26,16 @@ from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilat
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m purejaxdqn.train", description="Train DQN agents in one XLA program.")
+    parser = Parser(
+        prog="python -m purejaxdqn.train",
+        description="Train DQN agents in one XLA program.",
+        examples=(
+            "--config cartpole",
+            "--config cartpole --out runs/mine num_seeds=10 optimizer.learning_rate=3e-4",
+            "--config minatar/breakout --config rainbow total_timesteps=1e6",
+            "--resume runs/mine total_timesteps=400_000",
+        ),
+    )
     out = "run directory (default runs/<config>/<timestamp>)"
     add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values"))
     parser.add_argument("--resume", type=path_of, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
@@ -36,7 +45,7 @@ def parser() -> Parser:
     parser.add_argument("--seeds-at-once", type=int, metavar="N", help="seeds vmapped together on a device")
     parser.add_argument("--debug-nans", action="store_true", help="say which operation gave the first NaN, and stop")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
-    parser.add_argument("--list-configs", action="store_true", help="show the names of the shipped configs and exit")
+    parser.add_argument("--list-configs", action="store_true", help="show the shipped configs, a line each, and exit")
     parser.add_argument("--version", action="version", version=purejaxdqn.__version__)
     return parser
 
@@ -45,7 +54,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_intermixed_args(argv)
     if arguments.list_configs:
-        print("\n".join(shipped_configs()))
+        from purejaxdqn.config.shipped import list_configs
+
+        print("\n".join(list_configs()).rstrip())
         return 0
     draft = _read(arguments)
     if arguments.resume and not draft.lines and not draft.faults:
@@ -60,9 +71,11 @@ def main(argv: Sequence[str]) -> int:
         check_trust(arguments.resume, draft.unchecked(), trust=arguments.trust)
     config = draft.checked()
     from purejaxdqn.config.checks import find_warnings
+    from purejaxdqn.config.shipped import note_of_default_environment
 
-    if draft.moves:
-        tell(draft.moves)
+    for line in (None if arguments.resume else note_of_default_environment(draft.config), draft.moves):
+        if line:
+            tell(line)
     for warning in find_warnings(draft.config):
         tell(f"warning: {warning}")
     if arguments.print_config:

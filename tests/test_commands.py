@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import purejaxdqn
 from benchmarks import harness
 from purejaxdqn import load_config, load_policy, run_many
 from purejaxdqn.config.reading import shipped_configs
@@ -277,7 +278,7 @@ def test_printing_and_listing_write_nothing(quietly, tmp_path, monkeypatch):
     code, out, _ = quietly(train, "--config", "cartpole_cleanrl", "--print-config", "gamma=0.5")
     assert (code, "gamma: 0.5" in out) == (0, True)
     code, out, _ = quietly(train, "--list-configs")
-    assert (code, "cartpole_cleanrl" in out) == (0, True)
+    assert (code, "cartpole_cleanrl" in "".join(out)) == (0, True)
     code, out, _ = quietly(train, "--version")
     assert (code, len(out)) == (0, 1)
     assert list(tmp_path.iterdir()) == []
@@ -453,7 +454,8 @@ def test_the_wheel_carries_the_configs(folder):
     shipped = [
         path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml")
     ]
-    assert sorted(done.stdout.split()) == sorted(name for name in shipped if not name.startswith("search/"))
+    assert sorted(line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")) == sorted(shipped)
+    assert (folder / "installed" / "purejaxdqn" / "configs" / "schema.json").is_file()
     assert (folder / "installed" / "purejaxdqn" / "configs" / "search" / "dqn.yaml").is_file()
 
 
@@ -465,6 +467,8 @@ def test_the_front_door_hands_over(folder):
         )  # fmt: skip
 
     assert "cartpole_cleanrl" in front("train", "--list-configs").stdout
+    assert front("--version").stdout.strip() == purejaxdqn.__version__
+    assert "--print-completion" in front("--help").stdout
     wrong = front("trian")
     assert wrong.returncode == 2
     assert "did you mean 'train'" in wrong.stderr

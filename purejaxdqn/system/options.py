@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,11 +14,24 @@ from purejaxdqn.system.files import is_utf8
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help with the defaults of options, and examples as they are written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        nothing = action.default in (None, False, argparse.SUPPRESS) or action.default == []
+        if nothing or not action.help or "default" in action.help:
+            return action.help
+        return f"{action.help} (default %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line, without the usage text. Options are never abbreviated."""
 
-    def __init__(self, **settings: Any):
-        super().__init__(allow_abbrev=False, **settings)
+    def __init__(self, *, examples: Sequence[str] = (), **settings: Any):
+        """``examples`` are command lines without the program's name, for the end of the help."""
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
+        if examples:
+            self.epilog = "\n".join(["examples:", *(f"  {self.prog} {line}" for line in examples)])
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse unknown options first: argparse would take the value of one for an override."""

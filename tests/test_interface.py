@@ -1,0 +1,138 @@
+"""What a newcomer sees of the commands: the list of configs, help, completion, the schema, and short notes."""
+
+import json
+import re
+import shlex
+import subprocess
+from importlib import import_module
+
+import jsonschema
+import pytest
+import yaml
+
+from docsite import schema as schemas
+from purejaxdqn import load_config
+from purejaxdqn.__main__ import COMMANDS
+from purejaxdqn.completion import print_completion
+from purejaxdqn.config.reading import shipped_configs, to_yaml
+from purejaxdqn.config.shipped import first_sentence, list_configs
+from purejaxdqn.system.faults import UserError
+from purejaxdqn.train import main as train
+
+SCHEMA = json.loads(schemas.PATH.read_text(encoding="utf-8"))
+
+
+class Yaml12(yaml.SafeLoader):
+    """Reads ``10_000`` as editors do, a string, and ``1e-3`` as a number."""
+
+
+Yaml12.yaml_implicit_resolvers = {
+    letter: [one for one in found if not one[0].endswith((":int", ":float"))]
+    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), None)
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, None)
+
+
+def errors_of(text):
+    return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(yaml.load(text, Yaml12))]
+
+
+def test_the_schema_is_that_of_the_config():
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    assert schemas.schema() == SCHEMA, "run python -m docsite.schema"
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_a_shipped_config_names_the_schema_and_follows_it(name):
+    path = shipped_configs()[name]
+    text = path.read_text(encoding="utf-8")
+    assert text.splitlines()[0] == schemas.first_line(path)
+    assert (path.parent / text.splitlines()[0].partition("=")[2]).resolve() == schemas.PATH
+    assert errors_of(text) == []
+    assert errors_of(to_yaml(load_config(name))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("gama: 0.9", 1),
+        ("gamma: fast", 1),
+        ("network: {hiden: [8]}", 1),
+        ("total_timesteps: 1_000", 0),
+        ("total_timesteps: 1e6", 0),
+        ("total_timesteps: many", 1),
+        ("network.hidden: [8]", 0),
+        ("loss: hubr", 1),
+    ],
+)
+def test_an_editor_marks_what_is_wrong(text, wrong):
+    assert len(errors_of(text)) == wrong
+
+
+def test_the_shipped_configs_are_listed_in_groups_with_a_line_each(monkeypatch, quietly):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = quietly(train, "--list-configs")
+    assert code == 0
+    assert out == [line.rstrip() for line in "\n".join(list_configs()).rstrip().splitlines()]
+    assert all(len(line) <= 80 for line in out)
+    groups = [line for line in out if line and not line.startswith(" ")]
+    assert [group.partition(":")[0] for group in groups] == [
+        "configs of environments",
+        "presets of algorithms",
+        "search spaces",
+    ]
+    names = [line.split()[0] for line in out if line.startswith("  ")]
+    assert sorted(names) == sorted([*shipped_configs(), *shipped_configs("--space")])
+    presets = out[out.index(groups[1]) : out.index(groups[2])]
+    assert {"rainbow", "pqn", "r2d2"} <= {line.split()[0] for line in presets if line.startswith("  ")}
+
+
+def test_the_first_sentence_of_a_comment_ends_with_it(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "# yaml-language-server: $schema=x\n# Walks (0.9 of\n# a mile. Far) home. Then sleeps.\ngamma: 0.9\n"
+    )
+    assert first_sentence(path) == "Walks (0.9 of a mile. Far) home"
+
+
+def test_a_preset_alone_says_on_which_environment_it_runs(quietly):
+    note = "no --config names an environment, so this runs on CartPole-v1 (env.id)"
+    for configs, said in ((["rainbow"], [note]), (["pqn"], [note]), (["cartpole", "rainbow"], [])):
+        words = [word for name in configs for word in ("--config", name)]
+        _, _, err = quietly(train, *words, "--print-config")
+        assert [line for line in err if "environment" in line] == said
+    _, _, err = quietly(train, "--config", "rainbow", "--print-config", "env.id=Catch-bsuite")
+    assert note not in err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_a_command_are_read_by_its_parser(name):
+    parser = import_module(f"purejaxdqn.{name}").parser()
+    examples = [line.strip() for line in parser.format_help().partition("examples:")[2].splitlines() if line.strip()]
+    assert examples and all(line.startswith(f"python -m purejaxdqn.{name} ") for line in examples)
+    for line in examples:
+        parser.parse_intermixed_args(shlex.split(line)[3:])
+
+
+def test_help_shows_defaults():
+    text = " ".join(import_module("purejaxdqn.search").parser().format_help().partition("options:")[2].split())
+    assert "what proposes trials (default tpe)" in text
+    assert "default False" not in text and "default None" not in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_configs_and_keys(shell, capsys):
+    assert print_completion([shell], COMMANDS) == 0
+    script = capsys.readouterr().out
+    for word in ("sweep", "--seeds-at-once", "cartpole_pqn", "search/dqn", "optimizer.learning_rate=", "stablehlo"):
+        assert word in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_completion_for_another_shell_is_refused():
+    for words in ([], ["fish"], ["bash", "zsh"]):
+        with pytest.raises(UserError, match="--print-completion takes one of bash, zsh, tcsh"):
+            print_completion(words, COMMANDS)
