@@ -8,6 +8,7 @@ from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.files import to_json
 from purejaxdqn.system.messages import tell
 from purejaxdqn.system.options import Parser, add_trust_option, path_of
+from purejaxdqn.system.status import Status
 
 if TYPE_CHECKING:
     from purejaxdqn.core.config import Config
@@ -57,9 +58,13 @@ def main(argv: Sequence[str]) -> int:
 
         check_drawable(config)
     play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
-    _print_returns(arguments, play(config, params, episodes=arguments.episodes, seed=arguments.seed))
+    with Status("compiling and playing", quiet=arguments.json):
+        returns = play(config, params, episodes=arguments.episodes, seed=arguments.seed)
+    _print_returns(arguments, returns)
     if arguments.gif:
-        _draw(arguments, config, params)
+        with Status("drawing the film", quiet=arguments.json):
+            said = _draw(arguments, config, params)
+        tell(said)
     return 0
 
 
@@ -95,8 +100,8 @@ def _print_returns(arguments: Namespace, returns: Any) -> None:
     print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
 
 
-def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
-    """Draw an episode of the first agent in ``params``, and describe it on standard error."""
+def _draw(arguments: Namespace, config: "Config", params: Any) -> str:
+    """Draw an episode of the first agent in ``params``, and describe it."""
     import jax
 
     from purejaxdqn.pictures.films import write_film
@@ -106,7 +111,7 @@ def _draw(arguments: Namespace, config: "Config", params: Any) -> None:
     episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=arguments.seed)
     film = write_film(arguments.gif, episode, config, seed_index=seed_index)
     skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
-    tell(
+    return (
         f"{arguments.gif}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
         f"{episode.ending}; {film.frames} frames{skipped}"
     )

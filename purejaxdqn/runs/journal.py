@@ -62,6 +62,10 @@ class Journal:
             logger.write(part)
         self._progress.update(part)
 
+    def close_progress(self) -> None:
+        """Show no more progress."""
+        self._progress.close()
+
     def finish(self, metrics: Metrics) -> None:
         """Write ``metrics.csv`` as a whole, [S, T], if it was not among the logs."""
         if "csv" not in self._config.log:

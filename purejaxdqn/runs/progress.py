@@ -13,6 +13,9 @@ import rich.progress
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.metrics import Metrics
 
+_WIDE = 110
+"""Columns of a terminal from which a bar has room for everything."""
+
 
 class _Display:
     """Context manager that shows environment steps; its clock starts when it is entered."""
@@ -32,6 +35,10 @@ class _Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it is; later calls do nothing."""
         if self._bar:
             self._bar.stop()
 
@@ -48,15 +55,16 @@ class RunProgress(_Display):
         env_step = int(metrics.env_step[0, -1])
         elapsed = time.perf_counter() - self._start
         steps_per_second = (env_step - self._done) * self._num_seeds / elapsed
-        text = (
-            f"train {_mean(metrics.episode_return[:, -1])} eval {_mean(metrics.eval_return[:, -1])} "
-            f"loss {_mean(metrics.loss[:, -1], 4)} eps {metrics.epsilon[0, -1]:.2f} {steps_per_second:,.0f}/s"
-        )
+        rate = f"{steps_per_second:,.0f} steps/s"
+        returns = f"train {_mean(metrics.episode_return[:, -1])} eval {_mean(metrics.eval_return[:, -1])}"
+        more = f"loss {_mean(metrics.loss[:, -1], 4)} eps {metrics.epsilon[0, -1]:.2f}"
+        left = _left(elapsed * (self._total - env_step) / (env_step - self._done))
         if self._bar:
-            self._bar.update(self._task, completed=env_step, text=text)
+            words = [returns, more, rate, left] if self._bar.is_wide else [returns, left]
+            self._bar.update(self._task, completed=env_step, text=" ".join(words))
         elif not self._quiet:
-            left = elapsed * (self._total - env_step) / (env_step - self._done)
-            print(f"{env_step:>10,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
+            line = f"{env_step:>10,}/{self._total:,} {returns} {more} {rate}, {left}"
+            print(line, file=sys.stderr, flush=True)
 
 
 def _make_bar(*, quiet: bool) -> Any:
@@ -67,13 +75,26 @@ def _make_bar(*, quiet: bool) -> Any:
         return _NotebookBar()
     if not sys.stderr.isatty():
         return None
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-        rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.fields[text]}"),
-        rich.progress.TimeRemainingColumn(),
-        console=rich.console.Console(stderr=True),
-    )
+    return _TerminalBar()
+
+
+class _TerminalBar(rich.progress.Progress):
+    """A bar that leaves out what does not fit: a narrow terminal gets neither loss nor rate."""
+
+    def __init__(self) -> None:
+        console = rich.console.Console(stderr=True)
+        self.is_wide = console.width >= _WIDE
+        super().__init__(
+            rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+            rich.progress.BarColumn(bar_width=20 if self.is_wide else 8),
+            rich.progress.TextColumn("{task.fields[text]}"),
+            console=console,
+        )
+
+
+def _left(seconds: float) -> str:
+    minutes, whole = divmod(round(seconds), 60)
+    return f"{minutes} min {whole} s left" if minutes else f"{whole} s left"
 
 
 def is_notebook() -> bool:
@@ -84,6 +105,8 @@ def is_notebook() -> bool:
 
 class _NotebookBar:
     """A bar in the output of a notebook's cell, with the methods of rich's that are used; it needs no widgets."""
+
+    is_wide = True
 
     def start(self) -> None:
         """Show nothing yet."""
@@ -119,13 +142,13 @@ class WorkProgress(_Display):
         """Report that ``runs`` runs have each taken ``env_steps`` more steps."""
         self._done += runs * env_steps
         elapsed = time.perf_counter() - self._start
-        text = f"{self._done / elapsed:,.0f}/s"
+        left = _left(elapsed * (self._total - self._done) / self._done)
+        text = f"{self._done / elapsed:,.0f} steps/s, {left}"
         if self._bar:
             self._bar.update(self._task, completed=self._done, text=text)
         elif not self._quiet and self._done - self._shown >= 0.05 * self._total:
             self._shown = self._done
-            left = elapsed * (self._total - self._done) / self._done
-            print(f"{self._done:>12,}/{self._total:,} {text} {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{self._done:>12,}/{self._total:,} {text}", file=sys.stderr, flush=True)
 
 
 def _mean(values: np.ndarray, digits: int = 1) -> str:

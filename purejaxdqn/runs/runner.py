@@ -22,6 +22,7 @@ from purejaxdqn.runs.stopping import is_reached
 from purejaxdqn.runs.training import Training, compile_training, seeds_of
 from purejaxdqn.system.faults import drawing
 from purejaxdqn.system.signals import StopSignals
+from purejaxdqn.system.status import Status
 
 
 class RunOptions(NamedTuple):
@@ -59,7 +60,8 @@ def run(
       FoundNan: with ``debug_nans``, a run diverged.
     """
     config, seeds = opened.config, seeds_of(opened.config)
-    training = compile_training(config, seeds, segments=opened.segments, batch_size=options.seeds_at_once)
+    with Status("compiling", quiet=options.quiet):
+        training = compile_training(config, seeds, segments=opened.segments, batch_size=options.seeds_at_once)
     stop.check()
     print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
     opened.checkpoints.open()
@@ -73,7 +75,9 @@ def run(
         if not recorder.watch.all_diverged:
             position = advance(config, training, seeds, position, after_segment=recorder.after_segment)
         waited = training.finish.waited
-        agents = finish_training(training, seeds, position.state)
+        journal.close_progress()
+        with Status("final evaluation", quiet=options.quiet):
+            agents = finish_training(training, seeds, position.state)
         stop.check()
         run_seconds = journal.seconds - (training.finish.waited - waited)
         metrics = position.metrics
@@ -86,7 +90,7 @@ def run(
     save_policy(opened.folder, agents.params)
     summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
     write_summary(opened.folder, summary)  # it says that the run is finished
-    with drawing(opened.folder):
+    with drawing(opened.folder), Status("drawing", quiet=options.quiet):
         draw(opened.folder, metrics, config)
     return summary
 

@@ -1,12 +1,15 @@
 """Import JAX for a command: a setting in the environment that JAX refuses is told in one line.
 
-A command that imports JAX at its top imports this first.
+A command that imports JAX at its top imports this first: it takes half a second, in which a terminal shows a word.
 """
 
 import sys
 
+from purejaxdqn.system.status import Status
+
 try:
-    import jax  # noqa: F401
+    with Status("starting", quiet="--quiet" in sys.argv or not sys.stderr.isatty()):
+        import jax  # noqa: F401
 except ValueError as error:
     print(f"error: {error}; it is set in the environment", file=sys.stderr)
     sys.exit(2)
