@@ -55,25 +55,30 @@ def main() -> None:
 
 def measure(preset: str) -> dict[str, Any]:
     """Compile a preset on CartPole and count; return a row of the table."""
-    import jax
     import jaxlib
 
     from purejaxdqn import load_config
+
+    config = load_config(("cartpole_cleanrl", preset), ("total_timesteps=20_000",))
+    counts = compiled_counts(config)
+    return {"preset": preset, "jaxlib": jaxlib.__version__, **counts, "update flops": update_flops(config)}
+
+
+def compiled_counts(config: Any) -> dict[str, int]:
+    """Compile the segment of a config; return its instructions, fusions and loops."""
+    import jax
+
     from purejaxdqn.config.building import make_program
     from purejaxdqn.core.compiling import compile_runs
 
-    config = load_config(("cartpole_cleanrl", preset), ("total_timesteps=20_000",))
     program, hparams = make_program(config), config.hparams()
     state = jax.eval_shape(program.init, hparams, jax.random.key(0))
     segment = jax.jit(lambda hparams, state: program.segment(hparams, state, 2))
     text = compile_runs(segment, "cpu", hparams, state).as_text()
     return {
-        "preset": preset,
-        "jaxlib": jaxlib.__version__,
         "instructions": len(re.findall(r"^\s+(?:ROOT )?%?[\w.-]+ = ", text, re.MULTILINE)),
         "fusions": len(re.findall(r" fusion\(", text)),
         "loops": len(re.findall(r" while\(", text)),
-        "update flops": update_flops(config),
     }
 
 

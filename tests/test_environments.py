@@ -596,6 +596,14 @@ NO_IMAGES = "network.torso: 'minatar_cnn' needs images [height, width, channels]
             ["network.torso=minatar_cnn", "env.id=FourRooms-misc", "env.one_hot=true"],
             f"{NO_IMAGES} FourRooms-misc gives [4, 12] after env.one_hot",
         ),
+        (
+            ["network.torso=one_hot"],
+            "network.torso: 'one_hot' needs observations with at most one 1, and CartPole-v1 gives others",
+        ),
+        (
+            ["network.torso=one_hot", "env.id=DeepSea-bsuite", "env.normalize=true"],
+            "env.normalize: true beside the torso 'one_hot', which needs zeros",
+        ),
         (["env.one_hot=true"], "env.one_hot: observations of CartPole-v1 are float32, not integers"),
         (
             ["env.id=FrozenLake-misc", "env.one_hot=true", "env.normalize=true"],
@@ -620,6 +628,8 @@ def test_what_a_network_cannot_take_is_refused_in_one_line(overrides, line):
         ["network.torso=minatar_cnn", "env.id=Breakout-MinAtar", "env.sticky_actions=0.1"],
         ["network.torso=minatar_cnn", "env.id=FourRooms-misc", "env.kwargs.use_visual_obs=true"],
         ["env.id=FourRooms-misc", "env.one_hot=true", "env.flatten=true", "env.sticky_actions=0.25"],
+        ["network.torso=one_hot", "env.id=DeepSea-bsuite"],
+        ["network.torso=one_hot", "env.id=FrozenLake-misc", "env.one_hot=true"],
         ["env.normalize=true", "env.sticky_actions=0.25"],
     ],
 )

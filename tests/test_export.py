@@ -53,6 +53,7 @@ FAMILY = {
     "normalised": ["cartpole_cleanrl", "env.normalize=true"],
     "one-hot of one number": ["frozen_lake"],
     "one-hot of four numbers": ["four_rooms", "env.flatten=true"],
+    "one-hot torso": ["frozen_lake", "network.torso=one_hot"],
     "tanh": ["cartpole_cleanrl", "network.activation=tanh"],
     "gelu": ["cartpole_cleanrl", "network.activation=gelu"],
     "silu": ["cartpole_cleanrl", "network.activation=silu"],
@@ -188,7 +189,7 @@ def test_an_onnx_model_that_is_off_is_refused(member, monkeypatch):
     right = to_onnx
     monkeypatch.setattr(
         "purejaxdqn.policies.onnx_graphs.to_onnx",
-        lambda function, inputs: right(lambda obs: function(obs) * 1.001, inputs),
+        lambda function, inputs, **more: right(lambda obs: function(obs) * 1.001, inputs, **more),
     )
     with pytest.raises(UserError, match=r"the model's Q-values differ from ours by"):
         to_checked_onnx(agent)

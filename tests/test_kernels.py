@@ -29,6 +29,7 @@ CASES = {
     "affine": ("affine", (normal(6, 4), normal(4, 8), normal(6))),
     "affine, large": ("affine", (normal(140, 130), normal(130, 150), normal(140))),  # transposed copies on a CPU
     "affine, several axes": ("affine", (normal(6, 4), normal(4, 3, 5), normal(6))),
+    "one_hot_affine": ("one_hot_affine", (normal(9, 4), jnp.eye(9)[jnp.array([8, 0, 3, 3])].at[0].set(0.0), normal(4))),
     "convolution_3x3": ("convolution_3x3", (normal(5, 2, 3, 3), normal(2, 6, 7, 4), normal(5))),
     "signed_root": ("signed_root", (normal(50),)),
     "cos_pi": ("cos_pi", (jnp.linspace(-4.0, 4.0, 1001),)),

@@ -284,3 +284,19 @@ def test_layer_norm_stands_before_the_activation():
     last = params["params"]["Dense_1"]
     wanted = np.tanh(normal) @ last["weight"].T + last["bias"]
     np.testing.assert_allclose(net.apply(params, scaled, None, None), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(12,), (4, 3)])
+def test_the_one_hot_torso_is_the_first_layer_of_an_mlp(shape):
+    """With its weights transposed; an observation of zeros gives the bias."""
+    embedded, mlp = network(torso="one_hot", hidden=[7]), network(hidden=[7, 7])
+    x = jnp.eye(12)[jnp.array([11, 0, 5, 5, 3])].at[4].set(0.0).reshape(B, *shape)
+    params = params_of(embedded, x)["params"]
+    first = {"weight": params["Embedding_0"]["embedding"].T, "bias": params["Embedding_0"]["bias"]}
+    rest = {f"Dense_{n}": params[f"Dense_{n - 1}"] for n in (1, 2)}
+    np.testing.assert_allclose(
+        embedded.apply({"params": params}, x, None, None),
+        mlp.apply({"params": {"Dense_0": first, **rest}}, x, None, None),
+        rtol=1e-5,
+        atol=1e-6,
+    )

@@ -1,5 +1,6 @@
 """From a config to a program: the parts that its names stand for, or those that are passed in their place."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,8 +22,9 @@ from purejaxdqn.core.schedules import make_clock
 from purejaxdqn.core.types import Array, Network, Params, Result
 from purejaxdqn.dqn.algorithm import off_policy
 from purejaxdqn.dqn.bootstrap import BOOTSTRAPS, Bootstrap
+from purejaxdqn.dqn.ensemble import Members, batch_learner, ensemble, estimates, on_rollouts
 from purejaxdqn.dqn.heads import HEADS, Head
-from purejaxdqn.dqn.learner import Parts, check_output
+from purejaxdqn.dqn.learner import Learner, Parts, check_output
 from purejaxdqn.dqn.memory import MEMORIES, Memory
 from purejaxdqn.dqn.networks import adapt, make_network
 from purejaxdqn.dqn.observations import normalized_observations, plain_observations
@@ -30,6 +32,7 @@ from purejaxdqn.dqn.on_rollout import on_rollout
 from purejaxdqn.dqn.optimizers import OPTIMIZERS, Transformation, as_transformation, make_optimizer
 from purejaxdqn.dqn.replay import REPLAYS, Replay
 from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.system.faults import UserError
 
 
 class Own(NamedTuple):
@@ -100,18 +103,14 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
       ValueError: the network's output does not fit the head.
     """
     parts = make_parts(config, env, own)
-    if config.replay.kind == "none":
-        if own.replay:
-            raise ValueError("replay.kind is none, and a replay is passed")
-        return on_rollout(
-            parts,
-            num_envs=config.env.num_envs,
-            steps=config.env.num_envs * config.rollout.steps,
-            epochs=config.rollout.epochs,
-            minibatches=config.rollout.minibatches,
-            target_network=config.schedule.target_every is not None,
-            precision=config.precision,
-        )
+    if config.replay.kind == "none" and own.replay:
+        raise ValueError("replay.kind is none, and a replay is passed")
+    if config.ensemble.members > 1:
+        return _make_ensemble(config, parts, own)
+    return _without_replay(config, parts) if config.replay.kind == "none" else _with_replay(config, parts, own)
+
+
+def _with_replay(config: Config, parts: Parts, own: Own, learner: Learner | None = None) -> Algorithm:
     assert config.schedule.gradient_steps and config.replay.batch_size
     return off_policy(
         parts,
@@ -119,7 +118,41 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
         batch_size=config.replay.batch_size,
         gradient_steps=config.schedule.gradient_steps,
         precision=config.precision,
+        learner=learner,
     )
+
+
+def _without_replay(config: Config, parts: Parts) -> Algorithm:
+    return on_rollout(
+        parts,
+        num_envs=config.env.num_envs,
+        steps=config.env.num_envs * config.rollout.steps,
+        epochs=config.rollout.epochs,
+        minibatches=config.rollout.minibatches,
+        target_network=config.schedule.target_every is not None,
+        precision=config.precision,
+    )
+
+
+def _make_ensemble(config: Config, parts: Parts, own: Own) -> Algorithm:
+    if own.replay:
+        raise ValueError("an ensemble needs the config's replay: masks follow from the rows of its ring")
+    members = make_members(config, parts)
+    if config.replay.kind == "none":
+        return ensemble(members, on_rollouts(members, functools.partial(_without_replay, config)))
+    assert config.replay.size
+    learner = batch_learner(
+        members,
+        capacity=config.replay.size,
+        num_envs=config.env.num_envs,
+        period=1 if config.network.memory == "none" else config.replay.period_of_sequences(),
+    )
+    return ensemble(members, _with_replay(config, parts, own, learner))
+
+
+def make_members(config: Config, parts: Parts) -> Members:
+    """The members of the ensemble that ``config`` names."""
+    return Members(parts, config.ensemble.members, config.ensemble.prior, config.precision)
 
 
 def make_parts(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Parts:
@@ -160,6 +193,22 @@ def make_q_values(config: Config, env: Environment) -> Callable[[HParams, Params
     """The function ``(hparams, policy, obs[B, O]) -> Q-values [B, A]`` of trained policies."""
     algorithm = make_algorithm(config, env)
     return lambda hparams, policy, obs: algorithm.values(hparams, policy, ActorView(obs))[0]
+
+
+def make_estimates(config: Config, env: Environment) -> Callable[[HParams, Params, Array], tuple[Array, Array]]:
+    """The function ``(hparams, policy, obs[B, O]) -> mean, deviation [B, A]`` of the Q-values of an ensemble.
+
+    Raises:
+      UserError: its members have a memory.
+    """
+    members = make_members(config, make_parts(config, env))
+
+    def of_obs(hparams: HParams, policy: Params, obs: Array) -> tuple[Array, Array]:
+        if config.network.memory != "none":
+            raise UserError("an ensemble with a memory has no program yet; --format safetensors exports its weights")
+        return estimates(members, hparams, policy, ActorView(obs))
+
+    return of_obs
 
 
 def policy_shapes(config: Config, env: Environment) -> Params:

@@ -81,8 +81,11 @@ def find_warnings(config: Config) -> Iterator[str]:
     exploration, total, warmup = config.exploration, config.total_timesteps, intervals_of(config).warmup
     if config.network.noisy and max(exploration.start, exploration.end) > 0:
         yield "network.noisy explores by itself, and exploration adds random actions: set both of its ends to 0"
-    if not config.network.noisy and max(exploration.start, exploration.end) == 0:
+    explores = config.network.noisy or config.ensemble.members > 1
+    if not explores and max(exploration.start, exploration.end) == 0:
         yield "nothing explores: exploration.start and exploration.end are 0, and network.noisy is false"
+    if config.ensemble.prior and config.env.normalize:
+        yield "env.normalize changes what priors see while its statistics change; a wrapper with fixed bounds does not"
     horizon = config.schedule.horizon or total
     if config.optimizer.anneal and horizon < total:
         yield f"nothing is learned after step {horizon} (schedule.horizon), where optimizer.anneal ends at a rate of 0"
@@ -100,6 +103,8 @@ def find_idle(config: Config) -> dict[str, str]:
     idle = {key: need for axis in AXES for key, need in axis.idle(config).items()}
     if config.exploration.start == config.exploration.end:
         idle["exploration.fraction"] = "exploration.start and exploration.end that differ"
+    if config.ensemble.members == 1:
+        idle["ensemble.mask"] = "ensemble.members of 2 or more"
     if config.schedule.target_every is None:
         idle["schedule.tau"] = "schedule.target_every"
     return idle

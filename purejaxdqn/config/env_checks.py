@@ -9,7 +9,7 @@ import numpy as np
 from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config, EnvConfig
 from purejaxdqn.core.environment import Environment
-from purejaxdqn.environments.registry import EnvironmentRefusedError, make_environment
+from purejaxdqn.environments.registry import ONE_HOT, EnvironmentRefusedError, make_environment
 from purejaxdqn.system.faults import did_you_mean
 
 LookUp = Callable[[EnvConfig], Environment | EnvironmentRefusedError]
@@ -66,10 +66,20 @@ def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
         after = f" after {' and '.join(wrappers)}" if wrappers else ""
         message = f"'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more; {config.env.id} gives"
         yield Fault("network.torso", f"{message} {list(shape)}{after}", ("env.id", "env.one_hot", "env.flatten"))
+    if config.network.torso == "one_hot" and not _is_one_hot(config, env):
+        message = f"'one_hot' needs observations with at most one 1, and {config.env.id} gives others"
+        yield Fault("network.torso", message, ("env.id", "env.one_hot"))
+    if config.env.normalize and config.network.torso == "one_hot":
+        yield Fault("env.normalize", "true beside the torso 'one_hot', which needs zeros", ("network.torso",))
     if config.env.normalize and config.env.one_hot:
         yield Fault(
             "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
         )
+
+
+def _is_one_hot(config: Config, env: Environment) -> bool:
+    """Whether features have at most one 1, as far as that is known: a module of your own may give such."""
+    return (config.env.one_hot and not env.obs_shape) or config.env.id in ONE_HOT or ":" in config.env.id
 
 
 def _feature_shape(env: Environment) -> tuple[int, ...]:

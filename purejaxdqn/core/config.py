@@ -186,9 +186,12 @@ class BootstrapConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with ``minatar_cnn``."""
+    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with ``minatar_cnn``.
 
-    torso: Literal["mlp", "minatar_cnn"] = "mlp"
+    The torso ``one_hot`` is a layer of its own, as wide as the first hidden layer.
+    """
+
+    torso: Literal["mlp", "minatar_cnn", "one_hot"] = "mlp"
     hidden: IntTuple
     activation: Literal["relu", "tanh", "gelu", "silu", "elu"] = "relu"
     layer_norm: bool = False
@@ -269,6 +272,25 @@ if TYPE_CHECKING:
     RolloutConfig = _RolloutConfig
 else:
     RolloutConfig = create_model("RolloutConfig", __base__=_RolloutConfig, __doc__=_RolloutConfig.__doc__, **_LAMBDA)
+
+
+class EnsembleConfig(Section):
+    """An ensemble (``dqn.ensemble``): its members, and the chance ``mask`` that a member learns from a step.
+
+    ``prior`` says whether members have random priors, which are added ``prior_scale`` times; it defaults to whether
+    that is above 0. A run without priors does not compute them.
+    """
+
+    members: Count = 1
+    prior: bool
+    prior_scale: Annotated[Finite, Field(ge=0), Traced()] = 0.0
+    mask: Annotated[Positive, Field(le=1), Traced()] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        scale = values.get("prior_scale") if isinstance(values, dict) else None
+        return _filled(values, prior=isinstance(scale, float | int) and scale > 0)
 
 
 class ExplorationConfig(Section):
@@ -357,6 +379,7 @@ class Config(Section):
     precision: Literal["default", "high", "highest"] = "highest"
     replay: ReplayConfig = ReplayConfig()
     rollout: RolloutConfig = RolloutConfig()
+    ensemble: EnsembleConfig = EnsembleConfig.model_validate({})
     exploration: ExplorationConfig = ExplorationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -34,6 +34,22 @@ def plain_affine(weight: Array, x: Array, bias: Array) -> Array:
     return jnp.tensordot(weight, x, 1) + bias.reshape(-1, *(1,) * (x.ndim - 1))
 
 
+def one_hot_affine(weight: Array, x: Array, bias: Array) -> Array:
+    """W x + b of columns that have at most one 1: weight [inputs, width], x [B, inputs], bias [width] -> [width, B].
+
+    A row of the weights is fetched in place of a product with zeros. Weights and x are the other way round than in
+    ``affine``, so that what is fetched lies together; x passes no gradient.
+    """
+    x = jax.lax.stop_gradient(x)
+    rows = jnp.take(weight, jnp.argmax(x, axis=-1), axis=0, mode="clip")
+    return (rows * jnp.max(x, axis=-1)[:, None] + bias).T
+
+
+def plain_one_hot_affine(weight: Array, x: Array, bias: Array) -> Array:
+    """The reference of ``one_hot_affine``."""
+    return (jax.lax.stop_gradient(x) @ weight + bias).T
+
+
 @jax.custom_vjp
 def _product(weight: Array, x: Array) -> Array:
     """W x, of two matrices; its gradients (reverse mode only) are those of ``@``, some taken of transposed copies."""

@@ -146,4 +146,5 @@ def _row(actors: ActorState, stats: UpdateStats, eval_returns: Array, epsilon: A
         q_value=stats.q_value,
         epsilon=epsilon,
         grad_norm=stats.grad_norm,
+        disagreement=stats.disagreement,
     )

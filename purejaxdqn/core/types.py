@@ -33,6 +33,7 @@ class Rollout(NamedTuple):
     steps: Step  # leaves [T, E, ...]
     memory: Any = ()  # leaves [E, ...]: what the actors remembered before the first step; () without a memory
     start: Any = ()  # [T, E] bool: a step is the first of its episode; () without a memory
+    weight: Any = ()  # [T, E] float32: of the steps' losses; () where each is 1
 
 
 class Transition(NamedTuple):
@@ -110,6 +111,7 @@ class UpdateStats(NamedTuple):
     loss: Array  # []
     q_value: Array  # [] of the actions taken
     grad_norm: Array  # [] global norm before clipping
+    disagreement: Any = ()  # [] deviation of the members' values of greedy actions; () without an ensemble
 
 
 class EpochRow(NamedTuple):
@@ -124,6 +126,7 @@ class EpochRow(NamedTuple):
     q_value: Array  # [] likewise
     epsilon: Array  # [] at the epoch's end
     grad_norm: Array  # [] mean over the epoch's updates
+    disagreement: Any = ()  # [] likewise; () without an ensemble
 
 
 class Result(NamedTuple):

@@ -42,10 +42,15 @@ def make_acting(learner: Learner, num_actions: int, precision: str) -> Acting:
 
     def act(hparams: HParams, policy: Params, view: ActorView, draws: ActDraws, clock: Clock) -> tuple[Array, Any]:
         found, memory = recalled(hparams, policy, view, draws.key)
-        random = random_action(draws.choice, view.legal, num_actions)
-        return jnp.where(draws.explore < clock.epsilon(), random, greedy(found, view.legal)), memory
+        return explore(found, view, draws, clock, num_actions), memory
 
     def values(hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Any]:
         return recalled(hparams, policy, view, None)
 
     return Acting(act, values, learner.memory.carry if learner.memory else no_memory)
+
+
+def explore(q_values: Array, view: ActorView, draws: ActDraws, clock: Clock, num_actions: int) -> Array:
+    """Epsilon-greedy actions [E] by Q-values [E, A]."""
+    random = random_action(draws.choice, view.legal, num_actions)
+    return jnp.where(draws.explore < clock.epsilon(), random, greedy(q_values, view.legal))

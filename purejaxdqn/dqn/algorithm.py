@@ -10,7 +10,7 @@ from purejaxdqn.core.draws import LearnDraws, as_keys
 from purejaxdqn.core.schedules import Clock
 from purejaxdqn.core.types import Array, Params, Rollout, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
-from purejaxdqn.dqn.learner import LearnerState, Parts, make_learner
+from purejaxdqn.dqn.learner import Learner, Parts, make_learner
 from purejaxdqn.dqn.memory import restarted
 from purejaxdqn.dqn.replay import Replay, checked_replay, example_step
 
@@ -18,7 +18,7 @@ from purejaxdqn.dqn.replay import Replay, checked_replay, example_step
 class OffPolicyState(NamedTuple):
     """All that an off-policy algorithm remembers."""
 
-    learner: LearnerState
+    learner: Any  # the state of a ``Learner``
     replay: Any  # the state of a ``Replay``
 
 
@@ -29,7 +29,15 @@ class UpdateDraws(NamedTuple):
     key: Array  # [G] PRNG keys, for ``Learner.update``
 
 
-def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps: int, precision: str) -> Algorithm:
+def off_policy(
+    parts: Parts,
+    replay: Replay,
+    *,
+    batch_size: int,
+    gradient_steps: int,
+    precision: str,
+    learner: Learner | None = None,
+) -> Algorithm:
     """Q-learning from replay (Mnih et al. 2015, algorithm 1) with any parts of the family.
 
     Args:
@@ -38,8 +46,9 @@ def off_policy(parts: Parts, replay: Replay, *, batch_size: int, gradient_steps:
       batch_size: B, transitions of a gradient step, or sequences of a network with a memory.
       gradient_steps: G, in each iteration.
       precision: of matrix products: ``default``, ``high`` or ``highest``.
+      learner: what learns; made of the parts unless given.
     """
-    learner = make_learner(parts)
+    learner = learner or make_learner(parts)
     replay = checked_replay(replay, parts.example[0], sequences=learner.memory is not None)
     update = jax.default_matmul_precision(precision)(learner.update)
 

@@ -49,16 +49,16 @@ class LearnerState(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """Pure functions; B is the batch of a call, and keys are consumed."""
+    """Pure functions of a state, which is any pytree; B is the batch of a call, and keys are consumed."""
 
-    init: Callable[[HParams, Array], LearnerState]  # key -> state
-    policy: Callable[[LearnerState], Params]  # what ``q_values`` takes
+    init: Callable[[HParams, Array], Any]  # key -> state
+    policy: Callable[[Any], Params]  # what ``q_values`` takes
     q_values: Callable[..., tuple[Array, Any]]
     # hparams, policy, obs[B, O], key=None, recall=NO_RECALL -> [B, A], carries; a key turns noise on
-    observe: Callable[[LearnerState, Array], LearnerState]  # obs[N, O] of the environments
-    update: Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]
+    observe: Callable[[Any, Array], Any]  # obs[N, O] of the environments
+    update: Callable[[HParams, Any, Batch, Array, Array], tuple[Any, Array, UpdateStats]]
     # batch, key, learning rate [] -> state, TD error[B] or what stands for those of a sequence [B], stats
-    sync: Callable[[HParams, LearnerState], LearnerState]
+    sync: Callable[[HParams, Any], Any]
     memory: Memory | None  # of the network
 
 

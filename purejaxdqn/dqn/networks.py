@@ -1,6 +1,6 @@
 """The Q-network: a torso, one or two streams on it, and what an output needs, as flax modules.
 
-torso      observations -> features: an MLP, or the MinAtar convolution and an MLP
+torso      observations -> features: an MLP, behind the MinAtar convolution or a layer for one-hot observations or none
 memory     features of a step, and what is carried from the steps before -> features (``dqn.memory``); or none
 streams    the last hidden layer and the output; dueling has one for the value and one for the advantages
 output     K numbers for each action; or the quantile function at fractions that are given or proposed
@@ -124,8 +124,25 @@ def minatar_torso(obs: Array, activation: Callable[[Array], Array]) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
+def one_hot_torso(width: int) -> Torso:
+    """A first layer of ``width`` units over observations that have at most one 1, whatever their shape.
+
+    It computes what the first layer of an MLP does, without the products with zeros.
+    """
+
+    def torso(obs: Array, activation: Callable[[Array], Array]) -> Array:
+        return activation(Embedding(width)(obs.reshape(obs.shape[0], -1)))
+
+    return torso
+
+
 TORSOS = Axis(
-    "network.torso", {"mlp": Choice(lambda config: flat_torso), "minatar_cnn": Choice(lambda config: minatar_torso)}
+    "network.torso",
+    {
+        "mlp": Choice(lambda config: flat_torso),
+        "minatar_cnn": Choice(lambda config: minatar_torso),
+        "one_hot": Choice(lambda config: one_hot_torso(config.network.hidden[0])),
+    },
 )
 NOISE = Axis(
     "network.noisy", {False: Choice(lambda config: False), True: Choice(lambda config: True, keys=("network.sigma",))}
@@ -263,6 +280,18 @@ class Dense(nn.Module):
         weight = self.param("weight", self.weights, (self.width, x.shape[0]))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
         return kernels.affine(weight, x, bias)
+
+
+class Embedding(nn.Module):
+    """W x + b of one-hot x, [B, inputs] -> [width, B]; the weights are [inputs, width]."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:  # noqa: D102  (the class says it)
+        weight = self.param("embedding", nn.initializers.lecun_normal(), (x.shape[1], self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        return kernels.one_hot_affine(weight, x, bias)
 
 
 class NoisyDense(nn.Module):

@@ -86,18 +86,19 @@ def on_rollout(
     ) -> tuple[LearnerState, UpdateStats]:
         state, rate = observe(hparams, state, rollout), clock.learning_rate()
         targets = rollout_targets(hparams, state, rollout, draws.target_key)
-        units = _units(memory, (rollout.steps.obs, rollout.steps.action, targets, rollout.start)), rollout.memory
+        steps = rollout.steps.obs, rollout.steps.action, targets, rollout.weight
+        units = _units(memory, (*steps, rollout.start)), rollout.memory
 
         def gradient_step(state: LearnerState, xs: tuple[Array, Array]) -> tuple[LearnerState, UpdateStats]:
             rows, key = xs
-            (obs, action, target, start), carry = jax.tree.map(lambda leaf: leaf[rows], units)
-            obs, action, target = _items(memory, (obs, action, target))
+            (obs, action, target, weight, start), carry = jax.tree.map(lambda leaf: leaf[rows], units)
+            obs, action, target, weight = _items(memory, (obs, action, target, weight))
             noise = draw(parts, state.online, key, action.size)
             sample = Sample(
                 obs=parts.observations.inputs(state.observations, obs),
                 action=action,
                 target=target,
-                weight=jnp.ones(action.shape),
+                weight=jnp.ones(action.shape) if isinstance(weight, tuple) else weight,
                 noise=noise.online,
                 fractions=noise.fractions,
                 recall=_recall(memory, carry, start),

@@ -81,6 +81,9 @@ _BINARY = frozenset(f"{game}-MinAtar" for game in _GAMES) | frozenset(
 """Environments whose float observations are all 0 or 1, kept as bool in a quarter of the bytes (of FourRooms, the
 pictures)."""
 
+ONE_HOT = frozenset(("DeepSea-bsuite",))
+"""Environments whose observations have at most one 1."""
+
 INPUTS: Mapping[str, int] = {
     **{"CartPole-v1": 4, "Acrobot-v1": 6, "MountainCar-v0": 2},
     **{f"{game}-MinAtar": 100 * n for game, n in zip(_GAMES, (4, 4, 7, 10, 6), strict=True)},

@@ -11,6 +11,7 @@ from purejaxdqn.environments.sight import with_sight
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 INPUTS = gymnax.INPUTS
+ONE_HOT = gymnax.ONE_HOT
 SOLVED_AT = gymnax.SOLVED_AT
 from_gymnax = gymnax.from_gymnax
 

@@ -22,8 +22,8 @@ import numpy as np
 from jax import export
 policy = export.deserialize(Path(__file__).with_name("{file}").read_bytes())
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # any batch size
-q_values, action = policy.call(obs)
-print(json.dumps({{"q_values": q_values.tolist(), "action": action.tolist()}}))
+names = ("q_values", "action", "deviation")  # the last, over its members, where the policy is an ensemble
+print(json.dumps({{name: array.tolist() for name, array in zip(names, policy.call(obs))}}))
 '''
 _STABLEHLO_MEMORY = '''"""Run this policy: python {script} [observations.npy]. Needs jax, flatbuffers and numpy."""
 import json
@@ -63,8 +63,8 @@ import numpy as np
 import onnxruntime
 policy = onnxruntime.InferenceSession(Path(__file__).with_name("{file}").read_bytes())
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # any batch size
-q_values, action = policy.run(["q_values", "action"], {{"obs": obs}})
-print(json.dumps({{"q_values": q_values.tolist(), "action": action.tolist()}}))
+names = [output.name for output in policy.get_outputs()]  # deviation, over its members, of an ensemble
+print(json.dumps({{name: array.tolist() for name, array in zip(names, policy.run(names, {{"obs": obs}}))}}))
 '''
 
 
@@ -196,12 +196,16 @@ def _observation_text(observation: dict[str, Any]) -> str:
 
 
 def _network_text(network: dict[str, Any]) -> str:
-    torso = {"mlp": "MLP", "minatar_cnn": "a convolution, then an MLP"}[network["torso"]]
+    torso = {"mlp": "MLP", "minatar_cnn": "a convolution, then an MLP", "one_hot": "an embedding, then an MLP"}[
+        network["torso"]
+    ]
     extras = [name.replace("_", " ") for name in ("layer_norm", "dueling", "noisy") if network[name]]
     if network.get("memory", "none") != "none":
         extras.append(f"a memory ({network['memory']}) of {network['memory_size']} units")
     kind = network["distribution"] + (f" ({network['atoms']})" if network["distribution"] != "scalar" else "")
-    words = [f"{torso} {network['hidden']}", network["activation"], *extras, f"distribution {kind}"]
+    size = network["ensemble"]["members"]
+    members = [f"the mean of an ensemble of {size}"] if size > 1 else []
+    words = [f"{torso} {network['hidden']}", network["activation"], *extras, f"distribution {kind}", *members]
     return f"{', '.join(words)}; {network['parameter_count']:,} parameters"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save
 
-from purejaxdqn.config.building import make_algorithm
+from purejaxdqn.config.building import make_algorithm, make_estimates
 from purejaxdqn.config.reading import CONFIG_FILE, to_yaml
 from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.config import Config
@@ -67,6 +67,9 @@ def choose_agent(run_dir: Path, *, seed_index: int | None, best: bool, trust: bo
 def acting_of(config: Config, env: Environment, params: Any) -> tuple[Any, Any]:
     """The Q-values of one agent, and what it remembers before the first step: two fields of ``TrainedAgent``."""
     algorithm, hparams = make_algorithm(config, env), config.hparams()
+    if config.ensemble.members > 1:
+        estimates = make_estimates(config, env)
+        return lambda obs: estimates(hparams, params, obs), None
     if config.network.memory == "none":
         return lambda obs: algorithm.values(hparams, params, ActorView(obs))[0], None
 
@@ -146,6 +149,7 @@ def _describe_network(agent: TrainedAgent) -> dict[str, Any]:
         **config.network.model_dump(exclude={"sigma"}),
         "distribution": config.distribution.kind,
         "atoms": config.distribution.atoms,
+        "ensemble": {"members": config.ensemble.members, "prior_scale": config.ensemble.prior_scale},
         "parameters": {name: list(leaf.shape) for name, leaf in flat.items()},
         "parameter_count": int(sum(leaf.size for leaf in flat.values())),
     }

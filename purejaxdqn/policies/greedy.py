@@ -1,6 +1,5 @@
 """The greedy policy of one agent, as a function of observations and of what the agent remembers."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxdqn.config.building import make_algorithm
-from purejaxdqn.core.algorithm import ActorView, greedy
+from purejaxdqn.core.algorithm import ActorView, greedy, no_memory
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment, all_legal
 
@@ -32,8 +31,9 @@ class Policy:
             q_values, memory = algorithm.values(hparams, params, view)
             return greedy(q_values, view.legal), memory
 
-        self._env, self._act, self._memory = env, act, algorithm.memory
-        self._remembers = bool(jax.tree.leaves(jax.eval_shape(functools.partial(algorithm.memory, 1))))
+        self._env, self._act = env, act
+        self._remembers = config.network.memory != "none"  # unlike the actors of an ensemble in training
+        self._memory = algorithm.memory if self._remembers else no_memory
 
     def __call__(self, obs: Any, *, legal: Any = None) -> np.ndarray:
         """The actions of an agent without a memory.

@@ -30,16 +30,17 @@ def observations(shape: tuple[int, ...], dtype: Any) -> Inputs:
     return lambda batch: {"obs": jax.ShapeDtypeStruct((batch, *shape), dtype)}
 
 
-def to_onnx(function: Callable[..., Any], inputs: Inputs) -> Any:
+def to_onnx(function: Callable[..., Any], inputs: Inputs, *, more: Sequence[str] = ()) -> Any:
     """Translate ``function`` to an ONNX model.
 
     Args:
-      function: maps ``inputs`` to Q-values [batch, A], or to these and a next state [batch, ...].
+      function: maps ``inputs`` to Q-values [batch, A], or to these and others [batch, ...].
       inputs: of ``function``, one of them ``obs``.
+      more: the names of the others.
 
     Returns:
       A ``ModelProto`` with these inputs and outputs ``q_values`` [batch, A] float32, ``action`` [batch] int64, the
-      argmax of the Q-values, and ``next_state``, if there is one.
+      argmax of the Q-values, and ``more``.
 
     Raises:
       UserError: the function uses a primitive that has no translation.
@@ -51,14 +52,14 @@ def to_onnx(function: Callable[..., Any], inputs: Inputs) -> Any:
     traced = jax.make_jaxpr(function)(*given.values())
     graph = Graph(batch)
     results = [graph.name(one) for one in _translate(graph, traced.jaxpr, traced.consts, list(given))]
-    nodes = _ancestors([*graph.nodes, *_output_nodes(*results)], {"q_values", "action", "next_state"})
+    nodes = _ancestors([*graph.nodes, *_output_nodes(results, more)], {"q_values", "action", *more})
     used = {name for node in nodes for name in node.input}
 
     def value_info(name: str, dtype: Any, shape: Sequence[int]) -> Any:
         element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return onnx.helper.make_tensor_value_info(name, element, ["batch", *shape])
 
-    q_values, *state = (value.shape[1:] for value in traced.out_avals)
+    q_values, *others = (value.shape[1:] for value in traced.out_avals)
     whole = onnx.helper.make_graph(
         nodes,
         "policy",
@@ -66,7 +67,7 @@ def to_onnx(function: Callable[..., Any], inputs: Inputs) -> Any:
         [
             value_info("q_values", np.float32, q_values),
             value_info("action", np.int64, []),
-            *(value_info("next_state", np.float32, shape) for shape in state),
+            *(value_info(name, np.float32, shape) for name, shape in zip(more, others, strict=True)),
         ],
         [constant for constant in graph.initializers if constant.name in used],
     )
@@ -76,13 +77,14 @@ def to_onnx(function: Callable[..., Any], inputs: Inputs) -> Any:
     return model
 
 
-def _output_nodes(q_values: str, *state: str) -> list[Any]:
+def _output_nodes(results: Sequence[str], more: Sequence[str]) -> list[Any]:
     import onnx
 
+    q_values, *others = results
     return [
         onnx.helper.make_node("Identity", [q_values], ["q_values"]),
         onnx.helper.make_node("ArgMax", [q_values], ["action"], axis=-1, keepdims=0),
-        *(onnx.helper.make_node("Identity", [one], ["next_state"]) for one in state),
+        *(onnx.helper.make_node("Identity", [one], [name]) for name, one in zip(more, others, strict=True)),
     ]
 
 

@@ -85,15 +85,21 @@ def _broadcast(graph: Graph, equation: Any, x: Any) -> str:
 
 
 def _cast(graph: Graph, equation: Any, x: Any) -> str:
+    return _cast_to(graph, x, equation.params["new_dtype"])
+
+
+def _cast_to(graph: Graph, x: Any, dtype: Any) -> str:
     import onnx
 
-    return graph.add("Cast", x, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(equation.params["new_dtype"])))
+    return graph.add("Cast", x, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def _dot(graph: Graph, equation: Any, x: Any, y: Any) -> str:
-    """Matrix product of x's last axis and y's first; y has one or two axes."""
+    """Matrix product of x's last axis and y's first; y has one or two axes. Or products of matrices [K, ..., ...]."""
     contracted, batched = equation.params["dimension_numbers"]
     ranks = [len(atom.aval.shape) for atom in equation.invars]
+    if (contracted, batched, ranks) == (((2,), (1,)), ((0,), (0,)), [3, 3]):
+        return graph.add("MatMul", x, y)
     if contracted != ((ranks[0] - 1,), (0,)) or any(batched) or ranks[1] > 2:
         raise untranslatable(f"a product over the axes {contracted}, {batched}")
     return graph.add("MatMul", x, y)
@@ -106,9 +112,11 @@ def _slice(graph: Graph, equation: Any, x: Any) -> str:
 
 
 def _gather(graph: Graph, equation: Any, x: Any, indices: Any) -> str:
-    """A slice at a constant index: with a symbolic batch size, JAX traces indexing to a gather."""
+    """A slice at a constant index, to which JAX traces indexing with a symbolic batch size, or rows of a constant."""
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     shape = equation.outvars[0].aval.shape
+    if isinstance(indices, str) and (axis := _fetched_axis(equation)) is not None:
+        return graph.add("Gather", x, graph.reshape(indices, [shape[axis]]), axis=axis)
     if isinstance(indices, str) or indices.ndim != 1 or numbers.offset_dims != tuple(range(len(shape))):
         raise untranslatable("primitive 'gather' other than a slice at a constant index")
     starts = [0] * len(sizes)
@@ -126,6 +134,23 @@ def _split(graph: Graph, equation: Any, x: Any) -> list[str]:
         graph.add("Slice", x, _int64([stop - size]), _int64([stop]), axis)
         for stop, size in zip(stops, equation.params["sizes"], strict=True)
     ]
+
+
+def _fetched_axis(equation: Any) -> int | None:
+    """The axis along which a gather fetches whole slices at indices [B, 1]; None if it does anything else."""
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    operand, indices = (atom.aval.shape for atom in equation.invars)
+    if len(numbers.collapsed_slice_dims) != 1 or len(indices) != 2:
+        return None
+    (axis,) = numbers.collapsed_slice_dims
+    rest = tuple(place for place in range(len(operand)) if place != axis)
+    whole = all(sizes[place] == operand[place] for place in rest) and not numbers.operand_batching_dims
+    return axis if numbers.start_index_map == (axis,) and numbers.offset_dims == rest and whole else None
+
+
+def _argmax(graph: Graph, equation: Any, x: Any) -> str:
+    (axis,) = equation.params["axes"]
+    return _cast_to(graph, graph.add("ArgMax", x, axis=axis, keepdims=0), equation.params["index_dtype"])
 
 
 def _strided_slice(graph: Graph, equation: Any, x: Any, bounds: tuple[Any, Any], strides: Sequence[int]) -> str:
@@ -163,6 +188,7 @@ _SAME_OPERANDS = {
 """Primitives that translate to one node with the same operands."""
 _REDUCTIONS = {"reduce_max": "ReduceMax", "reduce_sum": "ReduceSum"}
 _TRANSLATIONS: dict[str, Translation] = {
+    "argmax": _argmax,
     "broadcast_in_dim": _broadcast,
     "clamp": lambda graph, equation, low, x, high: graph.add("Min", graph.add("Max", x, low), high),
     "concatenate": lambda graph, equation, *xs: graph.add("Concat", *xs, axis=equation.params["dimension"]),

@@ -27,8 +27,17 @@ class TrainedAgent(NamedTuple):
     seed_index: int
     params: Any  # without a seed axis
     env: Environment
-    q_values: Callable[..., Any]  # obs[B, O] -> [B, A]; with a memory obs, state, start[B] -> [B, A], state
+    q_values: Callable[..., Any]
+    # obs[B, O] -> [B, A]; of an ensemble also the deviation over its members [B, A]; with a memory obs, state, start[B]
+    # -> [B, A], state
     initial_state: np.ndarray | None = None  # [1, ...] before the first step; None without a memory
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """The names of what ``q_values`` gives besides Q-values."""
+        if self.initial_state is not None:
+            return ("next_state",)
+        return ("deviation",) if self.config.ensemble.members > 1 else ()
 
     def inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
         """What ``q_values`` takes for a batch of this size, by name."""
@@ -75,19 +84,21 @@ def _describe_tensors(agent: TrainedAgent, *, action_dtype: str) -> dict[str, An
         "q_values": {"shape": ["batch", agent.env.num_actions], "dtype": "float32"},
         "action": {"shape": ["batch"], "dtype": action_dtype},
     }
-    return {"inputs": inputs, "outputs": outputs | ({"next_state": inputs["state"]} if "state" in inputs else {})}
+    kinds = {"next_state": inputs.get("state"), "deviation": outputs["q_values"]}
+    return {"inputs": inputs, "outputs": outputs | {name: kinds[name] for name in agent.more}}
 
 
 def to_stablehlo(agent: TrainedAgent) -> bytes:
     """Serialise the policy with ``jax.export``: obs [batch, O] -> q_values [batch, A], action [batch].
 
-    With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state.
+    With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state. An ensemble also gives the
+    deviation of the Q-values over its members [batch, A].
     """
     from jax import export
 
     def act(*inputs: jax.Array) -> tuple[jax.Array, ...]:
-        q_values, *state = _as_tuple(agent.q_values(*inputs))
-        return q_values, q_values.argmax(-1).astype("int32"), *state
+        q_values, *more = _as_tuple(agent.q_values(*inputs))
+        return q_values, q_values.argmax(-1).astype("int32"), *more
 
     (batch,) = export.symbolic_shape("batch")
     return bytes(export.export(jax.jit(act), platforms=PLATFORMS)(*agent.inputs(batch).values()).serialize())
@@ -113,14 +124,14 @@ def to_checked_onnx(agent: TrainedAgent) -> tuple[bytes, float]:
     env = agent.env
     if np.dtype(env.obs_dtype).isbuiltin != 1:  # bfloat16 and the like, which are not NumPy's own
         raise UserError(f"--format onnx: observations are {np.dtype(env.obs_dtype)}, which onnxruntime does not take")
-    model = to_onnx(agent.q_values, agent.inputs).SerializeToString()
+    model = to_onnx(agent.q_values, agent.inputs, more=agent.more).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     obs, q_values, worst = sample_observations(agent), jax.jit(agent.q_values), 0.0
     for count in (1, 3, len(obs)):
         inputs = {"obs": obs[:count], **_sample_memory(agent, count)}
         ours = _as_tuple(q_values(*inputs.values()))
-        theirs, action, *state = session.run(None, inputs)
-        for mine, its in zip(ours, (theirs, *state), strict=True):
+        theirs, action, *more = session.run(None, inputs)
+        for mine, its in zip(ours, (theirs, *more), strict=True):
             worst = max(worst, relative_difference(its, np.asarray(mine)))
         if not np.array_equal(theirs.argmax(-1), action):
             raise UserError("--format onnx: the model's actions are not the argmax of its Q-values")

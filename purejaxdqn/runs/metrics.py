@@ -1,7 +1,7 @@
 """Metrics on the host: from the device's rows to the CSV files of a run and back."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -26,7 +26,10 @@ COLUMNS = (
     "epsilon",
     "grad_norm",
     "success_rate",
+    "disagreement",
 )
+_LATER = ("disagreement",)
+"""Columns that files and checkpoints of earlier versions lack."""
 
 
 class Metrics(NamedTuple):
@@ -42,6 +45,7 @@ class Metrics(NamedTuple):
     epsilon: np.ndarray
     grad_norm: np.ndarray
     success_rate: np.ndarray  # share of the evaluation episodes at or above the solved return
+    disagreement: np.ndarray  # of the members of an ensemble: deviation of the greedy action's value
 
 
 def solved_at(config: Config) -> float | None:
@@ -52,13 +56,27 @@ def solved_at(config: Config) -> float | None:
 def metrics_from_rows(rows: EpochRow, *, solved_at: float | None) -> Metrics:
     """Rows with leaves [R, T] (``eval_returns`` [R, T, N]) as NumPy arrays."""
     values = {name: np.asarray(leaf) for name, leaf in rows._asdict().items()}
-    eval_returns = values.pop("eval_returns")
+    eval_returns, disagreement = values.pop("eval_returns"), values.pop("disagreement")
+    if not disagreement.size:  # without an ensemble
+        disagreement = np.full(eval_returns.shape[:2], np.nan, np.float32)
     solved = eval_returns >= (np.nan if solved_at is None else solved_at)
     success_rate = np.full(eval_returns.shape[:2], np.nan) if solved_at is None else solved.mean(-1)
     with np.errstate(over="ignore"):
         mean = eval_returns.mean(-1, dtype=np.float32)
     mean = np.where(np.isfinite(mean), mean, eval_returns.mean(-1, dtype=np.float64).astype(np.float32))
-    return Metrics(**values, eval_return=mean, success_rate=success_rate.astype(np.float32))
+    success_rate = success_rate.astype(np.float32)
+    return Metrics(**values, eval_return=mean, success_rate=success_rate, disagreement=disagreement)
+
+
+def stored_metrics(columns: Mapping[str, np.ndarray]) -> Metrics:
+    """Metrics of columns [R, T] by name; those that earlier versions did not store are NaN.
+
+    Raises:
+      KeyError: another column is missing.
+    """
+    missing = np.full(columns["loss"].shape, np.nan, np.float32)
+    known = {name: columns.get(name, missing) if name in _LATER else columns[name] for name in Metrics._fields}
+    return Metrics(**known)
 
 
 class CsvFile:
@@ -99,18 +117,19 @@ def read_metrics(path: Path) -> Metrics:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             table = list(csv.DictReader(file))
-        if not table or any(name not in table[0] for name in COLUMNS):
+        if not table or any(name not in table[0] for name in COLUMNS if name not in _LATER):
             raise ValueError("no rows, or not the columns of a metrics.csv")
         seeds = max(int(row["seed_index"]) for row in table) + 1
         columns = {
             name: np.array([float(row[name] or "nan") for row in table]).reshape(-1, seeds).T
             for name in Metrics._fields
+            if name in table[0]
         }
         if not (np.isfinite(columns["env_step"]).all() and seeds):
             raise ValueError("a row without an env_step")
     except (ValueError, TypeError, OverflowError, csv.Error) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return Metrics(**columns)
+    return stored_metrics(columns)
 
 
 def join_metrics(parts: Sequence[Metrics]) -> Metrics:
@@ -136,7 +155,8 @@ def csv_rows(metrics: Metrics) -> Iterator[list[str]]:
             row = {name: column[seed, epoch] for name, column in metrics._asdict().items()}
             if row["episodes"] == 0:
                 row["episode_return"] = row["episode_length"] = None
-            if np.isnan(row["success_rate"]):
-                row["success_rate"] = None
+            for name in ("success_rate", "disagreement"):
+                if np.isnan(row[name]):
+                    row[name] = None
             # str of a NumPy scalar is the shortest text that reads back as the same number.
             yield [str(seed), *("" if row[name] is None else str(row[name]) for name in COLUMNS[1:])]

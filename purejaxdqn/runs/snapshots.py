@@ -13,7 +13,7 @@ from purejaxdqn.core.keys import KEY_KIND, data_of_keys, is_key
 from purejaxdqn.core.many import Layout
 from purejaxdqn.core.types import RunnerState
 from purejaxdqn.runs.checkpoints import Checkpoint, Checkpoints
-from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.metrics import Metrics, stored_metrics
 from purejaxdqn.runs.training import Training, shapes_of_run
 from purejaxdqn.system.faults import UserError
 
@@ -62,7 +62,13 @@ def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
         if name.startswith("state")
     }
     # Copied: they live longer than the state, whose small arrays share their memory.
-    metrics = Metrics(**{name: checkpoint.arrays[f"metrics.{name}"].copy() for name in Metrics._fields})
+    metrics = stored_metrics(
+        {
+            name.removeprefix("metrics."): column.copy()
+            for name, column in checkpoint.arrays.items()
+            if name.startswith("metrics.")
+        }
+    )
     about = dict(checkpoint.about)
     return Snapshot(state, metrics, Config.model_validate(about.pop("config")), **about)
 

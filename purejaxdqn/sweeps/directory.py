@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.metrics import Metrics, stored_metrics
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.points import CONFIG_COLUMN, Point, value_of
 from purejaxdqn.sweeps.stages import PieceResult
@@ -186,7 +186,7 @@ def load_pieces(folder: Path, warn: Callable[[str], None] = lambda line: None) -
 def _load_piece(path: Path) -> PieceResult:
     with path.open("rb") as file, np.load(file) as arrays:
         runs = tuple(Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"])
-        metrics = Metrics(*(arrays[name] for name in Metrics._fields))
+        metrics = stored_metrics({name: arrays[name] for name in Metrics._fields if name in arrays})
         return PieceResult(runs, arrays["final_returns"], arrays["diverged"], metrics)
 
 

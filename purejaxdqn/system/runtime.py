@@ -108,6 +108,8 @@ def estimated_largest_product(config: Config) -> float:
     images = 16 * 64 if config.network.torso == "minatar_cnn" else 0  # filters times places
     inputs: float = images or (math.inf if config.env.kwargs else INPUTS.get(config.env.id, math.inf))
     inputs *= config.env.frame_stack
+    if config.network.torso == "one_hot":  # no product with the inputs
+        inputs = hidden[0]
     rows = batch_size * distribution.atoms if fractions else batch_size
     return max(rows * max(widths), batch_size * images, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
 
@@ -122,7 +124,7 @@ def gradient_step_flops(config: Config) -> float:
     products = sum(a * b for a, b in itertools.pairwise(widths))
     if distribution.kind in ("iqn", "fqf"):  # the embedding of fractions by 64 cosines
         products += distribution.atoms * 64 * hidden[-1]
-    return 8.0 * batch_size_of(config) * products
+    return 8.0 * batch_size_of(config) * products * config.ensemble.members
 
 
 def usable_cores() -> int:
