@@ -115,6 +115,13 @@ PROGRAMS = {
         ],
         {"rollout_lambda", "distribution_sigma_ratio", "optimizer_weight_decay", "schedule_tau"},
     ),
+    "remembering": (
+        [
+            "network={memory: gru, memory_size: 4}",
+            "replay={kind: prioritised, size: 320, sequence: 8, burn_in: 2, period: 2}",
+        ],
+        {"replay_eta", "replay_alpha"},
+    ),
     "proposed": (
         ["distribution={kind: fqf, atoms: 4, fraction_rate: 0.5}"],
         {"distribution_kappa", "distribution_fraction_rate"},

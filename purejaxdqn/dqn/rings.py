@@ -153,7 +153,12 @@ def make_ring(*, size: int, n_step: int, num_envs: int, frames: int = 1) -> Ring
         # Rows a whole ring before the newest are overwritten: their entry belongs to the newer step.
         offsets = np.arange(max(-waiting, block + past - size), block + past)  # 0 is the block's first row
         rows = state.current_index + offsets
-        return rows % size, (offsets < block - waiting) & (state.is_full | (rows >= 0))
+        candidate = (offsets < block - waiting) & (state.is_full | (rows >= 0))
+        if past:
+            # Before the ring is full, its first rows lack nothing: the row that is written next takes their place here.
+            following = state.current_index + block
+            rows = jnp.where(state.is_full | (following >= size) | (rows < size), rows, following)
+        return rows % size, candidate
 
     def transitions(hparams: HParams, state: Any, rows: Array) -> tuple[Array, Transition, Any]:
         rows = (rows + num_envs * jnp.arange(n_step)[:, None]) % size
