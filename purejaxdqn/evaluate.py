@@ -84,7 +84,7 @@ def _check(arguments: Namespace) -> None:
 
 def _print_returns(arguments: Namespace, returns: Any) -> None:
     """Print the returns [S, N], as JSON or for a reader."""
-    from purejaxdqn.runs.statistics import iqm, iqm_interval
+    from purejaxdqn.runs.statistics import iqm, spread_in_words
 
     returns = returns.astype("float64")  # their sum may be beyond float32
     score = iqm(returns.mean(-1))
@@ -94,9 +94,7 @@ def _print_returns(arguments: Namespace, returns: Any) -> None:
         return
     for k, mine in enumerate(returns, arguments.seed_index or 0):
         print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
-    interval = iqm_interval(returns.mean(-1))
-    spread = f" (95% CI {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread}"
+    scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread_in_words(returns.mean(-1), digits='.2f')}"
     print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
 
 

@@ -116,10 +116,11 @@ def search(spec: SearchSpec, base: Config, folder: Path) -> int:
 
         draw_search(folder, study, spec.space, objective=spec.objective)
     print(table(study))
-    interval = retest["iqm_ci95"]
-    score = "not finite" if retest["iqm"] is None else f"{retest['iqm']:.4g}"
-    spread = f", 95% CI {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
-    print(f"trial {best.number} on {spec.retest} fresh seeds: greedy return {score}{spread}")
+    from purejaxdqn.runs.statistics import spread_in_words  # SciPy: late, as it loads slowly
+
+    around = spread_in_words(retest["final_eval_return"])
+    score = "not finite" if retest["iqm"] is None else f"{retest['iqm']:.4g}{around}"
+    print(f"trial {best.number} on {spec.retest} fresh seeds: greedy return {score}")
     print(folder)
     return 0
 

@@ -132,9 +132,11 @@ def _draw(folder: Path, metrics: Any, config: Config) -> None:
 
 
 def _print_results(config: Config, summary: dict[str, Any]) -> None:
-    interval = summary["iqm_ci95"]
-    spread = f", 95% CI {interval[0]:.1f} to {interval[1]:.1f}, IQM of {config.num_seeds} seeds" if interval else ""
-    score = "not finite" if summary["iqm"] is None else f"{summary['iqm']:.1f}{spread}"
+    from purejaxdqn.runs.statistics import spread_in_words  # SciPy: late, as it loads slowly
+
+    around = spread_in_words(summary["final_eval_return"], digits=".1f")
+    score = "not finite" if summary["iqm"] is None else f"{summary['iqm']:.1f}{around}"
+    score += f", IQM of {config.num_seeds} seeds" if around else ""
     print(f"ran in {summary['run_seconds']:.1f} s, {summary['env_steps_per_second']:,} environment steps a second")
     print(f"greedy return over {config.evaluation.final_episodes} episodes: {score}")
     for seed_index, step in enumerate(summary["diverged_step"]):

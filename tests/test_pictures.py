@@ -61,7 +61,7 @@ def test_drawing_leaves_pyplot_and_its_backend_alone(finished_run, tmp_path):
         "import pathlib, sys\n"
         "from purejaxdqn.pictures import runs, searches, sweeps\n"
         "from purejaxdqn.runs.metrics import read_metrics\n"
-        f"metrics = read_metrics({str(finished_run / 'metrics.csv')!r})\n"
+        f"metrics = read_metrics(pathlib.Path({str(finished_run / 'metrics.csv')!r}))\n"
         f"path = pathlib.Path({str(tmp_path / 'x.png')!r})\n"
         "runs.draw_report(path, metrics, title='', solved_at=None)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

@@ -1,5 +1,6 @@
 """Statistics against their published definitions, and the coverage of the interval by simulation."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -10,8 +11,11 @@ from purejaxdqn.runs.statistics import (
     RESAMPLES,
     iqm,
     iqm_interval,
+    name_of_spread,
     performance_profile,
     probability_of_improvement,
+    spread,
+    spread_in_words,
     trailing_mean,
 )
 
@@ -37,12 +41,34 @@ def test_the_interval_is_of_the_iqm_and_not_of_the_mean():
     assert 0.0 < low < high < 1.0
 
 
-def test_an_interval_needs_two_seeds_and_repeats():
-    assert iqm_interval(np.array([1.0])) is None
-    values = np.array([1.0, 5.0, 2.0, 8.0])
-    assert iqm_interval(values) == iqm_interval(values)
-    low, high = iqm_interval(values)
-    assert low < iqm(values) < high
+def test_an_interval_needs_five_seeds_and_repeats():
+    values = np.array([1.0, 5.0, 2.0, 8.0, 3.0, 4.0, 4.5])
+    for count in (5, 7):
+        assert iqm_interval(values[:count]) == iqm_interval(values[:count])
+        low, high = iqm_interval(values[:count])
+        assert low < iqm(values[:count]) < high
+    assert iqm_interval(values[:4]) is None
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_the_interval_of_few_seeds_is_that_of_all_resamples(count):
+    values = np.random.default_rng(count).normal(size=count)
+    every = np.array([iqm(np.array(one)) for one in itertools.product(values, repeat=count)])
+    assert len(every) == count**count
+    np.testing.assert_allclose(iqm_interval(values), np.percentile(every, [2.5, 97.5]), rtol=1e-12)
+
+
+def test_around_few_seeds_their_range_is_shown_and_called_so():
+    values = [3.0, 1.0, 2.0, 5.0]
+    assert spread(np.array(values)) == (1.0, 5.0)
+    assert spread(np.array(values[:1])) is None
+    assert spread_in_words(values) == ", range 1 to 5"
+    assert spread_in_words(values, digits=".1f") == ", range 1.0 to 5.0"
+    assert spread_in_words([3.0, None, 2.0]) == ""
+    five = np.array([*values, 4.0])
+    assert spread(five) == iqm_interval(five)
+    assert spread_in_words(five) == ", 95% CI {:.4g} to {:.4g}".format(*iqm_interval(five))
+    assert [name_of_spread(seeds) for seeds in (2, 4, 5, 30)] == ["range", "range", "95% CI", "95% CI"]
 
 
 @pytest.mark.parametrize(

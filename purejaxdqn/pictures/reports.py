@@ -15,6 +15,7 @@ from purejaxdqn.pictures import report_parts as parts
 from purejaxdqn.pictures import webpages as web
 from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.metrics import Metrics, read_metrics
+from purejaxdqn.runs.statistics import spread_in_words
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import is_inside, refusing_damage, write_text
 from purejaxdqn.system.messages import tell
@@ -97,8 +98,8 @@ def _key_figures(config: Config, summary: dict[str, Any]) -> list[tuple[str, str
     items = [("environment steps per seed", f"{config.total_timesteps:,}"), ("seeds", str(config.num_seeds))]
     if not summary:
         return items
-    interval, score = summary.get("iqm_ci95"), summary.get("iqm")
-    spread = f", 95% CI {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
+    score, finals = summary.get("iqm"), summary.get("final_eval_return")
+    spread = spread_in_words(finals) if isinstance(finals, list) else ""
     shown = "not finite" if score is None else f"{score:.4g}"
     return [
         (f"greedy return (IQM of {config.evaluation.final_episodes}-episode means{spread})", shown),

@@ -16,7 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from purejaxdqn.runs.metrics import Metrics
-from purejaxdqn.runs.statistics import RESAMPLES, iqm, iqm_interval, trailing_mean
+from purejaxdqn.runs.statistics import RESAMPLES, iqm, name_of_spread, spread, trailing_mean
 from purejaxdqn.system.files import replacing
 
 EVALUATION_COLOR, TRAINING_COLOR, SOLVED_COLOR = "#1f5fa8", "#d9822b", "#666666"
@@ -123,7 +123,7 @@ def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, l
         return
     lines = [np.stack([steps, row], -1) for row in values]
     draw_lines(axes, lines, color=color, lw=0.6, alpha=max(0.12, 0.5 / seeds**0.5))
-    draw_band(axes, steps, values, color=color, label=f"{label} (IQM of {seeds} seeds, 95% CI)")
+    draw_band(axes, steps, values, color=color, label=f"{label} (IQM of {seeds} seeds, {name_of_spread(seeds)})")
 
 
 def draw_lines(axes: Axes, lines: Sequence[np.ndarray], **look: Any) -> None:
@@ -138,7 +138,7 @@ def draw_band(axes: Axes, steps: np.ndarray, values: np.ndarray, *, color: Any, 
     centre = [iqm(column) if len(column) else np.nan for column in columns]
     axes.plot(steps, centre, color=color, lw=2.2, label=label)
     resamples = min(RESAMPLES, max(200, 200_000 // len(values)))  # a thousand seeds would take seconds for each line
-    interval = np.array([iqm_interval(column, resamples=resamples) or (np.nan, np.nan) for column in columns])
+    interval = np.array([spread(column, resamples=resamples) or (np.nan, np.nan) for column in columns])
     axes.fill_between(steps, interval[:, 0], interval[:, 1], color=color, alpha=0.2, lw=0)
 
 

@@ -20,7 +20,7 @@ from purejaxdqn.pictures.runs import (
     style,
     subplots,
 )
-from purejaxdqn.runs.statistics import iqm_of_columns, performance_profile, probability_of_improvement
+from purejaxdqn.runs.statistics import iqm_of_columns, name_of_spread, performance_profile, probability_of_improvement
 from purejaxdqn.sweeps.directory import done_runs, load_pieces, read_directory
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, collect, ranked, runs_of_points, summarise_points
@@ -93,7 +93,8 @@ def draw_curves(
             values = np.stack([result.eval_return for result in runs])
             draw_band(axes, runs[0].env_step, values, color=_color(place), label=_short_name(summary.name))
         draw_solved_line(axes, solved_at)
-        title = f"IQM of {len(summaries[0].scores)} seeds" + (", 95% CI" if len(summaries[0].scores) > 1 else "")
+        seeds = len(summaries[0].scores)
+        title = f"IQM of {seeds} seeds" + (f", {name_of_spread(seeds)}" if seeds > 1 else "")
         title += f"; grey: the other {len(others)} points" if others else ""
         axes.set(xlabel="environment steps", ylabel="greedy return of an episode", title=title)
         _legend_below(figure, axes, reverse=True)
@@ -123,7 +124,7 @@ def draw_ranking(path: Path, summaries: Sequence[PointResult], *, solved_at: flo
         axes.set_yticks(range(len(order)), [_short_name(summary.name) for summary in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
         more = f"; the best {len(order)} of {len(summaries)}" if len(order) < len(summaries) else ""
-        axes.set(xlabel=RETURN_LABEL, title=f"Dots: seeds; line: IQM; bar: its 95% CI{more}")
+        axes.set(xlabel=RETURN_LABEL, title=f"Dots: seeds; line: IQM; bar: {_bar(order)}{more}")
         save_figure(figure, path)
     return path
 
@@ -170,6 +171,11 @@ def _draw_cells(axes: Any, xs: list[float], ys: list[float], scores: dict[tuple[
     return image
 
 
+def _bar(summaries: Sequence[PointResult]) -> str:
+    name = name_of_spread(len(summaries[0].scores))
+    return f"its {name}" if name != "range" else "their range"
+
+
 def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointResult], *, x: str) -> Path:
     """Plot the IQM of every point, with its 95% interval, against one swept number."""
     values = np.array([points[summary.point].swept[x] for summary in summaries], float)
@@ -183,7 +189,7 @@ def draw_against(path: Path, points: Sequence[Point], summaries: Sequence[PointR
         draw_lines(axes, bars, color=EVALUATION_COLOR, lw=2, alpha=0.35)
         axes.plot(values, [summary.iqm for summary in summaries], "o", color=EVALUATION_COLOR, ms=4)
         axes.set_xscale(_scale(values))
-        axes.set(xlabel=x, ylabel="greedy return", title="One dot per point: IQM of its seeds, with the 95% CI")
+        axes.set(xlabel=x, ylabel="greedy return", title=f"One dot per point: IQM of its seeds, with {_bar(summaries)}")
         save_figure(figure, path)
     return path
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxdqn.runs.metrics import first_solved_steps, solved_at
-from purejaxdqn.runs.statistics import iqm, iqm_interval
+from purejaxdqn.runs.statistics import iqm, name_of_spread, spread
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.spaces import as_text
@@ -37,7 +37,7 @@ class PointResult(NamedTuple):
     name: str
     scores: np.ndarray  # [S] final_eval_return
     iqm: float
-    interval: tuple[float, float] | None  # of the IQM, 95%
+    interval: tuple[float, float] | None  # around the IQM, see ``statistics.spread``
     auc: float  # IQM
     solved: int  # seeds that were solved at some evaluation
     diverged: int  # seeds
@@ -74,7 +74,7 @@ def summarise_points(points: Sequence[Point], results: Sequence[RunResult]) -> l
                 name=point.name,
                 scores=scores,
                 iqm=iqm(scores),
-                interval=iqm_interval(scores),
+                interval=spread(scores),
                 auc=iqm(np.array([result.auc for result in mine])),
                 solved=sum(result.first_solved_step is not None for result in mine),
                 diverged=sum(result.diverged for result in mine),
@@ -146,7 +146,7 @@ def table(summaries: Sequence[PointResult], *, rows: int = 12) -> str:
     """The best points as a table for the terminal."""
     best = ranked(summaries)[:rows]
     width = max(len("point"), *(len(one.name) for one in best))
-    lines = [f"{'point':{width}}  {'IQM':>8}  {'95% CI':>17}  {'AUC':>8}  solved"]
+    lines = [f"{'point':{width}}  {'IQM':>8}  {name_of_spread(len(best[0].scores)):>17}  {'AUC':>8}  solved"]
     for one in best:
         interval = f"{one.interval[0]:.4g} to {one.interval[1]:.4g}" if one.interval else "-"
         solved = f"{one.solved}/{len(one.scores)}" + (f", {one.diverged} diverged" if one.diverged else "")
