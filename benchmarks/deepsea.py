@@ -216,11 +216,12 @@ def median_of(lines: Sequence[dict[str, str]], agent: str, size: int) -> float:
 
 def draw(lines: Sequence[dict[str, str]]) -> Path:
     """Draw episodes until solved against size, with 2^size and the fitted powers: ``results/deepsea.png``."""
-    from purejaxdqn.pictures.runs import plt, style
+    from purejaxdqn.pictures.runs import style, subplots
 
     colors = dict(zip(AGENTS, ("tab:blue", "tab:orange", "tab:green"), strict=True))
     with style():
-        figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+        figure, grid = subplots(1, 1, figsize=(7, 4.2), squeeze=False)
+        axes = grid[0, 0]
         for agent, color in colors.items():
             mine = [one for one in lines if one["agent"] == agent]
             ends = [(int(one["size"]), int(one["solved (90%)"] or EPISODES), bool(one["solved (90%)"])) for one in mine]

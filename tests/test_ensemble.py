@@ -19,10 +19,12 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import ActDraws
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.core.schedules import make_clock
-from purejaxdqn.core.types import Batch, Transition
-from purejaxdqn.dqn.ensemble import add_prior, batch_learner, masks, q_values, step_numbers
+from purejaxdqn.core.types import Batch, Rollout, Transition
+from purejaxdqn.dqn.ensemble import add_prior, batch_learner, first_rows, masks, q_values, step_numbers
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.dqn.networks import adapt
+from purejaxdqn.dqn.replay import example_step
+from purejaxdqn.dqn.rings import make_sequence_ring
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.export import main as export
 from purejaxdqn.policies.exports import acting_of, choose_agent
@@ -123,6 +125,26 @@ def test_the_number_of_a_step_is_that_of_a_list_of_all_steps():
             filled = [row for row, number in enumerate(rows) if number is not None]
             found = step_numbers(jnp.array(filled), jnp.int32(total), capacity)
             np.testing.assert_array_equal(found, [rows[row] for row in filled])
+
+
+def test_a_sequence_has_the_number_of_its_first_step():
+    """Of a ring whose observations are the numbers of their steps, partly filled and written over."""
+    period, sequence, size = 3, 5, 48
+    ring = make_sequence_ring(size=size, n_step=1, num_envs=E, sequence=sequence, burn_in=0, period=period)
+    state, hparams = ring.init(Rollout(example_step(jnp.zeros(())), jnp.zeros(1))), Config().hparams()
+    add = jax.jit(ring.add)
+    for t in range(40):
+        obs = jnp.float32(t * E + jnp.arange(E))[None]
+        steps = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, E)), example_step(jnp.zeros(())))
+        state = add(state, Rollout(steps._replace(obs=obs, next_obs=obs), jnp.zeros(E)))
+        oldest, count = ring.candidates(state)
+        if t not in (10, 17, 25, 39):
+            continue
+        indices, transition, _ = ring.transitions(hparams, state, oldest + jnp.arange(int(count)))
+        rows = first_rows(indices, num_envs=E, period=period)
+        numbers = step_numbers(rows, jnp.int32((t + 1) * E), size)
+        np.testing.assert_array_equal(transition.obs[0], numbers)
+        assert len(numbers) >= 4
 
 
 def test_rows_of_the_ring_are_the_steps_of_the_run_in_their_order(trained, config):

@@ -26,7 +26,7 @@ def listed():
 
 def test_all_discrete_environments_are_listed_with_what_they_show_and_take(listed):
     by_id = {row["id"]: row for row in listed[0]}
-    assert len(by_id) == len(listed[0]) == 20
+    assert len(by_id) == len(listed[0]) == 22
     assert by_id["CartPole-v1"] == {
         "id": "CartPole-v1",
         "observation_shape": [4],

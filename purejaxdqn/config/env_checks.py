@@ -9,7 +9,7 @@ import numpy as np
 from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config, EnvConfig
 from purejaxdqn.core.environment import Environment
-from purejaxdqn.environments.registry import ONE_HOT, EnvironmentRefusedError, make_environment
+from purejaxdqn.environments.registry import ONE_HOT, EnvironmentRefusedError, make_environment, own_module
 from purejaxdqn.system.faults import did_you_mean
 
 LookUp = Callable[[EnvConfig], Environment | EnvironmentRefusedError]
@@ -79,7 +79,9 @@ def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
 
 def _is_one_hot(config: Config, env: Environment) -> bool:
     """Whether features have at most one 1, as far as that is known: a module of your own may give such."""
-    return (config.env.one_hot and not env.obs_shape) or config.env.id in ONE_HOT or ":" in config.env.id
+    return (
+        (config.env.one_hot and not env.obs_shape) or config.env.id in ONE_HOT or own_module(config.env.id) is not None
+    )
 
 
 def _feature_shape(env: Environment) -> tuple[int, ...]:

@@ -162,6 +162,11 @@ def masks(hparams: HParams, salt: Array, number: Array, size: int) -> Array:
     return chosen.astype(jnp.float32).T.reshape(size, *number.shape)
 
 
+def first_rows(indices: Array, *, num_envs: int, period: int) -> Array:
+    """The rows [B] of the steps with which sequences of these indices begin: see ``rings.make_sequence_ring``."""
+    return indices // num_envs * (period * num_envs) + indices % num_envs
+
+
 def step_numbers(rows: Array, seen: Array, capacity: int) -> Array:
     """The numbers [B], from 0, of the steps in these rows of a ring that ``seen`` [] steps have been added to."""
     age = (seen - 1 - rows) % capacity  # 0 is the newest
@@ -189,7 +194,7 @@ def batch_learner(members: Members, *, capacity: int, num_envs: int = 1, period:
     def update(
         hparams: HParams, state: EnsembleState, batch: Batch, key: Array, rate: Array
     ) -> tuple[EnsembleState, Array, UpdateStats]:
-        rows = batch.indices // num_envs * (period * num_envs) + batch.indices % num_envs
+        rows = first_rows(batch.indices, num_envs=num_envs, period=period)
         mask = masks(hparams, state.salt, step_numbers(rows, state.seen, capacity), members.size)
 
         def of_member(learner: LearnerState, prior: Params, mask: Array, key: Array, sequence: Any) -> tuple:

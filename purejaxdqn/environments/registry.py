@@ -5,25 +5,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purejaxdqn.core.environment import Environment
-from purejaxdqn.environments import gymnax
+from purejaxdqn.environments import gymnax, sparse
+from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.environments.custom import construct_custom
 from purejaxdqn.environments.sight import with_sight
-from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line, with_sticky_actions
 
-INPUTS = gymnax.INPUTS
+INPUTS = {**gymnax.INPUTS, "sparse:MountainCar": 2, "sparse:CartPoleSwingUp": 6}
 ONE_HOT = gymnax.ONE_HOT
-SOLVED_AT = gymnax.SOLVED_AT
+SOLVED_AT = {**gymnax.SOLVED_AT, "sparse:MountainCar": 0.9}
 from_gymnax = gymnax.from_gymnax
 
 
 def environment_ids() -> list[str]:
     """The environments that can be trained on without a download."""
-    return gymnax.gymnax_ids()
+    return [*gymnax.gymnax_ids(), *sparse.NAMES]
 
 
 def own_module(env_id: str) -> str | None:
     """The module that making ``env_id`` would import, None if the environment is not one of the user's own."""
-    return env_id.partition(":")[0] if ":" in env_id else None
+    return env_id.partition(":")[0] if ":" in env_id and env_id not in sparse.NAMES else None
 
 
 def make_environment(
@@ -53,6 +54,10 @@ def make_environment(
     """
     env = underlying_environment(env_id, kwargs)
     try:
+        if isinstance(env, Single):
+            if one_hot:
+                raise EnvironmentRefusedError("env.one_hot", f"observations of {env_id} are no integers")
+            return with_sight(with_sticky_actions(batched(env), sticky_actions), observe, frame_stack)
         made = from_gymnax(
             env,
             env_id=env_id,
@@ -76,6 +81,8 @@ def underlying_environment(env_id: str, kwargs: Mapping[str, Any] | None = None)
       EnvironmentRefusedError: as ``make_environment``.
     """
     kwargs = dict(kwargs or {})
+    if env_id in sparse.NAMES:
+        return gymnax.construct(lambda **kwargs: sparse.make(env_id.partition(":")[2], kwargs), env_id, kwargs)
     if env_id in environment_ids():
         return gymnax.construct_gymnax(env_id, kwargs)
     if ":" in env_id:
