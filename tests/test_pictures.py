@@ -164,7 +164,7 @@ def test_a_search_whose_pictures_fail_says_what_it_has_found(tmp_path, capsys, m
     study = open_study(str(tmp_path / "study.log"), "s", {})
     (trial,) = studies.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="me")
     studies.tell(study, trial, Score(3.0, None))
-    result = search_runner.SearchResult(study, studies.best_trial(study), {"iqm": None, "iqm_ci95": None})
+    result = search_runner.SearchResult(study, studies.best_trial(study), {"iqm": None, "final_eval_return": [None]})
     monkeypatch.setattr(search_runner, "run_search", lambda *_: result)
     monkeypatch.setattr("purejaxdqn.pictures.searches.draw_search", fail)
     spec = SearchSpec(*[None] * len(SearchSpec._fields))._replace(retest=5)
