@@ -532,6 +532,8 @@ def test_a_number_goes_with_what_it_belonged_to(below, overrides, key, value, tm
         (["distribution={kind: iqn, risk: wang}"], "distribution.risk_level", -0.75),
         (["network.torso=minatar_cnn", "env.id=Breakout-MinAtar"], "network.hidden", (128,)),
         (["network={torso: minatar_cnn, hidden: [64]}", "env.id=Breakout-MinAtar"], "network.hidden", (64,)),
+        (["network={torso: cnn, channels: [8, 4]}", "env.id=Breakout-MinAtar"], "network.kernels", (3, 3)),
+        (["network={torso: cnn, channels: [8, 4]}", "env.id=Breakout-MinAtar"], "network.strides", (1, 1)),
     ],
 )
 def test_a_default_may_hang_on_another_key(overrides, key, value):

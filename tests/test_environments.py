@@ -626,6 +626,15 @@ NO_IMAGES = "network.torso: 'minatar_cnn' needs images [height, width, channels]
             ["network.torso=one_hot", "env.id=DeepSea-bsuite", "env.normalize=true"],
             "env.normalize: true beside the torso 'one_hot', which needs zeros",
         ),
+        (
+            ["network={torso: cnn, channels: [8, 8], kernels: [8, 3], strides: [4, 1]}", "env.id=Breakout-MinAtar"],
+            "network.torso: 'cnn' needs images [height, width, channels] of 16 x 16 or more; Breakout-MinAtar gives "
+            "[10, 10, 4]",
+        ),
+        (
+            ["network={torso: cnn, channels: [8, 8], kernels: [3]}", "env.id=Breakout-MinAtar"],
+            "network.kernels: [3] has 1 numbers and network.channels has 2",
+        ),
         (["env.one_hot=true"], "env.one_hot: observations of CartPole-v1 are float32, not integers"),
         (
             ["env.id=FrozenLake-misc", "env.one_hot=true", "env.normalize=true"],

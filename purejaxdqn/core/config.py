@@ -205,12 +205,16 @@ class BootstrapConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with ``minatar_cnn``.
+    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with a convolution.
 
-    The torso ``one_hot`` is a layer of its own, as wide as the first hidden layer.
+    ``cnn`` has a convolution for each of ``channels``, whose ``kernels`` default to 3 and whose ``strides`` to 1.
+    ``one_hot`` is a layer of its own, as wide as the first hidden layer.
     """
 
-    torso: Literal["mlp", "minatar_cnn", "one_hot"] = "mlp"
+    torso: Literal["mlp", "minatar_cnn", "cnn", "one_hot"] = "mlp"
+    channels: IntTuple
+    kernels: IntTuple
+    strides: IntTuple
     hidden: IntTuple
     activation: Literal["relu", "tanh", "gelu", "silu", "elu"] = "relu"
     layer_norm: bool = False
@@ -223,7 +227,10 @@ class NetworkConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        return _filled(values, hidden=(128,) if _word(values, "torso") == "minatar_cnn" else (120, 84))
+        hidden = (128,) if _word(values, "torso") in ("minatar_cnn", "cnn") else (120, 84)
+        channels = values.get("channels") if isinstance(values, dict) else None
+        layers = len(channels) if isinstance(channels, list | tuple) else 1
+        return _filled(values, hidden=hidden, channels=(16,), kernels=(3,) * layers, strides=(1,) * layers)
 
 
 class OptimizerConfig(Section):

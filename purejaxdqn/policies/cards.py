@@ -196,9 +196,12 @@ def _observation_text(observation: dict[str, Any]) -> str:
 
 
 def _network_text(network: dict[str, Any]) -> str:
-    torso = {"mlp": "MLP", "minatar_cnn": "a convolution, then an MLP", "one_hot": "an embedding, then an MLP"}[
-        network["torso"]
-    ]
+    torso = {
+        "mlp": "MLP",
+        "minatar_cnn": "a convolution, then an MLP",
+        "cnn": "convolutions, then an MLP",
+        "one_hot": "an embedding, then an MLP",
+    }[network["torso"]]
     extras = [name.replace("_", " ") for name in ("layer_norm", "dueling", "noisy") if network[name]]
     if network.get("memory", "none") != "none":
         extras.append(f"a memory ({network['memory']}) of {network['memory_size']} units")
@@ -217,6 +220,7 @@ def _features_text(features: dict[str, Any]) -> str:
         if frames > 1
         else "",
         f"one-hot encoded with depth {features['one_hot']}" if features["one_hot"] else "",
+        f"divided by {features['scale']:g}" if features.get("scale") else "",
         "flattened" if features["flatten"] else "",
         "normalised by running statistics" if features["normalize"] else "",
     ]
