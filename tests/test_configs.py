@@ -178,8 +178,8 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params=[1]", "env.params: [1] must be a mapping of names to single values"),
         (
             "network=big",
-            "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm, dueling, noisy, sigma, "
-            "memory, memory_size",
+            "network: 'big' is not a section of keys: torso, channels, kernels, strides, hidden, activation, "
+            "layer_norm, dueling, noisy, sigma, memory, memory_size",
         ),
         (
             "total_timesteps=10400",
