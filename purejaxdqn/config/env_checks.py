@@ -81,7 +81,9 @@ def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
 
 def _is_one_hot(config: Config, env: Environment) -> bool:
     """Whether features have at most one 1, as far as that is known: a module of your own may give such."""
-    return (config.env.one_hot and not env.obs_shape) or config.env.id in ONE_HOT or own_module(config.env.id) is not None
+    return (
+        (config.env.one_hot and not env.obs_shape) or config.env.id in ONE_HOT or own_module(config.env.id) is not None
+    )
 
 
 def _feature_shape(env: Environment) -> tuple[int, ...]:
