@@ -15,7 +15,7 @@ from purejaxdqn.core.config import Config, config_keys, traced_keys, value_at
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.runs.training import choose_segments
-from tests.conftest import PQN
+from tests.conftest import PQN, TRAINABLE
 
 
 def faults(*overrides, source="cartpole_cleanrl"):
@@ -24,7 +24,7 @@ def faults(*overrides, source="cartpole_cleanrl"):
     return list(caught.value.lines)
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", TRAINABLE)
 def test_every_shipped_config_loads_and_comes_back_from_its_yaml(name, tmp_path):
     config = load_config(name)
     path = tmp_path / "config.yaml"

@@ -2,16 +2,23 @@
 
 import functools
 import importlib
+import importlib.metadata
+import itertools
+import math
 import re
+import subprocess
 import sys
 import warnings
+from collections import Counter
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks import suites
 from purejaxdqn import load_config
 from purejaxdqn.config.reading import read_config
 from purejaxdqn.config.trust import check_trust
@@ -24,7 +31,9 @@ from purejaxdqn.environments import registry
 from purejaxdqn.environments.importing import is_installed
 from purejaxdqn.environments.listed import GYMNAX, LISTED, SUITES, suite_of, why_refused
 from purejaxdqn.environments.registry import make_environment
-from tests.conftest import ROOT, jit_quickly, mostly_slow
+from purejaxdqn.pictures.films import write_film
+from purejaxdqn.policies.episodes import Episode
+from tests.conftest import ROOT, SUITES_OF_CONFIGS, TRAINABLE, jit_quickly, mostly_slow
 
 
 class Case(NamedTuple):
@@ -265,6 +274,59 @@ def test_what_is_listed_is_what_is_made(env_id):
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.parametrize("name", [name for name, suite in SUITES_OF_CONFIGS.items() if suite])
+def test_a_config_of_a_suite_is_tested_where_the_suite_is_installed(name):
+    if name not in TRAINABLE:
+        pytest.skip(f"{SUITES_OF_CONFIGS[name]} is not installed")
+    assert make_environment(**load_config(name).env.making()).env_id == load_config(name).env.id
+
+
+@pytest.mark.parametrize("env_id", ["xminigrid:MiniGrid-Empty-5x5", "jumanji:Game2048-v1", "pgx:2048", "octax:brix"])
+def test_an_episode_of_a_suite_is_drawn_by_its_own_renderer(env_id, tmp_path):
+    """Frame by frame another picture, of a state with random keys in it."""
+    if not is_installed(suite_of(env_id)):
+        pytest.skip(f"{suite_of(env_id)} is not installed")
+    config = read_config("cartpole_cleanrl", [f"env.id={env_id}", "env.kwargs.time_limit=6"]).config
+    env = make_environment(**config.env.making())
+    assert env.render is not None
+    keys = jax.random.split(jax.random.key(0), 1)
+    obs, state = env.reset(env.default_params, keys)
+    all_obs, states = [obs[0]], []
+    for step in range(6):
+        states.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), data_of_keys(state)))
+        legal = env.legal(env.default_params, state)
+        action = jnp.array([step % 2]) if isinstance(legal, tuple) else jnp.argmax(legal, axis=-1)
+        obs, state, _ = env.step(env.default_params, keys, state, obs, action)
+        all_obs.append(obs[0])
+    episode = Episode(np.array(all_obs), states, np.zeros(6), "cut off by the time limit")
+    film = write_film(tmp_path / "out.gif", episode, config, seed_index=0)
+    assert film.frames == 7
+    with Image.open(tmp_path / "out.gif") as picture:
+        assert min(picture.size) > 100
+
+
+def test_two_packages_that_share_a_folder_draw_classic_control_together():
+    """craftax brings pygame, and the extra video pygame-ce."""
+    found = {name for name in ("pygame", "pygame-ce") if distribution_exists(name)}
+    if len(found) < 2:
+        pytest.skip(f"only {', '.join(found) or 'neither'} is installed")
+    code = (
+        "import os; os.environ |= {'SDL_VIDEODRIVER': 'dummy', 'PYGAME_HIDE_SUPPORT_PROMPT': '1'}\n"
+        "import gymnasium, craftax.craftax_env\n"
+        "env = gymnasium.make('CartPole-v1', render_mode='rgb_array'); env.reset(seed=0)\n"
+        "assert env.render().shape == (400, 600, 3)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def distribution_exists(name):
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def fault(*overrides):
     with pytest.raises(ConfigError) as caught:
         load_config("cartpole_cleanrl", overrides)
@@ -321,3 +383,15 @@ def test_a_suite_is_no_module_of_the_users_and_never_one_in_the_working_director
     if is_installed("pgx"):
         make_environment("pgx:2048")
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(("num_envs", "length", "fresh"), [(5, 2, 2), (4, 1, 3), (4, 3, 4)])
+def test_the_expected_share_of_shared_states_is_that_of_all_ways_to_end(num_envs, length, fresh):
+    shared = ended = 0.0
+    for ends in itertools.product((False, True), repeat=num_envs):
+        chance = math.prod(1 / length if one else 1 - 1 / length for one in ends)
+        groups = Counter(place % fresh for place in range(sum(ends)))
+        shared += chance * sum(size for size in groups.values() if size > 1)
+        ended += chance * sum(ends)
+    assert suites.expected_share(num_envs, length, fresh) == pytest.approx(shared / ended)
+    assert suites.shared_starts(num_envs, length, fresh, steps=1_000) == pytest.approx(shared / ended, abs=0.05)
