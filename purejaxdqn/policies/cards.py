@@ -142,7 +142,7 @@ action = act(obs{legal})  # one observation, or a batch of them
 """
     return f"""policy = load_policy("path/to/this/folder")
 state = policy.initial_state(batch)
-actions, state = policy.step(obs, state, start{legal})  # obs [batch, ...]; start [batch] is true where an episode starts
+actions, state = policy.step(obs, state, start{legal})  # obs [batch, ...]; start is true where an episode starts
 """
 
 
