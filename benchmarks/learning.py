@@ -13,6 +13,7 @@ where the row sets a number of seeds, if that many seeds have the target return.
     python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
     timeout 540 python -m benchmarks.learning --gpu --out DIR    runs for nine minutes; run it again to resume
     python -m benchmarks.learning --pqn --out DIR   the rows without replay, MinAtar's 10 million steps among them
+    python -m benchmarks.learning --suites --out DIR   the rows of other suites than gymnax, if installed: many hours
 
 A config's header names the seeds of its searches: ``# search: ... seed=N`` trained with N and tested its best point
 with N + 1. A row that would use either seed is refused.
@@ -66,7 +67,7 @@ class Row(NamedTuple):
     seeds: int = 30
     overrides: tuple[str, ...] = ()
     seed: int = SEED
-    group: Literal["all", "gpu", "pqn"] = "all"  # the option that runs it: ``gpu`` is too long for a CPU
+    group: Literal["all", "gpu", "pqn", "suites"] = "all"  # the option that runs it: ``gpu`` is too long for a CPU
     note: str = ""
 
 
@@ -157,6 +158,40 @@ ROWS: dict[str, Row] = {
         )
         for game in _MINATAR
     },
+    "xminigrid/empty_5x5": Row(("xminigrid/empty_5x5",), 30_000, 0.95, on_seeds=28, group="suites", note="best 0.955"),
+    "xminigrid/doorkey_5x5": Row(
+        ("xminigrid/doorkey_5x5",),
+        5_000_000,
+        0.86,
+        seeds=10,
+        group="suites",
+        note="which takes success in 9 of 10 episodes",
+    ),
+    "jumanji/snake_6x6": Row(("jumanji/snake_6x6",), 300_000, 10.0, group="suites"),
+    "jumanji/snake_12x12": Row(("jumanji/snake_12x12",), 5_000_000, seeds=10, group="suites"),
+    "jumanji/game2048": Row(("jumanji/game2048",), 10_000_000, 5_000.0, seeds=10, group="suites"),
+    "jumanji/game2048_illegal": Row(
+        ("jumanji/game2048",),
+        10_000_000,
+        seeds=10,
+        overrides=("env.legal_only=false",),
+        group="suites",
+        note="illegal actions may be taken, and change nothing",
+    ),
+    "pgx/2048": Row(("pgx/2048",), 10_000_000, 5_000.0, seeds=10, group="suites"),
+    "pgx/2048_illegal": Row(
+        ("pgx/2048",),
+        10_000_000,
+        seeds=10,
+        overrides=("env.legal_only=false",),
+        group="suites",
+        note="illegal actions may be taken, and end the game",
+    ),
+    "octax/brix": Row(("octax/brix",), 1_000_000, "random", seeds=5, group="suites"),
+    "octax/pong": Row(("octax/pong",), 1_000_000, "random", seeds=5, group="suites"),
+    "craftax/classic": Row(
+        ("craftax/classic_symbolic",), 10_000_000, seeds=3, group="suites", note="one for each achievement, of 22"
+    ),
 }
 
 
@@ -167,6 +202,7 @@ def main() -> None:
     which.add_argument("--all", action="store_true", help="all rows for a CPU")
     which.add_argument("--gpu", action="store_true", help="the rows of 5 and 10 million steps with replay")
     which.add_argument("--pqn", action="store_true", help="the rows without replay: about two hours on two cores")
+    which.add_argument("--suites", action="store_true", help="the rows of other suites: many hours")
     which.add_argument("--table", action="store_true")
     which.add_argument("--list", action="store_true")
     which.add_argument("--quick", action="store_true")
@@ -183,7 +219,7 @@ def main() -> None:
         print(harness.table(table))
         print(harness.write("learning_table", table, of="learning"), draw(read()), draw_curves(read("learning_curves")))
         return
-    group = "gpu" if arguments.gpu else "pqn" if arguments.pqn else "all"
+    group = next((name for name in ("gpu", "pqn", "suites") if getattr(arguments, name)), "all")
     names = arguments.row or [name for name, row in ROWS.items() if row.group == group]
     if arguments.quick:
         names = ["catch/dqn"]
@@ -192,7 +228,7 @@ def main() -> None:
     for name in names:
         if overlap := find_overlap(ROWS[name].configs, seed_of(ROWS[name], arguments.seed)):
             parser.error(overlap)
-    if arguments.all or arguments.pqn:
+    if arguments.all or arguments.pqn or arguments.suites:
         there = {one["row"] for one in read()}
         names.sort(key=lambda name: name in there)
     short = arguments.quick or arguments.rehearse

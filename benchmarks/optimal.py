@@ -134,12 +134,14 @@ def best_return_of(env_id: str, **kwargs: Any) -> float | None:
 
 
 def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) -> np.ndarray:
-    """Return undiscounted returns [episodes] of uniformly random actions, each episode in its own environment."""
+    """Return undiscounted returns [episodes] of uniformly random legal actions, each episode in its own environment."""
     import jax
     import jax.numpy as jnp
 
     from purejaxdqn.environments.registry import underlying_environment
 
+    if ":" in env_id:
+        return random_legal_returns(env_id, episodes=episodes, seed=seed, **kwargs)
     env = underlying_environment(env_id, kwargs)
     params = env.default_params
 
@@ -162,6 +164,39 @@ def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) 
         return jax.lax.while_loop(going, step, first)[3]
 
     return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(seed), episodes)))
+
+
+def random_legal_returns(env_id: str, *, episodes: int, seed: int, **kwargs: Any) -> np.ndarray:
+    """The same in an environment of any suite."""
+    import jax
+    import jax.numpy as jnp
+
+    from purejaxdqn.core.draws import random_action
+    from purejaxdqn.environments.registry import make_environment
+
+    env = make_environment(env_id, kwargs)
+
+    def going(carry: tuple[Any, ...]) -> jax.Array:
+        return jnp.any(carry[3])
+
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        key, obs, state, running, total = carry
+        key, action_key, step_key = jax.random.split(key, 3)
+        bits = jax.random.bits(action_key, (episodes,), jnp.uint32)
+        action = random_action(bits, env.legal(env.default_params, state), env.num_actions)
+        step_keys = jax.random.split(step_key, episodes)
+        obs, state, happened = env.advance(env.default_params, step_keys, state, obs, action)
+        total += jnp.where(running, happened.reward, 0.0)
+        return key, obs, state, running & ~(happened.terminated | happened.truncated), total
+
+    @jax.jit
+    def play(key: jax.Array) -> jax.Array:
+        reset_key, key = jax.random.split(key)
+        obs, state = env.reset(env.default_params, jax.random.split(reset_key, episodes))
+        start = (key, obs, state, jnp.ones(episodes, bool), jnp.zeros(episodes))
+        return jax.lax.while_loop(going, step, start)[4]
+
+    return np.asarray(play(jax.random.key(seed)))
 
 
 def mean_and_error(returns: np.ndarray) -> tuple[float, float]:

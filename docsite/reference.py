@@ -102,10 +102,14 @@ def environments() -> str:
     """Return a table of the environments, as ``purejaxdqn envs`` lists them."""
     from purejaxdqn.envs import describe_environments
 
-    rows = ["| environment | observation | actions | time limit | solved at |", "|---|---|---|---|---|"]
+    rows = [
+        "| environment | observation | actions | illegal ones | time limit | solved at |",
+        "|---|---|---|---|---|---|",
+    ]
     for one in describe_environments():
         shape = " x ".join(map(str, one["observation_shape"])) or "single value"
-        cells = [one["id"], f"{shape}, {one['observation_dtype']}", one["actions"], one["time_limit"], one["solved_at"]]
+        observation, illegal = f"{shape}, {one['observation_dtype']}", "yes" if one["illegal_actions"] else None
+        cells = [one["id"], observation, one["actions"], illegal, one["time_limit"], one["solved_at"]]
         rows.append("| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 

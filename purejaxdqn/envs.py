@@ -22,12 +22,6 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    import jax
-
-    from purejaxdqn.system.runtime import start_jax
-
-    jax.config.update("jax_platforms", "cpu")  # a list needs no GPU memory
-    start_jax()
     rows = list(describe_environments())
     if arguments.json:
         print(json.dumps(rows))
@@ -37,38 +31,52 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe_environments() -> Iterator[dict[str, Any]]:
-    """Describe each environment with discrete actions.
+    """Describe each environment with one discrete action; imports no suite.
 
     Yields:
-      ``id``; ``observation_shape`` and ``observation_dtype`` of one observation, as replay stores it; ``actions``;
-      ``time_limit`` in steps; ``solved_at``, a return, or None if there is no accepted one.
+      ``id``; ``suite``; ``observation_shape`` and ``observation_dtype`` of one observation, as replay stores it;
+      ``actions``; ``illegal_actions``, whether some of them are illegal at times; ``time_limit`` in steps;
+      ``solved_at``, a return, or None if there is no accepted one; ``installed``, whether its suite is; and
+      ``install``, what pip installs.
     """
-    from purejaxdqn.environments.registry import EnvironmentRefusedError, environment_ids, make_environment
+    from purejaxdqn.environments.importing import is_installed
+    from purejaxdqn.environments.listed import LISTED, SUITES, suite_of
 
-    for env_id in environment_ids():
-        try:
-            env = make_environment(env_id)
-        except EnvironmentRefusedError:  # continuous actions
-            continue
+    installed = {suite: is_installed(suite) for suite in SUITES}
+    for env_id, row in LISTED.items():
+        suite = suite_of(env_id)
         yield {
             "id": env_id,
-            "observation_shape": list(env.obs_shape),
-            "observation_dtype": str(env.obs_dtype),
-            "actions": env.num_actions,
-            "time_limit": env.time_limit,
-            "solved_at": env.solved_at,
+            "suite": suite or "gymnax",
+            "observation_shape": list(row.shape),
+            "observation_dtype": row.dtype,
+            "actions": row.actions,
+            "illegal_actions": row.illegal,
+            "time_limit": row.time_limit,
+            "solved_at": row.solved_at,
+            "installed": suite is None or installed[suite],
+            "install": SUITES[suite].install if suite else "purejaxdqn",
         }
+
+
+_COLUMNS = {
+    "id": "id",
+    "observation_shape": "observation",
+    "observation_dtype": "type",
+    "actions": "actions",
+    "illegal_actions": "illegal",
+    "time_limit": "time limit",
+    "solved_at": "solved",
+    "installed": "installed",
+}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Lines of aligned columns; they are never cut, since a pipe has no width."""
-    words = {
-        "observation_shape": "observation",
-        "observation_dtype": "type",
-        "time_limit": "time limit",
-        "solved_at": "solved",
-    }
-    cells = [[words.get(key, key) for key in rows[0]], *([_word(value) for value in row.values()] for row in rows)]
+    cells = [
+        [word for key, word in _COLUMNS.items() if key in rows[0]],
+        *([_word(row[key]) for key in _COLUMNS if key in row] for row in rows),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -78,6 +86,8 @@ def _word(value: Any) -> str:
     match value:
         case None:
             return "-"
+        case bool():
+            return "yes" if value else "no"
         case list():
             return " x ".join(map(str, value)) or "single"
         case float():

@@ -26,8 +26,10 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_program
-from purejaxdqn.config.reading import shipped_configs
+from purejaxdqn.config.reading import read_config, shipped_configs
 from purejaxdqn.core import compiling
+from purejaxdqn.environments.importing import is_installed
+from purejaxdqn.environments.listed import suite_of
 from purejaxdqn.system.faults import run_command
 
 TINY = [
@@ -57,6 +59,16 @@ PQN = [
     "rollout={steps: 8, epochs: 2, minibatches: 4}",
 ]
 """The same without replay: 20 epochs of one rollout."""
+
+
+SUITES_OF_CONFIGS = {name: suite_of(read_config(name).config.env.id) for name in shipped_configs()}
+"""The suite that a shipped config needs, None for gymnax."""
+TRAINABLE = {
+    name: path
+    for name, path in shipped_configs().items()
+    if not SUITES_OF_CONFIGS[name] or is_installed(SUITES_OF_CONFIGS[name])
+}
+"""The shipped configs whose suites are installed; ``test_suites.py`` names the others."""
 
 
 def tiny_for(name):

@@ -22,7 +22,6 @@ from safetensors.numpy import load_file
 import purejaxdqn
 from benchmarks import harness
 from purejaxdqn import load_config, load_policy, run_many
-from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.envs import main as envs
 from purejaxdqn.evaluate import main as evaluate
@@ -36,7 +35,7 @@ from purejaxdqn.search import main as search
 from purejaxdqn.sweep import main as sweep
 from purejaxdqn.system.git import run_git
 from purejaxdqn.train import main as train
-from tests.conftest import PQN, ROOT, TINY, command, mostly_slow, tiny_for
+from tests.conftest import PQN, ROOT, TINY, TRAINABLE, command, mostly_slow, tiny_for
 
 
 @pytest.fixture(scope="module")
@@ -479,7 +478,7 @@ def test_the_front_door_hands_over(folder):
 
 
 @pytest.mark.usefixtures("barely_compiled")
-@pytest.mark.parametrize("name", mostly_slow(shipped_configs(), fast=["cartpole"]))
+@pytest.mark.parametrize("name", mostly_slow(TRAINABLE, fast=["cartpole"]))
 def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
     tiny = tiny_for(name)
     every = 640 if tiny is PQN else 520
@@ -606,7 +605,7 @@ def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(ca
 
 
 @pytest.mark.parametrize(
-    "name", mostly_slow(shipped_configs(), fast=["cartpole", "minatar/breakout", "rainbow", "cartpole_pqn"])
+    "name", mostly_slow(TRAINABLE, fast=["cartpole", "minatar/breakout", "rainbow", "cartpole_pqn"])
 )
 def test_the_estimate_that_spares_most_runs_the_count_is_above_it(name):
     config = load_config(name)

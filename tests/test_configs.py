@@ -15,7 +15,7 @@ from purejaxdqn.core.config import Config, config_keys, traced_keys, value_at
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.runs.training import choose_segments
-from tests.conftest import PQN
+from tests.conftest import PQN, TRAINABLE
 
 
 def faults(*overrides, source="cartpole_cleanrl"):
@@ -24,7 +24,7 @@ def faults(*overrides, source="cartpole_cleanrl"):
     return list(caught.value.lines)
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", TRAINABLE)
 def test_every_shipped_config_loads_and_comes_back_from_its_yaml(name, tmp_path):
     config = load_config(name)
     path = tmp_path / "config.yaml"
@@ -178,8 +178,8 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.params=[1]", "env.params: [1] must be a mapping of names to single values"),
         (
             "network=big",
-            "network: 'big' is not a section of keys: torso, hidden, activation, layer_norm, dueling, noisy, sigma, "
-            "memory, memory_size",
+            "network: 'big' is not a section of keys: torso, channels, kernels, strides, hidden, activation, "
+            "layer_norm, dueling, noisy, sigma, memory, memory_size",
         ),
         (
             "total_timesteps=10400",
@@ -221,6 +221,9 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ),
         ("env.id=Cartpole", "env.id: 'Cartpole' is not an environment gymnax has; did you mean 'CartPole-v1'?"),
         ("env.id=Pendulum-v1", "env.id: 'Pendulum-v1' has continuous actions; Q-learning needs discrete ones"),
+        ("env.resets=11", "env.resets: 11 is more than env.num_envs (10); all makes one for each"),
+        ("env.resets=some", "env.resets: 'some' must be all, or an integer of 1 or more"),
+        ("env.resets=0", "env.resets: 0 must be all, or an integer of 1 or more"),
         ("env.params.gravty=3", "env.params.gravty: CartPole-v1 has no such parameter; did you mean 'gravity'?"),
         ("env.params.gravity=low", "env.params.gravity: 'low' must be a number"),
         ("gamma", "'gamma' is not an override; write key=value, as in num_seeds=10"),
@@ -529,6 +532,8 @@ def test_a_number_goes_with_what_it_belonged_to(below, overrides, key, value, tm
         (["distribution={kind: iqn, risk: wang}"], "distribution.risk_level", -0.75),
         (["network.torso=minatar_cnn", "env.id=Breakout-MinAtar"], "network.hidden", (128,)),
         (["network={torso: minatar_cnn, hidden: [64]}", "env.id=Breakout-MinAtar"], "network.hidden", (64,)),
+        (["network={torso: cnn, channels: [8, 4]}", "env.id=Breakout-MinAtar"], "network.kernels", (3, 3)),
+        (["network={torso: cnn, channels: [8, 4]}", "env.id=Breakout-MinAtar"], "network.strides", (1, 1)),
     ],
 )
 def test_a_default_may_hang_on_another_key(overrides, key, value):

@@ -43,7 +43,9 @@ COMMAND_LINES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["docs/parts.md", "docs/python.md", "docs/own-environment.md", "README.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/parts.md", "docs/python.md", "docs/own-environment.md", "docs/own-suite.md", "README.md"]
+)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, compiled_quickly):
     """On a tiny config. A block that begins with ``# NAME.EXTENSION`` is that file, in the working directory."""
     load_config = purejaxdqn.load_config

@@ -21,6 +21,7 @@ from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.environments.gymnax import is_binary
 from purejaxdqn.environments.registry import INPUTS, environment_ids, from_gymnax, make_environment
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError
+from tests.conftest import jit_quickly
 from tests.probes import State, TableMDP
 
 
@@ -143,6 +144,27 @@ def test_parameters_can_be_set_and_keep_their_types():
     assert env.with_params({}) is env.default_params
 
 
+def test_gymnax_environments_can_share_fresh_states():
+    env = make_environment("CartPole-v1", resets=2)
+    params = env.with_params({"max_steps_in_episode": np.asarray(5)})
+
+    @jit_quickly
+    def play(keys):
+        def body(carry, keys):
+            obs, state = carry
+            obs_after, state, happened = env.step(params, keys, state, obs, jnp.zeros(6, jnp.int32))
+            return (obs_after, state), (happened, obs_after)
+
+        return jax.lax.scan(body, env.reset(params, keys[0]), keys[1:])[1]
+
+    happened, shown = play(jax.random.split(jax.random.key(0), (21, 6)))
+    np.testing.assert_array_equal(happened.truncated, np.tile(np.arange(1, 21)[:, None] % 5 == 0, 6))
+    assert [len(np.unique(row[:, 0])) for row in shown[4::5]] == [2] * 4
+    assert len(np.unique(shown[3][:, 0])) == 6  # the first states are all fresh
+    going = ~happened.truncated[:-1]
+    np.testing.assert_array_equal(happened.next_obs[:-1][going], happened.obs[1:][going])
+
+
 CONTINUOUS = {"Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"}
 DISCRETE = [env_id for env_id in environment_ids() if env_id not in CONTINUOUS]
 
@@ -163,7 +185,7 @@ def test_the_inputs_that_are_known_before_jax_starts_are_what_networks_get():
                 sizes.append(jax.eval_shape(env.features, blank).shape[1])
         return max(sizes)
 
-    assert {env_id: most(env_id) for env_id in DISCRETE} == INPUTS
+    assert {env_id: most(env_id) for env_id in DISCRETE} == {env_id: INPUTS[env_id] for env_id in DISCRETE}
 
 
 @pytest.mark.parametrize("sticky_actions", [0.0, 0.25])
@@ -603,6 +625,15 @@ NO_IMAGES = "network.torso: 'minatar_cnn' needs images [height, width, channels]
         (
             ["network.torso=one_hot", "env.id=DeepSea-bsuite", "env.normalize=true"],
             "env.normalize: true beside the torso 'one_hot', which needs zeros",
+        ),
+        (
+            ["network={torso: cnn, channels: [8, 8], kernels: [8, 3], strides: [4, 1]}", "env.id=Breakout-MinAtar"],
+            "network.torso: 'cnn' needs images [height, width, channels] of 16 x 16 or more; Breakout-MinAtar gives "
+            "[10, 10, 4]",
+        ),
+        (
+            ["network={torso: cnn, channels: [8, 8], kernels: [3]}", "env.id=Breakout-MinAtar"],
+            "network.kernels: [3] has 1 numbers and network.channels has 2",
         ),
         (["env.one_hot=true"], "env.one_hot: observations of CartPole-v1 are float32, not integers"),
         (

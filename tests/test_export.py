@@ -18,13 +18,16 @@ from safetensors.numpy import load_file, save_file
 
 from purejaxdqn import load_config, load_policy
 from purejaxdqn.config.building import make_parts, make_q_values
+from purejaxdqn.core.environment import all_legal
 from purejaxdqn.dqn.learner import make_learner
+from purejaxdqn.environments.batched import batched
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import FORMATS, main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
-from purejaxdqn.policies.greedy import as_batch
+from purejaxdqn.policies.exported import _described_environment
+from purejaxdqn.policies.greedy import Policy, as_batch
 from purejaxdqn.policies.onnx_graphs import observations, to_onnx
 from purejaxdqn.policies.programs import (
     TOLERANCE,
@@ -38,6 +41,7 @@ from purejaxdqn.report import main as report
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
 from tests.conftest import TINY
+from tests.test_legal_actions import table
 
 FAMILY = {
     "MLP": ["cartpole_cleanrl"],
@@ -158,6 +162,48 @@ def test_the_script_of_an_agent_with_a_memory_runs_without_this_package(kind, tm
         actions, state = policy.step(one, state)
         wanted.append(actions.tolist())
     assert json.loads(done.stdout)["action"] == wanted
+
+
+def test_programs_of_an_environment_with_illegal_actions_take_the_legal_ones():
+    """Every illegal action has a larger Q-value, half of the time."""
+    env = batched(table())
+    agent = agent_of("cartpole_cleanrl")
+    parts = make_learner(make_parts(agent.config, env))
+    params = parts.policy(jax.jit(parts.init)(agent.config.hparams(), jax.random.key(0)))
+
+    def q_values(obs):
+        return parts.q_values(agent.config.hparams(), params, obs)[0]
+
+    masked = TrainedAgent(agent.config, {}, 0, params, env, q_values)
+    generator = np.random.default_rng(0)
+    obs, legal = generator.normal(size=(64, 3)).astype(np.float32), generator.random((64, 3)) < 0.5
+    legal[np.arange(64), generator.integers(3, size=64)] = True
+    best = np.where(legal, np.asarray(q_values(obs)), -np.inf).argmax(-1)
+    assert (best != np.asarray(q_values(obs)).argmax(-1)).any()
+    values, action = jax_export.deserialize(to_stablehlo(masked)).call(obs, legal)
+    np.testing.assert_array_equal(action, best)
+    np.testing.assert_allclose(values, q_values(obs), rtol=1e-5, atol=1e-6)
+    session = onnxruntime.InferenceSession(to_checked_onnx(masked)[0])
+    np.testing.assert_array_equal(session.run(["action"], {"obs": obs, "legal": legal})[0], best)
+
+
+def test_an_exported_policy_of_such_an_environment_asks_for_the_legal_actions(tmp_path):
+    env = batched(table())
+    agent = agent_of("cartpole_cleanrl")
+    description = {
+        "env_id": "table",
+        "observation": {"shape": [3], "dtype": "float32"},
+        "features": {"one_hot": 0, "flatten": False, "scale": None},
+        "action": {"kind": "discrete", "n": 3, "legal": True},
+    }
+    described = _described_environment(description)
+    assert described.legal is not all_legal
+    parts = make_learner(make_parts(agent.config, env))
+    params = parts.policy(jax.jit(parts.init)(agent.config.hparams(), jax.random.key(0)))
+    policy = Policy(agent.config, described, params)
+    with pytest.raises(ValueError, match="pass the legal ones"):
+        policy(np.zeros(3, np.float32))
+    assert policy(np.zeros(3, np.float32), legal=np.array([False, False, True])) == 2
 
 
 def test_what_onnx_has_no_translation_for_is_refused_by_name():

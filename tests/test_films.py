@@ -15,7 +15,6 @@ from PIL import Image, ImageSequence
 
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_parts
-from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
@@ -23,7 +22,7 @@ from purejaxdqn.pictures import films
 from purejaxdqn.pictures.drawings import CLASSIC, choose_drawing
 from purejaxdqn.policies.episodes import Episode, record_episode
 from purejaxdqn.system.faults import UserError
-from tests.conftest import TINY, tiny_for
+from tests.conftest import TINY, TRAINABLE, tiny_for
 
 
 def pictures_of(path):
@@ -188,11 +187,7 @@ def test_a_grid_world_shows_its_agent_its_goal_and_its_walls(env_id, obs, state,
     assert corner == ((205, 208, 214) if env_id == "FrozenLake-misc" else (24, 27, 33))
 
 
-DISCRETE = [
-    path.stem if path.parent.name == "configs" else f"minatar/{path.stem}"
-    for path in shipped_configs().values()
-    if "env: {id" in path.read_text()
-]
+DISCRETE = [name for name, path in TRAINABLE.items() if "env: {id" in path.read_text()]
 
 
 @pytest.mark.slow

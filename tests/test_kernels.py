@@ -30,7 +30,7 @@ CASES = {
     "affine, large": ("affine", (normal(140, 130), normal(130, 150), normal(140))),  # transposed copies on a CPU
     "affine, several axes": ("affine", (normal(6, 4), normal(4, 3, 5), normal(6))),
     "one_hot_affine": ("one_hot_affine", (normal(9, 4), jnp.eye(9)[jnp.array([8, 0, 3, 3])].at[0].set(0.0), normal(4))),
-    "convolution_3x3": ("convolution_3x3", (normal(5, 2, 3, 3), normal(2, 6, 7, 4), normal(5))),
+    "convolution": ("convolution", (normal(5, 2, 3, 3), normal(2, 6, 7, 4), normal(5))),
     "signed_root": ("signed_root", (normal(50),)),
     "cos_pi": ("cos_pi", (jnp.linspace(-4.0, 4.0, 1001),)),
     "quantile_huber": ("quantile_huber", QUANTILES),
@@ -87,6 +87,20 @@ def test_a_kernel_has_the_gradients_of_its_reference(case):
         return jax.jit(jax.grad(loss, argnums=tuple(range(count))))(*arguments)
 
     ours, plain = gradients(getattr(kernels, name)), gradients(getattr(kernels, f"plain_{name}"))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), ours, plain)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (4, 2), (3, 2), (2, 3)])
+def test_a_convolution_with_a_stride_is_the_plain_one(kernel, stride):
+    arguments = normal(5, 2, kernel, kernel), normal(2, 9, 8, 4), normal(5)
+
+    def both(function):
+        def loss(*arguments):
+            return jnp.sum(jnp.sin(function(*arguments, stride)))
+
+        return function(*arguments, stride), jax.grad(loss, argnums=(0, 1, 2))(*arguments)
+
+    ours, plain = both(kernels.convolution), both(kernels.plain_convolution)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), ours, plain)
 
 

@@ -202,6 +202,36 @@ def test_the_minatar_network_is_a_convolution_and_a_hidden_layer():
     np.testing.assert_allclose(net.apply({"params": params}, images, None, None), x, rtol=1e-4, atol=1e-5)
 
 
+def test_minatars_network_is_one_case_of_the_convolutional_one():
+    images = obs(10, 10, 4) > 0
+    ours, theirs = (network(torso=torso, hidden=(128,)) for torso in ("cnn", "minatar_cnn"))
+    params = params_of(theirs, images)
+    np.testing.assert_array_equal(ours.apply(params, images, None, None), theirs.apply(params, images, None, None))
+
+
+def test_a_convolutional_network_takes_pictures_of_any_size_and_merges_their_last_axes():
+    images = obs(7, 8, 2, 3) > 0
+    net = network(torso="cnn", channels=(5, 4), kernels=(3, 2), strides=(2, 1), hidden=(16,))
+    params = params_of(net, images)["params"]
+    shapes = {name: layer["weight"].shape for name, layer in params.items()}
+    assert shapes == {
+        "Convolution_0": (5, 6, 3, 3),
+        "Convolution_1": (4, 5, 2, 2),
+        "Dense_0": (16, 4 * 2 * 2),
+        "Dense_1": (A, 16),
+    }
+    x = images.reshape(B, 7, 8, 6).astype(jnp.float32)
+    for name, stride in (("Convolution_0", 2), ("Convolution_1", 1)):
+        weight, bias = params[name]["weight"], params[name]["bias"]
+        x = jax.lax.conv_general_dilated(
+            x, weight, (stride, stride), "VALID", dimension_numbers=("NHWC", "OIHW", "NHWC")
+        )
+        x = jax.nn.relu(x + bias)
+    x = jnp.transpose(x, (0, 3, 1, 2)).reshape(B, -1)
+    x = jax.nn.relu(x @ params["Dense_0"]["weight"].T) @ params["Dense_1"]["weight"].T
+    np.testing.assert_allclose(net.apply({"params": params}, images, None, None), x, rtol=1e-4, atol=1e-5)
+
+
 def test_an_implicit_network_is_the_papers_formula():
     """Dabney et al. 2018b, section 3.1 and eq. 4: the last hidden layer times the embedding of the fraction."""
     net = network("iqn")

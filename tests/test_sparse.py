@@ -10,9 +10,10 @@ import pytest
 
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.config.building import make_program
-from purejaxdqn.environments import sparse
 from purejaxdqn.environments.gymnax import construct_gymnax
-from purejaxdqn.environments.registry import environment_ids, from_gymnax, make_environment, own_module
+from purejaxdqn.environments.listed import LISTED
+from purejaxdqn.environments.registry import from_gymnax, make_environment, own_module
+from purejaxdqn.environments.suites import sparse
 
 E, T = 64, 200
 
@@ -126,12 +127,14 @@ def test_pumping_energy_swings_the_pole_up():
 
 
 def test_names_are_looked_up_before_modules_and_arguments_are_checked():
-    assert set(sparse.NAMES) <= set(environment_ids())
-    assert own_module("sparse:MountainCar") is None and own_module("sparse:Other") == "sparse"
+    assert set(sparse.NAMES) == {one for one in LISTED if one.startswith("sparse:")}
+    assert own_module("sparse:MountainCar") is None and own_module("sparse:Other") is None
     assert make_environment("sparse:MountainCar", {"time_limit": 7}).time_limit == 7
     with pytest.raises(ConfigError) as caught:
         load_config("mountaincar_sparse", ["env.kwargs.slope=2"])
     assert len(caught.value.lines) == 1 and "slope" in caught.value.lines[0]
+    with pytest.raises(ConfigError, match="sparse has no environment 'Mountaincar'; did you mean 'sparse:MountainCar'"):
+        load_config("mountaincar_sparse", ["env.id=sparse:Mountaincar"])
 
 
 @pytest.mark.parametrize("name", ["mountaincar_sparse", "swingup"])

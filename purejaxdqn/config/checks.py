@@ -17,6 +17,9 @@ def resolve(config: Config) -> Config:
 
 def find_faults(config: Config) -> Iterator[Fault]:
     """Everything wrong between the keys of a config whose single keys are right."""
+    if config.env.resets != "all" and config.env.resets > config.env.num_envs:
+        message = f"{config.env.resets} is more than env.num_envs ({config.env.num_envs}); all makes one for each"
+        yield Fault("env.resets", message, ("env.num_envs",))
     yield from find_family_faults(config)
     yield from _find_interval_faults(config)
     yield from _find_length_faults(config)

@@ -9,6 +9,7 @@ import numpy as np
 from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config, EnvConfig
 from purejaxdqn.core.environment import Environment
+from purejaxdqn.dqn.networks import filters_of, least_side
 from purejaxdqn.environments.registry import ONE_HOT, EnvironmentRefusedError, make_environment, own_module
 from purejaxdqn.system.faults import did_you_mean
 
@@ -59,13 +60,14 @@ def with_typed_parameters(config: Config, look: LookUp | None = None) -> Config:
 
 def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
     """Features that the network cannot take."""
-    convolution = config.network.torso == "minatar_cnn"
-    shape = _feature_shape(env) if convolution else ()  # traced only where it is needed
-    if convolution and (len(shape) != 3 or min(shape[:2]) < 3):
+    torso, layers = config.network.torso, filters_of(config.network)
+    shape, side = _feature_shape(env) if layers else (), least_side(layers)  # traced only where it is needed
+    if layers and (len(shape) < 3 or min(shape[:2]) < side):
         wrappers = [f"env.{key}" for key in ("one_hot", "flatten") if getattr(config.env, key)]
         after = f" after {' and '.join(wrappers)}" if wrappers else ""
-        message = f"'minatar_cnn' needs images [height, width, channels] of 3 x 3 or more; {config.env.id} gives"
-        yield Fault("network.torso", f"{message} {list(shape)}{after}", ("env.id", "env.one_hot", "env.flatten"))
+        message = f"{torso!r} needs images [height, width, channels] of {side} x {side} or more; {config.env.id} gives"
+        keys = ("env.id", "env.one_hot", "env.flatten", "network.channels", "network.kernels", "network.strides")
+        yield Fault("network.torso", f"{message} {list(shape)}{after}", keys)
     if config.network.torso == "one_hot" and not _is_one_hot(config, env):
         message = f"'one_hot' needs observations with at most one 1, and {config.env.id} gives others"
         yield Fault("network.torso", message, ("env.id", "env.one_hot"))

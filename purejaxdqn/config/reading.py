@@ -176,15 +176,21 @@ def to_yaml(config: Config) -> str:
     return to_text(config.model_dump())
 
 
-_FOLLOWERS = {"kind": "atoms", "risk": "risk_level", "torso": "hidden"}
+_FOLLOWERS = {
+    "kind": ("atoms",),
+    "risk": ("risk_level",),
+    "torso": ("hidden",),
+    "channels": ("kernels", "strides"),
+}
 """Keys whose default depends on another key of their section; the default is taken again when that one changes."""
 
 
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
     """Put the keys of ``above`` into ``below``, key by key, and return it; a key may be dotted."""
-    for leader, follower in _FOLLOWERS.items():
+    for leader, followers in _FOLLOWERS.items():
         if leader in above and leader in below and above[leader] != below[leader]:
-            below.pop(follower, None)
+            for follower in followers:
+                below.pop(follower, None)
     for key, content in above.items():
         head, _, rest = key.partition(".")
         value = {rest: content} if rest else content

@@ -100,6 +100,15 @@ Indices = Annotated[
 """Distinct indices; null, which is kept as (), stands for all."""
 
 
+def _check_resets(value: Any) -> Any:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31):
+        return value
+    raise ValueError("all, or an integer of 1 or more")
+
+
+Resets = Annotated[Literal["all"] | int, BeforeValidator(_check_resets)]
+
+
 class Section(BaseModel):
     """A part of the configuration."""
 
@@ -119,7 +128,11 @@ def _filled(values: Any, **defaults: Any) -> Any:
 
 
 class EnvConfig(Section):
-    """The environment, the number of copies that run side by side, and the wrappers around it."""
+    """The environment, the number of copies that run side by side, and the wrappers around it.
+
+    ``resets`` is the number of fresh states that a step makes for the environments whose episodes end in it; ``all``
+    makes one for each. ``scale`` null takes what the suite says: 255 for pixels.
+    """
 
     id: str = "CartPole-v1"
     num_envs: Count = 10
@@ -128,15 +141,21 @@ class EnvConfig(Section):
     sticky_actions: Annotated[float, Field(ge=0, lt=1)] = 0.0
     one_hot: bool = False
     flatten: bool = False
+    scale: Positive | None = None
     normalize: bool = False
     observe: Indices = ()
     frame_stack: Count = 1
+    legal_only: bool = True
+    resets: Resets = "all"
 
     def making(self) -> dict[str, Any]:
         """The arguments of ``make_environment``."""
         return {
             "env_id": self.id,
             "kwargs": dict(self.kwargs),
+            "resets": None if self.resets == "all" else self.resets,
+            "legal_only": self.legal_only,
+            "scale": self.scale,
             "sticky_actions": self.sticky_actions,
             "one_hot": self.one_hot,
             "flatten": self.flatten,
@@ -186,12 +205,16 @@ class BootstrapConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with ``minatar_cnn``.
+    """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with a convolution.
 
-    The torso ``one_hot`` is a layer of its own, as wide as the first hidden layer.
+    ``cnn`` has a convolution for each of ``channels``, whose ``kernels`` default to 3 and whose ``strides`` to 1.
+    ``one_hot`` is a layer of its own, as wide as the first hidden layer.
     """
 
-    torso: Literal["mlp", "minatar_cnn", "one_hot"] = "mlp"
+    torso: Literal["mlp", "minatar_cnn", "cnn", "one_hot"] = "mlp"
+    channels: IntTuple
+    kernels: IntTuple
+    strides: IntTuple
     hidden: IntTuple
     activation: Literal["relu", "tanh", "gelu", "silu", "elu"] = "relu"
     layer_norm: bool = False
@@ -204,7 +227,10 @@ class NetworkConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        return _filled(values, hidden=(128,) if _word(values, "torso") == "minatar_cnn" else (120, 84))
+        hidden = (128,) if _word(values, "torso") in ("minatar_cnn", "cnn") else (120, 84)
+        channels = values.get("channels") if isinstance(values, dict) else None
+        layers = len(channels) if isinstance(channels, list | tuple) else 1
+        return _filled(values, hidden=hidden, channels=(16,), kernels=(3,) * layers, strides=(1,) * layers)
 
 
 class OptimizerConfig(Section):

@@ -35,8 +35,14 @@ class Environment(NamedTuple):
     params: Mapping[str, Any] = {}  # names of the parameters and their NumPy types; None for what is no single number
     bounds: Callable[[], tuple[Any, Any]] | None = None  # -> lowest and highest value of an observation
     time_limit: int | None = None  # steps after which an episode is truncated; None where the suite does not say
+    scale: float | None = None  # what ``features`` divides by, as 255 for the pixels of pictures; None leaves them be
     solved_at: float | None = None  # the return from which the field calls the environment solved
     render: Callable[[Any, Any], Any] | None = None  # params, state of one environment -> an image [H, W, 3] uint8
+
+
+def render_inner(render: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any] | None:
+    """``render`` for states whose ``env_state`` it takes, as those of wrappers."""
+    return None if render is None else lambda params, state: render(params, state.env_state)
 
 
 def checked_environment(env: Environment) -> Environment:

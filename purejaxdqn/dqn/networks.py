@@ -1,6 +1,6 @@
 """The Q-network: a torso, one or two streams on it, and what an output needs, as flax modules.
 
-torso      observations -> features: an MLP, behind the MinAtar convolution or a layer for one-hot observations or none
+torso      observations -> features: an MLP, behind convolutions or a layer for one-hot observations or none
 memory     features of a step, and what is carried from the steps before -> features (``dqn.memory``); or none
 streams    the last hidden layer and the output; dueling has one for the value and one for the advantages
 output     K numbers for each action; or the quantile function at fractions that are given or proposed
@@ -12,7 +12,7 @@ transposed copies than with the batch first.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +21,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from purejaxdqn.core import kernels
-from purejaxdqn.core.choices import Axis, Choice
-from purejaxdqn.core.config import Config
+from purejaxdqn.core.choices import Axis, Choice, Fault
+from purejaxdqn.core.config import Config, NetworkConfig
 from purejaxdqn.core.types import Array, Network, Params, Quantiles
 from purejaxdqn.dqn.memory import Memory, unroll
 
@@ -118,10 +118,55 @@ def flat_torso(obs: Array, activation: Callable[[Array], Array]) -> Array:
     return obs.reshape(obs.shape[0], -1).T
 
 
-def minatar_torso(obs: Array, activation: Callable[[Array], Array]) -> Array:
-    """One layer of 16 3x3 convolutions over pictures [B, H, W, C] (Young and Tian 2019)."""
-    x = activation(Convolution(features=16)(jnp.transpose(obs, (3, 1, 2, 0))))
-    return x.reshape(-1, x.shape[-1])
+class Filters(NamedTuple):
+    """A layer of convolutions without padding."""
+
+    channels: int  # how many
+    kernel: int  # the side of each
+    stride: int
+
+
+MINATAR = (Filters(16, 3, 1),)
+"""The network of Young and Tian (2019) for MinAtar."""
+
+
+def filters_of(network: NetworkConfig) -> tuple[Filters, ...]:
+    """The convolutions of a torso; () where it has none."""
+    match network.torso:
+        case "mlp" | "one_hot":
+            return ()
+        case "minatar_cnn":
+            return MINATAR
+        case "cnn":
+            return tuple(map(Filters, network.channels, network.kernels, network.strides))
+
+
+def least_side(layers: Sequence[Filters]) -> int:
+    """Height and width of the smallest picture from which these convolutions leave anything."""
+    return functools.reduce(lambda side, layer: (side - 1) * layer.stride + layer.kernel, reversed(layers), 1)
+
+
+def convolutional_torso(layers: Sequence[Filters]) -> "Torso":
+    """Convolutions over pictures [B, H, W, ...], whose last axes are taken as one of channels."""
+
+    def torso(obs: Array, activation: Callable[[Array], Array]) -> Array:
+        pictures = obs.reshape(*obs.shape[:3], -1)
+        x = jnp.transpose(pictures, (3, 1, 2, 0))
+        for layer in layers:
+            x = activation(Convolution(*layer)(x))
+        return x.reshape(-1, x.shape[-1])
+
+    return torso
+
+
+def _find_layer_faults(config: Config) -> Iterator[Fault]:
+    """Every convolution has a kernel and a stride."""
+    network = config.network
+    for name in ("kernels", "strides"):
+        sizes, count = getattr(network, name), len(network.channels)
+        if len(sizes) != count:
+            message = f"{list(sizes)} has {len(sizes)} numbers and network.channels has {count}"
+            yield Fault(f"network.{name}", message, ("network.channels",))
 
 
 def one_hot_torso(width: int) -> Torso:
@@ -140,8 +185,13 @@ TORSOS = Axis(
     "network.torso",
     {
         "mlp": Choice(lambda config: flat_torso),
-        "minatar_cnn": Choice(lambda config: minatar_torso),
         "one_hot": Choice(lambda config: one_hot_torso(config.network.hidden[0])),
+        "minatar_cnn": Choice(lambda config: convolutional_torso(MINATAR)),
+        "cnn": Choice(
+            lambda config: convolutional_torso(filters_of(config.network)),
+            keys=("network.channels", "network.kernels", "network.strides"),
+            faults=_find_layer_faults,
+        ),
     },
 )
 NOISE = Axis(
@@ -330,16 +380,18 @@ class NoisyDense(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A 3x3 convolution without padding, [C, H, W, B] -> [features, H - 2, W - 2, B]."""
+    """Convolutions without padding, [C, H, W, B] -> [features, H', W', B]; see ``kernels.convolution``."""
 
     features: int
+    kernel: int = 3
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # noqa: D102  (the class says it)
         initial = nn.initializers.lecun_normal(in_axis=1, out_axis=0)
-        weight = self.param("weight", initial, (self.features, x.shape[0], 3, 3))
+        weight = self.param("weight", initial, (self.features, x.shape[0], self.kernel, self.kernel))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return kernels.convolution_3x3(weight, x, bias)
+        return kernels.convolution(weight, x, bias, self.stride)
 
 
 def _batch_first(x: Array) -> Array:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxdqn.core.environment import Environment, all_legal
+from purejaxdqn.core.environment import Environment, all_legal, render_inner
+from purejaxdqn.core.keys import is_key
 from purejaxdqn.core.types import Array, Step
 
 
@@ -31,6 +32,7 @@ class Single(NamedTuple):
     with_params: Callable[[Mapping[str, Any]], Any] | None = None  # overrides -> params
     types: Mapping[str, Any] = {}  # names of the parameters that can be set, and their NumPy types
     bounds: Callable[[], tuple[Any, Any]] | None = None  # -> lowest and highest value of an observation
+    scale: float | None = None  # see ``Environment``
     solved_at: float | None = None
     render: Callable[[Any, Any], Any] | None = None  # params, state -> an image [H, W, 3] uint8
 
@@ -59,12 +61,12 @@ def batched(single: Single, *, resets: int | None = None) -> Environment:
     def reset(params: Any, keys: Array) -> tuple[Array, Any]:
         obs, env_state = jax.vmap(single.reset, (0, None))(keys, params)
         time = () if single.time_limit is None else jnp.zeros(keys.shape[0], jnp.int32)
-        return obs, _State(_strengthen(env_state), time)
+        return obs, _State(strengthen(env_state), time)
 
     def advance(params: Any, keys: Array, state: _State, obs: Array, action: Array) -> tuple[Array, Any, Step]:
         mapped = jax.vmap(single.step, (0, 0, 0, None))
         next_obs, env_state, reward, terminated, truncated = mapped(keys, state.env_state, action, params)
-        after = _State(_strengthen(env_state), jax.tree.map(lambda time: time + 1, state.time))
+        after = _State(strengthen(env_state), jax.tree.map(lambda time: time + 1, state.time))
         truncated = truncated.astype(bool)
         if single.time_limit is not None:
             truncated = truncated | (after.time >= single.time_limit)
@@ -109,15 +111,20 @@ def batched(single: Single, *, resets: int | None = None) -> Environment:
         step=step,
         advance=advance,
         features=single.features,
+        scale=single.scale,
         legal=legal if single.legal else all_legal,
         params={name: np.dtype(one) for name, one in single.types.items()},
         bounds=single.bounds,
         time_limit=single.time_limit,
         solved_at=single.solved_at,
-        render=single.render,
+        render=render_inner(single.render),
     )
 
 
-def _strengthen(state: Any) -> Any:
+def strengthen(state: Any) -> Any:
     """Fix the types of a state: a reset may have weak types, for which a scan would be traced twice."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), state)
+
+    def fix(leaf: Any) -> Array:
+        return leaf if is_key(leaf) else jax.lax.convert_element_type(leaf, jnp.result_type(leaf))
+
+    return jax.tree.map(fix, jax.tree.map(jnp.asarray, state))

@@ -4,26 +4,35 @@ import difflib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from purejaxdqn.environments.batched import Single
 from purejaxdqn.environments.gymnax import construct
 from purejaxdqn.environments.interface import check_parts
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 
 def construct_custom(env_id: str, kwargs: Mapping[str, Any]) -> Any:
-    """The environment that ``module:Class`` names. The module may be in the working directory.
+    """The environment that ``module:Class`` names, or the ``Single`` that ``module:name`` is.
+
+    The module may be in the working directory. Only a class with gymnax's interface is called: a config must not be
+    able to start a program.
 
     Raises:
       EnvironmentRefusedError: it cannot be imported or constructed, or is no class of environments.
     """
-    return construct(_find_class(env_id), env_id, kwargs)
+    found = _find(env_id)
+    if not isinstance(found, Single):
+        return construct(found, env_id, kwargs)
+    if kwargs:
+        raise EnvironmentRefusedError("env.kwargs", f"{env_id} is an environment and no class: it takes no arguments")
+    return found._replace(env_id=env_id)
 
 
-def _find_class(env_id: str) -> Callable[..., Any]:
-    """The class that ``module:Class`` names."""
+def _find(env_id: str) -> Any:
+    """The class or the ``Single`` that ``module:name`` names."""
     module_name, _, name = env_id.partition(":")
     if "__main__" in module_name.split("."):
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} is a program, which is never imported")
@@ -35,13 +44,14 @@ def _find_class(env_id: str) -> Callable[..., Any]:
         message = "there is no such module here or where Python looks" if missing else first_line(error)
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} cannot be imported: {message}") from error
     found = getattr(module, name, None)
+    if isinstance(found, Single):
+        return found
     if not inspect.isclass(found):
         close = difflib.get_close_matches(
             name, [one for one in vars(module) if inspect.isclass(getattr(module, one))], n=1
         )
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} has no class {name!r}{hint}")
-    # Before anything is called with arguments of the config's: a config must not be able to start a program.
     check_parts(found, env_id)
     return found
 

@@ -1,13 +1,10 @@
 """Gymnax, and environments with its interface. The only file that imports gymnax."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib
-import os
 import sys
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,22 +13,11 @@ import numpy as np
 
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import Array, Step
+from purejaxdqn.environments.batched import Single, batched, strengthen
+from purejaxdqn.environments.importing import Later, any_backend, standing_in
 from purejaxdqn.environments.interface import check_interface
-from purejaxdqn.environments.wrappers import (
-    EnvironmentRefusedError,
-    first_line,
-    observation_features,
-    with_sticky_actions,
-)
-
-
-class _Later(types.ModuleType):
-    """Stands in for a module, which is imported when something in it is first used."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(importlib.import_module(self.__name__), name)
+from purejaxdqn.environments.listed import GYMNAX
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line, with_features, with_sticky_actions
 
 
 @functools.cache
@@ -42,33 +28,9 @@ def import_gymnax() -> Any:
     Without plotting libraries, because its top level imports them for its renderers alone, and they take half of the
     time.
     """
-    stand_ins = {name: _Later(name) for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules}
-    sys.modules.update(stand_ins)
-    try:
-        with _any_backend():
-            return importlib.import_module("gymnax")
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _any_backend() -> Iterator[None]:
-    """Import Matplotlib although it does not know the backend in ``MPLBACKEND``, at which its import would fail.
-
-    A notebook sets it, for the processes that it starts, to a backend that they may not have.
-    """
-    backend = os.environ.get("MPLBACKEND")
-    if backend is None or "matplotlib" in sys.modules:
-        yield
-        return
-    del os.environ["MPLBACKEND"]
-    try:
-        yield
-    finally:
-        os.environ["MPLBACKEND"] = backend
-    with contextlib.suppress(ValueError):
-        sys.modules["matplotlib"].rcParams["backend"] = backend
+    stand_ins = {name: Later(name) for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules}
+    with standing_in(stand_ins), any_backend():
+        return importlib.import_module("gymnax")
 
 
 # Downloads data when it is constructed.
@@ -83,21 +45,6 @@ pictures)."""
 
 ONE_HOT = frozenset(("DeepSea-bsuite",))
 """Environments whose observations have at most one 1."""
-
-INPUTS: Mapping[str, int] = {
-    **{"CartPole-v1": 4, "Acrobot-v1": 6, "MountainCar-v0": 2},
-    **{f"{game}-MinAtar": 100 * n for game, n in zip(_GAMES, (4, 4, 7, 10, 6), strict=True)},
-    **{"Catch-bsuite": 50, "DeepSea-bsuite": 64, "MemoryChain-bsuite": 3, "UmbrellaChain-bsuite": 3},
-    **{"DiscountingChain-bsuite": 2, "SimpleBandit-bsuite": 1, "BernoulliBandit-misc": 4, "GaussianBandit-misc": 4},
-    **{"FourRooms-misc": 4 * 12, "MetaMaze-misc": 15, "Pong-misc": 3600, "FrozenLake-misc": 16},
-}
-"""Most elements of an observation with the constructor's defaults, one-hot where that is possible: known without
-importing gymnax, and so before JAX starts."""
-
-SOLVED_AT: Mapping[str, float] = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0}
-"""Return from which an environment counts as solved, where the field agrees on one."""
-
-_MAX_DEPTH = 100_000  # of a one-hot axis; a larger range is not a number of states
 
 
 def gymnax_ids() -> list[str]:
@@ -138,6 +85,8 @@ def from_gymnax(
     *,
     env_id: str | None = None,
     binary: bool = False,
+    resets: int | None = None,
+    scale: float | None = None,
     sticky_actions: float = 0.0,
     one_hot: bool = False,
     flatten: bool = False,
@@ -149,13 +98,15 @@ def from_gymnax(
       params: its parameters, ``env.default_params`` unless given.
       env_id: a name, the environment's own unless given.
       binary: its float observations are all 0 or 1, and are kept as bool.
+      resets: see ``batched``; it takes gymnax's ``step_env`` and ``is_truncated`` in place of ``step``.
+      scale: features are observations divided by this number, as 255 for pixels.
       sticky_actions: chance that a step repeats the action before it (Machado et al. 2018).
       one_hot: features of integer observations are one-hot along a new last axis, whose length is their range.
       flatten: features have one axis.
 
     Raises:
       EnvironmentRefusedError: a part of the interface is missing, the actions are not discrete, observations are not
-        one array, or ``one_hot`` does not suit them.
+        one array, ``resets`` is given and ``step`` is the environment's own, or ``one_hot`` does not suit them.
     """
     env_id = env_id or (env.__name__ if isinstance(env, type) else str(getattr(env, "name", type(env).__name__)))
     if type(env).__module__.partition(".")[0] != "gymnax":
@@ -164,7 +115,6 @@ def from_gymnax(
     num_actions, observation = _check_spaces(env, default_params, env_id)
     is_float = jnp.issubdtype(observation.dtype, jnp.floating)
     obs_dtype = jnp.dtype(bool) if binary and is_float else observation.dtype
-    depth = _one_hot_depth(env, default_params, env_id, obs_dtype) if one_hot else 0
     wrapped = Environment(
         env_id=env_id,
         obs_shape=observation.shape,
@@ -175,13 +125,38 @@ def from_gymnax(
         reset=functools.partial(_reset, env, obs_dtype),
         step=functools.partial(_step, env.step, obs_dtype),
         advance=functools.partial(_step, _step_without_reset(env), obs_dtype),
-        features=functools.partial(observation_features, depth=depth, flatten=flatten),
+        features=lambda obs: obs,
         params=_parameter_types(default_params),
         bounds=functools.partial(_bounds, env, default_params),
         time_limit=_time_limit(default_params),
-        solved_at=SOLVED_AT.get(env_id),
+        scale=scale,
+        solved_at=GYMNAX[env_id].solved_at if env_id in GYMNAX else None,
     )
-    return with_sticky_actions(wrapped, sticky_actions)
+    if resets is not None:
+        few = batched(_single(env, wrapped), resets=resets)
+        wrapped = wrapped._replace(reset=few.reset, step=few.step, advance=few.advance)
+    return with_sticky_actions(with_features(wrapped, one_hot=one_hot, flatten=flatten), sticky_actions)
+
+
+def _single(env: Any, wrapped: Environment) -> Single:
+    """One environment that does not reset itself; it counts its time limit.
+
+    Raises:
+      EnvironmentRefusedError: it has only a ``step`` that resets.
+    """
+    of_one = _step_without_reset(env)
+    if of_one == env.step:
+        raise EnvironmentRefusedError("env.resets", f"{wrapped.env_id} has a step of its own, which resets by itself")
+
+    def reset(key: Array, params: Any) -> tuple[Array, Any]:
+        obs, state = env.reset(key, params)
+        return obs.astype(wrapped.obs_dtype), state
+
+    def step(key: Array, state: Any, action: Array, params: Any) -> tuple:
+        obs, state, reward, terminated, truncated, _ = of_one(key, state, action, params)
+        return obs.astype(wrapped.obs_dtype), state, reward, terminated, truncated
+
+    return Single(wrapped.env_id, wrapped.num_actions, reset, step, wrapped.default_params)
 
 
 def _check_spaces(env: Any, params: Any, env_id: str) -> tuple[int, jax.ShapeDtypeStruct]:
@@ -215,7 +190,7 @@ def _with_params(default_params: Any, overrides: Mapping[str, Any]) -> Any:
 
 def _reset(env: Any, obs_dtype: Any, params: Any, keys: Array) -> tuple[Array, Any]:
     obs, state = jax.vmap(env.reset, (0, None))(keys, params)
-    return obs.astype(obs_dtype), _strengthen(state)
+    return obs.astype(obs_dtype), strengthen(state)
 
 
 def _step(
@@ -232,7 +207,7 @@ def _step(
         truncated=truncated.astype(bool),
         next_obs=info["final_observation"].astype(obs_dtype),
     )
-    return obs_after.astype(obs_dtype), _strengthen(state), happened
+    return obs_after.astype(obs_dtype), strengthen(state), happened
 
 
 def _step_without_reset(env: Any) -> Callable:
@@ -278,25 +253,5 @@ def _bounds(env: Any, params: Any) -> tuple[Any, Any]:
     return (0, space.n - 1) if hasattr(space, "n") else (np.min(space.low), np.max(space.high))
 
 
-def _one_hot_depth(env: Any, params: Any, env_id: str, obs_dtype: Any) -> int:
-    """How many values an integer observation can take."""
-    if not jnp.issubdtype(obs_dtype, jnp.integer):
-        raise EnvironmentRefusedError("env.one_hot", f"observations of {env_id} are {obs_dtype}, not integers")
-    try:
-        low, high = _bounds(env, params)
-    except Exception as error:  # whatever a user's environment may raise
-        message = f"{env_id} does not tell the range of its observations: {first_line(error)}"
-        raise EnvironmentRefusedError("env.one_hot", message) from error
-    if not 0 <= low <= high < _MAX_DEPTH:
-        message = f"observations of {env_id} range from {low} to {high}; one-hot needs 0 to {_MAX_DEPTH - 1} at most"
-        raise EnvironmentRefusedError("env.one_hot", message)
-    return int(high) + 1
-
-
 def _cast_like(default: Any, value: Any) -> Array:
     return jnp.asarray(value, jnp.result_type(default))
-
-
-def _strengthen(state: Any) -> Any:
-    """Fix the types of a state: gymnax's resets have weak types, for which a scan would be traced twice."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), state)

@@ -1,47 +1,60 @@
 """The names of environments. A suite is imported when one of its environments is made."""
 
+import contextlib
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purejaxdqn.core.environment import Environment
-from purejaxdqn.environments import gymnax, sparse
+from purejaxdqn.environments import gymnax
 from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.environments.custom import construct_custom
+from purejaxdqn.environments.importing import import_adapter, is_installed
+from purejaxdqn.environments.listed import GYMNAX, LISTED, SUITES, suite_of, why_refused
 from purejaxdqn.environments.sight import with_sight
-from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line, with_sticky_actions
+from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line, with_features, with_sticky_actions
 
-INPUTS = {**gymnax.INPUTS, "sparse:MountainCar": 2, "sparse:CartPoleSwingUp": 6}
+INPUTS: Mapping[str, int] = {env_id: row.inputs for env_id, row in LISTED.items()}
+"""Most elements of an observation with the constructor's defaults, one-hot where that is possible: known without
+importing a suite, and so before JAX starts."""
 ONE_HOT = gymnax.ONE_HOT
-SOLVED_AT = {**gymnax.SOLVED_AT, "sparse:MountainCar": 0.9}
+SOLVED_AT: Mapping[str, float] = {env_id: row.solved_at for env_id, row in LISTED.items() if row.solved_at is not None}
+"""Return from which an environment counts as solved, where the field agrees on one."""
 from_gymnax = gymnax.from_gymnax
 
 
 def environment_ids() -> list[str]:
-    """The environments that can be trained on without a download."""
-    return [*gymnax.gymnax_ids(), *sparse.NAMES]
+    """The environments of gymnax that can be made without a download; ``listed.LISTED`` has those of all suites."""
+    return gymnax.gymnax_ids()
 
 
 def own_module(env_id: str) -> str | None:
     """The module that making ``env_id`` would import, None if the environment is not one of the user's own."""
-    return env_id.partition(":")[0] if ":" in env_id and env_id not in sparse.NAMES else None
+    return env_id.partition(":")[0] if ":" in env_id and suite_of(env_id) is None else None
 
 
 def make_environment(
     env_id: str,
     kwargs: Mapping[str, Any] | None = None,
     *,
+    resets: int | None = None,
+    legal_only: bool = True,
+    scale: float | None = None,
     sticky_actions: float = 0.0,
     one_hot: bool = False,
     flatten: bool = False,
     observe: Sequence[int] = (),
     frame_stack: int = 1,
 ) -> Environment:
-    """Make the environment ``env_id``: a name that gymnax knows, or ``module:Class`` for one of the user's own.
+    """Make the environment ``env_id``: a name that gymnax knows, ``suite:Name``, or the user's own ``module:Class``.
 
     Args:
-      env_id: the name. A module may be in the working directory.
-      kwargs: arguments of the environment's constructor.
+      env_id: the name. A module may be in the working directory; a suite may not.
+      kwargs: arguments of the environment's constructor. Suites have ``time_limit`` beside their own.
+      resets: see ``batched``.
+      legal_only: whether agents keep to the legal actions where the environment knows them.
+      scale: features are observations divided by it; None takes what the suite says, as 255 for pixels.
       sticky_actions: see ``from_gymnax``.
       one_hot: see ``from_gymnax``.
       flatten: see ``from_gymnax``.
@@ -49,24 +62,27 @@ def make_environment(
       frame_stack: see ``sight.make_sight``.
 
     Raises:
-      EnvironmentRefusedError: there is no such environment, the arguments do not fit, the actions are not discrete,
-        the user's own lacks a part of gymnax's interface, or ``one_hot`` or ``observe`` does not suit the observations.
+      EnvironmentRefusedError: there is no such environment, its package is not installed, the arguments do not fit,
+        the actions are not discrete, the user's own lacks a part of gymnax's interface, or an option does not suit it.
     """
-    env = underlying_environment(env_id, kwargs)
+    made = underlying_environment(env_id, kwargs)
     try:
-        if isinstance(env, Single):
-            if one_hot:
-                raise EnvironmentRefusedError("env.one_hot", f"observations of {env_id} are no integers")
-            return with_sight(with_sticky_actions(batched(env), sticky_actions), observe, frame_stack)
-        made = from_gymnax(
-            env,
-            env_id=env_id,
-            binary=gymnax.is_binary(env_id),
-            sticky_actions=sticky_actions,
-            one_hot=one_hot,
-            flatten=flatten,
-        )
-        return with_sight(made, observe, frame_stack)
+        if not isinstance(made, Single):
+            env = from_gymnax(
+                made,
+                env_id=env_id,
+                binary=gymnax.is_binary(env_id),
+                resets=resets,
+                scale=scale,
+                sticky_actions=sticky_actions,
+                one_hot=one_hot,
+                flatten=flatten,
+            )
+        else:
+            single = made if legal_only else made._replace(legal=None)
+            env = batched(single._replace(scale=scale or single.scale), resets=resets)
+            env = with_sticky_actions(with_features(env, one_hot=one_hot, flatten=flatten), sticky_actions)
+        return with_sight(env, observe, frame_stack)
     except EnvironmentRefusedError:
         raise
     except Exception as error:  # constructed, and yet no reset can be made of it: a size of 0 for one
@@ -75,18 +91,48 @@ def make_environment(
 
 
 def underlying_environment(env_id: str, kwargs: Mapping[str, Any] | None = None) -> Any:
-    """The object with gymnax's interface that ``make_environment`` wraps.
+    """What ``make_environment`` wraps: an object with gymnax's interface, or a ``Single``.
 
     Raises:
       EnvironmentRefusedError: as ``make_environment``.
     """
     kwargs = dict(kwargs or {})
-    if env_id in sparse.NAMES:
-        return gymnax.construct(lambda **kwargs: sparse.make(env_id.partition(":")[2], kwargs), env_id, kwargs)
-    if env_id in environment_ids():
-        return gymnax.construct_gymnax(env_id, kwargs)
+    if suite := suite_of(env_id):
+        return _construct_of_suite(suite, env_id, kwargs)
     if ":" in env_id:
         return construct_custom(env_id, kwargs)
-    close = difflib.get_close_matches(env_id, environment_ids(), n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment gymnax has{hint}")
+    if env_id in environment_ids():
+        return gymnax.construct_gymnax(env_id, kwargs)
+    raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment gymnax has{_nearest(env_id)}")
+
+
+def _construct_of_suite(suite: str, env_id: str, kwargs: dict[str, Any]) -> Single:
+    """An environment of a suite; its name and package are checked before anything is imported."""
+    name, known = env_id.partition(":")[2], SUITES[suite]
+    if name not in known.environments:
+        reason = why_refused(suite, name)
+        message = f"{env_id!r}: {reason}" if reason else f"{suite} has no environment {name!r}{_nearest(env_id, suite)}"
+        raise EnvironmentRefusedError("env.id", message)
+    if not is_installed(suite):
+        message = f"{env_id} needs {suite}, which is not installed: pip install '{known.install}'"
+        raise EnvironmentRefusedError("env.id", message)
+    limit = kwargs.pop("time_limit", None)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise EnvironmentRefusedError("env.kwargs", f"time_limit: {limit!r} is not a number of steps")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+            adapter = import_adapter(suite)
+    except Exception as error:  # whatever its import may raise
+        raise EnvironmentRefusedError("env.id", f"{suite} cannot be imported: {first_line(error)}") from error
+    with contextlib.redirect_stdout(sys.stderr):
+        single = gymnax.construct(lambda **kwargs: adapter.make(name, kwargs), env_id, kwargs)
+    return single if limit is None else single._replace(time_limit=limit)
+
+
+def _nearest(env_id: str, suite: str | None = None) -> str:
+    """A hint at the environment whose name is nearest: of a suite, or of all, which may be without their suite."""
+    names = {one: one for one in LISTED if suite is None or suite_of(one) == suite}
+    if suite is None:
+        names |= {one.partition(":")[2]: one for one in LISTED if one not in GYMNAX}
+    close = difflib.get_close_matches(env_id, names, n=1, cutoff=0.5)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""

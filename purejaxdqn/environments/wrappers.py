@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.environment import Environment, all_legal
+from purejaxdqn.core.environment import Environment, all_legal, render_inner
 from purejaxdqn.core.types import Array, Step
 
 
@@ -24,16 +24,55 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def observation_features(obs: Array, *, depth: int, flatten: bool) -> Array:
+_MAX_DEPTH = 100_000  # of a one-hot axis; a larger range is not a number of states
+
+
+def observation_features(obs: Array, *, depth: int, flatten: bool, scale: float | None = None) -> Array:
     """What a network sees of observations [B, O].
 
     Args:
       obs: [B, O].
       depth: integers become one-hot along a new last axis of this length, unless it is 0.
       flatten: whether the features get one axis, [B, F].
+      scale: observations are divided by it, unless they become one-hot.
     """
-    seen = jax.nn.one_hot(obs, depth, dtype=bool) if depth else obs
+    seen = obs
+    if depth:
+        seen = jax.nn.one_hot(obs, depth, dtype=bool)
+    elif scale is not None:
+        seen = obs.astype(jnp.float32) / scale
     return seen.reshape(seen.shape[0], -1) if flatten else seen
+
+
+def with_features(env: Environment, *, one_hot: bool, flatten: bool) -> Environment:
+    """``env`` with the features that these options and its ``scale`` make of its observations.
+
+    Raises:
+      EnvironmentRefusedError: observations are not integers of a known range, which ``one_hot`` needs.
+    """
+    depth = _one_hot_depth(env) if one_hot else 0
+    if not depth and not flatten and env.scale is None:
+        return env
+    make = functools.partial(observation_features, depth=depth, flatten=flatten, scale=env.scale)
+    return env._replace(features=make)
+
+
+def _one_hot_depth(env: Environment) -> int:
+    """How many values an integer observation can take."""
+    env_id = env.env_id
+    if not jnp.issubdtype(env.obs_dtype, jnp.integer):
+        raise EnvironmentRefusedError("env.one_hot", f"observations of {env_id} are {env.obs_dtype}, not integers")
+    unknown = f"{env_id} does not tell the range of its observations"
+    if env.bounds is None:
+        raise EnvironmentRefusedError("env.one_hot", unknown)
+    try:
+        low, high = env.bounds()
+    except Exception as error:  # whatever a user's environment may raise
+        raise EnvironmentRefusedError("env.one_hot", f"{unknown}: {first_line(error)}") from error
+    if not 0 <= low <= high < _MAX_DEPTH:
+        message = f"observations of {env_id} range from {low} to {high}; one-hot needs 0 to {_MAX_DEPTH - 1} at most"
+        raise EnvironmentRefusedError("env.one_hot", message)
+    return int(high) + 1
 
 
 class _StickyState(NamedTuple):
@@ -72,4 +111,5 @@ def with_sticky_actions(env: Environment, probability: float) -> Environment:
         step=step,
         advance=functools.partial(step, of_env=env.advance),
         legal=env.legal if env.legal is all_legal else legal,
+        render=render_inner(env.render),
     )

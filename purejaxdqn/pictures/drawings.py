@@ -2,6 +2,7 @@
 
 classic control    rendered by Gymnasium, in the state that the observation describes
 grid worlds        the map, with the agent on it
+suites             by their own renderers, where these work without a display
 images             one colour per channel
 matrices           one shade per entry
 anything else      one bar per number
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.environments.registry import underlying_environment
+from purejaxdqn.environments.registry import make_environment, underlying_environment
 from purejaxdqn.system.faults import require
 
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
@@ -54,6 +55,8 @@ def choose_drawing(config: Config, obs: np.ndarray) -> Drawing:
       obs: all observations that will be drawn [T, O]; they set the scale of bars and shades.
     """
     env_id, shape = config.env.id, obs.shape[1:]
+    if ":" in env_id and (drawing := _rendered(config)):
+        return drawing
     if env_id in CLASSIC:
         return Drawing(_classic(config), fps=30)
     if env_id == "FrozenLake-misc":
@@ -61,6 +64,15 @@ def choose_drawing(config: Config, obs: np.ndarray) -> Drawing:
     if env_id == "MetaMaze-misc" or (env_id == "FourRooms-misc" and shape == (4,)):
         return Drawing(_rooms(config), fps=8)
     return _by_shape(obs)
+
+
+def _rendered(config: Config) -> Drawing | None:
+    """The renderer of the environment's own suite; None where it has none."""
+    env = make_environment(**config.env.making())
+    if env.render is None:
+        return None
+    render, params = env.render, env.with_params(config.hparams().env_params)
+    return Drawing(lambda obs, state: _upscale(np.asarray(render(params, state))), fps=8)
 
 
 def _by_shape(obs: np.ndarray) -> Drawing:

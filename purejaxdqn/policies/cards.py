@@ -22,8 +22,8 @@ import numpy as np
 from jax import export
 policy = export.deserialize(Path(__file__).with_name("{file}").read_bytes())
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # any batch size
-names = ("q_values", "action", "deviation")  # the last, over its members, where the policy is an ensemble
-print(json.dumps({{name: array.tolist() for name, array in zip(names, policy.call(obs))}}))
+{mask}names = ("q_values", "action", "deviation")  # the last, over its members, where the policy is an ensemble
+print(json.dumps({{name: array.tolist() for name, array in zip(names, policy.call(obs{call}))}}))
 '''
 _STABLEHLO_MEMORY = '''"""Run this policy: python {script} [observations.npy]. Needs jax, flatbuffers and numpy."""
 import json
@@ -34,8 +34,8 @@ from jax import export
 policy = export.deserialize(Path(__file__).with_name("{file}").read_bytes())
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # [steps, batch, ...]
 state, start, actions = np.zeros((len(obs[0]), *{state}), "{state_dtype}"), np.ones(len(obs[0]), bool), []
-for one in obs:
-    q_values, action, state = policy.call(one, state, start)
+{mask}for one in obs:
+    q_values, action, state = policy.call(one, state, start{call})
     start = np.zeros_like(start)  # true again where an episode starts
     actions.append(action.tolist())
 print(json.dumps({{"q_values": q_values.tolist(), "action": actions}}))
@@ -49,8 +49,8 @@ import onnxruntime
 policy = onnxruntime.InferenceSession(Path(__file__).with_name("{file}").read_bytes())
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # [steps, batch, ...]
 state, start, actions = np.zeros((len(obs[0]), *{state}), "{state_dtype}"), np.ones(len(obs[0]), bool), []
-for one in obs:
-    q_values, action, state = policy.run(None, {{"obs": one, "state": state, "start": start}})
+{mask}for one in obs:
+    q_values, action, state = policy.run(None, {{"obs": one, "state": state, "start": start{run}}})
     start = np.zeros_like(start)  # true again where an episode starts
     actions.append(action.tolist())
 print(json.dumps({{"q_values": q_values.tolist(), "action": actions}}))
@@ -63,8 +63,8 @@ import numpy as np
 import onnxruntime
 policy = onnxruntime.InferenceSession(Path(__file__).with_name("{file}").read_bytes())
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # any batch size
-names = [output.name for output in policy.get_outputs()]  # deviation, over its members, of an ensemble
-print(json.dumps({{name: array.tolist() for name, array in zip(names, policy.run(names, {{"obs": obs}}))}}))
+{mask}names = [output.name for output in policy.get_outputs()]  # deviation, over its members, of an ensemble
+print(json.dumps({{name: array.tolist() for name, array in zip(names, policy.run(names, {{"obs": obs{run}}}))}}))
 '''
 
 
@@ -77,7 +77,12 @@ def run_script(description: dict[str, Any]) -> str | None:
     scripts = (
         {"stablehlo": _STABLEHLO_MEMORY, "onnx": _ONNX_MEMORY} if state else {"stablehlo": _STABLEHLO, "onnx": _ONNX}
     )
+    batch, masked = "len(state)" if state else "len(obs)", "legal" in program["inputs"]
+    mask = f"legal = np.ones(({batch}, {description['action']['n']}), bool)  # which actions are legal\n"
     return scripts[description["kind"]].format(
+        mask=mask if masked else "",
+        call=", legal" if masked else "",
+        run=', "legal": legal' if masked else "",
         script=SCRIPT_FILE,
         file=program["file"],
         example=(*((10,) if state else ()), 3, *observation["shape"]),
@@ -114,8 +119,9 @@ from safetensors.numpy import load_file
 weights = load_file("policy.safetensors")
 ```
 
-Weights are laid out as in PyTorch: `weight` is [outputs, inputs], and [features, channels, 3, 3] for a convolution.
-Image observations are [height, width, channels]; the output of a convolution is flattened with the channels first.
+Weights are laid out as in PyTorch: `weight` is [outputs, inputs], and [features, channels, side, side] for a
+convolution. Image observations are [height, width, channels]; the output of a convolution is flattened with the
+channels first.
 Layer normalisation uses an epsilon of 1e-6. Layers are numbered in the order in which they are applied; in a dueling
 network the layers of the advantage stream come before those of the value stream.
 
@@ -129,13 +135,14 @@ def _remembers(description: dict[str, Any]) -> bool:
 
 
 def _act_lines(description: dict[str, Any]) -> str:
+    legal = ", legal=legal" if description["action"].get("legal") else ""
     if not _remembers(description):
-        return """act = load_policy("path/to/this/folder")
-action = act(obs)  # one observation, or a batch of them
+        return f"""act = load_policy("path/to/this/folder")
+action = act(obs{legal})  # one observation, or a batch of them
 """
-    return """policy = load_policy("path/to/this/folder")
+    return f"""policy = load_policy("path/to/this/folder")
 state = policy.initial_state(batch)
-actions, state = policy.step(obs, state, start)  # obs [batch, ...]; start [batch] is true where an episode starts
+actions, state = policy.step(obs, state, start{legal})  # obs [batch, ...]; start is true where an episode starts
 """
 
 
@@ -143,11 +150,12 @@ def _summary_rows(description: dict[str, Any]) -> list[tuple[str, str]]:
     evaluation, training = description["evaluation"], description["training"]
     score = evaluation["mean_return"]
     source = "" if ":" in description["env_id"] else " (gymnax)"
+    legal = ", one of those that are legal then" if description["action"].get("legal") else ""
     return [
         ("environment", f"`{description['env_id']}`{source}"),
         ("greedy return", "unknown" if score is None else f"{score:g}, mean over {evaluation['episodes']} episodes"),
         ("observation", _observation_text(description["observation"])),
-        ("action", f"an integer from 0 to {description['action']['n'] - 1}"),
+        ("action", f"an integer from 0 to {description['action']['n'] - 1}{legal}"),
         ("network", _network_text(description["network"])),
         ("network input", _features_text(description["features"])),
         ("trained for", f"{training['env_steps']:,} environment steps"),
@@ -196,9 +204,12 @@ def _observation_text(observation: dict[str, Any]) -> str:
 
 
 def _network_text(network: dict[str, Any]) -> str:
-    torso = {"mlp": "MLP", "minatar_cnn": "a convolution, then an MLP", "one_hot": "an embedding, then an MLP"}[
-        network["torso"]
-    ]
+    torso = {
+        "mlp": "MLP",
+        "minatar_cnn": "a convolution, then an MLP",
+        "cnn": "convolutions, then an MLP",
+        "one_hot": "an embedding, then an MLP",
+    }[network["torso"]]
     extras = [name.replace("_", " ") for name in ("layer_norm", "dueling", "noisy") if network[name]]
     if network.get("memory", "none") != "none":
         extras.append(f"a memory ({network['memory']}) of {network['memory_size']} units")
@@ -217,6 +228,7 @@ def _features_text(features: dict[str, Any]) -> str:
         if frames > 1
         else "",
         f"one-hot encoded with depth {features['one_hot']}" if features["one_hot"] else "",
+        f"divided by {features['scale']:g}" if features.get("scale") else "",
         "flattened" if features["flatten"] else "",
         "normalised by running statistics" if features["normalize"] else "",
     ]

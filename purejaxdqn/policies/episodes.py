@@ -8,7 +8,7 @@ import numpy as np
 from purejaxdqn.config.building import make_algorithm
 from purejaxdqn.core.algorithm import ActorView, greedy
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.keys import episodes_key
+from purejaxdqn.core.keys import data_of_keys, episodes_key
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.environments.sight import make_sight
 
@@ -20,7 +20,7 @@ class Episode(NamedTuple):
     """An episode of T steps."""
 
     obs: np.ndarray  # [T + 1, O], whole; the last one is the true final observation, before any reset
-    states: list[Any]  # T environment states, one before each step
+    states: list[Any]  # T environment states, one before each step; keys inside are their words
     rewards: np.ndarray  # [T]
     ending: str  # why it ended, for messages: terminated, time limit, or ``MAX_STEPS``
 
@@ -52,7 +52,7 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
     states: list[Any] = []
     rewards: list[float] = []
     while len(states) < MAX_STEPS:
-        states.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), state))
+        states.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), data_of_keys(state)))
         memory, key, obs, seen, state, taken = step(key, obs, seen, state, memory, start)
         start = jax.tree.map(np.zeros_like, start)
         all_obs.append(np.asarray(taken.next_obs[0]))

@@ -9,7 +9,7 @@ import numpy as np
 from purejaxdqn.config.reading import CONFIG_FILE, read_config
 from purejaxdqn.config.yaml_text import ConfigError
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.environments.sight import stacked_features
 from purejaxdqn.environments.wrappers import observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
@@ -62,9 +62,15 @@ def _described_environment(description: dict[str, Any]) -> Environment:
         advance=unplayable,
         features=functools.partial(
             stacked_features,
-            functools.partial(observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])),
+            functools.partial(
+                observation_features,
+                depth=int(features["one_hot"]),
+                flatten=bool(features["flatten"]),
+                scale=features.get("scale"),
+            ),
             int(features.get("frame_stack", 1)),
         ),
+        legal=unplayable if description["action"].get("legal") else all_legal,
     )
 
 

@@ -14,7 +14,8 @@ from purejaxdqn.config.reading import CONFIG_FILE, to_yaml
 from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment
-from purejaxdqn.environments.registry import make_environment, underlying_environment
+from purejaxdqn.environments.listed import suite_of
+from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.policies import cards
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.policies.policies import check_seed_index, load_params
@@ -113,23 +114,24 @@ def describe(agent: TrainedAgent, kind: str, program: dict[str, Any] | None) -> 
         "observation": {
             "shape": list(env.obs_shape),
             "dtype": str(np.dtype(env.obs_dtype)),
-            **_observation_bounds(config),
+            **_observation_bounds(env),
         },
         "features": {
             "one_hot": _one_hot_depth(env) if config.env.one_hot else 0,
             "flatten": config.env.flatten,
+            "scale": env.scale,
             "normalize": config.env.normalize,
             "observe": list(config.env.observe) or None,
             "frame_stack": config.env.frame_stack,
         },
-        "action": {"kind": "discrete", "n": env.num_actions},
+        "action": {"kind": "discrete", "n": env.num_actions, **({"legal": True} if agent.masked else {})},
         "network": _describe_network(agent),
         "program": program,
         "evaluation": {
             "mean_return": agent.summary["final_eval_return"][agent.seed_index],
             "episodes": config.evaluation.final_episodes,
             "policy": "greedy",
-            "backend": "gymnax",
+            "backend": suite_of(config.env.id) or "gymnax",
         },
         "training": {
             "seed": config.seed,
@@ -155,12 +157,12 @@ def _describe_network(agent: TrainedAgent) -> dict[str, Any]:
     }
 
 
-def _observation_bounds(config: Config) -> dict[str, Any]:
+def _observation_bounds(env: Environment) -> dict[str, Any]:
     """Return ``low`` and ``high`` of observations, None if unbounded; empty where the environment has no space."""
-    env = underlying_environment(config.env.id, dict(config.env.kwargs))
+    if env.bounds is None:
+        return {}
     try:
-        space = env.observation_space(env.default_params)
-        low, high = (0, int(space.n) - 1) if hasattr(space, "n") else (np.min(space.low), np.max(space.high))
+        low, high = env.bounds()
     except Exception:  # a user's environment need not implement spaces, and may raise anything
         return {}
     largest = np.finfo(np.float32).max / 2

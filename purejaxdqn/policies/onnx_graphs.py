@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax import export
 
+from purejaxdqn.core.algorithm import ILLEGAL
 from purejaxdqn.policies.onnx_primitives import Graph, find_translation, untranslatable
 
 OPSET = 18
@@ -30,13 +31,14 @@ def observations(shape: tuple[int, ...], dtype: Any) -> Inputs:
     return lambda batch: {"obs": jax.ShapeDtypeStruct((batch, *shape), dtype)}
 
 
-def to_onnx(function: Callable[..., Any], inputs: Inputs, *, more: Sequence[str] = ()) -> Any:
+def to_onnx(function: Callable[..., Any], inputs: Inputs, *, more: Sequence[str] = (), masked: bool = False) -> Any:
     """Translate ``function`` to an ONNX model.
 
     Args:
       function: maps ``inputs`` to Q-values [batch, A], or to these and others [batch, ...].
       inputs: of ``function``, one of them ``obs``.
       more: the names of the others.
+      masked: whether the model has one more input, ``legal`` [batch, A] bool, and chooses among these actions.
 
     Returns:
       A ``ModelProto`` with these inputs and outputs ``q_values`` [batch, A] float32, ``action`` [batch] int64, the
@@ -52,7 +54,8 @@ def to_onnx(function: Callable[..., Any], inputs: Inputs, *, more: Sequence[str]
     traced = jax.make_jaxpr(function)(*given.values())
     graph = Graph(batch)
     results = [graph.name(one) for one in _translate(graph, traced.jaxpr, traced.consts, list(given))]
-    nodes = _ancestors([*graph.nodes, *_output_nodes(results, more)], {"q_values", "action", *more})
+    outputs = _output_nodes(graph, results, more, masked=masked)
+    nodes = _ancestors([*graph.nodes, *outputs], {"q_values", "action", *more})
     used = {name for node in nodes for name in node.input}
 
     def value_info(name: str, dtype: Any, shape: Sequence[int]) -> Any:
@@ -63,7 +66,10 @@ def to_onnx(function: Callable[..., Any], inputs: Inputs, *, more: Sequence[str]
     whole = onnx.helper.make_graph(
         nodes,
         "policy",
-        [value_info(name, one.dtype, one.shape[1:]) for name, one in given.items()],
+        [
+            *(value_info(name, one.dtype, one.shape[1:]) for name, one in given.items()),
+            *([value_info("legal", np.bool_, q_values)] if masked else []),
+        ],
         [
             value_info("q_values", np.float32, q_values),
             value_info("action", np.int64, []),
@@ -77,13 +83,18 @@ def to_onnx(function: Callable[..., Any], inputs: Inputs, *, more: Sequence[str]
     return model
 
 
-def _output_nodes(results: Sequence[str], more: Sequence[str]) -> list[Any]:
+def _output_nodes(graph: Graph, results: Sequence[str], more: Sequence[str], *, masked: bool) -> list[Any]:
     import onnx
 
     q_values, *others = results
+    chosen_from, masking = q_values, []
+    if masked:
+        chosen_from = "legal_q_values"
+        masking = [onnx.helper.make_node("Where", ["legal", q_values, graph.name(np.float32(ILLEGAL))], [chosen_from])]
     return [
         onnx.helper.make_node("Identity", [q_values], ["q_values"]),
-        onnx.helper.make_node("ArgMax", [q_values], ["action"], axis=-1, keepdims=0),
+        *masking,
+        onnx.helper.make_node("ArgMax", [chosen_from], ["action"], axis=-1, keepdims=0),
         *(onnx.helper.make_node("Identity", [one], [name]) for name, one in zip(more, others, strict=True)),
     ]
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from purejaxdqn.core.algorithm import greedy
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.environment import Environment
+from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.system.faults import UserError
 
 TOLERANCE = 1e-5
@@ -38,6 +39,16 @@ class TrainedAgent(NamedTuple):
         if self.initial_state is not None:
             return ("next_state",)
         return ("deviation",) if self.config.ensemble.members > 1 else ()
+
+    @property
+    def masked(self) -> bool:
+        """Whether a program needs the legal actions to choose one; they are its last input."""
+        return self.env.legal is not all_legal
+
+    def program_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a program takes: ``inputs``, and ``legal`` [B, A] bool where some actions are illegal."""
+        legal = {"legal": jax.ShapeDtypeStruct((batch, self.env.num_actions), np.bool_)} if self.masked else {}
+        return self.inputs(batch) | legal
 
     def inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
         """What ``q_values`` takes for a batch of this size, by name."""
@@ -78,7 +89,7 @@ def write_program(agent: TrainedAgent, folder: Path, kind: str) -> dict[str, Any
 def _describe_tensors(agent: TrainedAgent, *, action_dtype: str) -> dict[str, Any]:
     inputs = {
         name: {"shape": ["batch", *kind.shape[1:]], "dtype": str(np.dtype(kind.dtype))}
-        for name, kind in agent.inputs(1).items()
+        for name, kind in agent.program_inputs(1).items()
     }
     outputs = {
         "q_values": {"shape": ["batch", agent.env.num_actions], "dtype": "float32"},
@@ -92,16 +103,18 @@ def to_stablehlo(agent: TrainedAgent) -> bytes:
     """Serialise the policy with ``jax.export``: obs [batch, O] -> q_values [batch, A], action [batch].
 
     With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state. An ensemble also gives the
-    deviation of the Q-values over its members [batch, A].
+    deviation of the Q-values over its members [batch, A]. Where some actions are illegal, the last argument says which
+    are legal, [batch, A] bool.
     """
     from jax import export
 
-    def act(*inputs: jax.Array) -> tuple[jax.Array, ...]:
+    def act(*given: jax.Array) -> tuple[jax.Array, ...]:
+        inputs, legal = (given[:-1], given[-1]) if agent.masked else (given, ())
         q_values, *more = _as_tuple(agent.q_values(*inputs))
-        return q_values, q_values.argmax(-1).astype("int32"), *more
+        return q_values, greedy(q_values, legal).astype("int32"), *more
 
     (batch,) = export.symbolic_shape("batch")
-    return bytes(export.export(jax.jit(act), platforms=PLATFORMS)(*agent.inputs(batch).values()).serialize())
+    return bytes(export.export(jax.jit(act), platforms=PLATFORMS)(*agent.program_inputs(batch).values()).serialize())
 
 
 def _as_tuple(results: Any) -> tuple[Any, ...]:
@@ -124,16 +137,17 @@ def to_checked_onnx(agent: TrainedAgent) -> tuple[bytes, float]:
     env = agent.env
     if np.dtype(env.obs_dtype).isbuiltin != 1:  # bfloat16 and the like, which are not NumPy's own
         raise UserError(f"--format onnx: observations are {np.dtype(env.obs_dtype)}, which onnxruntime does not take")
-    model = to_onnx(agent.q_values, agent.inputs, more=agent.more).SerializeToString()
+    model = to_onnx(agent.q_values, agent.inputs, more=agent.more, masked=agent.masked).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     obs, q_values, worst = sample_observations(agent), jax.jit(agent.q_values), 0.0
     for count in (1, 3, len(obs)):
         inputs = {"obs": obs[:count], **_sample_memory(agent, count)}
         ours = _as_tuple(q_values(*inputs.values()))
-        theirs, action, *more = session.run(None, inputs)
+        legal = np.random.default_rng(0).uniform(size=ours[0].shape) < 0.5 if agent.masked else ()
+        theirs, action, *more = session.run(None, {**inputs, **({"legal": legal} if agent.masked else {})})
         for mine, its in zip(ours, (theirs, *more), strict=True):
             worst = max(worst, relative_difference(its, np.asarray(mine)))
-        if not np.array_equal(theirs.argmax(-1), action):
+        if not np.array_equal(greedy(theirs, legal), action):
             raise UserError("--format onnx: the model's actions are not the argmax of its Q-values")
     allowed = FQF_TOLERANCE if agent.config.distribution.kind == "fqf" else TOLERANCE
     if not worst <= allowed:

@@ -5,12 +5,15 @@ import math
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
 from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import batch_size_of
+from purejaxdqn.dqn.networks import filters_of
+from purejaxdqn.environments.listed import LISTED
 from purejaxdqn.environments.registry import INPUTS
 from purejaxdqn.system.faults import UserError, reason_of
 
@@ -105,13 +108,15 @@ def estimated_largest_product(config: Config) -> float:
     hidden, distribution, batch_size = config.network.hidden, config.distribution, batch_size_of(config)
     fractions = distribution.kind in ("iqn", "fqf")
     widths = (*hidden, 3 if fractions else 3 * distribution.atoms)
-    images = 16 * 64 if config.network.torso == "minatar_cnn" else 0  # filters times places
-    inputs: float = images or (math.inf if config.env.kwargs else INPUTS.get(config.env.id, math.inf))
-    inputs *= config.env.frame_stack
-    if config.network.torso == "one_hot":  # no product with the inputs
+    layers = convolutions_of(config)
+    inputs = math.inf if config.env.kwargs else config.env.frame_stack * INPUTS.get(config.env.id, math.inf)
+    if layers:
+        inputs = layers[-1].outputs
+    elif config.network.torso == "one_hot":  # no product with the inputs
         inputs = hidden[0]
     rows = batch_size * distribution.atoms if fractions else batch_size
-    return max(rows * max(widths), batch_size * images, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
+    images = max((batch_size * layer.outputs for layer in layers), default=0)
+    return max(rows * max(widths), images, *(a * b for a, b in itertools.pairwise((inputs, *widths))))
 
 
 def gradient_step_flops(config: Config) -> float:
@@ -120,11 +125,35 @@ def gradient_step_flops(config: Config) -> float:
     Counted are one forward pass of the target network, and of the online network one forward and two backward.
     """
     hidden, distribution = config.network.hidden, config.distribution
-    widths = (1024, *hidden) if config.network.torso == "minatar_cnn" else hidden  # of 10 x 10 pictures
+    layers = convolutions_of(config)
+    widths = (layers[-1].outputs, *hidden) if layers else hidden
     products = sum(a * b for a, b in itertools.pairwise(widths))
+    if config.network.torso == "cnn":  # MinAtar's convolution is small beside the layer after it
+        products += sum(layer.products for layer in layers)
     if distribution.kind in ("iqn", "fqf"):  # the embedding of fractions by 64 cosines
         products += distribution.atoms * 64 * hidden[-1]
     return 8.0 * batch_size_of(config) * products * config.ensemble.members
+
+
+class _Convolution(NamedTuple):
+    """A layer of convolutions over one picture."""
+
+    outputs: float  # filters times places; infinite if the size of the pictures is not known
+    products: float
+
+
+def convolutions_of(config: Config) -> list[_Convolution]:
+    """The convolutions of a network, over MinAtar's pictures of 10 x 10 where it is MinAtar's."""
+    row, found = LISTED.get(config.env.id), []
+    known = config.network.torso == "minatar_cnn" or (row and not config.env.kwargs and len(row.shape) >= 2)
+    height, width = row.shape[:2] if row and len(row.shape) >= 2 and config.network.torso == "cnn" else (10, 10)
+    channels = config.env.frame_stack * row.inputs / (height * width) if row else 1
+    for layer in filters_of(config.network):
+        height, width = ((side - layer.kernel) // layer.stride + 1 for side in (height, width))
+        outputs = layer.channels * height * width if known else math.inf
+        found.append(_Convolution(outputs, outputs * channels * layer.kernel**2))
+        channels = layer.channels
+    return found
 
 
 def usable_cores() -> int:
