@@ -80,6 +80,9 @@ _PQN = {"asterix": 60.0, "breakout": 40.0, "freeway": 62.0, "space_invaders": 16
 _CLEANRL = 498.4  # mean over three seeds, in CleanRL's documentation
 
 
+_EPSILON = ("exploration.start=1", "exploration.end=0.05")
+
+
 def _published_setting(game: str) -> tuple[str, ...]:
     sticky = ("env.sticky_actions=0.1", "env.kwargs.use_minimal_action_set=false")
     # Only its time limit ends an episode of Freeway; in the other games it is raised until it has no effect.
@@ -118,6 +121,15 @@ ROWS: dict[str, Row] = {
         on_seeds=24,
         overrides=("env.kwargs.size=20",),
         note="10,000 episodes of training; stretch goal",
+    ),
+    "deepsea/20_ensemble": Row(("deepsea_ensemble",), 200_000, 0.9, on_seeds=28, note="10,000 episodes of training"),
+    "mountaincar_sparse/ensemble": Row(("mountaincar_sparse",), 200_000, 0.9),
+    "mountaincar_sparse/dqn": Row(
+        ("mountaincar_sparse", "dqn"), 200_000, overrides=_EPSILON, note="without the ensemble, epsilon-greedy"
+    ),
+    "swingup/ensemble": Row(("swingup",), 500_000, 250.0, seeds=10),
+    "swingup/dqn": Row(
+        ("swingup", "dqn"), 500_000, seeds=10, overrides=_EPSILON, note="without the ensemble, epsilon-greedy"
     ),
     "frozen_lake/dqn": Row(
         ("frozen_lake",), 200_000, 0.70, overrides=("evaluation.final_episodes=1_000",), note="1,000 episodes"
@@ -430,6 +442,8 @@ def members_of(row: Row) -> str:
         "iqn": config.distribution.kind == "iqn",
         "fqf": config.distribution.kind == "fqf",
         "pqn": config.replay.kind == "none",
+        "bootstrapped": config.ensemble.members > 1 and not config.ensemble.prior,
+        "bootstrapped_priors": config.ensemble.prior,
     }
     return " + ".join(name for name, has in chosen.items() if has) or "dqn"
 
