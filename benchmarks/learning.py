@@ -13,6 +13,7 @@ where the row sets a number of seeds, if that many seeds have the target return.
     python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
     timeout 540 python -m benchmarks.learning --gpu --out DIR    runs for nine minutes; run it again to resume
     python -m benchmarks.learning --pqn --out DIR   the rows without replay, MinAtar's 10 million steps among them
+    python -m benchmarks.learning --memory --out DIR   the rows of agents that remember, and those beside them
 
 A config's header names the seeds of its searches: ``# search: ... seed=N`` trained with N and tested its best point
 with N + 1. A row that would use either seed is refused.
@@ -66,7 +67,7 @@ class Row(NamedTuple):
     seeds: int = 30
     overrides: tuple[str, ...] = ()
     seed: int = SEED
-    group: Literal["all", "gpu", "pqn"] = "all"  # the option that runs it: ``gpu`` is too long for a CPU
+    group: Literal["all", "gpu", "pqn", "memory"] = "all"  # the option that runs it: ``gpu`` is too long for a CPU
     note: str = ""
 
 
@@ -105,7 +106,7 @@ ROWS: dict[str, Row] = {
     "umbrella_chain/dqn": Row(
         ("umbrella_chain",), 100_000, "best", overrides=("evaluation.final_episodes=10_000",), note="10,000 episodes"
     ),
-    "memory_chain/dqn": Row(("memory_chain",), 100_000, note="needs memory, which these agents lack: chance level"),
+    "memory_chain/dqn": Row(("memory_chain_dqn",), 100_000, note="needs memory, which these agents lack: chance level"),
     "deepsea/8": Row(("deepsea",), 80_000, 0.9, on_seeds=24, note="10,000 episodes of training"),
     "deepsea/10": Row(
         ("deepsea",), 100_000, 0.9, on_seeds=24, overrides=("env.kwargs.size=10",), note="10,000 episodes of training"
@@ -157,6 +158,40 @@ ROWS: dict[str, Row] = {
         )
         for game in _MINATAR
     },
+    # Length 100 in rollouts of 128 steps, so that an episode is seldom cut; ten episodes, as the target has it.
+    **{
+        f"memory_chain/{length}": Row(
+            ("memory_chain",),
+            steps,
+            0.95,
+            on_seeds=seeds,
+            overrides=(f"env.params.memory_length={length}", "evaluation.final_episodes=10", *overrides),
+            group="memory",
+            note="10 episodes",
+        )
+        for length, steps, seeds, overrides in (
+            (5, 400_000, 28, ()),
+            (30, 400_000, 28, ()),
+            (100, 2_000_000, 24, ("rollout.steps=128",)),
+        )
+    },
+    **{
+        f"cartpole_positions/{name}": Row(
+            ("cartpole_positions",), 500_000, target, overrides=overrides, group="memory", note=note
+        )
+        for name, target, overrides, note in (
+            ("gru", 475.0, (), ""),
+            ("lru", 475.0, ("network.memory=lru",), ""),
+            ("none", None, ("network.memory=none",), "no memory"),
+            (
+                "frame_stack",
+                None,
+                ("network.memory=none", "env.frame_stack=4"),
+                "no memory, the last four observations",
+            ),
+            ("full", None, ("network.memory=none", "env.observe=null"), "no memory, all of the observation"),
+        )
+    },
 }
 
 
@@ -167,6 +202,7 @@ def main() -> None:
     which.add_argument("--all", action="store_true", help="all rows for a CPU")
     which.add_argument("--gpu", action="store_true", help="the rows of 5 and 10 million steps with replay")
     which.add_argument("--pqn", action="store_true", help="the rows without replay: about two hours on two cores")
+    which.add_argument("--memory", action="store_true", help="the rows of agents that remember, and those beside them")
     which.add_argument("--table", action="store_true")
     which.add_argument("--list", action="store_true")
     which.add_argument("--quick", action="store_true")
@@ -183,7 +219,7 @@ def main() -> None:
         print(harness.table(table))
         print(harness.write("learning_table", table, of="learning"), draw(read()), draw_curves(read("learning_curves")))
         return
-    group = "gpu" if arguments.gpu else "pqn" if arguments.pqn else "all"
+    group = next((name for name in ("gpu", "pqn", "memory") if getattr(arguments, name)), "all")
     names = arguments.row or [name for name, row in ROWS.items() if row.group == group]
     if arguments.quick:
         names = ["catch/dqn"]
@@ -192,7 +228,7 @@ def main() -> None:
     for name in names:
         if overlap := find_overlap(ROWS[name].configs, seed_of(ROWS[name], arguments.seed)):
             parser.error(overlap)
-    if arguments.all or arguments.pqn:
+    if arguments.all or arguments.pqn or arguments.memory:
         there = {one["row"] for one in read()}
         names.sort(key=lambda name: name in there)
     short = arguments.quick or arguments.rehearse
@@ -394,6 +430,7 @@ def members_of(row: Row) -> str:
         "iqn": config.distribution.kind == "iqn",
         "fqf": config.distribution.kind == "fqf",
         "pqn": config.replay.kind == "none",
+        config.network.memory: config.network.memory != "none",
     }
     return " + ".join(name for name, has in chosen.items() if has) or "dqn"
 
