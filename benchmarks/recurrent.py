@@ -30,7 +30,7 @@ MEMORIES = ("gru", "lru")
 WIDTH = 64  # of the layers before and after the memory
 INPUTS = 4
 TARGET = 2.0
-"""This project's targets: at most so many times the FLOP ratio for LRU, and at least so many times the rate of a run."""
+"""This project's targets: at most so many times the FLOP ratio of LRU, and at least so many times the plain rate."""
 
 PLAIN = "plain recurrent PQN"
 CONTENDERS = {PLAIN: Contender(60, {1: TARGET, 8: TARGET}), OURS: Contender(120)}

@@ -37,6 +37,7 @@ class Environment(NamedTuple):
     time_limit: int | None = None  # steps after which an episode is truncated; None where the suite does not say
     solved_at: float | None = None  # the return from which the field calls the environment solved
     render: Callable[[Any, Any], Any] | None = None  # params, state of one environment -> an image [H, W, 3] uint8
+    frames: int = 1  # observations that are seen at once; if more than one, the first axis of O
 
 
 def checked_environment(env: Environment) -> Environment:

@@ -65,6 +65,7 @@ def _described_environment(description: dict[str, Any]) -> Environment:
             functools.partial(observation_features, depth=int(features["one_hot"]), flatten=bool(features["flatten"])),
             int(features.get("frame_stack", 1)),
         ),
+        frames=int(features.get("frame_stack", 1)),
     )
 
 
