@@ -5,7 +5,7 @@ the compiler's own count for one update. It counts the body of a loop once, so i
 quantiles. The rlax version has the same network, optimiser and statistics; only its target and loss differ: rlax's
 functions of one transition, mapped over the batch. A second table compares our convolution with flax's in an update
 of the MinAtar network; differences are relative to the largest entry. "pqn" is what PQN changes in a gradient step:
-layer normalisation, RAdam and clipping, with targets of one step.
+layer normalisation, RAdam and clipping, with targets of one step. What a memory costs is in `recurrent.py`.
 
     python -m benchmarks.family            about 3 minutes on two cores
     python -m benchmarks.family --quick    under a minute: few choices, the small network

@@ -14,6 +14,7 @@ where the row sets a number of seeds, if that many seeds have the target return.
     timeout 540 python -m benchmarks.learning --gpu --out DIR    runs for nine minutes; run it again to resume
     python -m benchmarks.learning --pqn --out DIR   the rows without replay, MinAtar's 10 million steps among them
     python -m benchmarks.learning --suites --out DIR   the rows of other suites than gymnax, if installed: many hours
+    python -m benchmarks.learning --memory --out DIR   the rows of agents that remember, and those beside them
 
 A config's header names the seeds of its searches: ``# search: ... seed=N`` trained with N and tested its best point
 with N + 1. A row that would use either seed is refused.
@@ -67,7 +68,9 @@ class Row(NamedTuple):
     seeds: int = 30
     overrides: tuple[str, ...] = ()
     seed: int = SEED
-    group: Literal["all", "gpu", "pqn", "suites"] = "all"  # the option that runs it: ``gpu`` is too long for a CPU
+    group: Literal["all", "gpu", "pqn", "memory", "suites"] = (
+        "all"  # the option that runs it: ``gpu`` is too long for a CPU
+    )
     note: str = ""
 
 
@@ -109,7 +112,7 @@ ROWS: dict[str, Row] = {
     "umbrella_chain/dqn": Row(
         ("umbrella_chain",), 100_000, "best", overrides=("evaluation.final_episodes=10_000",), note="10,000 episodes"
     ),
-    "memory_chain/dqn": Row(("memory_chain",), 100_000, note="needs memory, which these agents lack: chance level"),
+    "memory_chain/dqn": Row(("memory_chain_dqn",), 100_000, note="needs memory, which these agents lack: chance level"),
     "deepsea/8": Row(("deepsea",), 80_000, 0.9, on_seeds=24, note="10,000 episodes of training"),
     "deepsea/10": Row(
         ("deepsea",), 100_000, 0.9, on_seeds=24, overrides=("env.kwargs.size=10",), note="10,000 episodes of training"
@@ -123,13 +126,13 @@ ROWS: dict[str, Row] = {
         note="10,000 episodes of training; stretch goal",
     ),
     "deepsea/20_ensemble": Row(("deepsea_ensemble",), 200_000, 0.9, on_seeds=28, note="10,000 episodes of training"),
-    "mountaincar_sparse/ensemble": Row(("mountaincar_sparse",), 200_000, 0.9),
+    "mountaincar_sparse/ensemble": Row(("mountaincar_sparse",), 201_000, 0.9),
     "mountaincar_sparse/dqn": Row(
-        ("mountaincar_sparse", "dqn"), 200_000, overrides=_EPSILON, note="without the ensemble, epsilon-greedy"
+        ("mountaincar_sparse", "dqn"), 201_000, overrides=_EPSILON, note="without the ensemble, epsilon-greedy"
     ),
-    "swingup/ensemble": Row(("swingup",), 500_000, 250.0, seeds=10),
+    "swingup/ensemble": Row(("swingup",), 501_000, 250.0, seeds=10),
     "swingup/dqn": Row(
-        ("swingup", "dqn"), 500_000, seeds=10, overrides=_EPSILON, note="without the ensemble, epsilon-greedy"
+        ("swingup", "dqn"), 501_000, seeds=10, overrides=_EPSILON, note="without the ensemble, epsilon-greedy"
     ),
     "frozen_lake/dqn": Row(
         ("frozen_lake",), 200_000, 0.70, overrides=("evaluation.final_episodes=1_000",), note="1,000 episodes"
@@ -199,11 +202,44 @@ ROWS: dict[str, Row] = {
         group="suites",
         note="illegal actions may be taken, and end the game",
     ),
-    "octax/brix": Row(("octax/brix",), 1_000_000, "random", seeds=5, group="suites"),
-    "octax/pong": Row(("octax/pong",), 1_000_000, "random", seeds=5, group="suites"),
+    "octax/brix": Row(("octax/brix",), 983_040, "random", seeds=5, group="suites"),
+    "octax/pong": Row(("octax/pong",), 983_040, "random", seeds=5, group="suites"),
     "craftax/classic": Row(
         ("craftax/classic_symbolic",), 10_000_000, seeds=3, group="suites", note="one for each achievement, of 22"
     ),
+    # Whole epochs within 400,000, 2,000,000 and 500,000 steps. Rollouts of 128 steps cut fewer episodes of length 100.
+    **{
+        f"memory_chain/{length}": Row(
+            ("memory_chain",),
+            steps,
+            0.95,
+            on_seeds=seeds,
+            overrides=(f"env.params.memory_length={length}", *overrides),
+            group="memory",
+        )
+        for length, steps, seeds, overrides in (
+            (5, 368_640, 28, ()),
+            (30, 368_640, 28, ()),
+            (100, 1_966_080, 24, ("rollout.steps=128",)),
+        )
+    },
+    **{
+        f"cartpole_positions/{name}": Row(
+            ("cartpole_positions",), 491_520, target, overrides=overrides, group="memory", note=note
+        )
+        for name, target, overrides, note in (
+            ("gru", 475.0, (), ""),
+            ("lru", 475.0, ("network.memory=lru",), ""),
+            ("none", None, ("network.memory=none",), "no memory"),
+            (
+                "frame_stack",
+                None,
+                ("network.memory=none", "env.frame_stack=4"),
+                "no memory, the last four observations",
+            ),
+            ("full", None, ("network.memory=none", "env.observe=null"), "no memory, all of the observation"),
+        )
+    },
 }
 
 
@@ -215,6 +251,7 @@ def main() -> None:
     which.add_argument("--gpu", action="store_true", help="the rows of 5 and 10 million steps with replay")
     which.add_argument("--pqn", action="store_true", help="the rows without replay: about two hours on two cores")
     which.add_argument("--suites", action="store_true", help="the rows of other suites: many hours")
+    which.add_argument("--memory", action="store_true", help="the rows of agents that remember, and those beside them")
     which.add_argument("--table", action="store_true")
     which.add_argument("--list", action="store_true")
     which.add_argument("--quick", action="store_true")
@@ -231,7 +268,7 @@ def main() -> None:
         print(harness.table(table))
         print(harness.write("learning_table", table, of="learning"), draw(read()), draw_curves(read("learning_curves")))
         return
-    group = next((name for name in ("gpu", "pqn", "suites") if getattr(arguments, name)), "all")
+    group = next((name for name in ("gpu", "pqn", "memory", "suites") if getattr(arguments, name)), "all")
     names = arguments.row or [name for name, row in ROWS.items() if row.group == group]
     if arguments.quick:
         names = ["catch/dqn"]
@@ -240,7 +277,7 @@ def main() -> None:
     for name in names:
         if overlap := find_overlap(ROWS[name].configs, seed_of(ROWS[name], arguments.seed)):
             parser.error(overlap)
-    if arguments.all or arguments.pqn or arguments.suites:
+    if arguments.all or arguments.pqn or arguments.memory or arguments.suites:
         there = {one["row"] for one in read()}
         names.sort(key=lambda name: name in there)
     short = arguments.quick or arguments.rehearse
@@ -444,6 +481,7 @@ def members_of(row: Row) -> str:
         "pqn": config.replay.kind == "none",
         "bootstrapped": config.ensemble.members > 1 and not config.ensemble.prior,
         "bootstrapped_priors": config.ensemble.prior,
+        config.network.memory: config.network.memory != "none",
     }
     return " + ".join(name for name, has in chosen.items() if has) or "dqn"
 

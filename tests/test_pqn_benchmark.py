@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import contenders, memory, pqn, pqn_parts
-from benchmarks.baselines import scan_pqn
-from benchmarks.baselines.setting import ROLLOUT_SETTINGS
+from benchmarks import contenders, memory, pqn, pqn_parts, recurrent
+from benchmarks.baselines import scan_pqn, scan_recurrent_pqn
+from benchmarks.baselines.setting import MEMORY_SIZE, RECURRENT, ROLLOUT_SETTINGS
 from benchmarks.contenders import OURS, PRODUCTS, Contender
 from benchmarks.pqn_products import LAYOUTS, flops_of, forward_flops, gradients, output, products, shapes_of
 from purejaxdqn import load_config
@@ -168,6 +168,31 @@ def test_every_program_without_a_part_is_smaller_and_without_q_values_has_fewer_
     fewer = {name: products[of] - products[name] for name, of in pqn_parts.LEFT_OUT.items()}
     layers = 2
     assert fewer == dict.fromkeys(fewer, 0) | {"Q-values for acting": layers, "values for targets": layers}
+
+
+def test_the_recurrent_contenders_do_the_same_work():
+    config = load_config("memory_chain", recurrent.overrides())
+    one = RECURRENT
+    assert (make_plan(config).rollout, make_plan(config).num_envs) == (one.steps, one.num_envs)
+    assert (config.rollout.epochs, config.rollout.minibatches) == (one.epochs, one.minibatches)
+    assert config.network.hidden == one.hidden
+    assert config.network.memory_size == MEMORY_SIZE
+    for name in recurrent.MEMORIES:  # the widened layer has the products of the memory in whose place it stands
+        widened = recurrent.products_of(name) // (2 * recurrent.WIDTH)
+        assert 2 * recurrent.WIDTH * widened == recurrent.products_of(name)
+
+
+@pytest.mark.slow
+def test_the_plain_recurrent_scan_remembers():
+    """MemoryChain of length 3 with a small network: the sign is right more often than by chance."""
+    setting = RECURRENT._replace(hidden=(16, 16), num_envs=16, steps=16, minibatches=2, learning_rate=3e-3)
+    train = scan_recurrent_pqn.make_train(
+        setting, 120 * setting.rollout, memory_size=16, env_params={"memory_length": 3}
+    )
+    _, finished = jax.jit(train)(jax.random.key(0))
+    first, last = (float(jnp.nanmean(part)) for part in (finished[:10], finished[-20:]))
+    assert first < 0.4
+    assert last > 0.8
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from purejaxdqn import evaluate_policy, load_config, load_policy
-from purejaxdqn.config.building import make_algorithm
+from purejaxdqn.config.building import Own, make_algorithm, make_program
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.types import Step
 from purejaxdqn.dqn.replay import example_step, prioritised_replay, uniform_replay
 from purejaxdqn.dqn.rings import make_ring
 from purejaxdqn.environments.registry import make_environment
-from purejaxdqn.environments.sight import make_sight
+from purejaxdqn.environments.sight import make_sight, with_sight
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import main as export
 from purejaxdqn.policies.episodes import record_episode
@@ -156,6 +156,14 @@ def test_an_agent_that_sees_a_part_is_trained_played_filmed_and_exported(
     ]
     np.testing.assert_array_equal(*actions)
     assert "of the features [0, 2]" in (tmp_path / "exported" / "README.md").read_text()
+
+
+def test_an_environment_of_your_own_stacks_as_the_config_says():
+    """CartPole's four features are no four frames."""
+    config = load_config("cartpole_cleanrl", [*TINY, "env.frame_stack=4"])
+    with pytest.raises(ValueError, match=r"env.frame_stack is 4, and the environment stacks 1"):
+        make_program(config, Own(env=make_environment("CartPole-v1")))
+    make_program(config, Own(env=with_sight(make_environment("CartPole-v1"), frame_stack=4)))
 
 
 def test_no_stack_and_all_features_leave_the_program_as_it_is():

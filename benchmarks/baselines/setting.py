@@ -62,3 +62,8 @@ ROLLOUT_SETTINGS = {
         "Breakout-MinAtar", 128, 32, 2, 32, (128,), trace=0.65, learning_rate=5e-4, convolution=True
     ),
 }
+
+RECURRENT = RolloutSetting("MemoryChain-bsuite", 32, 64, 4, 4, (64, 64), trace=0.95, learning_rate=1e-3)
+"""Recurrent PQN on MemoryChain, as in `memory_chain.yaml`: sequences of one environment, eight in a minibatch."""
+MEMORY_SIZE = 64
+"""Units of its GRU."""

@@ -100,8 +100,11 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
     """The algorithm that ``config`` names, for the shapes of ``env``.
 
     Raises:
-      ValueError: the network's output does not fit the head.
+      ValueError: the parts do not fit each other.
     """
+    if env.frames != config.env.frame_stack:
+        stacked = f"the environment stacks {env.frames}; environments.sight.with_sight stacks observations of your own"
+        raise ValueError(f"env.frame_stack is {config.env.frame_stack}, and {stacked}")
     parts = make_parts(config, env, own)
     if config.replay.kind == "none" and own.replay:
         raise ValueError("replay.kind is none, and a replay is passed")

@@ -38,6 +38,7 @@ class Environment(NamedTuple):
     scale: float | None = None  # what ``features`` divides by, as 255 for the pixels of pictures; None leaves them be
     solved_at: float | None = None  # the return from which the field calls the environment solved
     render: Callable[[Any, Any], Any] | None = None  # params, state of one environment -> an image [H, W, 3] uint8
+    frames: int = 1  # observations that are seen at once; if more than one, the first axis of O
 
 
 def render_inner(render: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any] | None:

@@ -79,6 +79,7 @@ def with_sight(env: Environment, observe: Sequence[int] = (), frame_stack: int =
         step=step,
         advance=advance,
         features=functools.partial(stacked_features, env.features, frame_stack),
+        frames=frame_stack,
     )
 
 

@@ -71,6 +71,7 @@ def _described_environment(description: dict[str, Any]) -> Environment:
             int(features.get("frame_stack", 1)),
         ),
         legal=unplayable if description["action"].get("legal") else all_legal,
+        frames=int(features.get("frame_stack", 1)),
     )
 
 
