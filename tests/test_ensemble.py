@@ -20,9 +20,11 @@ from purejaxdqn.core.draws import ActDraws
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.core.schedules import make_clock
 from purejaxdqn.core.types import Batch, Rollout, Transition
-from purejaxdqn.dqn.ensemble import add_prior, batch_learner, first_rows, masks, q_values, step_numbers
+from purejaxdqn.dqn.ensemble import batch_learner, q_values
 from purejaxdqn.dqn.learner import make_learner
+from purejaxdqn.dqn.masks import first_rows, masks, step_numbers
 from purejaxdqn.dqn.networks import adapt
+from purejaxdqn.dqn.priors import add_prior
 from purejaxdqn.dqn.replay import example_step
 from purejaxdqn.dqn.rings import make_sequence_ring
 from purejaxdqn.environments.registry import make_environment

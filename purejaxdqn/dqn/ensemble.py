@@ -23,13 +23,14 @@ import jax.numpy as jnp
 from purejaxdqn.core.algorithm import ActorView, Algorithm, greedy, mean
 from purejaxdqn.core.choices import Axis, Choice, Fault
 from purejaxdqn.core.config import Config, HParams
-from purejaxdqn.core.draws import ActDraws, LearnDraws, as_keys, uniform_from_bits
+from purejaxdqn.core.draws import ActDraws, LearnDraws
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Batch, Params, Quantiles, Rollout, Sequence, UpdateStats
+from purejaxdqn.core.types import Array, Batch, Params, Rollout, Sequence, UpdateStats
 from purejaxdqn.dqn.acting import explore
 from purejaxdqn.dqn.learner import NO_RECALL, Learner, LearnerState, Parts, Recall, make_learner
+from purejaxdqn.dqn.masks import first_rows, masks, step_numbers
 from purejaxdqn.dqn.memory import Memory
-from purejaxdqn.dqn.networks import QFunction
+from purejaxdqn.dqn.priors import add_prior
 
 
 class EnsembleState(NamedTuple):
@@ -144,33 +145,6 @@ def disagreement(members: Members, hparams: HParams, policy: Params, rollout: Ro
     found, _ = q_values(members, hparams, policy, ActorView(obs, legal, rollout.memory, start), None)
     best = greedy(jnp.mean(found, axis=0), legal)
     return jnp.mean(jnp.std(jnp.take_along_axis(found, best[None, :, None], axis=2), axis=0))
-
-
-def masks(hparams: HParams, salt: Array, number: Array, size: int) -> Array:
-    """Which members learn from steps: [size, *shape] float32, 1 with probability ``ensemble_mask`` and else 0.
-
-    Args:
-      hparams: the numbers of the run.
-      salt: [] uint32, of the run.
-      number: [*shape] int32, of the steps among all steps of the run.
-      size: K.
-    """
-    # The same key whenever a step is sampled again: its mask is drawn once, as if it were stored.
-    words = jnp.stack([jnp.broadcast_to(salt, number.shape), number.astype(jnp.uint32)], axis=-1).reshape(-1, 2)
-    bits = jax.vmap(lambda key: jax.random.bits(key, (size,)))(as_keys(words))
-    chosen = uniform_from_bits(bits) < hparams.ensemble_mask
-    return chosen.astype(jnp.float32).T.reshape(size, *number.shape)
-
-
-def first_rows(indices: Array, *, num_envs: int, period: int) -> Array:
-    """The rows [B] of the steps with which sequences of these indices begin: see ``rings.make_sequence_ring``."""
-    return indices // num_envs * (period * num_envs) + indices % num_envs
-
-
-def step_numbers(rows: Array, seen: Array, capacity: int) -> Array:
-    """The numbers [B], from 0, of the steps in these rows of a ring that ``seen`` [] steps have been added to."""
-    age = (seen - 1 - rows) % capacity  # 0 is the newest
-    return seen - 1 - age
 
 
 def batch_learner(members: Members, *, capacity: int, num_envs: int = 1, period: int = 1) -> Learner:
@@ -318,35 +292,6 @@ def _parts_of(members: Members, hparams: HParams, prior: Params) -> Parts:
         return members.parts
     network = add_prior(members.parts.network, prior, hparams.ensemble_prior_scale)
     return members.parts._replace(network=network)
-
-
-def add_prior(network: QFunction, prior: Params, scale: Array) -> QFunction:
-    """``network`` plus ``scale`` times the same network with the parameters ``prior``, which get no gradient.
-
-    A head with fractions adds the values at the same fractions. Noise is that of the learned network alone. With a
-    memory, both networks carry one of their own.
-    """
-
-    def add(out: Any, known: Any) -> Any:
-        if isinstance(out, Quantiles):
-            return out._replace(values=out.values + scale * known.values)
-        return out + scale * known
-
-    def apply(params: Params, obs: Array, noise: Array | None, fractions: Array | None) -> Any:
-        return add(network.apply(params, obs, noise, fractions), network.apply(prior, obs, None, fractions))
-
-    def recall(
-        params: Params, obs: Array, noise: Array | None, fractions: Array | None, carry: Any, start: Array
-    ) -> tuple[Any, Any]:
-        out, carries = network.apply(params, obs, noise, fractions, carry[0], start)
-        known, prior_carries = network.apply(prior, obs, None, fractions, carry[1], start)
-        return add(out, known), (carries, prior_carries)
-
-    if network.memory is None:
-        return network._replace(apply=apply)
-    fresh = network.memory.carry
-    memory = network.memory._replace(carry=lambda batch: (fresh(batch), fresh(batch)))
-    return network._replace(apply=recall, memory=memory)
 
 
 def _memory_of_all(members: Members) -> Memory | None:
