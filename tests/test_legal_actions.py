@@ -63,7 +63,7 @@ def exact_q(iterations=200):
 
 REPLAYED = [
     *TINY,
-    "total_timesteps=6400",
+    "total_timesteps=7600",
     "replay={size: 400, batch_size: 64}",
     "schedule={warmup: 400, train_every: 4, gradient_steps: 1, target_every: 240, tau: 1}",
     "optimizer={name: sgd, learning_rate: 1.0}",
