@@ -229,7 +229,12 @@ ROWS: dict[str, Row] = {
         )
         for name, target, overrides, note in (
             ("gru", 475.0, (), ""),
-            ("lru", 475.0, ("network.memory=lru",), ""),
+            (
+                "lru",
+                475.0,
+                ("network.memory=lru", "optimizer.learning_rate=2.2e-3", "rollout.lambda=0.9"),
+                "learning rate and lambda by hand",
+            ),
             ("none", None, ("network.memory=none",), "no memory"),
             (
                 "frame_stack",
