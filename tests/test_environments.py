@@ -192,7 +192,7 @@ def test_the_inputs_that_are_known_before_jax_starts_are_what_networks_get():
 @pytest.mark.parametrize("env_id", DISCRETE)
 def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sticky_actions):
     """In the abstract; the test marked slow plays them."""
-    assert len(DISCRETE) == 22
+    assert len(DISCRETE) == 20
     env = make_environment(env_id, sticky_actions=sticky_actions)
     keys = jax.random.split(jax.random.key(0), 3)
 

@@ -9,7 +9,8 @@ from purejaxdqn import load_config
 from purejaxdqn.config.building import Own, make_program
 from purejaxdqn.core import loop
 from purejaxdqn.core.algorithm import ActorView
-from purejaxdqn.dqn import algorithm, replay
+from purejaxdqn.core.plan import most_epochs
+from purejaxdqn.dqn import algorithm, rings
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import jit_quickly
 from tests.probes import CoinMDP, KeyProbe, Table, TableMDP
@@ -34,7 +35,7 @@ def fitted(mdp, periods, *, network=None, overrides=()):
             "exploration={start: 1, end: 1}",
             "replay={size: 400, batch_size: 64}",
             "schedule={warmup: 400, train_every: 4, target_every: 240}",
-            "evaluation={episodes: 1, final_episodes: 1}",
+            f"evaluation={{every: {240 * periods // most_epochs(periods)}, episodes: 1, final_episodes: 1}}",
             # Evaluation must end although some of these MDPs do not.
             "env.params.max_steps_in_episode=50",
             *overrides,
@@ -74,8 +75,8 @@ def test_each_target_period_is_one_step_of_value_iteration(periods):
 
 
 def _patch_fold(monkeypatch, wrong):
-    right = replay.fold
-    monkeypatch.setattr(replay, "fold", lambda steps, **numbers: right(wrong(steps), **numbers))
+    right = rings.fold
+    monkeypatch.setattr(rings, "fold", lambda steps, **numbers: right(wrong(steps), **numbers))
 
 
 def _through_termination(monkeypatch):

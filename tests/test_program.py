@@ -122,6 +122,10 @@ PROGRAMS = {
         ],
         {"replay_eta", "replay_alpha"},
     ),
+    "members": (
+        ["ensemble={members: 2, prior_scale: 0.5, mask: 0.7}"],
+        {"ensemble_prior_scale", "ensemble_mask"},
+    ),
     "proposed": (
         ["distribution={kind: fqf, atoms: 4, fraction_rate: 0.5}"],
         {"distribution_kappa", "distribution_fraction_rate"},
@@ -177,6 +181,7 @@ def test_a_number_is_called_idle_where_the_program_does_not_read_it(name):
 
 def test_programs_are_built_from_static_values_alone():
     values = {"bootstrap.clip": -0.3, "schedule.horizon": 900, "env.params": "{gravity: 20.0}"}
+    values |= {"ensemble.prior_scale": 0, "ensemble.mask": 1}  # which others need members for
     numbers = [f"{key}={values.get(key, 0.3)}" for key in traced_keys()] + [
         "seed=5", "num_seeds=7", "checkpoint={every: 120, keep: 3}", "log=[tensorboard]",
     ]  # fmt: skip

@@ -157,7 +157,8 @@ def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
     np.testing.assert_array_equal(
         retest["final_eval_return"], np.asarray(result.final_returns[0]).mean(-1, dtype=np.float64)
     )
-    assert retest["iqm_ci95"][0] <= retest["iqm"] <= retest["iqm_ci95"][1]
+    assert retest["iqm_ci95"] is None  # of three seeds there is only a range
+    assert min(retest["final_eval_return"]) <= retest["iqm"] <= max(retest["final_eval_return"])
 
 
 def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monkeypatch):

@@ -137,11 +137,11 @@ class _Recorder:
                 raise FoundNan(self.debugger.find(diverged[0]))
             self.debugger.keep(position)
         directory.check_there(self._opened.folder)
-        ended = self.watch.all_diverged or self._ends_early(position)
-        if ended or _is_due(self._opened.config, position.env_step) or self._stop.received:
+        ended, due = self._ends_early(position), _is_due(self._opened.config, position.env_step)
+        if ended or due or self._stop.received or self.watch.all_diverged:
             self._save(position)
             self._stop.check()  # only after a save: a signal that arrives after the line above waits for a segment
-        return not ended
+        return not (ended or self.watch.all_diverged)
 
     def _ends_early(self, position: Position) -> bool:
         config, metrics = self._opened.config, position.metrics
