@@ -71,9 +71,14 @@ TRAINABLE = {
 """The shipped configs whose suites are installed; ``test_suites.py`` names the others."""
 
 
+SEQUENCES = ["replay.size=320", "replay.sequence=8", "replay.burn_in=2", "replay.period=2"]
+"""After ``TINY``, of a network with a memory."""
+
+
 def tiny_for(name):
     """The overrides that make a shipped config tiny."""
-    return PQN if "kind: none" in shipped_configs()[name].read_text() else TINY
+    text = shipped_configs()[name].read_text()
+    return PQN if "kind: none" in text else [*TINY, *SEQUENCES] if "sequence:" in text else TINY
 
 
 QUICKLY = {**compiling.ONCE, **compiling.WITHOUT_EMITTERS}

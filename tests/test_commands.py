@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -611,4 +612,7 @@ def test_the_estimate_that_spares_most_runs_the_count_is_above_it(name):
     config = load_config(name)
     needs = memory.memory_needs(config)
     estimate = memory._generous_bytes(config)
-    assert needs.state + needs.working < estimate < 200 * (needs.state + needs.working) + 2**30
+    if config.env.kwargs:  # which may be of any size
+        assert estimate == math.inf
+    else:
+        assert needs.state + needs.working < estimate < 200 * (needs.state + needs.working) + 2**30

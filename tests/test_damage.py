@@ -223,6 +223,8 @@ def small(tmp_path):
     description = sweep_directory.describe([Point(config, {"gamma": config.gamma})], 2)
     with sweep_directory.hold_directory(tmp_path / "sweep", description):
         pass
+    described = tmp_path / "sweep" / "sweep.yaml"
+    described.write_text(described.read_text().partition("# sha256: ")[0])  # as earlier versions wrote it
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
     (tmp_path / "run" / "metrics.csv").write_text(f"{','.join(COLUMNS)}\n{','.join('1' for _ in COLUMNS)}\n")
@@ -281,6 +283,20 @@ def test_a_damaged_sweep_is_told_in_a_line(old, new, small, quietly):
     path.write_text(path.read_text().replace(old, new, 1))
     assert in_a_line(quietly(plot, small / "sweep"), "sweep.yaml")
     assert in_a_line(quietly(sweep, *SWEEP, "--out", small / "sweep"), "--out: ")
+
+
+def test_a_sweep_whose_description_has_changed_is_told_in_a_line(tmp_path, quietly):
+    config = load_config("cartpole_cleanrl", TINY)
+    points = [Point(config, {"gamma": config.gamma})]
+    with sweep_directory.hold_directory(tmp_path / "sweep", sweep_directory.describe(points, 2)):
+        pass
+    assert sweep_directory.read_directory(tmp_path / "sweep") == (
+        [Point(config.model_copy(update={"num_seeds": 1}), {"gamma": config.gamma})],
+        2,
+    )
+    path = tmp_path / "sweep" / "sweep.yaml"
+    path.write_text(path.read_text().replace('"tau": 0.5', '"tau": 0.7', 1))
+    assert in_a_line(quietly(plot, tmp_path / "sweep"), "sweep.yaml cannot be read: it does not have the digest")
 
 
 def test_a_sweep_of_more_seeds_than_can_be_listed_lacks_them(small, quietly):

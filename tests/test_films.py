@@ -14,8 +14,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from purejaxdqn import load_config
-from purejaxdqn.config.building import make_parts
-from purejaxdqn.dqn.learner import make_learner
+from purejaxdqn.config.building import make_algorithm
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.pictures import films
@@ -194,8 +193,8 @@ DISCRETE = [name for name, path in TRAINABLE.items() if "env: {id" in path.read_
 @pytest.mark.parametrize("name", DISCRETE)
 def test_every_environment_with_a_config_can_be_drawn(name, tmp_path):
     config = load_config(name, tiny_for(name))
-    learning = make_learner(make_parts(config, make_environment(**config.env.making())))
-    params = learning.policy(learning.init(config.hparams(), jax.random.key(0)))
+    algorithm = make_algorithm(config, make_environment(**config.env.making()))
+    params = algorithm.policy(algorithm.init(config.hparams(), jax.random.key(0)))
     episode = record_episode(config, params, seed=0)
     film = films.write_film(tmp_path / "out.gif", episode, config, seed_index=0)
     pictures = pictures_of(tmp_path / "out.gif")

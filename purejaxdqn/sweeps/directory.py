@@ -1,6 +1,7 @@
 """The directory of a sweep: the file that describes it, and one file for each piece, so that it can be resumed."""
 
 import contextlib
+import hashlib
 import json
 import math
 import re
@@ -23,6 +24,8 @@ from purejaxdqn.system.files import replacing
 
 SWEEP_FILE = "sweep.yaml"
 PIECES_FOLDER = "pieces"
+_DIGEST = "# sha256: "
+"""Begins the last line of ``sweep.yaml``: the digest of the lines before it."""
 _PATIENCE = 60.0
 """Seconds to wait for the directory that another process makes."""
 # libyaml's, if PyYAML was built with it: a sweep of a thousand points has sixty thousand lines.
@@ -48,11 +51,13 @@ def read_directory(folder: Path) -> tuple[list[Point], int]:
       UserError: it is damaged.
     """
     try:
-        description = yaml.load((folder / SWEEP_FILE).read_text(encoding="utf-8"), _FastLoader)
+        text = (folder / SWEEP_FILE).read_text(encoding="utf-8")
+        description = yaml.load(text, _FastLoader)
         points = [Point(Config.model_validate(one["config"]), dict(one["swept"])) for one in description["points"]]
         num_seeds = int(description["num_seeds"])
         for point in points:
             _check_swept(point)
+        _check_digest(text)
     except Exception as error:  # whatever a damaged file may raise
         raise UserError(f"{folder / SWEEP_FILE} cannot be read: {reason_of(error)}") from error
     if not points or num_seeds < 1:
@@ -129,7 +134,19 @@ def _to_text(description: dict[str, Any]) -> str:
     for point in description["points"]:
         lines += [f"- swept: {_on_a_line(point['swept'])}", "  config:"]
         lines += [f"    {key}: {_on_a_line(value)}" for key, value in point["config"].items()]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return f"{text}{_DIGEST}{_digest(text)}\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_digest(text: str) -> None:
+    """Raise a ``ValueError`` if a description has changed; those of earlier versions have no digest."""
+    before, digest, written = text.rpartition(_DIGEST)
+    if digest and written.strip() != _digest(before):
+        raise ValueError("it does not have the digest at its end")
 
 
 def _on_a_line(value: Any) -> str:
