@@ -80,6 +80,7 @@ def test_the_table_and_the_fit_are_of_the_rows():
     assert table["dqn", 10]["episodes (median)"] == "900"
 
 
+@pytest.mark.slow
 def test_a_row_of_size_4_is_solved_and_says_when(monkeypatch):
     monkeypatch.setattr("purejaxdqn.configure_cpu", lambda **_: None)
     monkeypatch.setattr("purejaxdqn.system.runtime.use_compilation_cache", lambda: None)

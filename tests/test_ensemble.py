@@ -508,6 +508,7 @@ def test_bad_input_is_one_line_a_fault(overrides, line):
 # With memory
 
 
+@pytest.mark.slow
 def test_a_member_with_a_memory_remembers_what_it_would_alone():
     overrides = [*ENSEMBLE, *PQN, "network.memory=gru", "network.memory_size=8", "rollout.minibatches=2"]
     config = load_config("cartpole_cleanrl", overrides)
@@ -545,6 +546,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_of_ensembles_is_evaluated_and_loaded(run, config):
     metrics = read_metrics(run / "metrics.csv")
     assert (metrics.disagreement > 0).all()
@@ -566,6 +568,7 @@ def test_a_metrics_file_of_an_earlier_version_is_read(run, tmp_path):
     assert_same_bits(before._replace(disagreement=0), now._replace(disagreement=0))
 
 
+@pytest.mark.slow
 def test_a_run_of_ensembles_resumes_exactly(run, quietly, tmp_path):
     part = tmp_path / "part"
     shorter = [*ENSEMBLE, "num_seeds=2", "total_timesteps=320", "schedule.horizon=600"]
@@ -575,6 +578,7 @@ def test_a_run_of_ensembles_resumes_exactly(run, quietly, tmp_path):
         assert (part / name).read_bytes() == (run / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_sweep_over_the_numbers_of_an_ensemble(quietly, run, tmp_path):
     """Points without a prior are a program of their own; a point is what the command trains."""
     out = tmp_path / "sweep"
@@ -623,12 +627,14 @@ def agent_of(*overrides):
     return TrainedAgent(config, {}, 0, params, env, *acting_of(config, env, params))
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_one_hot_torsos_is_translated_to_onnx():
     """Which fetches a row of each member's weights, of itself and of its prior."""
     _, worst = to_checked_onnx(agent_of())
     assert worst <= 1e-6
 
 
+@pytest.mark.slow
 def test_an_ensemble_with_a_memory_has_no_program():
     agent = agent_of("network={torso: mlp, memory: gru, memory_size: 4}", "replay.batch_size=8")
     with pytest.raises(UserError, match="an ensemble with a memory has no program yet"):

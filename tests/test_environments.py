@@ -586,6 +586,7 @@ def test_an_environment_of_ones_own_that_does_not_fit_is_refused_in_one_line(wor
     assert "\n" not in told
 
 
+@pytest.mark.slow
 def test_a_console_script_finds_an_environment_in_the_working_directory(workshop, tmp_path_factory):
     """A script's own folder stands first on Python's path, and the working directory nowhere."""
     script = tmp_path_factory.mktemp("bin") / "script.py"

@@ -40,7 +40,7 @@ from purejaxdqn.policies.programs import (
 from purejaxdqn.report import main as report
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
-from tests.conftest import TINY
+from tests.conftest import TINY, mostly_slow
 from tests.test_legal_actions import table
 
 FAMILY = {
@@ -109,7 +109,7 @@ def test_networks_of_every_kind_export_to_stablehlo(member):
 MEMORY = ["network={memory_size: 5, dueling: true}", "replay={size: 320, sequence: 8}"]
 
 
-@pytest.mark.parametrize("memory", ["gru", "lru"])
+@pytest.mark.parametrize("memory", mostly_slow(["gru", "lru"], fast=["lru"]))
 def test_a_memory_goes_in_and_out_of_exported_programs(memory, tmp_path):
     """Ten steps, and episodes that start among them."""
     agent = agent_of("cartpole_cleanrl", *MEMORY, f"network.memory={memory}")

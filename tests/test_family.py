@@ -165,6 +165,7 @@ def test_noise_is_fresh_for_each_action_and_each_update_and_absent_in_evaluation
     assert updated[0] == updated[1] != updated[2]
 
 
+@pytest.mark.slow
 def test_the_loop_gives_every_action_and_every_update_a_noise_of_its_own():
     """No key is drawn twice, and the loop uses none twice."""
     config = load_config("cartpole_cleanrl", [*TINY, "network.noisy=true"])

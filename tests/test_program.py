@@ -138,7 +138,7 @@ def test_every_hyper_parameter_is_looked_at():
 
 
 @pytest.mark.usefixtures("compiled_quickly")
-@pytest.mark.parametrize("name", mostly_slow(PROGRAMS, fast=["plain"]))
+@pytest.mark.parametrize("name", mostly_slow(PROGRAMS, fast=[]))
 def test_hyper_parameters_can_be_mapped_and_each_of_them_matters(name):
     """One program for all points; each point changes one number and so another run, and equals that run alone."""
     overrides, fields = PROGRAMS[name]

@@ -53,7 +53,7 @@ def test_an_interval_needs_five_seeds_and_repeats():
 @pytest.mark.parametrize("count", [5, 6])
 def test_the_interval_of_few_seeds_is_that_of_all_resamples(count):
     values = np.random.default_rng(count).normal(size=count)
-    every = np.array([iqm(np.array(one)) for one in itertools.product(values, repeat=count)])
+    every = scipy.stats.trim_mean(np.array(list(itertools.product(values, repeat=count))), 0.25, axis=1)
     assert len(every) == count**count
     np.testing.assert_allclose(iqm_interval(values), np.percentile(every, [2.5, 97.5]), rtol=1e-12)
 

@@ -282,6 +282,7 @@ def test_a_config_of_a_suite_is_tested_where_the_suite_is_installed(name):
     assert make_environment(**load_config(name).env.making()).env_id == load_config(name).env.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ["xminigrid:MiniGrid-Empty-5x5", "jumanji:Game2048-v1", "pgx:2048", "octax:brix"])
 def test_an_episode_of_a_suite_is_drawn_by_its_own_renderer(env_id, tmp_path):
     """Frame by frame another picture, of a state with random keys in it."""

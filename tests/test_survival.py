@@ -713,6 +713,7 @@ def second_seed_diverges(monkeypatch):
 SGD = ["optimizer.name=sgd", "optimizer.learning_rate=1e-3"]
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverges_is_named_and_the_others_go_on(second_seed_diverges, quietly, tmp_path):
     path = tmp_path / "run"
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY, *SGD)

@@ -184,6 +184,7 @@ def test_results_do_not_hang_on_pieces_or_devices(sweep, whole, tmp_path, option
         assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
     compiled = []
 
@@ -433,6 +434,7 @@ def test_no_process_depends_on_the_life_of_another(how, codes):
     assert out == ["0 2 2 6.0\n", "1 2 2 6.0\n"]  # each has its own devices alone
 
 
+@pytest.mark.slow
 def test_tasks_of_slurm_find_each_other_and_can_be_stopped():
     port = str(free_port())
     out, left, said = meet(
