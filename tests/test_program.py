@@ -153,11 +153,7 @@ def test_hyper_parameters_can_be_mapped_and_each_of_them_matters(name):
     result = run_many(config, stacked, KEYS[0][None])
     losses = np.asarray(result.rows.loss[:, 0])
     assert len(np.unique(losses, axis=0)) == len(points) == len(fields) + 1
-    if name == "members":  # with priors XLA rounds Adam's update of one run and of many apart: see reproducibility.md
-        last = run_many(config, points[-1], KEYS[0][None])
-        for one, other in zip(*map(jax.tree.leaves, (pick(result, -1, 0), pick(last, 0, 0))), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
-    elif name != "proposed":  # it differs from the one before in little, and this compiles the program once more
+    if name != "proposed":  # it differs from the one before in little, and this compiles the program once more
         last = run_many(config, points[-1], KEYS[0][None])
         assert_same_bits(pick(result, -1, 0), pick(last, 0, 0))
 

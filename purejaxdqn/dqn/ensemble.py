@@ -36,7 +36,8 @@ from purejaxdqn.dqn.priors import add_prior
 class EnsembleState(NamedTuple):
     """All that the learning of K members changes."""
 
-    learner: LearnerState  # leaves [K, ...], but for the statistics of observations, which the members share
+    learner: LearnerState
+    # leaves [K, ...], but for what members share: statistics of observations, and the optimiser's numbers of updates
     prior: Params  # [K, ...] parameters of the priors, which nothing changes; () without priors
     salt: Array  # [] uint32, drawn once: it makes the masks those of this run
     seen: Array  # [] int32 steps observed so far, over all environments
@@ -184,8 +185,9 @@ def batch_learner(members: Members, *, capacity: int, num_envs: int = 1, period:
         if isinstance(sequence, Sequence):  # all members see the same steps, and each has its own carry
             sequence = sequence._replace(carry=_swapped(sequence.carry))
             axes = jax.tree.map(lambda _: None, sequence)._replace(carry=0)
-        in_axes = (0, 0, 0, 0, axes)
-        online, opt_state, td_error, stats = jax.vmap(of_member, in_axes)(apart, state.prior, mask, keys, sequence)
+        in_axes, out_axes = (_axes(apart), 0, 0, 0, axes), (0, _axes(apart.opt_state), 0, 0)
+        mapped = jax.vmap(of_member, in_axes, out_axes)
+        online, opt_state, td_error, stats = mapped(apart, state.prior, mask, keys, sequence)
         learned = state.learner._replace(online=online, opt_state=opt_state)
         # A step's priority is the mean |TD error| of the members that learn from it, and the lowest where none does.
         shared = jnp.sum(mask * jnp.abs(td_error), axis=0) / jnp.maximum(jnp.sum(mask, axis=0), 1.0)
@@ -234,7 +236,8 @@ def on_rollouts(members: Members, make: Callable[[Parts], Algorithm]) -> Algorit
         mask = masks(hparams, state.salt, numbers, members.size)
         apart = state.learner._replace(observations=())
         carry = _swapped(rollout.memory)
-        learned, stats = jax.vmap(of_member)(apart, state.prior, mask, draws, carry)
+        in_axes, out_axes = (_axes(apart), 0, 0, 0, 0), (_axes(apart)._replace(observations=0), 0)
+        learned, stats = jax.vmap(of_member, in_axes, out_axes)(apart, state.prior, mask, draws, carry)
         # All members have seen the same observations, and have the same statistics of them.
         seen = jax.tree.map(lambda leaf: leaf[0], learned.observations)
         learned = learned._replace(observations=seen)
@@ -269,12 +272,26 @@ def _init(members: Members, init: Callable[[HParams, Array], LearnerState], hpar
         prior = jax.vmap(lambda key: members.parts.network.init(key, inputs, hparams.network_sigma))(
             jax.random.split(prior_key, members.size)
         )
+    opt_state = jax.tree.map(lambda leaf: leaf[0] if _is_shared(leaf) else leaf, learner.opt_state)
     return EnsembleState(
-        learner=learner._replace(observations=statistics),
+        learner=learner._replace(opt_state=opt_state, observations=statistics),
         prior=prior,
         salt=jax.random.bits(salt_key, (), jnp.uint32),
         seen=jnp.int32(0),
     )
+
+
+def _is_shared(leaf: Array) -> bool:
+    """Whether a leaf of an optimiser's state is a number of updates, of which all members have made the same.
+
+    One for each would be divided by as an array, and XLA rounds that apart in programs of one run and of several.
+    """
+    return bool(jnp.issubdtype(leaf.dtype, jnp.integer))
+
+
+def _axes(tree: Any) -> Any:
+    """The axis of members in each leaf, for ``vmap``."""
+    return jax.tree.map(lambda leaf: None if _is_shared(leaf) else 0, tree)
 
 
 def _policy(members: Members, state: EnsembleState) -> Params:
