@@ -9,7 +9,7 @@ import yaml
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.config.building import make_algorithm
 from purejaxdqn.config.checks import _find_interval_faults, _find_length_faults, find_warnings
-from purejaxdqn.config.fitting import fit
+from purejaxdqn.config.fitting import fit, nearest_multiple
 from purejaxdqn.config.reading import read_config, shipped_configs, to_yaml
 from purejaxdqn.core.config import Config, config_keys, traced_keys, value_at
 from purejaxdqn.core.plan import make_plan
@@ -120,6 +120,21 @@ def test_what_does_not_fit_the_schedule_is_moved_and_named_in_a_line(overrides):
     if draft.moves:
         with pytest.warns(UserWarning, match="moved to fit"):
             load_config("cartpole" if with_replay else ["cartpole", "pqn"], overrides)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "most", "wanted"),
+    [
+        (14, 10, 99, 10),
+        (15, 10, 99, 20),
+        (3, 10, 99, 10),
+        (59971, 500, 59980, 59500),
+        (500, 500, 400, 500),
+        (7, 10, 5, 10),
+    ],
+)
+def test_the_nearest_multiple_is_at_least_the_unit_and_rounds_down_at_a_limit(value, unit, most, wanted):
+    assert nearest_multiple(value, unit, most=most) == wanted
 
 
 def test_any_schedule_fits_once_it_is_moved_and_nothing_moves_twice():

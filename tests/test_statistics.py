@@ -9,6 +9,7 @@ import scipy.stats
 
 from purejaxdqn.runs.statistics import (
     RESAMPLES,
+    _weighted_percentiles,
     iqm,
     iqm_interval,
     name_of_spread,
@@ -56,6 +57,14 @@ def test_the_interval_of_few_seeds_is_that_of_all_resamples(count):
     every = scipy.stats.trim_mean(np.array(list(itertools.product(values, repeat=count))), 0.25, axis=1)
     assert len(every) == count**count
     np.testing.assert_allclose(iqm_interval(values), np.percentile(every, [2.5, 97.5]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 0.6, 0.95, 1.0])
+def test_percentiles_of_counted_values_are_those_of_the_values_repeated(level):
+    values, counts = np.array([3.0, 1.0, 2.0, 5.0]), np.array([1, 2, 5, 3])
+    tail = 50 * (1 - level)
+    wanted = np.percentile(np.repeat(values, counts), [tail, 100 - tail])
+    np.testing.assert_allclose(_weighted_percentiles(values, counts, level), wanted, rtol=1e-12)
 
 
 def test_around_few_seeds_their_range_is_shown_and_called_so():
