@@ -35,6 +35,11 @@ CASES = {
     "cos_pi": ("cos_pi", (jnp.linspace(-4.0, 4.0, 1001),)),
     "quantile_huber": ("quantile_huber", QUANTILES),
     "quantile_huber, shared fractions": ("quantile_huber", SHARED),
+    "gated_step": ("gated_step", (normal(12, 4), normal(4), normal(12, 5), normal(4, 5))),
+    "gated_recurrence": (
+        "gated_recurrence",
+        (normal(12, 4), normal(4), normal(6, 12, 5), normal(4, 5), jnp.asarray(RNG.integers(2, size=(6, 5)), bool)),
+    ),
     "permutations": ("permutations", (jnp.asarray(RNG.integers(2**32, size=(3, 100)), jnp.uint32),)),
     "permutations of a power of two": ("permutations", (jnp.asarray(RNG.integers(9, size=(2, 64)), jnp.uint32),)),
     "global_norm": ("global_norm", ({"a": normal(7, 3), "b": normal(200, 100)},)),
@@ -74,9 +79,9 @@ def test_a_kernel_computes_what_its_reference_does(case):
     "case", [case for case in CASES if not case.startswith(("signed_root", "cos_pi", "permutations"))]
 )
 def test_a_kernel_has_the_gradients_of_its_reference(case):
-    """Of the first argument, and of the second where the kernel passes one."""
+    """Of the arguments for which the kernel has some."""
     name, arguments = CASES[case]
-    count = 1 if name in ("quantile_huber", "global_norm") else 2
+    count = {"quantile_huber": 1, "global_norm": 1, "gated_step": 4, "gated_recurrence": 4}.get(name, 2)
     shape = jax.eval_shape(getattr(kernels, name), *arguments).shape
     weight = normal(*shape)
 

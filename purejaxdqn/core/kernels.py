@@ -208,6 +208,106 @@ def plain_quantile_huber(values: Array, fractions: Array, returns: Array, weight
     return jnp.sum(terms, axis=(1, 2))
 
 
+def gated_step(weight: Array, bias: Array, gates: Array, h: Array) -> Array:
+    """A step of a gated recurrent unit (Cho et al. 2014) whose products with the input are given: h [H, B] -> h'.
+
+    r = sigmoid(g_r + U_r h), z = sigmoid(g_z + U_z h), n = tanh(g_n + r (U_n h + c)) and h' = (1 - z) n + z h.
+
+    Args:
+      weight: U, [3 H, H], of r, z and n.
+      bias: c, [H].
+      gates: g, [3 H, B].
+      h: [H, B].
+    """
+    return _gated(weight, bias, gates, h)[0]
+
+
+def _gated(weight: Array, bias: Array, gates: Array, h: Array) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    """h', and r, z, n and U_n h + c, each [H, B]."""
+    of_reset, of_update, of_candidate = jnp.split(gates, 3)
+    reset, update, inner = jnp.split(weight @ h, 3)
+    reset, update, inner = jax.nn.sigmoid(of_reset + reset), jax.nn.sigmoid(of_update + update), inner + bias[:, None]
+    proposed = jnp.tanh(of_candidate + reset * inner)
+    return (1 - update) * proposed + update * h, (reset, update, proposed, inner)
+
+
+def plain_gated_step(weight: Array, bias: Array, gates: Array, h: Array) -> Array:
+    """The reference of ``gated_step``, a gate after the other."""
+    (g_r, g_z, g_n), (u_r, u_z, u_n) = jnp.split(gates, 3), jnp.split(weight, 3)
+    r, z = jax.nn.sigmoid(g_r + u_r @ h), jax.nn.sigmoid(g_z + u_z @ h)
+    n = jnp.tanh(g_n + r * (u_n @ h + bias[:, None]))
+    return (1 - z) * n + z * h
+
+
+@jax.custom_vjp
+def gated_recurrence(weight: Array, bias: Array, gates: Array, carry: Array, start: Array) -> Array:
+    """The states [L, H, B] after each of L times ``gated_step``, which begins with h = 0 where an episode starts.
+
+    JAX would add up the gradient of U in every step of the backward loop; here it is one product after the loop.
+
+    Args:
+      weight: U, [3 H, H].
+      bias: c, [H].
+      gates: g, [L, 3 H, B].
+      carry: h before the first step, [H, B].
+      start: [L, B] bool.
+    """
+    return _recur(weight, bias, gates, carry, start)[0]
+
+
+def _recur(weight: Array, bias: Array, gates: Array, carry: Array, start: Array) -> tuple[Array, tuple[Array, ...]]:
+    """The states, and the parts of each step."""
+
+    def step(h: Array, xs: tuple[Array, Array]) -> tuple[Array, tuple[Array, tuple[Array, ...]]]:
+        gates, start = xs
+        h, parts = _gated(weight, bias, gates, jnp.where(start, 0.0, h))
+        return h, (h, parts)
+
+    return jax.lax.scan(step, carry, (gates, start))[1]
+
+
+def _recur_forward(weight: Array, bias: Array, gates: Array, carry: Array, start: Array) -> tuple[Array, Any]:
+    states, parts = _recur(weight, bias, gates, carry, start)
+    before = jnp.where(start[:, None], 0.0, jnp.concatenate([carry[None], states[:-1]]))
+    return states, (weight, before, start, parts)
+
+
+def _recur_backward(kept: Any, cotangents: Array) -> tuple[Array, Array, Array, Array, None]:
+    weight, before, start, (reset, update, proposed, inner) = kept
+    size, transposed = before.shape[1], _transposed(weight)
+    by_proposed = (1 - update) * (1 - jnp.square(proposed))
+    by_update = (before - proposed) * update * (1 - update)
+    by_reset = inner * reset * (1 - reset)
+
+    def back(slope: Array, xs: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
+        cotangent, start, reset, update, by_reset, by_update, by_proposed = xs
+        slope = slope + cotangent
+        of_candidate = slope * by_proposed
+        of_products = jnp.concatenate([of_candidate * by_reset, slope * by_update, of_candidate * reset])
+        return jnp.where(start, 0.0, slope * update + transposed @ of_products), (of_products, of_candidate)
+
+    xs = cotangents, start, reset, update, by_reset, by_update, by_proposed
+    of_carry, (of_products, of_candidate) = jax.lax.scan(back, jnp.zeros_like(before[0]), xs, reverse=True)
+    of_gates = jnp.concatenate([of_products[:, : 2 * size], of_candidate], axis=1)
+    of_products, before = (jnp.moveaxis(x, 1, 0).reshape(x.shape[1], -1) for x in (of_products, before))
+    of_bias = jnp.sum(of_products[2 * size :], axis=1)
+    return of_products @ _transposed(before), of_bias, of_gates, of_carry, None
+
+
+gated_recurrence.defvjp(_recur_forward, _recur_backward)
+
+
+def plain_gated_recurrence(weight: Array, bias: Array, gates: Array, carry: Array, start: Array) -> Array:
+    """The reference of ``gated_recurrence``, which JAX differentiates."""
+
+    def step(h: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
+        gates, start = xs
+        h = plain_gated_step(weight, bias, gates, jnp.where(start, 0.0, h))
+        return h, h
+
+    return jax.lax.scan(step, carry, (gates, start))[1]
+
+
 def global_norm(tree: Any) -> Array:
     """The Euclidean norm [] of all leaves together.
 

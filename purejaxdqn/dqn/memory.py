@@ -85,30 +85,15 @@ def gru(size: int) -> Memory:
     def carry(batch: int) -> Array:
         return jnp.zeros((batch, size))
 
-    def cell(params: Params, gates: Array, h: Array) -> Array:
-        """``gates`` are W x + b, [3 H, B]; h [H, B] -> h'."""
-        reset, update, candidate = jnp.split(gates, 3)
-        no_bias = jnp.zeros(2 * size)
-        recurrent = kernels.affine(params["recurrent"], h, jnp.concatenate([no_bias, params["candidate_bias"]]))
-        reset_h, update_h, candidate_h = jnp.split(recurrent, 3)
-        update = jax.nn.sigmoid(update + update_h)
-        proposed = jnp.tanh(candidate + jax.nn.sigmoid(reset + reset_h) * candidate_h)
-        return (1 - update) * proposed + update * h
-
     def step(params: Params, x: Array, carry: Array) -> tuple[Array, Array]:
-        h = cell(params, kernels.affine(params["input"], x, params["bias"]), carry.T)
+        gates = kernels.affine(params["input"], x, params["bias"])
+        h = kernels.gated_step(params["recurrent"], params["candidate_bias"], gates, carry.T)
         return h, h.T
 
     def unroll(params: Params, x: Array, carry: Array, start: Array) -> tuple[Array, Array]:
         """The products with the inputs of all steps are one."""
         gates = jnp.moveaxis(kernels.affine(params["input"], x, params["bias"]), 1, 0)
-
-        def body(h: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
-            gates, start = xs
-            h = cell(params, gates, jnp.where(start, 0.0, h))
-            return h, h
-
-        _, h = jax.lax.scan(body, carry.T, (gates, start))
+        h = kernels.gated_recurrence(params["recurrent"], params["candidate_bias"], gates, carry.T, start)
         return jnp.moveaxis(h, 0, 1), jnp.swapaxes(h, 1, 2)
 
     return Memory(init, carry, step, unroll)
