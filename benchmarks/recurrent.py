@@ -7,7 +7,9 @@ once, so FLOPs of products are counted by hand.
 
 The second has runs on MemoryChain of length 30 with the hyperparameters of `memory_chain.yaml`: this project as its
 command runs it, evaluation included, and a plain recurrent PQN, written as the public ones are
-(`baselines/scan_recurrent_pqn.py`), each in a process of its own, in turn. Rates do not include compilation.
+(`baselines/scan_recurrent_pqn.py`), each in a process of its own, in turn. Rates do not include compilation. With eight
+seeds, the plain one trains one seed on every core, a process each: with eight vmapped seeds and two threads, XLA's CPU
+backend hangs in its program (jaxlib 0.10.2), which it does not on one.
 
     python -m benchmarks.recurrent            both tables, about 10 minutes on two cores
     python -m benchmarks.recurrent --steps    only the first
@@ -16,6 +18,7 @@ command runs it, evaluation included, and a plain recurrent PQN, written as the 
 """
 
 import json
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,8 +75,11 @@ def compare(seeds: int, rounds: int, *, quick: bool) -> list[dict[str, Any]]:
     """Run both contenders in turn; return one row for each."""
 
     def measure_one(name: str) -> dict[str, Any]:
-        rollouts = CONTENDERS[name].steps // ((6 if quick else 1) * (2 if seeds > 1 else 1))
-        return contenders.run(__spec__.name, CONTENDERS[name], {"name": name, "rollouts": rollouts}, seeds=seeds)
+        apart = name == PLAIN and seeds > 1
+        contender = CONTENDERS[name]._replace(loop=apart)
+        rollouts = contender.steps // ((6 if quick else 1) * (2 if seeds > 1 else 1))
+        task = {"name": name, "rollouts": rollouts, "pinned": apart}
+        return contenders.run(__spec__.name, contender, task, seeds=seeds)
 
     found = in_turn(list(CONTENDERS), measure_one, rounds)
     rates = {name: [reply["rate"] for reply in replies] for name, replies in found.items()}
@@ -94,17 +100,22 @@ def compare(seeds: int, rounds: int, *, quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def measure(*, name: str, rollouts: int, seeds: int = 1, seed: int = 0, lengths: Sequence[int] = ()) -> dict[str, Any]:
+def measure(
+    *, name: str, rollouts: int, seeds: int = 1, seed: int = 0, pinned: bool = False, lengths: Sequence[int] = ()
+) -> dict[str, Any]:
     """Measure a contender's rate over all seeds, without compilation; or return the table of gradient steps.
 
     Args:
       name: the contender, or "steps".
       rollouts: of each seed; of the gradient steps, the rounds.
       seeds: trained in this process.
-      seed: unused; workers of what runs seeds as processes get their number.
+      seed: the number of a worker, of those that train a seed each.
+      pinned: whether the worker keeps to the core of its number.
       lengths: T of the gradient steps.
     """
     total_timesteps = rollouts * RECURRENT.rollout
+    if pinned:
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[seed]})
     if name == OURS:
         from benchmarks.throughput import ours
 

@@ -308,7 +308,8 @@ def test_a_greedy_policy_takes_the_mean_of_the_members(algorithm, config, env, m
     found, memory = algorithm.values(hparams, policy, ActorView(obs))
     assert memory == ()
     np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4, atol=1e-6)
-    mean, deviation = make_estimates(config, env)(hparams, policy, obs)
+    mean, deviation, carry = make_estimates(config, env)(hparams, policy, ActorView(obs))
+    assert carry == ()
     np.testing.assert_allclose(mean, found, rtol=1e-6)
     np.testing.assert_allclose(deviation, np.std(each, axis=0), rtol=1e-3, atol=1e-5)
 

@@ -17,7 +17,7 @@ from jax import export as jax_export
 from safetensors.numpy import load_file, save_file
 
 from purejaxdqn import load_config, load_policy
-from purejaxdqn.config.building import make_parts, make_q_values
+from purejaxdqn.config.building import make_algorithm, make_parts, make_q_values
 from purejaxdqn.core.environment import all_legal
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.batched import batched
@@ -73,9 +73,9 @@ def agent_of(name, *overrides):
     """An agent whose every weight has been moved from where it starts, among them zeros and running statistics."""
     config = load_config(name, [*TINY, *overrides])
     env = make_environment(**config.env.making())
-    learning = make_learner(make_parts(config, env))
+    algorithm = make_algorithm(config, env)
     generator = np.random.default_rng(0)
-    start = jax.jit(lambda key: learning.policy(learning.init(config.hparams(), key)))(jax.random.key(0))
+    start = jax.jit(lambda key: algorithm.policy(algorithm.init(config.hparams(), key)))(jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + generator.uniform(0.0, 0.3, leaf.shape).astype(np.float32), start)
 
     return TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, *exports.acting_of(config, env, params))
@@ -109,10 +109,20 @@ def test_networks_of_every_kind_export_to_stablehlo(member):
 MEMORY = ["network={memory_size: 5, dueling: true}", "replay={size: 320, sequence: 8}"]
 
 
-@pytest.mark.parametrize("memory", mostly_slow(["gru", "lru"], fast=["lru"]))
-def test_a_memory_goes_in_and_out_of_exported_programs(memory, tmp_path):
+@pytest.mark.parametrize(
+    ("memory", "more"),
+    [
+        pytest.param("gru", [], id="gru", marks=pytest.mark.slow),
+        pytest.param("lru", [], id="lru"),
+        pytest.param("gru", ["ensemble.members=3"], id="members", marks=pytest.mark.slow),
+        pytest.param(
+            "lru", ["ensemble={members: 3, prior_scale: 2}"], id="members with priors", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_memory_goes_in_and_out_of_exported_programs(memory, more, tmp_path):
     """Ten steps, and episodes that start among them."""
-    agent = agent_of("cartpole_cleanrl", *MEMORY, f"network.memory={memory}")
+    agent = agent_of("cartpole_cleanrl", *MEMORY, f"network.memory={memory}", *more)
     rng = np.random.default_rng(1)
     obs, starts = rng.normal(size=(10, 3, 4)).astype(np.float32), rng.uniform(size=(10, 3)) < 0.2
     starts[0] = True
@@ -131,17 +141,27 @@ def test_a_memory_goes_in_and_out_of_exported_programs(memory, tmp_path):
     session = onnxruntime.InferenceSession((tmp_path / "onnx" / "policy.onnx").read_bytes())
     policy = load_policy(tmp_path / "safetensors")
     state = policy.initial_state(3)
+
+    def array_of(state):
+        """Of an ensemble, what its members and their priors carry."""
+        leaves = jax.tree.leaves(state.carry if more else state)
+        return np.stack(leaves, axis=1) if len(leaves) > 1 else leaves[0]
+
     # Before the first step, a state of another episode: it must not be read.
-    states = [np.full(state.shape, 7, np.float32)] * 2
+    states = [np.full(array_of(state).shape, 7, np.float32)] * 2
     for t in range(10):
         actions, state = policy.step(obs[t], state, starts[t])
-        q_values, action, states[0] = map(np.asarray, artefact.call(obs[t], states[0], starts[t]))
-        other_q, other, states[1] = session.run(None, {"obs": obs[t], "state": states[1], "start": starts[t]})
+        q_values, action, states[0], *deviation = map(np.asarray, artefact.call(obs[t], states[0], starts[t]))
+        other_q, other, states[1], *other_deviation = session.run(
+            None, {"obs": obs[t], "state": states[1], "start": starts[t]}
+        )
+        assert len(deviation) == bool(more)
+        np.testing.assert_allclose(other_deviation, deviation, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(action, actions)
         np.testing.assert_array_equal(other, actions)
         np.testing.assert_allclose(other_q, q_values, rtol=1e-5, atol=1e-5)
         for one in states:
-            np.testing.assert_allclose(one, state, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(one, array_of(state), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", pytest.param("onnx", marks=pytest.mark.slow)])

@@ -39,3 +39,10 @@ def mean_return(*names):
 def test_every_preset_learns(config, score, preset):
     """DiscountingChain pays 1 for every first action but the best one, which pays 1.1 and most seeds find."""
     assert mean_return(config, preset) >= score
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("preset", ["r2d2", "drqn", "pqn_gru"])
+def test_presets_with_a_memory_learn_to_remember(preset):
+    """MemoryChain of length 5 pays 1 for what was shown at its start, and guessing gives 0 on average."""
+    assert mean_return("memory_chain_dqn", preset) >= 0.95

@@ -198,20 +198,11 @@ def make_q_values(config: Config, env: Environment) -> Callable[[HParams, Params
     return lambda hparams, policy, obs: algorithm.values(hparams, policy, ActorView(obs))[0]
 
 
-def make_estimates(config: Config, env: Environment) -> Callable[[HParams, Params, Array], tuple[Array, Array]]:
-    """The function ``(hparams, policy, obs[B, O]) -> mean, deviation [B, A]`` of the Q-values of an ensemble.
-
-    Raises:
-      UserError: its members have a memory.
-    """
-    members = make_members(config, make_parts(config, env))
-
-    def of_obs(hparams: HParams, policy: Params, obs: Array) -> tuple[Array, Array]:
-        if config.network.memory != "none":
-            raise UserError("an ensemble with a memory has no program yet; --format safetensors exports its weights")
-        return estimates(members, hparams, policy, ActorView(obs))
-
-    return of_obs
+def make_estimates(
+    config: Config, env: Environment
+) -> Callable[[HParams, Params, ActorView], tuple[Array, Array, Any]]:
+    """The function ``(hparams, policy, view) -> mean, deviation [B, A], carry`` of an ensemble; see ``estimates``."""
+    return functools.partial(estimates, make_members(config, make_parts(config, env)))
 
 
 def policy_shapes(config: Config, env: Environment) -> Params:

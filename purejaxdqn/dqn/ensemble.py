@@ -131,10 +131,10 @@ def q_values(
     return found, _swapped(carry)
 
 
-def estimates(members: Members, hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Array]:
-    """The mean and the standard deviation of the Q-values over the members, both [E, A]."""
-    found, _ = q_values(members, hparams, policy, view, None)
-    return jnp.mean(found, axis=0), jnp.std(found, axis=0)
+def estimates(members: Members, hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Array, Any]:
+    """The mean and the standard deviation of the Q-values over the members, both [E, A]; and what ``q_values`` carries."""
+    found, carry = q_values(members, hparams, policy, view, None)
+    return jnp.mean(found, axis=0), jnp.std(found, axis=0), carry
 
 
 def disagreement(members: Members, hparams: HParams, policy: Params, rollout: Rollout) -> Array:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save
@@ -69,8 +70,7 @@ def acting_of(config: Config, env: Environment, params: Any) -> tuple[Any, Any]:
     """The Q-values of one agent, and what it remembers before the first step: two fields of ``TrainedAgent``."""
     algorithm, hparams = make_algorithm(config, env), config.hparams()
     if config.ensemble.members > 1:
-        estimates = make_estimates(config, env)
-        return lambda obs: estimates(hparams, params, obs), None
+        return _acting_of_members(make_estimates(config, env), hparams, params, algorithm.memory(1))
     if config.network.memory == "none":
         return lambda obs: algorithm.values(hparams, params, ActorView(obs))[0], None
 
@@ -78,6 +78,24 @@ def acting_of(config: Config, env: Environment, params: Any) -> tuple[Any, Any]:
         return algorithm.values(hparams, params, ActorView(obs, (), state, start))
 
     return values, np.asarray(algorithm.memory(1))
+
+
+def _acting_of_members(estimates: Any, hparams: Any, params: Any, memory: Any) -> tuple[Any, Any]:
+    """The same of an ensemble. What its members and their priors carry is one array, [B, K, ...] or [B, 2, K, ...]."""
+    leaves, structure = jax.tree.flatten(memory.carry)
+    if not leaves:
+        return lambda obs: estimates(hparams, params, ActorView(obs))[:2], None
+
+    def pack(leaves: list[Any]) -> Any:
+        return leaves[0] if len(leaves) == 1 else jnp.stack(leaves, axis=1)
+
+    def values(obs: Any, state: Any, start: Any) -> tuple[jax.Array, Any, jax.Array]:
+        carried = [state] if len(leaves) == 1 else [state[:, place] for place in range(len(leaves))]
+        view = ActorView(obs, (), memory._replace(carry=jax.tree.unflatten(structure, carried)), start)
+        q_values, deviation, carry = estimates(hparams, params, view)
+        return q_values, pack(jax.tree.leaves(carry)), deviation
+
+    return values, np.asarray(pack(leaves))
 
 
 def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:

@@ -29,16 +29,15 @@ class TrainedAgent(NamedTuple):
     params: Any  # without a seed axis
     env: Environment
     q_values: Callable[..., Any]
-    # obs[B, O] -> [B, A]; of an ensemble also the deviation over its members [B, A]; with a memory obs, state, start[B]
-    # -> [B, A], state
+    # obs[B, O] -> [B, A]; with a memory obs, state, start[B] -> [B, A], state. Of an ensemble, the last result is the
+    # deviation over its members [B, A]
     initial_state: np.ndarray | None = None  # [1, ...] before the first step; None without a memory
 
     @property
     def more(self) -> tuple[str, ...]:
         """The names of what ``q_values`` gives besides Q-values."""
-        if self.initial_state is not None:
-            return ("next_state",)
-        return ("deviation",) if self.config.ensemble.members > 1 else ()
+        state = ("next_state",) if self.initial_state is not None else ()
+        return (*state, "deviation") if self.config.ensemble.members > 1 else state
 
     @property
     def masked(self) -> bool:
@@ -102,8 +101,8 @@ def _describe_tensors(agent: TrainedAgent, *, action_dtype: str) -> dict[str, An
 def to_stablehlo(agent: TrainedAgent) -> bytes:
     """Serialise the policy with ``jax.export``: obs [batch, O] -> q_values [batch, A], action [batch].
 
-    With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state. An ensemble also gives the
-    deviation of the Q-values over its members [batch, A]. Where some actions are illegal, the last argument says which
+    With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state. Of an ensemble, the last result
+    is the deviation of the Q-values over its members [batch, A]. Where some actions are illegal, the last argument says which
     are legal, [batch, A] bool.
     """
     from jax import export
