@@ -40,7 +40,7 @@ from purejaxdqn.policies.programs import (
 from purejaxdqn.report import main as report
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
-from tests.conftest import TINY, mostly_slow
+from tests.conftest import TINY
 from tests.test_legal_actions import table
 
 FAMILY = {

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,6 @@ from purejaxdqn.dqn.on_rollout import on_rollout
 from purejaxdqn.dqn.optimizers import OPTIMIZERS, Transformation, as_transformation, make_optimizer
 from purejaxdqn.dqn.replay import REPLAYS, Replay
 from purejaxdqn.environments.registry import make_environment
-from purejaxdqn.system.faults import UserError
 
 
 class Own(NamedTuple):

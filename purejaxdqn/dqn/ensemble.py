@@ -132,7 +132,7 @@ def q_values(
 
 
 def estimates(members: Members, hparams: HParams, policy: Params, view: ActorView) -> tuple[Array, Array, Any]:
-    """The mean and the standard deviation of the Q-values over the members, both [E, A]; and what ``q_values`` carries."""
+    """Mean and standard deviation of the Q-values over the members, both [E, A]; and what their networks carry then."""
     found, carry = q_values(members, hparams, policy, view, None)
     return jnp.mean(found, axis=0), jnp.std(found, axis=0), carry
 

@@ -35,7 +35,7 @@ policy = export.deserialize(Path(__file__).with_name("{file}").read_bytes())
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # [steps, batch, ...]
 state, start, actions = np.zeros((len(obs[0]), *{state}), "{state_dtype}"), np.ones(len(obs[0]), bool), []
 {mask}for one in obs:
-    q_values, action, state, *_ = policy.call(one, state, start{call})  # the last of an ensemble: its deviation
+    q_values, action, state, *_ = policy.call(one, state, start{call})  # *_: deviation
     start = np.zeros_like(start)  # true again where an episode starts
     actions.append(action.tolist())
 print(json.dumps({{"q_values": q_values.tolist(), "action": actions}}))
@@ -50,7 +50,7 @@ policy = onnxruntime.InferenceSession(Path(__file__).with_name("{file}").read_by
 obs = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros({example}, "{dtype}")  # [steps, batch, ...]
 state, start, actions = np.zeros((len(obs[0]), *{state}), "{state_dtype}"), np.ones(len(obs[0]), bool), []
 {mask}for one in obs:
-    q_values, action, state, *_ = policy.run(None, {{"obs": one, "state": state, "start": start{run}}})  # the last: deviation
+    q_values, action, state, *_ = policy.run(None, {{"obs": one, "state": state, "start": start{run}}})  # *_: deviation
     start = np.zeros_like(start)  # true again where an episode starts
     actions.append(action.tolist())
 print(json.dumps({{"q_values": q_values.tolist(), "action": actions}}))

@@ -101,9 +101,9 @@ def _describe_tensors(agent: TrainedAgent, *, action_dtype: str) -> dict[str, An
 def to_stablehlo(agent: TrainedAgent) -> bytes:
     """Serialise the policy with ``jax.export``: obs [batch, O] -> q_values [batch, A], action [batch].
 
-    With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state. Of an ensemble, the last result
-    is the deviation of the Q-values over its members [batch, A]. Where some actions are illegal, the last argument says which
-    are legal, [batch, A] bool.
+    With a memory: obs, state [batch, ...], start [batch] -> q_values, action, next_state. Of an ensemble, the last
+    result is the deviation of the Q-values over its members [batch, A]. Where some actions are illegal, the last
+    argument says which are legal, [batch, A] bool.
     """
     from jax import export
 
