@@ -87,7 +87,7 @@ def _acting_of_members(estimates: Any, hparams: Any, params: Any, memory: Any) -
         return lambda obs: estimates(hparams, params, ActorView(obs))[:2], None
 
     def pack(leaves: list[Any]) -> Any:
-        return leaves[0] if len(leaves) == 1 else jnp.stack(leaves, axis=1)
+        return leaves[0] if len(leaves) == 1 else jnp.concatenate([leaf[:, None] for leaf in leaves], axis=1)
 
     def values(obs: Any, state: Any, start: Any) -> tuple[jax.Array, Any, jax.Array]:
         carried = [state] if len(leaves) == 1 else [state[:, place] for place in range(len(leaves))]
