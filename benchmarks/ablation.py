@@ -238,8 +238,10 @@ def show(name: str, lines: Sequence[Mapping[str, Any]], *, keep: bool) -> None:
 
 
 def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the areas under the curve by variant: every seed, and the 95% interval of their IQM."""
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, style, subplots
+    """Draw the areas under the curve by variant: every seed, their IQM (line) and its 95% interval (bar)."""
+    from purejaxdqn.pictures.figures import style, subplots
+    from purejaxdqn.pictures.palette import SOLVED_COLOR
+    from purejaxdqn.pictures.runs import draw_scores
 
     environments = list(dict.fromkeys(one["environment"] for one in lines))
     names = list(dict.fromkeys(one["variant"] for one in lines))
@@ -251,12 +253,10 @@ def draw(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
                 areas = [
                     float(one["auc"]) for one in lines if (one["environment"], one["variant"]) == (environment, variant)
                 ]
-                interval = iqm_interval(np.array(areas))
-                axes.plot(areas, [place] * len(areas), "o", color=EVALUATION_COLOR, alpha=0.35, markersize=3)
-                if interval:
-                    axes.plot(interval, [place, place], color=TRAINING_COLOR, linewidth=3)
+                middle = iqm(np.array(areas))
+                draw_scores(axes, place, np.array(areas), centre=middle, interval=iqm_interval(np.array(areas)))
                 if variant in ("DQN", "Rainbow", "PQN"):
-                    axes.axvline(iqm(np.array(areas)), color=SOLVED_COLOR, linestyle="--", linewidth=0.8)
+                    axes.axvline(middle, color=SOLVED_COLOR, linestyle=":", linewidth=1)
             axes.set(title=environment, xlabel="area under the curve", yticks=range(len(names)), yticklabels=names)
         grid[0, 0].invert_yaxis()
         print(save(figure, name))

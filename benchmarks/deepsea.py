@@ -216,28 +216,28 @@ def median_of(lines: Sequence[dict[str, str]], agent: str, size: int) -> float:
 
 def draw(lines: Sequence[dict[str, str]]) -> Path:
     """Draw episodes until solved against size, with 2^size and the fitted powers: ``results/deepsea.png``."""
-    from purejaxdqn.pictures.runs import style, subplots
+    from purejaxdqn.pictures.figures import legend_below, style, subplots
+    from purejaxdqn.pictures.palette import COLORS, LINES, MARKERS, SOLVED_COLOR
 
-    colors = dict(zip(AGENTS, ("tab:blue", "tab:orange", "tab:green"), strict=True))
     with style():
-        figure, grid = subplots(1, 1, figsize=(7, 4.2), squeeze=False)
+        figure, grid = subplots(1, 1, figsize=(7, 4.8), squeeze=False)
         axes = grid[0, 0]
-        for agent, color in colors.items():
+        for agent, color, line, marker in zip(AGENTS, COLORS, LINES, MARKERS, strict=False):
             mine = [one for one in lines if one["agent"] == agent]
             ends = [(int(one["size"]), int(one["solved (90%)"] or EPISODES), bool(one["solved (90%)"])) for one in mine]
-            for done, marker in ((True, "o"), (False, "x")):
+            for done, shape in ((True, marker), (False, "x")):
                 points = [(size, episodes) for size, episodes, solved in ends if solved == done]
                 label = f"{agent}{'' if done else ', not solved'}"
                 if points:
-                    axes.plot(*zip(*points, strict=True), marker, color=color, alpha=0.6, markersize=5, label=label)
+                    axes.plot(*zip(*points, strict=True), shape, color=color, alpha=0.6, markersize=5, label=label)
             if fitted := fit(lines, agent):
                 sizes = np.array(SIZES if agent == "ensemble" else SMALL, float)
                 name = f"{agent}: size^{fitted[1]:.1f}"
-                axes.plot(sizes, fitted[0] * sizes ** fitted[1], color=color, linewidth=1, label=name)
+                axes.plot(sizes, fitted[0] * sizes ** fitted[1], line, color=color, linewidth=1.2, label=name)
         short = np.arange(8, 14.5, 0.5)
-        axes.plot(short, 2.0**short, "--", color="gray", linewidth=1, label="2^size")
+        axes.plot(short, 2.0**short, ":", color=SOLVED_COLOR, linewidth=1.2, label="2^size")
         axes.set(xlabel="size", ylabel="episodes until solved", yscale="log", ylim=(100, 1.3 * EPISODES))
-        axes.legend(fontsize=8)
+        legend_below(figure)
         return save(figure, "deepsea")
 
 

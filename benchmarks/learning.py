@@ -502,26 +502,25 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
     """Draw every seed of every row, the interval of the IQM and the target: ``results/learning.png``."""
     from matplotlib.ticker import MaxNLocator
 
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR
+    from purejaxdqn.pictures.palette import SOLVED_COLOR
+    from purejaxdqn.pictures.runs import draw_scores
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
         scores = np.array([float(one[ROWS[name].column]) for one in mine])
-        low, high = iqm_interval(scores) or (np.nan, np.nan)
-        axes.plot(scores, np.linspace(-0.3, 0.3, len(scores)), "o", color=EVALUATION_COLOR, alpha=0.45, markersize=3)
-        axes.plot([low, high], [0, 0], color=TRAINING_COLOR, linewidth=3)
+        draw_scores(axes, 0.0, scores, centre=iqm(scores), interval=iqm_interval(scores))
         target = target_of(name)
         if target is not None:
-            axes.axvline(target, color=SOLVED_COLOR, linestyle="--", linewidth=1)
+            axes.axvline(target, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
         axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(4))
 
-    title = "Return of every seed (dots), 95% interval of their IQM (bar), target (dashed)"
+    title = "Return of every seed (dots), their IQM (line), its 95% interval (bar), target (dotted)"
     return _draw_rows("learning", title, lines, panel)
 
 
 def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
     """Draw the IQM of the greedy return, with its interval, against environment steps: ``learning_curves.png``."""
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR
+    from purejaxdqn.pictures.palette import EVALUATION_COLOR, SOLVED_COLOR
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
         columns = ("env_step", "IQM", "95% CI low", "95% CI high")
@@ -530,10 +529,10 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
         axes.plot(steps / 1000, middle, color=EVALUATION_COLOR, linewidth=1.2)
         target = target_of(name)
         if target is not None and ROWS[name].column == "final_eval_return":
-            axes.axhline(target, color=SOLVED_COLOR, linestyle="--", linewidth=1)
+            axes.axhline(target, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
         axes.set(title=name, xlabel="thousand steps")
 
-    title = "Greedy return during training: IQM over seeds, its 95% interval, target (dashed)"
+    title = "Greedy return during training: IQM over seeds, its 95% interval, target (dotted)"
     return _draw_rows("learning_curves", title, lines, panel)
 
 
@@ -541,7 +540,7 @@ def _draw_rows(
     file: str, title: str, lines: Sequence[dict[str, Any]], panel: Callable[[Any, str, Lines], None]
 ) -> Path:
     """Draw one panel for each row of the benchmark that ``lines`` has; return the path of the picture."""
-    from purejaxdqn.pictures.runs import style, subplots
+    from purejaxdqn.pictures.figures import style, subplots
 
     names = sorted({one["row"] for one in lines}, key=list(ROWS).index)
     columns = min(4, len(names))

@@ -93,9 +93,7 @@ def main() -> None:
 
 def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Draw the table ``name`` to ``results/<name>.png``; return the path."""
-    from matplotlib.ticker import MaxNLocator
-
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, style, subplots
+    from purejaxdqn.pictures.figures import legend_below, style, subplots
 
     bars = PICTURES[name]
     panels = _panels(bars, rows)
@@ -103,51 +101,68 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     height = max(1.7, 0.8 + 0.24 * max(len(panel.rows) for panel in panels) * (1 + 0.5 * (together - 1)))
     labels = [[_label_of(bars, row) for row in panel.rows] for panel in panels]
     shared = all(one == labels[0] for one in labels)
-    palette = (EVALUATION_COLOR, TRAINING_COLOR, SOLVED_COLOR)
     longest = max(len(label) for label in labels[0])
     width = (max(2.2, 0.07 * longest) if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
     with style():
         figure, grid = subplots(1, len(panels), figsize=(width, height), squeeze=False, sharey=shared)
         for axes, panel, names in zip(grid[0], panels, labels, strict=True):
-            thickness = 0.75 / together
-            for nth, column in enumerate(panel.columns):
-                values = np.array([_number(row[column]) for row in panel.rows])
-                places = np.arange(len(values)) + (nth - (together - 1) / 2) * thickness
-                marked = [not bars.mark or label.startswith(bars.mark) for label in names]
-                colors = [palette[nth] if here else TRAINING_COLOR for here in marked]
-                spread = _spread(bars, values, panel.rows)
-                if not bars.points:
-                    axes.barh(places, values, color=colors, height=thickness, xerr=spread, ecolor="0.3", label=column)
-                else:
-                    axes.errorbar(values, places, xerr=spread, fmt="o", color=palette[nth], markersize=4, label=column)
-                for place, value, end in zip(
-                    places, values, values + (0.0 if spread is None else spread[1]), strict=True
-                ):
-                    if math.isfinite(end):
-                        beside = end if bars.points else max(end, 0.0)  # right of 0 for a negative bar
-                        axes.text(beside, place, f"  {_figure(value)}", va="center", fontsize=7)
-            if bars.around is not None:
-                axes.axvline(bars.around, color=SOLVED_COLOR, linestyle="--", linewidth=1)
-            if together > 1:
-                figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=together, fontsize=8)
-            axes.set_yticks(range(len(names)), names)
-            axes.margins(x=0.2, y=0.5 / max(2, len(names)) if bars.points else 0.02)  # bars need no room, points do
-            axes.grid(axis="y", visible=False)
-            if bars.linear_to is None:
-                axes.xaxis.set_major_locator(MaxNLocator(4))
-            else:
-                axes.set_xscale("symlog", linthresh=bars.linear_to)
-            axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-            axes.set(title=panel.title, xlabel=panel.unit)
+            _draw_panel(axes, bars, panel, names)
+        if together > 1:
+            legend_below(figure)
         for axes in grid[0, :1] if shared else grid[0]:
             axes.invert_yaxis()
         return save(figure, name)
 
 
+def _draw_panel(axes: Any, bars: Bars, panel: "_Panel", names: Sequence[str]) -> None:
+    """Draw a bar, or a point, for each row and column of a panel, with its figure beside it."""
+    from purejaxdqn.pictures.palette import COLORS, MARKERS, OTHERS_COLOR, SOLVED_COLOR
+
+    together = len(panel.columns)
+    thickness = 0.75 / together
+    marked = [not bars.mark or name.startswith(bars.mark) for name in names]
+    for nth, column in enumerate(panel.columns):
+        values = np.array([_number(row[column]) for row in panel.rows])
+        places = np.arange(len(values)) + (nth - (together - 1) / 2) * thickness
+        colors = [COLORS[nth] if here else OTHERS_COLOR for here in marked]
+        spread = _spread(bars, values, panel.rows)
+        if bars.points:
+            look: Any = {"color": COLORS[nth], "ecolor": "0.5", "markersize": 4.5, "capsize": 2}
+            axes.errorbar(values, places, xerr=spread, fmt=MARKERS[nth], label=column, **look)
+        else:
+            ends: Any = {"ecolor": "0.25", "capsize": 2}
+            axes.barh(places, values, color=colors, height=thickness, xerr=spread, error_kw=ends, label=column)
+        for place, value, end in zip(places, values, values + (0.0 if spread is None else spread[1]), strict=True):
+            if math.isfinite(end):
+                beside = end if bars.points else max(end, 0.0)  # right of 0 for a negative bar
+                axes.text(beside, place, f"  {_figure(value)}", va="center", fontsize=7)
+    if bars.around is not None:
+        axes.axvline(bars.around, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
+    axes.set_yticks(range(len(names)), names)
+    axes.margins(x=0.2, y=0.5 / max(2, len(names)) if bars.points else 0.02)  # bars need no room, points do
+    axes.grid(axis="y", visible=False)
+    axes.set(title=panel.title, xlabel=panel.unit)
+    _set_scale(axes, bars, panel)
+
+
+def _set_scale(axes: Any, bars: Bars, panel: "_Panel") -> None:
+    """Scale the axis of values; counts have ticks at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    if bars.linear_to is not None:
+        axes.set_xscale("symlog", linthresh=bars.linear_to)
+    else:
+        whole = all(_number(row[column]).is_integer() for row in panel.rows for column in panel.columns)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+
+
 def save(figure: Any, name: str) -> Path:
     """Write a figure to ``results/<name>.png``."""
+    from purejaxdqn.pictures.figures import save_figure
+
     path = RESULTS / f"{name}.png"
-    figure.savefig(path)
+    save_figure(figure, path)
     return path
 
 

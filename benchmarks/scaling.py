@@ -14,6 +14,7 @@ one, and else the process's peak resident memory, including interpreter and libr
     python -m benchmarks.scaling --axis seeds --most 4096 --steps 20000    one axis, on an accelerator
 """
 
+import csv
 import json
 import resource
 import statistics
@@ -58,7 +59,11 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=harness.positive, help="steps per seed after the warm-up (default: a few seconds' worth)"
     )
+    parser.add_argument("--picture", action="store_true", help="draw the picture again, from results/scaling.csv")
     arguments = parser.parse_args()
+    if arguments.picture:
+        print(draw(read()))
+        return
     if arguments.worker:
         work = measure_rollouts if "environments" in arguments.worker else measure
         print(json.dumps(work(**arguments.worker)))
@@ -179,9 +184,20 @@ def find_knee(rows: Sequence[dict[str, Any]]) -> int:
     return min(row["value"] for row in rows if row["share of the best"] >= 0.9)
 
 
+def read() -> list[dict[str, Any]]:
+    """Read ``results/scaling.csv``."""
+    with (harness.RESULTS / "scaling.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    words = ("axis", "threads")
+    return [
+        {name: cell if name in words else float(cell) if cell else None for name, cell in row.items()} for row in rows
+    ]
+
+
 def draw(rows: Sequence[dict[str, Any]]) -> Path:
     """Draw ``results/scaling.png``: a column per axis, with rates and their spread above and memory below."""
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR, style, subplots
+    from purejaxdqn.pictures.figures import legend_below, style, subplots
+    from purejaxdqn.pictures.palette import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR
 
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))
     with style():
@@ -199,8 +215,8 @@ def draw(rows: Sequence[dict[str, Any]]) -> Path:
             )
             rates.plot(values, [row["steps a second"] for row in mine], "o-", color=EVALUATION_COLOR, markersize=3)
             knee = find_knee(mine)
-            rates.axvline(knee, color=SOLVED_COLOR, linestyle="--", linewidth=1)
-            rates.set(xscale="log", ylim=(0, None), title=f"{name}: knee at {knee:,}")
+            rates.axvline(knee, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
+            rates.set(xscale="log", ylim=(0, None), title=f"{name}: knee at {knee:,.0f}")
             rates.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
             if name in WORK:
                 work = rates.twinx()
@@ -208,14 +224,14 @@ def draw(rows: Sequence[dict[str, Any]]) -> Path:
                 work.set(ylim=(0, None), ylabel="GFLOP/s (dotted)")
                 work.grid(visible=False)
             memory.plot(
-                values, [row["peak (MB)"] for row in mine], "o-", color=TRAINING_COLOR, markersize=3, label="peak"
+                values, [row["peak (MB)"] for row in mine], "o--", color=TRAINING_COLOR, markersize=3, label="peak"
             )
             total = [row["memory per seed (MB)"] * (row["value"] if name == "seeds" else 1) for row in mine]
-            memory.plot(values, total, "s--", color=SOLVED_COLOR, markersize=3, label="state of all seeds")
+            memory.plot(values, total, "s-.", color=SOLVED_COLOR, markersize=3, label="state of all seeds")
             memory.set(xscale="log", yscale="log", xlabel=name)
         grid[0, 0].set(ylabel="environment steps a second")
         grid[1, 0].set(ylabel="memory (MB)")
-        grid[1, 0].legend()
+        legend_below(figure)
         return save(figure, "scaling")
 
 

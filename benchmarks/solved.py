@@ -263,33 +263,29 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """
     from matplotlib.ticker import NullFormatter
 
-    from purejaxdqn.pictures.runs import EVALUATION_COLOR, style, subplots
+    from purejaxdqn.pictures.figures import legend_below, style, subplots
+    from purejaxdqn.pictures.palette import EVALUATION_COLOR, LINES, SOLVED_COLOR, look
 
-    others, dashes = itertools.count(1), itertools.cycle(["-", "--", ":"])
+    others, lines = itertools.count(1), itertools.cycle(LINES)
     with style():
-        figure, axes = subplots(figsize=(8.0, 3.6))
+        figure, axes = subplots(figsize=(7.2, 4.6))
         for name, found in curves.items():
             by_time = sorted(found, key=lambda curve: curve[-1].seconds)
             middle = by_time[len(by_time) // 2]
             seconds, values = [point.seconds for point in middle], [point.greedy_return for point in middle]
             ours = name.startswith("purejaxdqn")
-            color, style = (EVALUATION_COLOR, next(dashes)) if ours else (f"C{next(others)}", "-")
-            width = 2.5 if ours else 1
-            axes.plot(seconds, values, color=color, linestyle=style, linewidth=width, label=name, zorder=2 + ours)
+            color, line, marker = (EVALUATION_COLOR, next(lines), "o") if ours else look(next(others))
+            width = 2.4 if ours else 1.2
+            axes.plot(seconds, values, color=color, linestyle=line, linewidth=width, label=name, zorder=2 + ours)
             ends = [curve[-1] for curve in found if curve[-1].greedy_return >= SOLVED]
-            axes.plot(
-                [end.seconds for end in ends],
-                [end.greedy_return for end in ends],
-                "o",
-                color=color,
-                markersize=4,
-            )
-        axes.axhline(SOLVED, color="0.6", linestyle="--", linewidth=1)
-        axes.axvline(TARGET, color="0.6", linestyle=":", linewidth=1)
+            dots = [end.seconds for end in ends], [end.greedy_return for end in ends]
+            axes.plot(*dots, marker, color=color, markersize=4.5, clip_on=False, zorder=4)
+        axes.axhline(SOLVED, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
+        axes.axvline(TARGET, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
         axes.set(xscale="log", xlabel="seconds since the process started", ylabel="greedy return", ylim=(0, 510))
         axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        legend_below(figure)
         return save(figure, "solved_curves")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from purejaxdqn.policies.summaries import SUMMARY_FILE, read_summary
 from purejaxdqn.runs.metrics import METRICS_FILE, Metrics, read_metrics
 from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.files import replacing
 from purejaxdqn.system.signals import Stopped, StopSignals
 
 
@@ -28,6 +30,32 @@ class Picture:
     """A picture or film in a file; a notebook shows it."""
 
     path: Path
+    draw: Callable[[], Any] | None = field(default=None, repr=False, compare=False)  # makes the figure again
+
+    def save(self, path: str | Path) -> Path:
+        """Write it to another file, which is replaced; returns the path.
+
+        Args:
+          path: a figure as ``.png``, ``.pdf`` or ``.svg``; a film keeps its format.
+
+        Raises:
+          UserError: another suffix, or the file cannot be written.
+        """
+        from purejaxdqn.pictures.figures import FORMATS, save_figure
+
+        path = Path(path)
+        suffixes = [f".{one}" for one in FORMATS] if self.draw else [self.path.suffix]
+        if path.suffix.lower() not in suffixes:
+            raise UserError(f"{path} must end in {' or '.join(suffixes)}")
+        try:
+            if self.draw:
+                save_figure(self.draw(), path)
+            else:
+                with replacing(path) as part:
+                    shutil.copyfile(self.path, part)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        return path
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         kind = {".png": "image/png", ".gif": "image/gif"}.get(self.path.suffix)
@@ -73,10 +101,15 @@ class Run:
         return evaluate_policy(config, params, episodes=episodes, seed=seed)
 
     def plot(self) -> Picture:
-        """Draw the learning curve, evaluation and training return against environment steps."""
-        from purejaxdqn.pictures.run_directory import draw_run
+        """Draw the learning curve, evaluation and training return against environment steps.
 
-        return Picture(draw_run(self.folder, read_metrics(self.folder / METRICS_FILE), self.config)[0])
+        ``run.plot().save("curve.pdf")`` writes it in another format.
+        """
+        from purejaxdqn.pictures.run_directory import draw_run, run_figures
+
+        metrics = read_metrics(self.folder / METRICS_FILE)
+        path = draw_run(self.folder, metrics, self.config)[0]
+        return Picture(path, lambda: next(run_figures(metrics, self.config))[1])
 
     def film(self, path: str | Path | None = None, *, seed_index: int = 0, seed: int = 0) -> Picture:
         """Film a greedy episode.

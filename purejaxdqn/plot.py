@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.faults import UserError, did_you_mean, run_command
 from purejaxdqn.system.files import refusing_damage
 from purejaxdqn.system.options import Parser, path_of
 
-_FORMATS = (".png", ".pdf", ".svg")
+_FORMATS = ("png", "pdf", "svg")
 
 
 def parser() -> Parser:
@@ -19,11 +19,14 @@ def parser() -> Parser:
         description="Draw the pictures of runs, sweeps and searches again; of several runs also a picture of all.",
         examples=(
             "runs/mine",
-            "runs/first runs/second --out both.png",
+            "runs/mine --format pdf,svg",
+            "runs/first runs/second --out both.pdf",
         ),
     )
     parser.add_argument("folders", type=path_of, nargs="+", metavar="DIR")
-    out = "the picture of several runs, as png, pdf or svg (default comparison.png)"
+    formats = "png, pdf or svg, or several with commas between them (default png)"
+    parser.add_argument("--format", default="png", metavar="FORMAT", help=formats)
+    out = "the picture of several runs, in the format of its suffix (default comparison.FORMAT)"
     parser.add_argument("--out", type=path_of, metavar="FILE", help=out)
     return parser
 
@@ -31,7 +34,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    _check(arguments)
+    formats = _check(arguments)
     sweeps = [folder for folder in arguments.folders if (folder / "sweep.yaml").is_file()]
     searches = [folder for folder in arguments.folders if (folder / "search.json").is_file()]
     runs = [_read(folder) for folder in arguments.folders if folder not in (*sweeps, *searches)]
@@ -40,24 +43,30 @@ def main(argv: Sequence[str]) -> int:
     for run in runs:
         from purejaxdqn.pictures import run_directory
 
-        _draw(run[0], run_directory.draw_run, *run)
+        _draw(run[0], run_directory.draw_run, *run, formats)
     if len(runs) > 1:
-        _compare(runs, arguments.out or Path("comparison.png"))
+        _compare(runs, [arguments.out] if arguments.out else [Path(f"comparison.{one}") for one in formats])
     for folder in sweeps:
         from purejaxdqn.pictures import sweeps as sweep_pictures
 
-        _draw(folder, sweep_pictures.draw_directory, folder)
+        _draw(folder, sweep_pictures.draw_directory, folder, formats)
     for folder in searches:
         from purejaxdqn.pictures import searches as search_pictures
 
-        _draw(folder, search_pictures.draw_directory, folder)
+        _draw(folder, search_pictures.draw_directory, folder, formats)
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse a picture that cannot be written, and folders that are none."""
-    if arguments.out and arguments.out.suffix not in _FORMATS:
-        raise UserError(f"--out: {arguments.out} must end in {', '.join(_FORMATS)}")
+def _check(arguments: argparse.Namespace) -> list[str]:
+    """Refuse a picture that cannot be written, and folders that are none; return the formats."""
+    formats = list(dict.fromkeys(arguments.format.split(",")))
+    wrong = [one for one in formats if one not in _FORMATS]
+    if wrong:
+        raise UserError(
+            f"--format: {wrong[0]!r} is not one of {', '.join(_FORMATS)}{did_you_mean(wrong[0], _FORMATS)}"
+        )
+    if arguments.out and arguments.out.suffix[1:] not in _FORMATS:
+        raise UserError(f"--out: {arguments.out} must end in {', '.join(f'.{one}' for one in _FORMATS)}")
     if arguments.out and not arguments.out.parent.is_dir():
         raise UserError(f"--out: there is no directory {arguments.out.parent}")
     for folder in arguments.folders:
@@ -67,6 +76,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"{folder} cannot be read: {error.strerror}") from error
         if not found:
             raise UserError(f"{folder} is not a directory" if folder.exists() else f"there is no directory {folder}")
+    return formats
 
 
 def _read(folder: Path) -> tuple[Path, Any, Any]:
@@ -95,20 +105,21 @@ def _draw(place: Path, draw: Callable[..., Sequence[Path]], *arguments: Any) -> 
     print(*drawn, sep="\n")
 
 
-def _compare(runs: Sequence[tuple[Path, Any, Any]], path: Path) -> None:
-    """All runs in one picture, with the solved return if they share an environment."""
-    from purejaxdqn.pictures import runs as pictures
+def _compare(runs: Sequence[tuple[Path, Any, Any]], paths: Sequence[Path]) -> None:
+    """Draw all runs in one picture, written to each of the paths."""
+    from purejaxdqn.pictures.figures import save_figure
+    from purejaxdqn.pictures.runs import ComparedRun, draw_comparison
     from purejaxdqn.runs.metrics import solved_at
 
-    ids = dict.fromkeys(config.env.id for _, _, config in runs)
-    threshold = solved_at(runs[0][2]) if len(ids) == 1 else None
-    curves = {str(folder): metrics for folder, metrics, _ in runs}
+    compared = [ComparedRun(str(folder), metrics, config.env.id, solved_at(config)) for folder, metrics, config in runs]
 
-    def draw() -> list[Path]:
-        pictures.draw_comparison(path, curves, title=", ".join(ids), solved_at=threshold)
-        return [path]
+    def draw() -> Sequence[Path]:
+        figure = draw_comparison(compared)
+        for path in paths:
+            save_figure(figure, path)
+        return paths
 
-    _draw(path, draw)
+    _draw(paths[0], draw)
 
 
 if __name__ == "__main__":

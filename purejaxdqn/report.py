@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from purejaxdqn.system.faults import run_command
-from purejaxdqn.system.options import Parser, path_of
+from purejaxdqn.system.options import Parser, add_trust_option, path_of
 
 
 def parser() -> Parser:
@@ -11,19 +11,30 @@ def parser() -> Parser:
     parser = Parser(
         prog="python -m purejaxdqn.report",
         description="Write report.html, one page that contains everything.",
-        examples=("runs/mine",),
+        examples=("runs/mine", "runs/mine --no-films"),
     )
     parser.add_argument("folder", type=path_of, metavar="DIR")
+    films = "leave films out; by default a finished run that has none is filmed for the page"
+    parser.add_argument("--no-films", action="store_true", help=films)
+    add_trust_option(parser)
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    folder = parser().parse_args(argv).folder
+    arguments = parser().parse_args(argv)
 
+    from purejaxdqn.pictures.report_films import lacks_film
     from purejaxdqn.pictures.reports import write_report
 
-    print(write_report(folder))
+    films = not arguments.no_films
+    if films and lacks_film(arguments.folder):
+        from purejaxdqn.system import runtime
+
+        runtime.configure_cpu()
+        runtime.start_jax()
+        runtime.use_compilation_cache()
+    print(write_report(arguments.folder, films=films, trust=arguments.trust))
     return 0
 
 

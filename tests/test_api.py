@@ -70,6 +70,23 @@ def test_pictures_and_films_show_themselves_in_a_notebook(run, tmp_path):
         found.film(film.path)
 
 
+def test_a_picture_is_saved_in_other_formats_and_a_film_as_it_is(run, tmp_path):
+    found, _ = run
+    picture, film = found.plot(), found.film()
+    for name, head in (("x.pdf", b"%PDF"), ("x.svg", b"<?xml"), ("x.png", b"\x89PNG")):
+        assert picture.save(tmp_path / name) == tmp_path / name
+        assert (tmp_path / name).read_bytes().startswith(head)
+    assert (tmp_path / "x.png").read_bytes() == picture.path.read_bytes()
+    assert film.save(str(tmp_path / "x.gif")).read_bytes() == film.path.read_bytes()
+    for one, name, line in (
+        (picture, "x.gif", r"must end in \.png or \.pdf or \.svg"),
+        (film, "x.pdf", r"must end in \.gif"),
+        (picture, "nowhere/x.pdf", "cannot be written: No such file"),
+    ):
+        with pytest.raises(UserError, match=line):
+            one.save(tmp_path / name)
+
+
 def test_a_callback_ends_a_run_which_can_be_resumed(tmp_path, quietly):
     config = load_config("cartpole_cleanrl", TINY)
     found = []

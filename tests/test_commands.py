@@ -168,20 +168,25 @@ def test_all_that_a_run_leaves_may_be_read_by_whom_the_system_says(run):
 def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     other = shutil.copytree(run[0], "other")
-    drawn = {}
+    compared = []
 
-    def draw(path, runs, *, title, solved_at, draw=pictures.draw_comparison):
-        drawn.update({name: metrics.eval_return.shape for name, metrics in runs.items()}, title=title, at=solved_at)
-        draw(path, runs, title=title, solved_at=solved_at)
+    def draw(runs, draw=pictures.draw_comparison):
+        compared.extend(runs)
+        return draw(runs)
 
     monkeypatch.setattr(pictures, "draw_comparison", draw)
     code, out, _ = quietly(plot, run[0], other)
     assert (code, out[-1], len(out)) == (0, "comparison.png", 5)
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
-    assert drawn.pop("title") == "CartPole-v1"
-    assert drawn.pop("at") == 475.0
-    assert list(drawn) == [str(run[0]), "other"]
+    assert [(one.name, one.env_id, one.solved_at) for one in compared] == [
+        (str(run[0]), "CartPole-v1", 475.0),
+        ("other", "CartPole-v1", 475.0),
+    ]
     assert quietly(plot, run[0], other, "--out", "both.svg")[1][-1] == "both.svg"
+    both = ["learning_curve.pdf", "learning_curve.svg", "report.pdf", "report.svg"]
+    code, out, _ = quietly(plot, "other", run[0], "--format", "pdf,svg")
+    assert [out[:4], out[-2:]] == [[f"other/{name}" for name in both], ["comparison.pdf", "comparison.svg"]]
+    assert all((tmp_path / name).stat().st_size > 3000 for name in [*out[:4], *out[-2:]])
     for arguments, line in (
         (
             (run[0], "--out", "one.png"),
@@ -189,6 +194,7 @@ def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypa
         ),
         ((run[0], other, "--out", "both.txt"), "error: --out: both.txt must end in .png, .pdf, .svg"),
         ((run[0], other, "--out", "no/both.png"), "error: --out: there is no directory no"),
+        ((run[0], "--format", "png,pfd"), "error: --format: 'pfd' is not one of png, pdf, svg; did you mean 'pdf'?"),
     ):
         assert quietly(plot, *arguments) == (2, [], [line])  # and nothing was drawn
 

@@ -92,7 +92,8 @@ class Readers:
         self.made, self.quietly, self.monkeypatch, self.found = made, quietly, monkeypatch, None
         keep = lambda *found: setattr(self, "found", found) or []  # noqa: E731
         monkeypatch.setattr("purejaxdqn.pictures.run_directory.draw_run", lambda _, *found: keep(*found))
-        monkeypatch.setattr("purejaxdqn.pictures.reports._curves", lambda *_: iter(()))
+        monkeypatch.setattr("purejaxdqn.pictures.run_reports._curves", lambda *_: iter(()))
+        monkeypatch.setattr("purejaxdqn.pictures.run_reports.film_best_agent", lambda *_, **__: "")
         monkeypatch.setattr(sweep_pictures, "draw_sweep", lambda _, *found: keep(*found))
         monkeypatch.setattr(
             search_pictures, "draw_search", lambda _, study, *found, **more: keep(study.trials, *found, more)

@@ -122,6 +122,7 @@ FLAGS = [
     "--json",
     "--best",
     "--trust",
+    "--no-films",
     "--print-config",
     "--debug-nans",
     "--help",
@@ -319,8 +320,9 @@ def replace_what_is_slow(patch):
     patch.setattr(sweep_pictures, "draw_sweep", lambda *_: [])
     patch.setattr(search_pictures, "draw_search", lambda *_, **__: [])
     patch.setattr("purejaxdqn.pictures.run_directory.draw_run", lambda *_: [])
-    patch.setattr("purejaxdqn.pictures.runs.draw_comparison", lambda *_, **__: None)
-    patch.setattr("purejaxdqn.pictures.reports._curves", lambda *_: iter(()))
+    patch.setattr("purejaxdqn.plot._compare", lambda *_: None)
+    patch.setattr("purejaxdqn.pictures.run_reports.film_best_agent", lambda *_, **__: "")
+    patch.setattr("purejaxdqn.pictures.run_reports._curves", lambda *_: iter(()))
     patch.setattr(policies, "evaluate_policy", lambda config, params, *, episodes, seed: np.ones((config.num_seeds, 2)))
     patch.setattr(
         policies, "evaluate_in_gymnasium", lambda config, params, *, episodes, seed: np.ones((config.num_seeds, 2))

@@ -116,14 +116,12 @@ def test_a_description_that_an_earlier_version_wrote_is_of_the_same_sweep(tmp_pa
     assert difference(_to_text({**description, "num_seeds": 4})) == "it has 4 seeds, not 3"
 
 
-def test_the_lines_of_all_seeds_are_one_collection(tmp_path, monkeypatch):
-    seeds, figures = 1000, []
-    monkeypatch.setattr(pictures, "save_figure", lambda figure, *_, **__: figures.append(figure))
+def test_the_lines_of_all_seeds_are_one_collection():
+    seeds = 1000
     columns = np.random.default_rng(0).normal(size=(len(Metrics._fields), seeds, 3))
     metrics = Metrics(*columns)._replace(env_step=np.tile([1.0, 2.0, 3.0], (seeds, 1)), episodes=np.ones((seeds, 3)))
     metrics.eval_return[7, 1] = np.inf
-    pictures.draw_learning_curve(tmp_path / "x.png", metrics, title="", solved_at=None)
-    (axes,) = figures[0].axes
+    (axes,) = pictures.draw_learning_curve(metrics, title="", solved_at=None).axes
     assert len(axes.lines) == 2  # the IQM of training and of evaluation
     drawn = [one for one in axes.collections if isinstance(one, LineCollection)]
     assert [len(one.get_segments()) for one in drawn] == [seeds, seeds]

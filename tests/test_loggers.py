@@ -1,5 +1,6 @@
 """Live logs: what TensorBoard and Weights & Biases are told, and that neither can stop a run."""
 
+import json
 import struct
 
 import numpy as np
@@ -9,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 from purejaxdqn import load_config
 from purejaxdqn.core.types import EpochRow
 from purejaxdqn.runs import loggers
-from purejaxdqn.runs.loggers import points
+from purejaxdqn.runs.log_values import final_values, hyper_parameters, points
 from purejaxdqn.runs.metrics import metrics_from_rows, read_metrics
 from purejaxdqn.train import main as train
 from tests.conftest import TINY
@@ -85,14 +86,18 @@ def test_wandb_offline_takes_the_run(quietly, tmp_path, monkeypatch):
     code, _, err = quietly(train, *RUN, "--out", path, "--log", "wandb")
     assert (code, [line for line in err if "warning" in line]) == (0, [])
     (record,) = (path / "wandb").glob("offline-run-*/*.wandb")
+    assert f"log: wandb writes to {record.parent} (wandb sync {record.parent})" in err
     data = record.read_bytes()
     assert (path / "wandb" / "run_id").read_text().encode() in data
     assert data.count(b"eval_return/seed_1") >= 13
     assert b"eval_return/mean" in data
+    assert all(key in data for key in (b"target_every", b"final/eval_return_iqm", b"speed/env_steps_per_second"))
 
 
 class Failing:
     """A logger that fails from its second part on."""
+
+    where = "nowhere"
 
     def __init__(self, *_, **__):
         self.parts = 0
@@ -110,7 +115,7 @@ def test_a_failing_logger_warns_once_and_the_run_goes_on(quietly, tmp_path, monk
     monkeypatch.setattr(loggers, "WeightsAndBiases", Failing)
     code, _, err = quietly(train, *RUN, "--out", tmp_path / "run", "log=[csv,wandb]")
     warning = "warning: log: wandb failed and is not used any more: no route to host"
-    assert (code, [line for line in err if "compiled" not in line]) == (0, [warning])
+    assert (code, [line for line in err if "compiled" not in line]) == (0, ["log: wandb writes to nowhere", warning])
     assert read_metrics(tmp_path / "run" / "metrics.csv").loss.shape == (2, 13)
 
 
@@ -140,3 +145,58 @@ def test_logs_are_names_once_each():
     assert load_config("cartpole_cleanrl").log == ("csv",)
     assert load_config("cartpole_cleanrl", ["log=tensorboard"]).log == ("tensorboard",)
     assert load_config("cartpole_cleanrl", ["log=[csv,wandb,csv]"]).log == ("csv", "wandb")
+
+
+def test_hyper_parameters_are_single_values_by_dotted_keys():
+    config = load_config("cartpole_cleanrl", [*TINY, "env.params.gravity=9", "optimizer.max_grad_norm=null"])
+    found = hyper_parameters(config)
+    expected = {"optimizer.learning_rate": 1e-3, "network.hidden": "[16, 16]", "env.params.gravity": 9.0, "seed": 0}
+    assert expected.items() <= found.items()
+    assert found["network.dueling"] is False
+    assert not {"optimizer.max_grad_norm", "log", "checkpoint.keep", "stop.return"} & set(found)
+    assert all(isinstance(value, bool | int | float | str) for value in found.values())
+
+
+def test_final_values_are_the_score_and_the_speed_without_what_is_not_finite():
+    summary = {"iqm": 9.0, "final_eval_return": [8.0, None], "env_steps_per_second": 50, "run_seconds": 2.5}
+    assert final_values({**summary, "compile_seconds": 3}) == {
+        "final/eval_return_iqm": 9.0,
+        "final/eval_return_seed_0": 8.0,
+        "speed/env_steps_per_second": 50.0,
+        "speed/run_seconds": 2.5,
+        "speed/compile_seconds": 3.0,
+    }
+
+
+def hparams_of(folder):
+    """Hyper-parameters, names of metrics, and status, as TensorBoard's tab HPARAMS reads them."""
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    found = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "hparams":
+                    found.setdefault(value.tag, HParamsPluginData.FromString(value.metadata.plugin_data.content))
+    session = found["_hparams_/session_start_info"].session_start_info.hparams
+    values = {key: getattr(value, value.WhichOneof("kind")) for key, value in session.items()}
+    metrics = [one.name.tag for one in found["_hparams_/experiment"].experiment.metric_infos]
+    ended = "_hparams_/session_end_info" in found and found["_hparams_/session_end_info"].session_end_info.status
+    return values, metrics, ended
+
+
+def test_tensorboard_gets_hyper_parameters_the_final_score_and_the_speed(quietly, barely_compiled, tmp_path):
+    path = tmp_path / "run"
+    code, _, err = quietly(train, *RUN, "--out", path, "--log", "tensorboard")
+    place = path / "tensorboard"
+    assert (code, err.count(f"log: tensorboard writes to {place} (tensorboard --logdir {place})")) == (0, 1)
+    values, metrics, ended = hparams_of(path)
+    assert (values["optimizer.learning_rate"], values["network.hidden"]) == (1e-3, "[16, 16]")
+    summary, (found, _) = json.loads((path / "summary.json").read_text()), events(path)
+    assert metrics == ["final/eval_return_iqm", "speed/env_steps_per_second"]
+    assert [found[name, 600] for name in metrics] == pytest.approx([summary["iqm"], summary["env_steps_per_second"]])
+    assert found["final/eval_return_seed_1", 600] == pytest.approx(summary["final_eval_return"][1])
+    assert ended == 1  # STATUS_SUCCESS

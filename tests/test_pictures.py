@@ -14,7 +14,9 @@ from PIL import Image
 
 from purejaxdqn import load_config, search
 from purejaxdqn.pictures import runs as pictures
-from purejaxdqn.pictures.sweeps import draw_profile, draw_sweep
+from purejaxdqn.pictures.comparisons import draw_profile
+from purejaxdqn.pictures.figures import save_figure
+from purejaxdqn.pictures.sweeps import draw_sweep
 from purejaxdqn.plot import main as plot
 from purejaxdqn.runs.metrics import Metrics, read_metrics
 from purejaxdqn.searches import runner as search_runner
@@ -41,29 +43,27 @@ def text_of(figure):
 
 
 @pytest.mark.parametrize("name", mostly_slow(NAMES, fast=NAMES[:1]), ids=repr)
-def test_any_name_is_drawn_as_it_is(finished_run, tmp_path, monkeypatch, name):
-    figures = []
-    real = pictures.save_figure
-    monkeypatch.setattr(
-        pictures, "save_figure", lambda figure, *a, **k: figures.append(figure) or real(figure, *a, **k)
-    )
+def test_any_name_is_drawn_as_it_is(finished_run, tmp_path, name):
     metrics = read_metrics(finished_run / "metrics.csv")
-    pictures.draw_comparison(tmp_path / "x.png", {name: metrics}, title=name, solved_at=475.0)
-    pictures.draw_report(tmp_path / "y.png", metrics, title=name, solved_at=475.0)
-    pictures.draw_learning_curve(tmp_path / "z.png", metrics, title=name, solved_at=475.0)
-    for figure, wanted in zip(figures, ((name, f"{name} (3 seeds)"), (name,), (name,)), strict=True):
-        drawn = [(text.strip(), formula) for text, formula in text_of(figure)]
-        assert {(one.replace("\udcff", "?"), False) for one in wanted} <= set(drawn)
+    drawn = [
+        pictures.draw_comparison([pictures.ComparedRun(name, metrics, name, 475.0)]),
+        pictures.draw_report(metrics, title=name, solved_at=475.0),
+        pictures.draw_learning_curve(metrics, title=name, solved_at=475.0),
+    ]
+    for figure, wanted in zip(drawn, ((name, f"{name} (3 seeds)"), (name,), (name,)), strict=True):
+        save_figure(figure, tmp_path / "x.png")
+        texts = [(text.strip(), formula) for text, formula in text_of(figure)]
+        assert {(one.replace("\udcff", "?"), False) for one in wanted} <= set(texts)
 
 
 def test_drawing_leaves_pyplot_and_its_backend_alone(finished_run, tmp_path):
     code = (
         "import pathlib, sys\n"
-        "from purejaxdqn.pictures import runs, searches, sweeps\n"
+        "from purejaxdqn.pictures import figures, runs, searches, sweeps\n"
         "from purejaxdqn.runs.metrics import read_metrics\n"
         f"metrics = read_metrics(pathlib.Path({str(finished_run / 'metrics.csv')!r}))\n"
         f"path = pathlib.Path({str(tmp_path / 'x.png')!r})\n"
-        "runs.draw_report(path, metrics, title='', solved_at=None)\n"
+        "figures.save_figure(runs.draw_report(metrics, title='', solved_at=None), path)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
@@ -125,7 +125,8 @@ def test_a_run_whose_pictures_fail_ends_as_any_other_with_a_warning(quietly, bar
 )
 def test_the_profile_of_scores_that_are_not_finite_is_drawn(tmp_path, scores):
     points = [PointResult(k, f"{k}", np.array(one), 0.0, None, 0.0, 0, 0) for k, one in enumerate(scores)]
-    assert draw_profile(tmp_path / "x.png", points).is_file()
+    save_figure(draw_profile({"Any": points}), tmp_path / "x.png")
+    assert (tmp_path / "x.png").is_file()
 
 
 def test_a_swept_key_never_leads_out_of_the_folder(tmp_path):

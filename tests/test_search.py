@@ -30,7 +30,7 @@ from purejaxdqn import load_config, run_many
 from purejaxdqn.config.reading import shipped_configs
 from purejaxdqn.core import compiling
 from purejaxdqn.core.keys import run_key
-from purejaxdqn.pictures.searches import to_unit_interval
+from purejaxdqn.pictures.search_spaces import to_unit_interval
 from purejaxdqn.plot import main as plot
 from purejaxdqn.searches import directory, runner
 from purejaxdqn.searches import study as searching

@@ -1,54 +1,60 @@
-"""Figures of a search: history, score against each parameter, parallel coordinates, scores, radar and importances."""
+"""Figures of a search: history, score against each parameter, scores and importances; ``search_spaces`` has the others."""
 
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial
 
-from purejaxdqn.pictures.runs import EVALUATION_COLOR, TRAINING_COLOR, draw_lines, literal, save_figure, style, subplots
+from purejaxdqn.pictures.figures import (
+    FORMATS,
+    legend_below,
+    literal,
+    nice_edges,
+    save_figures,
+    score_colors,
+    set_counts,
+    set_edges,
+    set_log_ticks,
+    style,
+    subplots,
+)
+from purejaxdqn.pictures.palette import COLORS, EVALUATION_COLOR, OTHERS_COLOR, TRAINING_COLOR
+from purejaxdqn.pictures.search_spaces import ScoredTrials, draw_parallel, draw_radar, scores_of
 from purejaxdqn.searches.directory import read_directory
 from purejaxdqn.searches.study import best_trial, completed, finished, is_stopped
 from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text, space_of
 from purejaxdqn.system.faults import UserError
 
 
-class _Trials(NamedTuple):
-    """The trials of a search that have a score, and how to name the score."""
-
-    completed: list[FrozenTrial]  # at least one
-    stopped: list[FrozenTrial]  # stopped early by successive halving
-    best: FrozenTrial
-    label: str  # name of the score, for an axis
+def draw_search(
+    folder: Path, study: optuna.Study, space: Space, *, objective: str, formats: Sequence[str] = FORMATS[:1]
+) -> list[Path]:
+    """Draw all figures of a search that has a completed trial, in each of the formats; return the files."""
+    return save_figures(folder, search_figures(study, space, objective=objective), formats)
 
 
-def draw_search(folder: Path, study: optuna.Study, space: Space, *, objective: str) -> list[Path]:
-    """Draw all figures of a search that has a completed trial; return the files."""
+def search_figures(study: optuna.Study, space: Space, *, objective: str) -> Iterator[tuple[str, Figure]]:
+    """The figures of a search that has a completed trial, by the names of their files."""
     best = best_trial(study)
     assert best is not None
     label = {"final": "IQM of the greedy return", "auc": "IQM of the area under the learning curve"}[objective]
-    trials = _Trials(completed(study), [trial for trial in finished(study) if is_stopped(trial)], best, label)
-    drawn = [
-        _draw_history(folder / "history.png", trials),
-        _draw_slices(folder / "slices.png", trials, space),
-        _draw_parallel(folder / "parallel_coordinates.png", trials, space),
-        _draw_scores(folder / "scores.png", trials),
-        _draw_radar(folder / "radar.png", best, space),
-    ]
+    trials = ScoredTrials(completed(study), [trial for trial in finished(study) if is_stopped(trial)], best, label)
+    yield "history", draw_history(trials)
+    yield "slices", draw_slices(trials, space)
+    yield "parallel_coordinates", draw_parallel(trials, space)
+    yield "scores", draw_scores(trials)
+    yield "radar", draw_radar(best, space)
     if importances := find_importances(study):
-        drawn.append(_draw_importances(folder / "importances.png", importances))
-    return drawn
+        yield "importances", draw_importances(importances)
 
 
-def draw_directory(folder: Path) -> list[Path]:
+def draw_directory(folder: Path, formats: Sequence[str] = FORMATS[:1]) -> list[Path]:
     """Draw the figures of a search directory again, from its study; return the files.
 
     Raises:
@@ -57,7 +63,8 @@ def draw_directory(folder: Path) -> list[Path]:
     definition, study = read_directory(folder)
     if best_trial(study) is None:
         raise UserError(f"{folder}: no trial of this search has a score")
-    return draw_search(folder, study, space_of(definition["space"]), objective=definition["objective"])
+    space = space_of(definition["space"])
+    return draw_search(folder, study, space, objective=definition["objective"], formats=formats)
 
 
 def find_importances(study: optuna.Study) -> dict[str, float]:
@@ -74,74 +81,62 @@ def find_importances(study: optuna.Study) -> dict[str, float]:
             return {}
 
 
-def to_unit_interval(values: Range | Choices, value: Any) -> float:
-    """Map a parameter's value to [0, 1]: linearly or logarithmically as its range is, or by its position in a list."""
-    if isinstance(values, Choices):
-        return [as_text(choice) for choice in values.values].index(value) / max(len(values.values) - 1, 1)
-    low, high, value = (np.log(x) if values.log else x for x in (values.low, values.high, value))
-    return float((value - low) / (high - low))
-
-
-def _numbers(trials: list[FrozenTrial]) -> list[int]:
-    return [trial.number for trial in trials]
-
-
-def _scores(trials: list[FrozenTrial]) -> np.ndarray:
-    return np.array([trial.value for trial in trials], float)
-
-
-def _draw_history(path: Path, trials: _Trials) -> Path:
-    numbers, scores = _numbers(trials.completed), _scores(trials.completed)
-    stopped = trials.stopped
+def draw_history(trials: ScoredTrials) -> Figure:
+    """Plot the score of each trial, and the best score so far, against the number of the trial."""
+    numbers, scores = _numbers(trials.completed), scores_of(trials.completed)
     with style():
         figure, axes = subplots(figsize=(6.4, 4.0))
-        axes.plot(numbers, scores, "o", color=EVALUATION_COLOR, ms=4, alpha=0.6, label="trial")
-        if stopped:
-            look: Any = {"color": "grey", "ms": 4, "alpha": 0.7, "label": "stopped early, score at its rung"}
-            axes.plot(_numbers(stopped), _scores(stopped), "x", **look)
+        axes.plot(numbers, scores, "o", color=EVALUATION_COLOR, ms=4.5, mew=0, alpha=0.75, label="trial")
+        if trials.stopped:
+            look: Any = {"color": "0.35", "ms": 4.5, "label": "stopped early, score at its rung"}
+            axes.plot(_numbers(trials.stopped), scores_of(trials.stopped), "x", **look)
         best = np.maximum.accumulate(scores)
-        axes.step(numbers, best, where="post", color=TRAINING_COLOR, lw=1.8, label="best so far")
+        axes.step(numbers, best, where="post", color=TRAINING_COLOR, lw=1.8, ls="--", label="best so far")
         axes.set(xlabel="trial", ylabel=trials.label, title="Optimisation history")
-        axes.legend(fontsize="small", loc="lower right")
-        save_figure(figure, path)
-    return path
+        set_counts(axes.xaxis)
+        legend_below(figure)
+    return figure
 
 
-def _draw_slices(path: Path, trials: _Trials, space: Space) -> Path:
+def draw_slices(trials: ScoredTrials, space: Space) -> Figure:
+    """Plot the scores against each parameter, one panel for each; colours are the numbers of the trials."""
     columns = min(3, len(space))
     rows = -(-len(space) // columns)
     with style():
-        figure, grid = subplots(rows, columns, figsize=(3.2 * columns, 2.6 * rows), sharey=True, squeeze=False)
+        figure, grid = subplots(rows, columns, figsize=(3.2 * columns + 0.8, 2.6 * rows), sharey=True, squeeze=False)
         for axes in grid.flat[len(space) :]:
             axes.axis("off")
         for axes, (key, values) in zip(grid.flat, space.items(), strict=False):
             dots = _draw_slice(axes, trials, key, values)
-        for axes in grid[:, 0]:
-            axes.set_ylabel(trials.label, fontsize="small")
-        figure.colorbar(dots, ax=grid, label="trial", shrink=0.7)
-        crosses = "; crosses: stopped early, score at their rung" if trials.stopped else ""
-        figure.suptitle(f"Score against each parameter; star: the best trial{crosses}")
-        save_figure(figure, path)
-    return path
+        figure.supylabel(trials.label, fontsize="medium")
+        set_counts(figure.colorbar(dots, ax=grid, label="trial", shrink=0.7).ax.yaxis)
+        title = "Score against each parameter" if columns > 1 else "Score against the parameter"
+        crosses = "\ncrosses: stopped early, score at their rung" if trials.stopped else ""
+        figure.suptitle(f"{title}; star: the best trial{crosses}")
+    return figure
 
 
-def _draw_slice(axes: Axes, trials: _Trials, key: str, values: Range | Choices) -> Any:
+def _draw_slice(axes: Axes, trials: ScoredTrials, key: str, values: Range | Choices) -> Any:
     """Draw the scores against one parameter; return the dots of the completed trials, for the colour bar."""
-    best, stopped, completed = trials.best, trials.stopped, trials.completed
+    best, stopped, done = trials.best, trials.stopped, trials.completed
+    x_best: Any = [best.params[key]]
     if isinstance(values, Choices):
         names = [as_text(choice) for choice in values.values]
+        x_best = [names.index(best.params[key])]
         axes.set_xticks(range(len(names)), [literal(name) for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
-        x_best: Any = [names.index(best.params[key])]
-    else:
-        x_best = [best.params[key]]
-        axes.set_xscale("log" if values.log else "linear")
-        axes.xaxis.set_minor_formatter(NullFormatter())  # minor labels would overlap
-    axes.plot(_x_positions(stopped, key, values), _scores(stopped), "x", color="grey", ms=3.5, alpha=0.5)
-    x = _x_positions(completed, key, values)
-    dots = axes.scatter(x, _scores(completed), c=_numbers(completed), cmap="viridis", s=14)
-    axes.plot(x_best, _scores([best]), "*", color="red", ms=11, mec="white", mew=0.6)
-    axes.set_xlabel(key)
+        if sum(map(len, names)) > 24:
+            axes.tick_params(axis="x", labelrotation=30)
+    elif values.log:
+        axes.set_xscale("log")
+        set_log_ticks(axes.xaxis, values.low, values.high)
+    elif values.step is not None:
+        set_counts(axes.xaxis)
+    axes.plot(_x_positions(stopped, key, values), scores_of(stopped), "x", color=OTHERS_COLOR, ms=3.5)
+    x = _x_positions(done, key, values)
+    dots = axes.scatter(x, scores_of(done), c=_numbers(done), cmap=score_colors(), s=16)
+    axes.plot(x_best, scores_of([best]), "*", color=COLORS[1], ms=12, mec="white", mew=0.7)
+    axes.set_xlabel(literal(key))
     return dots
 
 
@@ -154,85 +149,33 @@ def _x_positions(trials: list[FrozenTrial], key: str, values: Range | Choices) -
     return [names.index(trial.params[key]) + offset for trial, offset in zip(trials, jitter, strict=True)]
 
 
-def _draw_parallel(path: Path, trials: _Trials, space: Space) -> Path:
-    scores = _scores(trials.completed)
-    low, high = scores.min(), scores.max()
-
-    def line(trial: FrozenTrial) -> np.ndarray:
-        return np.stack([np.arange(len(space)), _unit_values(trial, space)], -1)
-
-    with style(grid=False):
-        figure, axes = subplots(figsize=(max(6.4, 1.5 * len(space) + 1.5), 4.2))
-        order = np.argsort(scores, kind="stable")
-        good = (scores[order] - low) / (high - low) if high > low else np.ones(len(order))
-        colors = colormaps["viridis"](good, alpha=0.25 + 0.65 * good)
-        draw_lines(axes, [line(trial) for trial in trials.stopped], color="lightgrey", lw=0.8)
-        draw_lines(axes, [line(trials.completed[place]) for place in order], color=colors, lw=1.2)
-        _draw_parallel_axes(axes, space)
-        scale = Normalize(low, high if high > low else low + 1.0)
-        figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, label=trials.label)
-        axes.set_title(f"One line per trial, over its parameters{'; grey: stopped early' if trials.stopped else ''}")
-        save_figure(figure, path)
-    return path
-
-
-def _draw_parallel_axes(axes: Axes, space: Space) -> None:
-    """Draw a vertical axis for each parameter, with its lowest and highest value, or its first and last choice."""
-    for column, values in enumerate(space.values()):
-        axes.axvline(column, color="black", lw=0.8)
-        ends = (values.values[0], values.values[-1]) if isinstance(values, Choices) else values[:2]
-        for height, end, side in ((-0.03, ends[0], "top"), (1.03, ends[1], "bottom")):
-            text = f"{end:.4g}" if isinstance(end, float) else as_text(end)
-            axes.text(column, height, literal(text), ha="center", va=side, fontsize="small")
-    axes.set_xticks(range(len(space)), list(space), rotation=20, ha="right")
-    axes.set_yticks([])
-    axes.set_ylim(-0.12, 1.12)
-    axes.tick_params(axis="x", pad=8)
-    axes.spines[["left", "bottom"]].set_visible(False)
-
-
-def _unit_values(trial: FrozenTrial, space: Space) -> list[float]:
-    return [to_unit_interval(values, trial.params[key]) for key, values in space.items()]
-
-
-def _draw_scores(path: Path, trials: _Trials) -> Path:
-    scores = _scores(trials.completed)
+def draw_scores(trials: ScoredTrials) -> Figure:
+    """Draw the histogram of the scores, with ticks at the edges of its bins and a mark for each trial."""
+    scores = scores_of(trials.completed)
+    edges = nice_edges(scores, min(24, max(5, len(scores) // 3)))
     with style():
-        figure, axes = subplots(figsize=(5.6, 3.6))
-        axes.hist(scores, bins=min(30, max(5, len(scores) // 3)), color=EVALUATION_COLOR, alpha=0.8)
-        axes.axvline(np.median(scores), color=TRAINING_COLOR, lw=1.5, label="median")
+        figure, axes = subplots(figsize=(6.0, 4.0))
+        axes.hist(scores, bins=edges, color=EVALUATION_COLOR, edgecolor="white", lw=0.8, alpha=0.85)
+        axes.plot(scores, np.zeros(len(scores)), "|", color="black", ms=9, clip_on=False, label="trial")
+        axes.axvline(np.median(scores), color=TRAINING_COLOR, lw=1.8, ls="--", label="median")
         axes.set(xlabel=trials.label, ylabel="trials", title="Distribution of scores")
-        axes.legend(fontsize="small")
-        save_figure(figure, path)
-    return path
+        set_counts(axes.yaxis)
+        set_edges(axes, edges)
+        legend_below(figure)
+    return figure
 
 
-def _draw_importances(path: Path, importances: dict[str, float]) -> Path:
+def draw_importances(importances: dict[str, float]) -> Figure:
+    """Draw the importance of each parameter, as ``find_importances`` returns it."""
     names = list(importances)[::-1]
     with style():
-        figure, axes = subplots(figsize=(6.0, 1.2 + 0.3 * len(names)))
-        axes.barh(names, [100 * importances[name] for name in names], color=EVALUATION_COLOR)
+        figure, axes = subplots(figsize=(6.4, 1.2 + 0.3 * len(names)))
+        axes.barh(range(len(names)), [100 * importances[name] for name in names], color=EVALUATION_COLOR)
+        axes.set_yticks(range(len(names)), [literal(name) for name in names])
+        axes.grid(axis="y", visible=False)
         axes.set(xlabel="importance (%), PED-ANOVA", title="Importance of each parameter for a good score")
-        save_figure(figure, path)
-    return path
+    return figure
 
 
-def _draw_radar(path: Path, best: FrozenTrial, space: Space) -> Path:
-    angles = np.linspace(0.0, 2 * np.pi, len(space), endpoint=False)
-    radii = _unit_values(best, space)
-    labels = [
-        literal(f"{key}\n{f'{value:.4g}' if isinstance(value, float) else value}")
-        for key, value in ((key, best.params[key]) for key in space)
-    ]
-    with style():
-        figure = Figure(figsize=(7.6, 6.0), layout="constrained")
-        axes: Any = figure.add_subplot(projection="polar")
-        axes.plot([*angles, angles[0]], [*radii, radii[0]], color=EVALUATION_COLOR, lw=2)
-        axes.fill(angles, radii, color=EVALUATION_COLOR, alpha=0.2)
-        axes.set_xticks(angles, labels, fontsize="small")
-        axes.set_yticks([0.0, 0.5, 1.0], ["low", "", "high"], fontsize="small")
-        axes.set_ylim(-0.1, 1.05)
-        axes.tick_params(axis="x", pad=26)
-        axes.set_title(f"The best trial ({best.number}): each parameter within its range")
-        save_figure(figure, path)
-    return path
+def _numbers(trials: list[FrozenTrial]) -> list[int]:
+    return [trial.number for trial in trials]

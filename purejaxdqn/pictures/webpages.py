@@ -31,11 +31,16 @@ p { margin: 0.3rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
+  vertical-align: top; max-width: 40rem; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; }
-figure { margin: 1rem 0; }
-figcaption { color: var(--soft); font-size: 0.9rem; }
+figure { margin: 1.4rem 0; overflow-x: auto; }
+img.drawn { min-width: 30rem; }
+figcaption { color: var(--soft); font-size: 0.9rem; max-width: 46rem; position: sticky; left: 0; }
+details { border-top: 1px solid var(--line); padding: 0.5rem 0; }
+summary { cursor: pointer; font-weight: 600; overflow-wrap: anywhere; }
+summary span { color: var(--soft); font-weight: 400; font-size: 0.85rem; }
+details[open] > summary { margin-bottom: 0.5rem; }
 img, video { max-width: 100%; height: auto; border-radius: 0.4rem; }
 pre { background: var(--panel); border-radius: 0.4rem; padding: 0.7rem; overflow-x: auto; font-size: 0.85rem; }
 """
@@ -68,6 +73,22 @@ def section(title: str, *parts: str) -> str:
     """Return a heading with ``parts``, which are HTML, under it; nothing if they are empty."""
     inside = "".join(parts)
     return f"<section>\n<h2>{escape(title)}</h2>\n{inside}</section>\n" if inside else ""
+
+
+def folded(title: str, *parts: str, note: str = "") -> str:
+    """Return ``parts``, which are HTML, folded under a title that opens them; nothing if they are empty."""
+    inside = "".join(parts)
+    more = f" <span>{escape(note)}</span>" if note else ""
+    return f"<details><summary>{escape(title)}{more}</summary>\n{inside}</details>\n" if inside else ""
+
+
+def duration(seconds: Any) -> str:
+    """Format seconds as seconds, minutes or hours."""
+    if not isinstance(seconds, int | float):
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def paragraph(text: str, *, bad: bool = False) -> str:

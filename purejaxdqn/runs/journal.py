@@ -2,8 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.loggers import open_loggers
@@ -66,10 +67,12 @@ class Journal:
         """Show no more progress."""
         self._progress.close()
 
-    def finish(self, metrics: Metrics) -> None:
-        """Write ``metrics.csv`` as a whole, [S, T], if it was not among the logs."""
+    def finish(self, metrics: Metrics, summary: Mapping[str, Any]) -> None:
+        """Write ``metrics.csv`` as a whole, [S, T], if it was not among the logs; give the other logs the results."""
         if "csv" not in self._config.log:
             write_csv(self._folder / "metrics.csv", COLUMNS, csv_rows(metrics))
+        for logger in self._loggers:
+            logger.finish(summary)
 
     def _timing_rows(self, part: Metrics) -> Iterable[Iterable[str]]:
         return [(str(part.env_step[0, -1]), f"{self.seconds:.3f}")]

@@ -3,17 +3,17 @@
 A logger that fails prints one warning and is not used again; it never stops a run.
 """
 
-import time
+import shlex
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from purejaxdqn.core.config import Config
+from purejaxdqn.runs.log_values import final_values, points
 from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.runs.tensorboard import TensorBoard
 from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import write_text
 from purejaxdqn.system.messages import tell
@@ -24,8 +24,15 @@ _MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 class Logger(Protocol):
     """Receives the rows of a run while it trains."""
 
+    @property
+    def where(self) -> str:
+        """Where the log is, and how to see it."""
+
     def write(self, part: Metrics) -> None:
         """Log the rows of a segment [S, T]."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Log the results of a run that has reached its end, as in ``summary.json``."""
 
     def close(self) -> None:
         """Release everything; called at the end of the run, however it ends."""
@@ -43,8 +50,8 @@ def check_loggers(config: Config) -> None:
         raise UserError(*lines)
 
 
-def open_loggers(config: Config, folder: Path, *, done: int | None) -> list[Logger]:
-    """The loggers named in ``config.log``, without ``csv``, which the journal writes itself.
+def open_loggers(config: Config, folder: Path, *, done: int | None) -> list["Guarded"]:
+    """The loggers named in ``config.log``, without ``csv``, which the journal writes itself; says where each writes.
 
     Args:
       config: the run's.
@@ -52,7 +59,7 @@ def open_loggers(config: Config, folder: Path, *, done: int | None) -> list[Logg
       done: the environment step from which the run is resumed, None for a new run.
     """
     makers: dict[str, Callable[[], Logger]] = {
-        "tensorboard": lambda: TensorBoard(folder, done=done),
+        "tensorboard": lambda: TensorBoard(folder, config, done=done),
         "wandb": lambda: WeightsAndBiases(folder, config),
     }
     return [Guarded(name, makers[name]) for name in config.log if name in makers]
@@ -65,16 +72,24 @@ class Guarded:
         self._name = name
         self._logger: Logger | None = None
         self._try(lambda: setattr(self, "_logger", make()))
+        self._use(lambda logger: tell(f"log: {name} writes to {logger.where}"))
 
     def write(self, part: Metrics) -> None:
         """Log the rows of a segment, unless the logger has failed before."""
-        if self._logger:
-            self._try(lambda: self._logger.write(part))  # type: ignore[union-attr]
+        self._use(lambda logger: logger.write(part))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Log the results, unless the logger has failed before."""
+        self._use(lambda logger: logger.finish(summary))
 
     def close(self) -> None:
         """Close the logger, unless it has failed before."""
-        if self._logger:
-            self._try(self._logger.close)
+        self._use(lambda logger: logger.close())
+
+    def _use(self, action: Callable[[Logger], Any]) -> None:
+        logger = self._logger
+        if logger:
+            self._try(lambda: action(logger))
 
     def _try(self, action: Callable[[], Any]) -> None:
         try:
@@ -84,43 +99,11 @@ class Guarded:
             tell(f"warning: log: {self._name} failed and is not used any more: {reason_of(error)}")
 
 
-class TensorBoard:
-    """Events in ``tensorboard/``; those of a resumed run hide the events after its checkpoint.
-
-    Events are written synchronously: tensorboardX's own writer uses a thread, and blocks forever if that has failed.
-    """
-
-    def __init__(self, folder: Path, *, done: int | None):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        place = folder / "tensorboard"
-        place.mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(place / "events"))
-        self._event = Event
-        if done is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=done + 1, session_log=start))
-            self._writer.flush()
-
-    def write(self, part: Metrics) -> None:
-        """Write the rows of a segment and flush."""
-        for step, values in points(part):
-            event = self._event(wall_time=time.time(), step=step)
-            for tag, value in values.items():
-                event.summary.value.add(tag=tag, simple_value=value)
-            self._writer.write_event(event)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
-
-
 class WeightsAndBiases:
     """A run in Weights & Biases, online or offline according to its environment variables (``WANDB_MODE``).
 
-    Its files are in ``wandb/``; a resumed run keeps its name.
+    The config is the run's; its final score and speed are in the summary. Its files are in ``wandb/``; a resumed run
+    keeps its name.
     """
 
     def __init__(self, folder: Path, config: Config):
@@ -143,25 +126,23 @@ class WeightsAndBiases:
         self._run.define_metric("env_step")
         self._run.define_metric("*", step_metric="env_step")
 
+    @property
+    def where(self) -> str:
+        """The page of the run, or its files and the command that uploads them."""
+        if self._run.url:
+            return self._run.url
+        place = Path(self._run.dir).parent
+        return f"{place} (wandb sync {shlex.quote(str(place))})"
+
     def write(self, part: Metrics) -> None:
         """Log the rows of a segment."""
         for step, values in points(part):
             self._run.log({"env_step": step, **values})
 
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Put the final score and the speed into the run's summary."""
+        self._run.summary.update(final_values(summary))
+
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
-
-
-def points(part: Metrics) -> Iterator[tuple[int, dict[str, float]]]:
-    """For each epoch its environment step, and the values that are known: ``metric/seed_0``... and ``metric/mean``."""
-    columns = part._asdict()
-    steps = columns.pop("env_step")[0]
-    for epoch, step in enumerate(steps):
-        values: dict[str, float] = {}
-        for name, column in columns.items():
-            known = {seed: float(value) for seed, value in enumerate(column[:, epoch]) if not np.isnan(value)}
-            values |= {f"{name}/seed_{seed}": value for seed, value in known.items()}
-            if known:
-                values[f"{name}/mean"] = float(np.mean(list(known.values())))
-        yield int(step), values

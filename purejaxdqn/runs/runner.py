@@ -86,7 +86,7 @@ def run(
         )
         summary["stopped_at"] = recorder.stopped_at
         directory.check_there(opened.folder)
-        journal.finish(metrics)
+        journal.finish(metrics, summary)
     save_policy(opened.folder, agents.params)
     summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
     write_summary(opened.folder, summary)  # it says that the run is finished
