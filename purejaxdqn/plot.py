@@ -62,9 +62,7 @@ def _check(arguments: argparse.Namespace) -> list[str]:
     formats = list(dict.fromkeys(arguments.format.split(",")))
     wrong = [one for one in formats if one not in _FORMATS]
     if wrong:
-        raise UserError(
-            f"--format: {wrong[0]!r} is not one of {', '.join(_FORMATS)}{did_you_mean(wrong[0], _FORMATS)}"
-        )
+        raise UserError(f"--format: {wrong[0]!r} is not one of {', '.join(_FORMATS)}{did_you_mean(wrong[0], _FORMATS)}")
     if arguments.out and arguments.out.suffix[1:] not in _FORMATS:
         raise UserError(f"--out: {arguments.out} must end in {', '.join(f'.{one}' for one in _FORMATS)}")
     if arguments.out and not arguments.out.parent.is_dir():

@@ -1,20 +1,24 @@
 """Figures fit for a paper: colours for everybody, axes as the values are, labels that touch nothing, formats."""
 
+import functools
 import itertools
 
 import numpy as np
 import optuna
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from purejaxdqn import load_config
 from purejaxdqn.pictures import runs as pictures
-from purejaxdqn.pictures.figures import ink_on, nice_edges, save_figure, save_figures, scale_of, score_colors
+from purejaxdqn.pictures.figures import ink_on, nice_edges, save_figure, save_figures, scale_of, score_colors, style
 from purejaxdqn.pictures.palette import COLORS, look
+from purejaxdqn.pictures.panels import by_environment
 from purejaxdqn.pictures.runs import ComparedRun
 from purejaxdqn.pictures.searches import search_figures
-from purejaxdqn.pictures.sweeps import sweep_figures
+from purejaxdqn.pictures.sweeps import draw_ranking, sweep_figures
+from purejaxdqn.pictures.swept_values import draw_against
 from purejaxdqn.runs.metrics import Metrics
 from purejaxdqn.searches import study as studies
 from purejaxdqn.searches.scores import Score
@@ -23,7 +27,7 @@ from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import RunResult, summarise_points
 from purejaxdqn.sweeps.spaces import Choices, Range
-from tests.conftest import TINY
+from tests.conftest import TINY, mostly_slow
 
 # Machado, Oliveira and Fernandes (2009), table 1: severity 1.0, for linear RGB.
 BLINDNESS = {
@@ -39,7 +43,9 @@ def lab(color, kind):
     encoded = np.array(to_rgb(color))
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.array(BLINDNESS[kind]) @ linear, 0.0, 1.0)
-    to_xyz = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+    to_xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
     xyz = to_xyz @ seen / [0.95047, 1.0, 1.08883]
     f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
@@ -110,17 +116,21 @@ def make_metrics(seeds, steps=12, level=200.0):
     columns = {name: generator.uniform(1, 2, (seeds, steps)) for name in Metrics._fields}
     returns = level * np.linspace(0.1, 1, steps) * generator.uniform(0.7, 1.1, (seeds, steps))
     return Metrics(**columns)._replace(
-        env_step=np.tile(np.arange(1, steps + 1) * 5000.0, (seeds, 1)), episode_return=0.8 * returns, eval_return=returns
+        env_step=np.tile(np.arange(1, steps + 1) * 5000.0, (seeds, 1)),
+        episode_return=0.8 * returns,
+        eval_return=returns,
     )
 
 
-def make_sweep(settings, seeds=5, **shared):
+@functools.cache
+def config_in(env_id):
+    return load_config("cartpole_cleanrl", [*TINY, f"env.id={env_id}"])
+
+
+def make_sweep(settings, seeds=5):
     """Points, results and summaries of a sweep; ``settings`` maps swept keys to values, one mapping for each point."""
     generator = np.random.default_rng(0)
-    points = []
-    for swept in settings:
-        words = [f"{key}={value}" for key, value in {**shared, **swept}.items() if key in ("env.id", "gamma")]
-        points.append(Point(load_config("cartpole_cleanrl", [*TINY, *words]), swept))
+    points = [Point(config_in(swept.get("env.id", "CartPole-v1")), swept) for swept in settings]
     results = [
         RunResult(
             *(Run(k, seed), float(generator.normal(100 + 10 * k, 30)), 0.0, None, False),
@@ -188,32 +198,18 @@ def figures_of(kind, study):
 
 
 def texts_of(figure):
-    """The visible texts of a drawn figure with their boxes in pixels."""
-    figure.canvas.draw()
-    found = []
-    for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text().strip() and text.get_window_extent().width > 0:
-            found.append(text)
-    inside = []
-    for text in found:
-        axes = text.axes
-        ticks = [] if axes is None else [*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both")]
-        if text in ticks and not is_shown(text, axes):
-            continue
-        inside.append(text)
-    return inside
-
-
-def is_shown(label, axes):
-    """Whether a tick's label is drawn: it belongs to a tick within the limits of its axis."""
-    for axis, limits in ((axes.xaxis, axes.viewLim.intervalx), (axes.yaxis, axes.viewLim.intervaly)):
-        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-        for tick in ticks:
-            if label in (tick.label1, tick.label2):
-                low, high = sorted(limits)
-                slack = 1e-9 * max(abs(low), abs(high))
-                return low - slack <= tick.get_loc() <= high + slack or axes.name == "polar"
-    return True
+    """The texts that are seen of a drawn figure; Matplotlib keeps labels of ticks beyond the ends of an axis."""
+    labels, hidden = set(), set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        slack = 1e-9 * max(abs(low), abs(high))
+        for ticks in (axis.majorTicks, axis.minorTicks):
+            for tick in ticks:
+                labels |= {tick.label1, tick.label2}
+                if not low - slack <= tick.get_loc() <= high + slack:
+                    hidden |= {tick.label1, tick.label2}
+    texts = [one for one in figure.findobj(Text) if one.get_visible() and one.get_text().strip() and one not in hidden]
+    return [one for one in texts if one in labels or one.get_window_extent().width > 0]
 
 
 def touching(figure):
@@ -221,7 +217,14 @@ def touching(figure):
     texts = texts_of(figure)
     boxes = [text.get_window_extent() for text in texts]
     whole = figure.bbox.padded(1)
-    found = [("outside", text.get_text()) for text, box in zip(texts, boxes, strict=True) if not whole.containsx(box.x0) or not whole.containsx(box.x1) or not whole.containsy(box.y0) or not whole.containsy(box.y1)]
+    found = [
+        ("outside", text.get_text())
+        for text, box in zip(texts, boxes, strict=True)
+        if not whole.containsx(box.x0)
+        or not whole.containsx(box.x1)
+        or not whole.containsy(box.y0)
+        or not whole.containsy(box.y1)
+    ]
     for (one, box), (other, its) in itertools.combinations(zip(texts, boxes, strict=True), 2):
         if one.get_rotation() % 90 or other.get_rotation() % 90:
             continue  # the boxes of slanted texts overlap where the texts do not
@@ -235,9 +238,24 @@ def touching(figure):
 KINDS = ("run", "runs", "grid", "drawn", "compared", "worlds", "two", "search")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_labels_touch_nothing(kind, study):
-    found = {name: touching(figure) for name, figure in figures_of(kind, study)}
+@pytest.fixture(scope="module")
+def drawn(study):
+    """The figures of a kind by their names, as they are saved."""
+
+    @functools.cache
+    def call(kind):
+        figures = dict(figures_of(kind, study))
+        with style():
+            for figure in figures.values():
+                FigureCanvasAgg(figure).draw()
+        return figures
+
+    return call
+
+
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, fast=("run", "worlds", "search")))
+def test_labels_touch_nothing(kind, drawn):
+    found = {name: touching(figure) for name, figure in drawn(kind).items()}
     assert found
     assert not {name: pairs for name, pairs in found.items() if pairs}
 
@@ -245,19 +263,23 @@ def test_labels_touch_nothing(kind, study):
 def test_that_labels_touch_is_seen():
     figure = pictures.draw_learning_curve(make_metrics(3), title="a title", solved_at=None)
     figure.axes[0].text(0.5, 1.03, "another", transform=figure.axes[0].transAxes)
-    figure.axes[0].text(0.95, 0.5, "much too long to be inside", transform=figure.axes[0].transAxes).set_in_layout(False)
-    assert {("a title", "another"), ("outside", "much too long to be inside")} <= {tuple(sorted(one)) if "outside" not in one else one for one in touching(figure)}
+    figure.axes[0].text(0.95, 0.5, "much too long to be inside", transform=figure.axes[0].transAxes).set_in_layout(
+        False
+    )
+    FigureCanvasAgg(figure).draw()
+    assert {("a title", "another"), ("outside", "much too long to be inside")} <= {
+        tuple(sorted(one)) if "outside" not in one else one for one in touching(figure)
+    }
 
 
-def test_each_environment_has_its_own_axes(study):
-    for name, figure in figures_of("worlds", study):
-        figure.canvas.draw()
+def test_each_environment_has_its_own_axes(drawn):
+    for name, figure in drawn("worlds").items():
         panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
         assert len(panels) == 3, name
-    compared = dict(figures_of("runs", study))
-    titles = [axes.get_title() for axes in compared["comparison"].axes]
+    compared = drawn("runs")["comparison"]
+    titles = [axes.get_title() for axes in compared.axes]
     assert titles == ["CartPole-v1", "Catch-bsuite"]
-    solved = [[line.get_ydata()[0] for line in axes.lines if line.get_label() == "solved"] for axes in compared["comparison"].axes]
+    solved = [[line.get_ydata()[0] for line in axes.lines if line.get_label() == "solved"] for axes in compared.axes]
     assert solved == [[475.0], []]
 
 
@@ -270,37 +292,35 @@ def test_where_nothing_is_solved_the_report_shows_q_values_in_its_last_quarter()
     assert pictures.draw_report(metrics, title="", solved_at=475.0).axes[-1].get_ylabel() == "episodes solved (%)"
 
 
-def test_swept_values_are_ticks_and_learning_rates_are_logarithmic(study):
-    drawn = dict(figures_of("grid", study))
-    against = drawn["against_optimizer.learning_rate"].axes[0]
+def test_swept_values_are_ticks_and_learning_rates_are_logarithmic(drawn):
+    points, _, summaries = make_sweep(GRID)
+    against = draw_against(by_environment(points, summaries), points, x="optimizer.learning_rate").axes[0]
     assert against.get_xscale() == "log"
     assert [text.get_text() for text in against.get_xticklabels()] == ["0.0001", "0.00025", "0.0005", "0.001", "0.002"]
-    slices = dict(figures_of("search", study))["slices"]
+    slices = drawn("search")["slices"]
     scales = {axes.get_xlabel(): axes.get_xscale() for axes in slices.axes if axes.get_xlabel()}
     assert scales["optimizer.learning_rate"] == "log"
     assert scales["exploration.fraction"] == "linear"
 
 
-def test_each_seed_has_a_dot_that_no_other_hides(study):
+def test_each_seed_has_a_dot_that_no_other_hides():
     points, results, _ = make_sweep(GRID[:3], seeds=4)
     results = [one._replace(final_eval_return=500.0) for one in results]
-    ranking = dict(sweep_figures(points, results, summarise_points(points, results)))["ranking"]
+    ranking = draw_ranking(by_environment(points, summarise_points(points, results)))
     dots = [line for line in ranking.axes[0].lines if line.get_marker() == "."]
     places = {(x, round(y, 3)) for line in dots for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
     assert len(places) == 12
 
 
-def test_counts_are_whole_and_bins_have_their_edges_as_ticks(study):
-    drawn = dict(figures_of("search", study))
+def test_counts_are_whole_and_bins_have_their_edges_as_ticks(drawn):
+    found = drawn("search")
     for name, axis in (("history", "xaxis"), ("scores", "yaxis")):
-        figure = drawn[name]
-        figure.canvas.draw()
-        ticks = getattr(figure.axes[0], axis).get_majorticklocs()
+        ticks = getattr(found[name].axes[0], axis).get_majorticklocs()
         assert (ticks == np.round(ticks)).all(), name
-    axes = drawn["scores"].axes[0]
+    axes = found["scores"].axes[0]
     edges = sorted({edge for bar in axes.patches for edge in (bar.get_x(), bar.get_x() + bar.get_width())})
-    np.testing.assert_allclose(edges[:1] + [b for a, b in zip(edges, edges[1:], strict=False) if b - a > 1e-6], axes.xaxis.get_minorticklocs())
-    assert set(np.round(axes.xaxis.get_majorticklocs(), 6)) <= set(np.round(edges, 6))
+    ticks = {*axes.xaxis.get_majorticklocs(), *axes.xaxis.get_minorticklocs()}
+    assert set(np.round(edges, 6)) == set(np.round(list(ticks), 6))
 
 
 def test_a_figure_has_the_same_bytes_each_time_in_every_format(tmp_path):

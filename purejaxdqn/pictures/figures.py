@@ -146,30 +146,32 @@ def _spaced(ordered: np.ndarray, scale: str, least: float) -> np.ndarray:
 
 
 def nice_edges(values: np.ndarray, bins: int) -> np.ndarray:
-    """Edges of at most ``bins`` bins of one width for finite values [N]: round numbers, with no empty bin at the ends."""
+    """Edges of at most ``bins`` bins of one width for finite values [N]: round, with no empty bin at the ends."""
     low, high = float(values.min()), float(values.max())
     if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2).tick_values(low, high)
-    first = np.searchsorted(edges, low, side="right") - 1
-    return edges[max(first, 0) : np.searchsorted(edges, high) + 1]
+        return np.array([low - 0.5, low + 0.5])
+    edges = np.asarray(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2).tick_values(low, high))
+    first, last = np.searchsorted(edges, low, side="right") - 1, np.searchsorted(edges, high * (1 - 1e-12))
+    edges = edges[max(first, 0) : last + 1]
+    edges[[0, -1]] = min(edges[0], low), max(edges[-1], high)  # for the last digit
+    return edges
 
 
 def set_edges(axes: Axes, edges: np.ndarray) -> None:
     """Put the ticks of the x axis at edges of bins: a small tick at each, a label at eight of them at most."""
-    axes.xaxis.set_major_locator(FixedLocator(edges[:: -(-len(edges) // 8)]))
-    axes.xaxis.set_minor_locator(FixedLocator(edges))
+    axes.xaxis.set_major_locator(FixedLocator(list(edges[:: -(-len(edges) // 8)])))
+    axes.xaxis.set_minor_locator(FixedLocator(list(edges)))
 
 
 def legend_below(figure: Any, *, reverse: bool = False) -> None:
     """Add a legend below the axes of a figure or subfigure, where it covers nothing; each label once."""
-    found = {}
+    found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if found:
         labels = list(found)[:: -1 if reverse else 1]
-        room = figure.bbox.width / figure.figure.dpi
+        room = figure.bbox.width / figure.dpi
         columns = max(1, min(len(labels), int(room / (_CHARACTER * max(map(len, labels)) + 0.6))))
         handles = [found[label] for label in labels]
         figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=columns, handlelength=2.8)

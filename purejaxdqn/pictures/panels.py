@@ -1,4 +1,4 @@
-"""A panel for each environment: points of different environments share no axes, as their returns have no common scale."""
+"""A panel for each environment: points of different environments share no axes, as their returns share no scale."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

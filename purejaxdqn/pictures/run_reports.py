@@ -47,7 +47,9 @@ def run_report(folder: Path, *, films: bool = True, trust: bool = False) -> str:
         web.key_figures(_key_figures(config, summary)),
         web.section("Curves", *_curves(metrics, config)),
         web.section("Episode", *(_films(folder, summary, trust=trust) if films else ())),
-        web.section("Seeds", seeds_table) if seeds <= _MOST_SEEDS else web.folded("Seeds", seeds_table, note=f"{seeds}"),
+        web.section("Seeds", seeds_table)
+        if seeds <= _MOST_SEEDS
+        else web.folded("Seeds", seeds_table, note=f"{seeds}"),
         web.folded("Config", settings),
         web.folded("Times", web.table(("what", "how long"), _times(summary))) if summary else "",
         web.folded("Versions", _versions_table(summary)) if summary else "",
@@ -143,12 +145,13 @@ def _times(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [*times, ("on", web.format_value(summary.get("device")))]
 
 
-
 def _versions_table(summary: dict[str, Any]) -> str:
     versions = summary.get("versions") or {}
     return web.table(("what", "version"), [*versions.items(), ("git commit", summary.get("git_commit") or "unknown")])
 
 
 def _files_table(folder: Path) -> str:
-    rows = [(path.name, f"{path.stat().st_size:,}") for path in parts.list_files(folder) if path.name != parts.REPORT_FILE]
+    rows = [
+        (path.name, f"{path.stat().st_size:,}") for path in parts.list_files(folder) if path.name != parts.REPORT_FILE
+    ]
     return web.table(("file", "bytes"), rows)

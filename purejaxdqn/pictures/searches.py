@@ -1,4 +1,4 @@
-"""Figures of a search: history, score against each parameter, scores and importances; ``search_spaces`` has the others."""
+"""Figures of a search: history, score by parameter, scores and importances; ``search_spaces`` has the others."""
 
 import warnings
 from collections.abc import Iterator, Sequence

@@ -21,10 +21,14 @@ def sweep_head(folder: Path) -> list[str]:
     """Return the tiles of a sweep and its best points, one of each environment, from ``points.csv``."""
     rows = _rows(folder / "points.csv", folder)
     if not rows:
-        return [web.paragraph("Not finished: no points.csv. Pictures and tables follow when all runs are done.", bad=True)]
+        return [
+            web.paragraph("Not finished: no points.csv. Pictures and tables follow when all runs are done.", bad=True)
+        ]
     summary = _json(folder / "summary.json", folder)
     best = _best_of_environments(folder, rows)
-    scores = [(f"greedy return of the best point{where}{_iqm_words(row)}", _number(row.get("iqm"))) for where, row in best]
+    scores = [
+        (f"greedy return of the best point{where}{_iqm_words(row)}", _number(row.get("iqm"))) for where, row in best
+    ]
     diverged = sum(int(row.get("diverged", "")) for row in rows if row.get("diverged", "").isdigit())
     tiles = [
         *scores,
@@ -70,7 +74,9 @@ def _describe_point(where: str, row: _Row, count: int) -> Iterator[str]:
     solved = row.get("solved", "")
     also = f" {solved} of them reached the return that counts as solved." if solved not in ("", "0") else ""
     of = f"of {count} points" if not where else where.strip()
-    yield web.paragraph(f"Point {row.get('point', '')} is the best {of}: {_number(row.get('iqm'))}{_iqm_words(row)}.{also}")
+    yield web.paragraph(
+        f"Point {row.get('point', '')} is the best {of}: {_number(row.get('iqm'))}{_iqm_words(row)}.{also}"
+    )
     if keys:
         yield web.table(("key", "value"), [(key, parts.round_number(row[key])) for key in keys])
         words = " ".join(shlex.quote(f"{key}={row[key]}") for key in keys if key != CONFIG_COLUMN)
@@ -79,7 +85,9 @@ def _describe_point(where: str, row: _Row, count: int) -> Iterator[str]:
             yield web.preformatted(words)
 
 
-def _describe_trial(folder: Path, retest: Mapping[str, Any], definition: Mapping[str, Any], count: int) -> Iterator[str]:
+def _describe_trial(
+    folder: Path, retest: Mapping[str, Any], definition: Mapping[str, Any], count: int
+) -> Iterator[str]:
     means = {"final": "final greedy return", "auc": "mean greedy return over the run"}
     score = means.get(str(definition.get("objective")), "score")
     finals = retest.get("final_eval_return")
