@@ -307,7 +307,7 @@ def test_each_seed_has_a_dot_that_no_other_hides():
     points, results, _ = make_sweep(GRID[:3], seeds=4)
     results = [one._replace(final_eval_return=500.0) for one in results]
     ranking = draw_ranking(by_environment(points, summarise_points(points, results)))
-    dots = [line for line in ranking.axes[0].lines if line.get_marker() == "."]
+    dots = [line for line in ranking.axes[0].lines if line.get_marker() == "o"]
     places = {(x, round(y, 3)) for line in dots for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
     assert len(places) == 12
 

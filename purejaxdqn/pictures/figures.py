@@ -120,13 +120,14 @@ def set_values(axes: Axes, side: str, values: Iterable[float]) -> None:
 
 def set_log_ticks(axis: Any, low: float, high: float) -> None:
     """Label round numbers of a logarithmic axis from ``low`` to ``high``: 1, 2, 5 times powers of ten, or fewer."""
-    decades = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
-        ticks = np.sort(np.outer(10.0**decades, steps).ravel())
-        ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
-        if len(ticks) <= 5:
-            break
-    _set_ticks(axis, ticks[:: -(-len(ticks) // 5)] if len(ticks) > 1 else np.array([low, high]))
+    decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [np.sort(np.outer(decades, steps).ravel()) for steps in ((1, 2, 5), (1, 3), (1,))]
+    inside = [one[(one >= low * (1 - 1e-9)) & (one <= high * (1 + 1e-9))] for one in choices]
+    ticks = next((one for one in inside if len(one) <= 5), inside[-1])
+    if len(ticks) < 2:  # less than a decade
+        ticks = np.asarray(MaxNLocator(4).tick_values(low, high))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+    _set_ticks(axis, ticks[:: max(1, -(-len(ticks) // 5))])
 
 
 def _set_ticks(axis: Any, ticks: np.ndarray) -> None:

@@ -21,7 +21,16 @@ def by_environment(points: Sequence[Point], summaries: Sequence[PointResult]) ->
     groups: dict[str, list[PointResult]] = {}
     for summary in ranked(summaries):
         groups.setdefault(points[summary.point].config.env.id, []).append(summary)
+    if len(groups) > 1:  # the panels are named after them
+        groups = {
+            env_id: [one._replace(name=_without(one.name, env_id)) for one in mine] for env_id, mine in groups.items()
+        }
     return dict(sorted(groups.items()))
+
+
+def _without(name: str, env_id: str) -> str:
+    words = name.split(" ")
+    return " ".join(word for word in words if word != f"env.id={env_id}") or env_id
 
 
 def draw_panels(

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purejaxdqn.pictures.figures import draw_lines, legend_below, literal, set_steps, style, subplots
+from purejaxdqn.pictures.figures import draw_lines, legend_below, literal, set_log_ticks, set_steps, style, subplots
 from purejaxdqn.pictures.palette import (
     EVALUATION_COLOR,
     EVALUATION_LINE,
@@ -73,6 +73,7 @@ def draw_report(metrics: Metrics, *, title: str, solved_at: float | None) -> Fig
         finite = metrics.loss[np.isfinite(metrics.loss)]
         if finite.size and finite.min() > 0:
             loss.set_yscale("log")
+            set_log_ticks(loss.yaxis, finite.min(), finite.max())
         if solved_at is None:
             _draw_seeds(last, steps, metrics.q_value, "training", _TRAINING)
             last.set(ylabel="Q-value", title="Mean Q-value of an epoch's updates")
@@ -143,7 +144,7 @@ def draw_band(
     )  # fmt: skip
     resamples = min(RESAMPLES, max(200, 200_000 // len(values)))  # a thousand seeds would take seconds for each line
     interval = np.array([spread(column, resamples=resamples) or (np.nan, np.nan) for column in columns])
-    axes.fill_between(steps, interval[:, 0], interval[:, 1], color=color, alpha=0.2, lw=0)
+    axes.fill_between(steps, interval[:, 0], interval[:, 1], color=color, alpha=0.16, lw=0)
 
 
 def draw_solved_line(axes: Axes, solved_at: float | None, *, label: str | None = None) -> None:
@@ -169,5 +170,5 @@ def draw_scores(
     if interval:
         axes.plot(interval, [row, row], color=EVALUATION_COLOR, lw=9, alpha=0.25, solid_capstyle="butt", zorder=2)
     places = row + np.linspace(-0.5, 0.5, len(scores)) * height if len(scores) > 1 else [row]
-    axes.plot(scores, places, ".", color=EVALUATION_COLOR, alpha=0.7, ms=4, mew=0, zorder=3)
+    axes.plot(scores, places, "o", color=EVALUATION_COLOR, alpha=0.8, ms=3.2, mew=0, zorder=3)
     axes.plot(centre, row, "|", color="black", ms=11, mew=1.6, zorder=4)

@@ -87,14 +87,17 @@ def draw_radar(best: FrozenTrial, space: Space) -> Figure:
         for key, value in ((key, best.params[key]) for key in space)
     ]
     with style():
-        figure = Figure(figsize=(7.6, 6.0), layout="constrained")
+        figure = Figure(figsize=(7.6, 5.4), layout="constrained")
         axes: Any = figure.add_subplot(projection="polar")
         axes.plot([*angles, angles[0]], [*radii, radii[0]], "o-", color=EVALUATION_COLOR, lw=2, ms=5)
         axes.fill(angles, radii, color=EVALUATION_COLOR, alpha=0.2)
-        axes.set_xticks(angles, labels, fontsize="small")
+        axes.set_xticks(angles, [""] * len(space))
+        for angle, text in zip(angles, labels, strict=True):
+            side = round(np.cos(angle), 6)
+            place = "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+            axes.text(angle, 1.14, text, ha=place, va="center", fontsize="small")
         axes.set_yticks([0.0, 0.5, 1.0], ["low", "", "high"], fontsize="small")
         axes.set_rlabel_position(np.degrees(np.pi / len(space)))  # between two parameters
         axes.set_ylim(-0.1, 1.05)
-        axes.tick_params(axis="x", pad=26)
-        axes.set_title(f"The best trial ({best.number}): each parameter within its range")
+        figure.suptitle(f"The best trial ({best.number}): each parameter within its range")
     return figure

@@ -93,7 +93,7 @@ def draw_against(groups: Groups, points: Sequence[Point], *, x: str) -> Figure:
         draw_lines(axes, bars, color=EVALUATION_COLOR, lw=2, alpha=0.45)
         for value, summary in zip(values, summaries, strict=True):
             if len(summary.scores) > 1:
-                axes.plot([value] * len(summary.scores), summary.scores, ".", color="0.35", ms=3, alpha=0.6, mew=0)
+                axes.plot([value] * len(summary.scores), summary.scores, "o", color="0.3", ms=2.6, alpha=0.6, mew=0)
         iqms = [summary.iqm for summary in summaries]
         axes.plot(values, iqms, "o", color=EVALUATION_COLOR, ms=5.5, mec="white", mew=0.7)
         set_values(axes, "x", values)
