@@ -88,6 +88,14 @@ def test_every_picture_that_the_commands_draw_has_a_caption():
     assert caption_of("other", "other.png") == "other.png"
 
 
+def test_only_wide_pictures_are_enlarged_on_small_screens(sweep, tmp_path):
+    folder = shutil.copytree(sweep, tmp_path / "sweep")
+    Image.new("RGB", (1200, 300), "white").save(folder / "ranking.png")
+    text, _ = report(folder)
+    assert text.count('class="drawn wide"') == 1
+    assert text.count('class="drawn"') == 3
+
+
 def test_tables_are_folded_and_say_how_long_they_are(sweep):
     text, _ = report(sweep)
     assert "<summary>points.csv <span>3 rows</span></summary>" in text
@@ -148,6 +156,7 @@ def test_the_page_of_a_search_begins_with_the_test_on_fresh_seeds(search):
     )
     assert sentence in page.text
     assert ["optimizer.learning_rate", "0.00123"] in page.rows
+    assert ["network.hidden", "[64, 64]"] in page.rows
     assert f"python -m purejaxdqn.train --config '{search / 'best.yaml'}'" in page.text
 
 

@@ -9,13 +9,14 @@ _CAPTIONS = {
     "curves": "The greedy return of each point during training, as the IQM of its seeds with its interval. The best "
     "points are named; the others are grey.",
     "ranking": "The points, best first. Dots are seeds, the line is their IQM, the bar its interval.",
-    "heat_map": "The IQM of the greedy return over the first two swept numbers; darker is better.",
+    "heat_map": "The IQM of the greedy return over the first two swept numbers; the best have the strongest colours.",
     "performance_profile": "The share of runs above each return (Agarwal et al. 2021). A curve further up is better.",
     "probability_of_improvement": "How likely a run of the row's point scores higher than a run of the column's, with "
     "the 95% interval. Blue is likely, red is not.",
     "history": "The score of each trial, and the best score so far.",
-    "slices": "The score of each trial against each parameter. Darker trials are later; the star is the best one.",
-    "parallel_coordinates": "Each line is a trial and crosses the axes at its parameters. The best are the darkest.",
+    "slices": "The score of each trial against each parameter. Later trials have stronger colours; the star is the "
+    "best one.",
+    "parallel_coordinates": "Each line is a trial and crosses the axes at its parameters. The best stand out most.",
     "scores": "How many trials have which score. The ticks are the edges of the bins, and each mark is a trial.",
     "radar": "Where the parameters of the best trial are within their ranges.",
     "importances": "How much each parameter matters for a good score (PED-ANOVA, Watanabe et al. 2023).",

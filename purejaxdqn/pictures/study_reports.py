@@ -12,6 +12,7 @@ from purejaxdqn.searches.directory import SEARCH_FILE
 from purejaxdqn.searches.tables import RETEST_FILE, TRIALS_FILE
 from purejaxdqn.sweeps.directory import read_directory
 from purejaxdqn.sweeps.points import CONFIG_COLUMN
+from purejaxdqn.sweeps.spaces import as_text
 from purejaxdqn.system.files import is_inside
 
 _Row = Mapping[str, str]
@@ -99,7 +100,10 @@ def _describe_trial(
     )
     params = retest.get("params")
     if isinstance(params, dict):
-        yield web.table(("key", "value"), list(params.items()))
+        yield web.table(
+            ("key", "value"),
+            [(key, value if isinstance(value, float) else as_text(value)) for key, value in params.items()],
+        )
     if is_inside(folder / "best.yaml", folder):
         yield web.paragraph("This trains the run of that test again, whose agents can then be filmed:")
         yield web.preformatted(f"python -m purejaxdqn.train --config {shlex.quote(str(folder / 'best.yaml'))}")

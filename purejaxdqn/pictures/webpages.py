@@ -31,11 +31,11 @@ p { margin: 0.3rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; max-width: 40rem; overflow-wrap: anywhere; }
+  vertical-align: top; max-width: 40rem; overflow-wrap: break-word; }
 th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; }
 figure { margin: 1.4rem 0; overflow-x: auto; }
-img.drawn { min-width: 30rem; }
+img.wide { min-width: 40rem; }
 figcaption { color: var(--soft); font-size: 0.9rem; max-width: 46rem; position: sticky; left: 0; }
 details { border-top: 1px solid var(--line); padding: 0.5rem 0; }
 summary { cursor: pointer; font-weight: 600; overflow-wrap: anywhere; }
@@ -44,6 +44,7 @@ details[open] > summary { margin-bottom: 0.5rem; }
 img, video { max-width: 100%; height: auto; border-radius: 0.4rem; }
 pre { background: var(--panel); border-radius: 0.4rem; padding: 0.7rem; overflow-x: auto; font-size: 0.85rem; }
 """
+_WIDE = 1000  # pixels; a small screen shows wider pictures enlarged, and scrolls
 # The page fetches and runs nothing; this makes browsers enforce it.
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
@@ -156,9 +157,15 @@ def picture(data: bytes, kind: str, caption: str, *, drawn: bool = False) -> str
       drawn: whether it is a figure on white, whose colours a page in dark mode inverts.
     """
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    attribute = ' class="drawn"' if drawn else ""
+    classes = [name for name, is_it in (("drawn", drawn), ("wide", _is_wide(data))) if is_it]
+    attribute = f' class="{" ".join(classes)}"' if classes else ""
     image = f'<img{attribute} src="{source}" alt="{escape(caption)}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>\n"
+
+
+def _is_wide(data: bytes) -> bool:
+    """Whether a PNG has more than ``_WIDE`` pixels in a row, from its header; False for other files."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(data[16:20], "big") > _WIDE
 
 
 def film(data: bytes, caption: str) -> str:
