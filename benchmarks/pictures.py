@@ -25,7 +25,7 @@ class Bars(NamedTuple):
     mark: str = ""  # rows whose name starts with this are highlighted; all rows if empty
     points: bool = False  # draw points in place of bars from 0
     around: float | None = None  # draw a line at this value
-    linear_to: float | None = None  # the axis is logarithmic above this value and below its negative
+    apart: bool = False  # an axis for each row, one below the other, as values of different environments need
 
 
 PICTURES: dict[str, Bars] = {
@@ -50,13 +50,13 @@ PICTURES: dict[str, Bars] = {
     "limit_step": Bars(("what",), ("microseconds", "environment steps/s")),
     "memory": Bars(("buffer", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)"), unit="MB"),
     "memory_rollout": Bars(("setting", "seeds on the device"), ("sum (MB)", "the compiler's figure (MB)"), unit="MB"),
-    "optimal": Bars(("environment",), ("best", "random"), unit="return", linear_to=1.0),
+    "optimal": Bars(("environment",), ("best", "random"), unit="return", apart=True),
     "peers": Bars(("contender",), ("steps a second",), by="seeds", spread=("lowest", "highest"), mark="purejaxdqn"),
     "pqn": Bars(
         ("contender", "seeds"), ("steps a second",), by="setting", spread=("lowest", "highest"), mark="purejaxdqn"
     ),
     "pqn_parts": Bars(("part",), ("milliseconds",), by="setting"),
-    "rounding": Bars(("runs",), ("IQM one after another", "IQM batched"), unit="IQM of greedy returns"),
+    "rounding": Bars(("runs",), ("IQM one after another", "IQM batched"), unit="IQM of greedy returns", apart=True),
     "search": Bars(("repetition",), ("TPE", "random", "cartpole.yaml"), unit="area under the curve"),
     "solved": Bars(("contender",), ("seconds (median)",), spread=("quickest", "slowest"), mark="purejaxdqn"),
     "sweeps": Bars(("work",), ("environment steps a second",)),
@@ -99,17 +99,19 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     panels = _panels(bars, rows)
     together = len(panels[0].columns)
     height = max(1.7, 0.8 + 0.24 * max(len(panel.rows) for panel in panels) * (1 + 0.5 * (together - 1)))
+    shape = (len(panels), 1) if bars.apart else (1, len(panels))
     labels = [[_label_of(bars, row) for row in panel.rows] for panel in panels]
     shared = all(one == labels[0] for one in labels)
     longest = max(len(label) for label in labels[0])
-    width = (max(2.2, 0.07 * longest) if shared else 0.0) + (3.2 if shared else 4.6) * len(panels)
+    width = (max(2.2, 0.07 * longest) if shared else 0.0) + (3.2 if shared else 4.6) * shape[1]
+    height = 0.6 + 0.62 * shape[0] if bars.apart else height
     with style():
-        figure, grid = subplots(1, len(panels), figsize=(width, height), squeeze=False, sharey=shared)
-        for axes, panel, names in zip(grid[0], panels, labels, strict=True):
+        figure, grid = subplots(*shape, figsize=(width, height), squeeze=False, sharey=shared)
+        for axes, panel, names in zip(grid.flat, panels, labels, strict=True):
             _draw_panel(axes, bars, panel, names)
         if together > 1:
             legend_below(figure)
-        for axes in grid[0, :1] if shared else grid[0]:
+        for axes in grid[0, :1] if shared else grid.flat:
             axes.invert_yaxis()
         return save(figure, name)
 
@@ -139,21 +141,19 @@ def _draw_panel(axes: Any, bars: Bars, panel: "_Panel", names: Sequence[str]) ->
     if bars.around is not None:
         axes.axvline(bars.around, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(names)), names)
-    axes.margins(x=0.2, y=0.5 / max(2, len(names)) if bars.points else 0.02)  # bars need no room, points do
+    axes.margins(x=0.2)
+    axes.set_ylim(-0.5, len(names) - 0.5)
     axes.grid(axis="y", visible=False)
     axes.set(title=panel.title, xlabel=panel.unit)
-    _set_scale(axes, bars, panel)
+    _set_scale(axes, panel)
 
 
-def _set_scale(axes: Any, bars: Bars, panel: "_Panel") -> None:
-    """Scale the axis of values; counts have ticks at whole numbers."""
+def _set_scale(axes: Any, panel: "_Panel") -> None:
+    """Put a few ticks on the axis of values, at whole numbers if these are counts."""
     from matplotlib.ticker import MaxNLocator
 
-    if bars.linear_to is not None:
-        axes.set_xscale("symlog", linthresh=bars.linear_to)
-    else:
-        whole = all(_number(row[column]).is_integer() for row in panel.rows for column in panel.columns)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole, min_n_ticks=1))
+    whole = all(_number(row[column]).is_integer() for row in panel.rows for column in panel.columns)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole, min_n_ticks=1))
     axes.xaxis.set_major_formatter(lambda value, _: _short(value))
 
 
@@ -174,6 +174,8 @@ class _Panel(NamedTuple):
 
 
 def _panels(bars: Bars, rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:
+    if bars.apart:
+        return [_Panel("", bars.unit if row is rows[-1] else "", bars.values, [row]) for row in rows]
     if bars.unit:
         return [_Panel("", bars.unit, bars.values, rows)]
     if not bars.by:
