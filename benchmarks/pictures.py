@@ -137,7 +137,9 @@ def _draw_panel(axes: Any, bars: Bars, panel: "_Panel", names: Sequence[str]) ->
         for place, value, end in zip(places, values, values + (0.0 if spread is None else spread[1]), strict=True):
             if math.isfinite(end):
                 beside = end if bars.points else max(end, 0.0)  # right of 0 for a negative bar
-                axes.text(beside, place, f"  {_figure(value)}", va="center", fontsize=7)
+                ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a line does not cross the figure
+                text = axes.annotate(_figure(value), (beside, place), (5, 0), textcoords="offset points", bbox=ground)
+                text.set(va="center", fontsize=7)
     if bars.around is not None:
         axes.axvline(bars.around, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(names)), names)
