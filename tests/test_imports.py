@@ -79,7 +79,7 @@ def test_the_loop_makes_neither_algorithm_nor_environment():
     assert ours == parts
 
 
-@pytest.mark.parametrize(("library", "home"), [("gymnax", "environments/gymnax.py"), ("flashbax", "dqn/rings.py")])
+@pytest.mark.parametrize(("library", "home"), [("gymnax", "environments/gymnax.py"), ("flashbax", "dqn/rows.py")])
 def test_each_library_has_one_door(library, home):
     users = {path for path in PACKAGE.rglob("*.py") if any(one.split(".")[0] == library for one in imports(path))}
     assert users <= {PACKAGE / home}

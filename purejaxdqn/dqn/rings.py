@@ -1,16 +1,16 @@
-"""Rings: the last steps as they were taken, and what begins at each of them. The only file that imports flashbax."""
+"""Rings: what begins at each of the last steps: a transition of n steps, or a sequence of them."""
 
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flashbax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.types import Array, Rollout, Sequence, Step, Transition
+from purejaxdqn.dqn.rows import Rows, make_buffer
 
 
 class Ring(NamedTuple):
@@ -57,36 +57,7 @@ def fold(steps: Step, *, gamma: Array, scale: Array, clip: Array) -> Transition:
     return Transition(obs, action, reward, discount, next_obs, legal, next_legal)
 
 
-class _Rows(NamedTuple):
-    """A buffer of flashbax, as both rings use it."""
-
-    init: Callable[[Step], Any]
-    add: Callable[[Any, Step], Any]
-
-
-def _rows(size: int, num_envs: int, frames: int = 1) -> _Rows:
-    buffer = flashbax.make_item_buffer(max_length=size, min_length=1, sample_batch_size=1, add_batches=True)
-
-    def newest(steps: Step, axes: int) -> Step:
-        """Of stacks of observations the newest alone; ``axes`` come before that of the stack."""
-        if frames == 1:
-            return steps
-        place = (slice(None),) * axes + (-1,)
-        return steps._replace(obs=steps.obs[place], next_obs=steps.next_obs[place])
-
-    def init(example: Step) -> Any:
-        state = buffer.init(newest(example, 0))
-        return state.replace(current_index=jnp.int32(0))  # flashbax's is weakly typed: it would not stay so
-
-    def add(state: Any, steps: Step) -> Any:
-        if steps.reward.shape[1] != num_envs:
-            raise ValueError(f"steps of {steps.reward.shape[1]} environments for a replay of {num_envs}")
-        return buffer.add(state, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), newest(steps, 2)))
-
-    return _Rows(init, add)
-
-
-def _folded(hparams: HParams, state: Any, rows: Array, truncated: Array) -> tuple[Array, Array, Transition]:
+def _folded(hparams: HParams, state: Rows, rows: Array, truncated: Array) -> tuple[Array, Array, Transition]:
     """Transitions [...] of n rows [n, ...] of one environment, and the rows of their first and last step."""
     held = state.experience
     # Row numbers take the place of all that is only passed on, which is then fetched once and not n times.
@@ -101,16 +72,16 @@ def _folded(hparams: HParams, state: Any, rows: Array, truncated: Array) -> tupl
         first,
         last,
         folded._replace(
-            obs=held.obs[0, first],
+            obs=state.obs(first),
             action=held.action[0, first],
-            next_obs=held.next_obs[0, last],
+            next_obs=state.next_obs(last),
             legal=jax.tree.map(lambda leaf: leaf[0, first], held.legal),
             next_legal=jax.tree.map(lambda leaf: leaf[0, last], held.next_legal),
         ),
     )
 
 
-def _restacked(state: Any, rows: Array, *, size: int, num_envs: int, frames: int) -> list[Array]:
+def _restacked(state: Rows, rows: Array, *, size: int, num_envs: int, frames: int) -> list[Array]:
     """The last N observations [..., O] at rows [...], the oldest first; that of an episode's start takes the place of
     what comes before it.
     """
@@ -120,7 +91,7 @@ def _restacked(state: Any, rows: Array, *, size: int, num_envs: int, frames: int
         before = (found[0] - num_envs) % size
         goes_on = (state.is_full | (found[0] >= num_envs)) & ~ended[before]
         found.insert(0, jnp.where(goes_on, before, found[0]))
-    return [held.obs[0, row] for row in found]
+    return [state.obs(row) for row in found]
 
 
 def make_ring(*, size: int, n_step: int, num_envs: int, frames: int = 1) -> Ring:
@@ -135,7 +106,7 @@ def make_ring(*, size: int, n_step: int, num_envs: int, frames: int = 1) -> Ring
       num_envs: E, environments of every block of steps.
       frames: N, observations of a stack, which is then the first axis of what is added.
     """
-    buffer, waiting = _rows(size, num_envs, frames), (n_step - 1) * num_envs
+    buffer, waiting = make_buffer(size, num_envs, frames), (n_step - 1) * num_envs
     past = (frames - 1) * num_envs
     restacked = functools.partial(_restacked, size=size, num_envs=num_envs, frames=frames)
 
@@ -175,7 +146,7 @@ def make_ring(*, size: int, n_step: int, num_envs: int, frames: int = 1) -> Ring
 class SequenceState(NamedTuple):
     """The state of a ring of sequences."""
 
-    rows: Any  # the steps
+    rows: Rows
     carries: Any  # leaves [slots, E, ...]: what actors carried into the first step of each sequence
 
 
@@ -196,7 +167,7 @@ def make_sequence_ring(*, size: int, n_step: int, num_envs: int, sequence: int, 
       burn_in: steps at its start of which no transitions are made.
       period: at most ``sequence``.
     """
-    buffer, slots, steps_held = _rows(size, num_envs), size // (period * num_envs), size // num_envs
+    buffer, slots, steps_held = make_buffer(size, num_envs), size // (period * num_envs), size // num_envs
     places = slots * num_envs  # of slot k and environment e: k * E + e
 
     def init(example: Rollout) -> SequenceState:
@@ -249,7 +220,7 @@ def make_sequence_ring(*, size: int, n_step: int, num_envs: int, sequence: int, 
         _, last, found = _folded(hparams, state.rows, rows, cut)
         ended = held.terminated[0, row(np.arange(sequence - 1))] | held.truncated[0, row(np.arange(sequence - 1))]
         about = Sequence(
-            burn_in=held.obs[0, row(np.arange(burn_in))],
+            burn_in=state.rows.obs(row(np.arange(burn_in))),
             carry=jax.tree.map(lambda leaf: leaf[slot, env], state.carries),
             start=jnp.concatenate([jnp.zeros((1, drawn.size), bool), ended]),
             after=((last - env) // num_envs - slot * period) % steps_held - burn_in,

@@ -3,6 +3,7 @@
 Places that only pad the devices are not saved, so that a run can be resumed on any number of devices.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -56,11 +57,9 @@ def save_snapshot(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
 
 def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
     """The snapshot that was saved as ``checkpoint``."""
-    state = {
-        _path_today(name.removeprefix("state")): one
-        for name, one in checkpoint.arrays.items()
-        if name.startswith("state")
-    }
+    state = dict(
+        _today(name.removeprefix("state"), one) for name, one in checkpoint.arrays.items() if name.startswith("state")
+    )
     # Copied: they live longer than the state, whose small arrays share their memory.
     metrics = stored_metrics(
         {
@@ -79,6 +78,16 @@ _PATHS_BEFORE_0_2 = {
     ".replay.": ".algorithm.replay.",
 }
 """Where versions before 0.2 kept parts of the state."""
+
+
+_KEPT_FLAT = re.compile(r"\.algorithm\.replay(\.ring)?(\.rows)?\.experience\.(next_)?obs")
+"""Observations of replay; versions before 0.2 kept them in their own shape."""
+
+
+def _today(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """The path and the shape in today's ``RunnerState`` of a leaf that this or an earlier version saved."""
+    path = _path_today(path)
+    return path, array.reshape(*array.shape[:3], -1) if _KEPT_FLAT.fullmatch(path) else array
 
 
 def _path_today(path: str) -> str:
