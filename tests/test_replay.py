@@ -150,6 +150,21 @@ def _fold_by_hand(steps, t, e, n, hparams=N_STEP):
     return total, discount, steps.next_obs[t + k, e], k + 1
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 2), (5,), ()])
+def test_observations_come_back_in_their_shape_from_the_vectors_that_are_kept(shape):
+    replay, steps, rng = _replay("uniform", size=6, n_step=2, num_envs=2), _episodes(3, 2), np.random.default_rng(2)
+    obs, next_obs = rng.normal(size=(2, 3, 2, *shape)).astype(np.float32)
+    steps = steps._replace(obs=obs, next_obs=next_obs)
+    state = replay.init(example_step(jnp.zeros(shape)))
+    state = replay.add(HPARAMS, state, jax.tree.map(jnp.asarray, steps))
+    assert state.experience.obs.shape == state.experience.next_obs.shape == (1, 6, np.prod(shape, dtype=int))
+    transition = replay.sample(HPARAMS, state, jnp.arange(4, dtype=jnp.uint32), _at(HPARAMS, 0)).transition
+    np.testing.assert_array_equal(transition.action, np.arange(4))
+    np.testing.assert_array_equal(transition.obs, obs.reshape(6, *shape)[:4])
+    last = [_fold_by_hand(steps, *divmod(number, 2), 2, HPARAMS)[2] for number in range(4)]
+    np.testing.assert_array_equal(transition.next_obs, np.stack(last))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 @pytest.mark.parametrize("rollout", [1, 3])

@@ -1,10 +1,12 @@
 """Checkpoints of earlier versions: the paths of their arrays lead to today's."""
 
 import jax
+import numpy as np
 import pytest
 
 from purejaxdqn import load_config
-from purejaxdqn.runs.snapshots import _path_today
+from purejaxdqn.core.keys import data_of_keys
+from purejaxdqn.runs.snapshots import _path_today, _today
 from purejaxdqn.runs.training import shapes_of_run
 from tests.conftest import TINY
 
@@ -32,3 +34,24 @@ def test_an_array_of_version_0_1_0_has_a_place_today(before):
     assert _path_today(before) == BEFORE[before]
     assert BEFORE[before] in paths
     assert _path_today(BEFORE[before]) == BEFORE[before]
+
+
+@pytest.mark.parametrize("kind", ["uniform", "prioritised"])
+def test_pictures_that_replay_kept_in_their_shape_become_the_vectors_of_today(kind):
+    config = load_config("minatar/breakout", [*TINY, f"replay.kind={kind}"])
+    shapes = jax.eval_shape(data_of_keys, shapes_of_run(config))
+    pictures = [
+        (jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(shapes) if leaf.shape[-1:] == (400,)
+    ]
+    assert len(pictures) == 2
+    before = np.random.default_rng(0).random((2, 1, 300, 10, 10, 4)) < 0.5  # of two runs
+    for path, leaf in pictures:
+        today, kept = _today(path.removeprefix(".algorithm"), before)
+        assert (today, kept.shape) == (path, (2, *leaf.shape))
+        np.testing.assert_array_equal(kept[1, 0, 7].reshape(10, 10, 4), before[1, 0, 7])
+        np.testing.assert_array_equal(_today(path, kept)[1], kept)
+
+
+def test_only_observations_of_replay_change_their_shape():
+    for path in (".algorithm.replay.ring.experience.reward", ".actors.obs", ".algorithm.replay.own.obs"):
+        assert _today(path, np.zeros((2, 1, 3, 4, 5)))[1].shape == (2, 1, 3, 4, 5)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.gpu_program import Kernel, bytes_of, iteration, traffic, trips_of
+from benchmarks.accelerators import nest_of
+from benchmarks.hlo import Kernel, bytes_of, host_calls, iteration, traffic
 from purejaxdqn import load_config
 from purejaxdqn.core.plan import make_plan
 
@@ -56,7 +57,7 @@ ENTRY %main (a: (s32[])) -> (s32[]) {
 
 
 def test_kernels_and_bytes_are_counted():
-    put, take, double, copy = iteration(MODULE, 50)
+    put, take, double, copy = iteration(MODULE, (1, 50))
     assert put == Kernel("put.1", read=2 * 4 + 2 * 4 * 4, written=2 * 4 * 4, times=1, source="scatter")
     assert take[1:4] == (8 * 4 * 4 + 8 * 4, 8 * 4 * 4 + 8, 1)
     assert double == Kernel("double.1", read=2 * 16 * 4, written=16 * 4, times=3, source="")
@@ -66,36 +67,37 @@ def test_kernels_and_bytes_are_counted():
 
 @pytest.mark.parametrize(("preset", "steps", "trips"), [("dqn", 500_000, 50), ("pqn", 500_000, 25), ("pqn", 20_000, 1)])
 def test_without_replay_an_iteration_is_a_rollout_and_its_loop_that_of_the_epoch(preset, steps, trips):
-    assert trips_of(make_plan(load_config(("cartpole_cleanrl", preset), [f"total_timesteps={steps}"]))) == trips
+    nest = nest_of(make_plan(load_config(("cartpole_cleanrl", preset), [f"total_timesteps={steps}"])))
+    assert next((n for n in reversed(nest) if n > 1), 1) == trips
 
 
 def test_a_loop_that_is_not_there_is_no_iteration():
-    with pytest.raises(ValueError, match="0 loops have 49 iterations"):
-        iteration(MODULE, 49)
+    with pytest.raises(ValueError, match="0 loops run 49 times, not one"):
+        iteration(MODULE, [49])
 
 
 def test_a_loop_of_unknown_length_is_not_counted_as_one():
     with pytest.raises(ValueError, match=r"while\.1 is a loop of unknown length"):
-        iteration(MODULE.replace('{"n":"3"}', "{}"), 50)
+        iteration(MODULE.replace('{"n":"3"}', "{}"), [50])
 
 
 def test_an_operand_that_is_also_read_whole_counts_whole():
     whole = MODULE.replace("compare(%p4, %p4)", "compare(%bitcast.1, %p4)")
-    assert iteration(whole, 50)[1].read == 100 * 4 * 4 + 8 * 4
+    assert iteration(whole, [50])[1].read == 100 * 4 * 4 + 8 * 4
 
 
 def test_what_is_only_turned_round_is_read_nonetheless():
     turned = "ROOT %turned.1 = f32[4,100]{0,1} transpose(%bitcast.1), dimensions={1,0}"
     module = MODULE.replace("ROOT %tuple.1 = (f32[8,4]{1,0}, pred[8]{0}) tuple(%gather.1, %less.1)", turned)
-    assert iteration(module, 50)[1][1:3] == (100 * 4 * 4 + 8 * 4, 100 * 4 * 4)
+    assert iteration(module, [50])[1][1:3] == (100 * 4 * 4 + 8 * 4, 100 * 4 * 4)
 
 
 @pytest.mark.parametrize("op", ["conditional", "call", "copy-start"])
 def test_what_is_not_understood_is_not_counted(op):
     with pytest.raises(ValueError, match=rf"copy\.1: the cost of a {op} is unknown"):
-        iteration(MODULE.replace("s32[] copy(%i.2)", f"s32[] {op}(%i.2)"), 50)
+        iteration(MODULE.replace("s32[] copy(%i.2)", f"s32[] {op}(%i.2)"), [50])
     with pytest.raises(ValueError, match="not an instruction"):
-        iteration(MODULE.replace("%double.1 = ", "%double.1 "), 50)
+        iteration(MODULE.replace("%double.1 = ", "%double.1 "), [50])
 
 
 @pytest.mark.parametrize(
@@ -103,3 +105,22 @@ def test_what_is_not_understood_is_not_counted(op):
 )
 def test_bytes_of_a_type(kind, size):
     assert bytes_of(kind) == size
+
+
+def test_a_nest_is_told_by_the_loops_around_it():
+    inner = next(one for one in iteration(MODULE, [50]) if one.times == 3)
+    assert iteration(MODULE, [50, 3]) == [inner._replace(times=1)]
+    for nest in ([49, 3], [3, 50], [2]):
+        with pytest.raises(ValueError, match="0 loops run"):
+            iteration(MODULE, nest)
+
+
+@pytest.mark.parametrize("op", ["infeed", "outfeed", "send", "recv", "conditional", "recv-done"])
+def test_what_waits_for_the_host_or_branches_is_found(op):
+    assert host_calls(MODULE) == []
+    assert host_calls(MODULE.replace("s32[] copy(%i.2)", f"s32[] {op}(%i.2)")) == [op.removesuffix("-done")]
+
+
+def test_a_call_of_the_host_is_found_by_its_target():
+    called = MODULE.replace("AllocateBuffer", "xla_ffi_python_cpu_callback")
+    assert host_calls(called) == ["xla_ffi_python_cpu_callback"]
