@@ -2,8 +2,8 @@
 
 XLA compiles the whole training (warm-up, learning, evaluations) of many seeds at once for a TPU v5e, a TPU v6e, an H100
 and an H200 from their descriptions (`devices.py`). A row says whether that is one program that neither calls the host
-nor branches, how long XLA took, the memory of a seed beside the sum of what it must keep, and what an iteration (acting,
-environment, replay, update; without replay a rollout and all that is learned of it) moves and computes:
+nor branches, how long XLA took, the memory of a seed beside the sum of what it must keep, and what an iteration moves
+and computes (acting, environment, replay, update; without replay a rollout and all that is learned of it):
 
 - the sum: the state (replay, networks, optimiser, environments), and the random draws and the rollout of a period or
   the environments of an evaluation, whichever is larger, both without any padding;
@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=harness.positive, help="default the table's")
     parser.add_argument("--again", action="store_true", help="count rows that are there, too")
     parser.add_argument("--kernels", metavar="DEVICE", choices=ACCELERATORS, help="list the kernels of an iteration")
-    parser.add_argument("--summary", action="store_true", help="only the table of devices, from the rows that are there")
+    parser.add_argument(
+        "--summary", action="store_true", help="only the table of devices, from the rows that are there"
+    )
     arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(count(**arguments.worker)))
@@ -274,7 +276,6 @@ def _flops(jaxpr: Any) -> float:
     return total
 
 
-
 def _print_kernels(case: Case) -> None:
     devices = described(case.device)
     from benchmarks import hlo
@@ -286,7 +287,9 @@ def _print_kernels(case: Case) -> None:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     text = compile_lowered(*lower(config, program, devices)).as_text()
-    for one in sorted(hlo.iteration(text, nest_of(program.plan)), key=lambda one: -one.times * (one.read + one.written)):
+    for one in sorted(
+        hlo.iteration(text, nest_of(program.plan)), key=lambda one: -one.times * (one.read + one.written)
+    ):
         times = f"{one.times} x " if one.times > 1 else ""
         print(f"{one.read / 1e6:10.3f} MB read {one.written / 1e6:10.3f} written  {times}{one.name}  {one.source}")
 

@@ -1,4 +1,4 @@
-"""Reads modules that XLA has compiled: the kernels of an iteration with the bytes that they move, and calls of the host.
+"""Reads modules that XLA has compiled: an iteration's kernels with the bytes that they move, and calls of the host.
 
 Counted are what the kernels of one iteration read and write: acting, environment, replay, update; without replay (PQN),
 a rollout and all that is learned of it. Of a buffer, only the entries that they touch. On a device, caches save some of
@@ -8,7 +8,7 @@ that.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 HOST = ("infeed", "outfeed", "send", "recv", "conditional")
 """Instructions that a program without a call of the host, and without a branch for scheduling, does not have."""
@@ -53,24 +53,6 @@ def iteration(text: str, nest: Sequence[int]) -> list[Kernel]:
     return list(_kernels(computations, bodies[0], 1))
 
 
-def _loops(computations: dict[str, Computation]) -> dict[str, list[int]]:
-    """How often each loop runs that encloses a loop's body, and that loop itself, by the body's name."""
-    around = {
-        _called(one, "body"): (name, _trips(one))
-        for name, computation in computations.items()
-        for one in computation.values()
-        if one.op == "while"
-    }
-
-    def chain(body: str) -> list[int]:
-        if body not in around:
-            return []
-        outer, trips = around[body]
-        return [*chain(outer), trips or 0]
-
-    return {body: chain(body) for body in around}
-
-
 class Instruction(NamedTuple):
     """One instruction of a compiled module."""
 
@@ -89,7 +71,26 @@ _LINE = re.compile(r"^\s+(ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 _SIZES |= {"f64": 8, "s64": 8, "u64": 8}
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "partition-id", "replica-id"}
+_VIEW_CALLS = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast)"')
 _VIEWS = {"bitcast", "convert", "copy", "reshape", "transpose"}
+
+
+def _loops(computations: dict[str, Computation]) -> dict[str, list[int]]:
+    """How often each loop runs that encloses a loop's body, and that loop itself, by the body's name."""
+    around = {
+        _called(one, "body"): (name, _trips(one, computations))
+        for name, computation in computations.items()
+        for one in computation.values()
+        if one.op == "while"
+    }
+
+    def chain(body: str) -> list[int]:
+        if body not in around:
+            return []
+        outer, trips = around[body]
+        return [*chain(outer), trips or 0]
+
+    return {body: chain(body) for body in around}
 
 
 def read_computations(text: str) -> dict[str, Computation]:
@@ -106,34 +107,54 @@ def read_computations(text: str) -> dict[str, Computation]:
             if match is None:
                 raise ValueError(f"not an instruction: {row}")
             root, name, kind, op, operands, rest = match.groups()
-            names = tuple(re.findall(r"%([\w.-]+)", operands))
+            names = (operands,) if op == "constant" else tuple(re.findall(r"%([\w.-]+)", operands))
             current[name] = Instruction(name, kind, op, names, rest or "", bool(root))
     return found
 
 
 def bytes_of(kind: str) -> int:
-    """Return the size of an array type, or of all arrays of a tuple type, such as ``f32[8,4]``."""
-    shapes = re.findall(r"\b([a-z]\w*)\[([\d,]*)\]", kind)
-    return sum(_SIZES[name] * math.prod(int(n) for n in dims.split(",") if n) for name, dims in shapes)
+    """Return the size of an array type, or of all arrays of a tuple type, such as ``f32[8,4]``.
+
+    What a TPU keeps in its core, in a memory space of its own such as ``f32[8,4]{1,0:S(1)}``, counts nothing.
+    """
+    shapes = re.findall(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", kind)
+    return sum(
+        _SIZES[name] * math.prod(int(n) for n in dims.split(",") if n)
+        for name, dims, layout in shapes
+        if "S(" not in layout
+    )
 
 
 def _kernels(computations: dict[str, Computation], name: str, times: int) -> Iterator[Kernel]:
     computation = computations[name]
     for one in computation.values():
         if one.op == "while":
-            trips = _trips(one)
+            trips = _trips(one, computations)
             if trips is None:
                 raise ValueError(f"{one.name} is a loop of unknown length")
             yield from _kernels(computations, _called(one, "body"), times * trips)
+        elif one.op in ("copy-done", "slice-done"):
+            yield Kernel(one.name, *_moved(one), times, "")
         elif one.op in ("call", "conditional") or one.op.endswith(("-start", "-done", "-update")):
-            raise ValueError(f"{one.name}: the cost of a {one.op} is unknown")
-        elif one.op not in _FREE and 'custom_call_target="AllocateBuffer"' not in one.rest:
+            if one.op not in ("copy-start", "slice-start"):
+                raise ValueError(f"{one.name}: the cost of a {one.op} is unknown")
+        elif one.op not in _FREE and not _VIEW_CALLS.search(one.rest):
             source = re.search(r'op_name="([^"]*)"', one.rest)
             read, written = _traffic_of(one, computation, computations)
             yield Kernel(one.name, read, written, times, re.sub(r".*closed_call/", "", source[1]) if source else "")
 
 
+def _moved(done: Instruction) -> tuple[int, int]:
+    """What a copy between a TPU's memory and its core reads of the memory, or writes to it."""
+    size = bytes_of(re.sub(r"S\(\d+\)", "", done.type))
+    return (0, size) if bytes_of(done.type) else (size, 0)
+
+
 def _traffic_of(one: Instruction, around: Computation, computations: dict[str, Computation]) -> tuple[int, int]:
+    if one.op == "dynamic-update-slice":
+        return (bytes_of(around[one.operands[1]].type),) * 2
+    if one.op in ("gather", "dynamic-slice", "slice"):
+        return (bytes_of(one.type),) * 2
     if one.op != "fusion":
         return sum(bytes_of(around[name].type) for name in one.operands), bytes_of(one.type)
     inside = computations[_called(one, "calls")]
@@ -175,8 +196,14 @@ def _called(one: Instruction, role: str) -> str:
     return found[1]
 
 
-def _trips(one: Instruction) -> int | None:
-    found = re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest)
-    return int(found[1]) if found else None
-
-
+def _trips(one: Instruction, computations: dict[str, Computation]) -> int | None:
+    """How often a loop runs: as XLA says, or (for a TPU it does not) the constant that its counter stays below."""
+    if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest):
+        return int(found[1])
+    found = re.search(r"\bcondition=%([\w.-]+)", one.rest)
+    condition = computations.get(found[1], {}) if found else {}
+    last = next((inner for inner in condition.values() if inner.root), None)
+    if last is None or last.op != "compare" or "direction=LT" not in last.rest:
+        return None
+    bound = condition[last.operands[1]]
+    return int(bound.operands[0]) if bound.op == "constant" else None

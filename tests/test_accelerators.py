@@ -8,7 +8,6 @@ import pytest
 from benchmarks import accelerators, harness
 from benchmarks.accelerators import Case, flops_of_iteration, read_config, summarise
 from benchmarks.devices import ACCELERATORS, missing
-from tests.conftest import TINY
 
 V5E, ROOM = "TPU v5e", 1.4
 """Memory of a seed over the sum that it must keep, at most: vectors of 400 numbers are padded to 512."""
@@ -78,7 +77,7 @@ def test_the_flops_of_an_iteration_are_those_of_its_products(config, program):
     layers = ((4, 16), (16, 16), (16, 2))
     weights = sum(inputs * outputs for inputs, outputs in layers)
     acting = 2 * 8 * weights  # eight steps
-    update = 2 * 8 * (4 * weights - 4 * 16)  # two networks forward, two products back but for the first layer's input
+    update = 2 * 8 * 4 * weights  # two networks forward, and two products of each layer back
     assert flops_of_iteration(config, program) == acting + 2 * update
 
 

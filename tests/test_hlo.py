@@ -65,7 +65,9 @@ def test_kernels_and_bytes_are_counted():
     assert traffic([put, double]) == 72 + 3 * 192
 
 
-@pytest.mark.parametrize(("preset", "steps", "trips"), [("dqn", 500_000, 50), ("pqn", 500_000, 25), ("pqn", 20_000, 1)])
+@pytest.mark.parametrize(
+    ("preset", "steps", "trips"), [("dqn", 500_000, 50), ("pqn", 500_000, 25), ("pqn", 20_000, 10)]
+)
 def test_without_replay_an_iteration_is_a_rollout_and_its_loop_that_of_the_epoch(preset, steps, trips):
     nest = nest_of(make_plan(load_config(("cartpole_cleanrl", preset), [f"total_timesteps={steps}"])))
     assert next((n for n in reversed(nest) if n > 1), 1) == trips
@@ -92,7 +94,7 @@ def test_what_is_only_turned_round_is_read_nonetheless():
     assert iteration(module, [50])[1][1:3] == (100 * 4 * 4 + 8 * 4, 100 * 4 * 4)
 
 
-@pytest.mark.parametrize("op", ["conditional", "call", "copy-start"])
+@pytest.mark.parametrize("op", ["conditional", "call", "all-reduce-start"])
 def test_what_is_not_understood_is_not_counted(op):
     with pytest.raises(ValueError, match=rf"copy\.1: the cost of a {op} is unknown"):
         iteration(MODULE.replace("s32[] copy(%i.2)", f"s32[] {op}(%i.2)"), [50])
@@ -124,3 +126,37 @@ def test_what_waits_for_the_host_or_branches_is_found(op):
 def test_a_call_of_the_host_is_found_by_its_target():
     called = MODULE.replace("AllocateBuffer", "xla_ffi_python_cpu_callback")
     assert host_calls(called) == ["xla_ffi_python_cpu_callback"]
+
+
+def test_the_memory_of_a_tpus_core_is_none_and_a_copy_from_or_to_it_is_counted_once():
+    inside = "f32[4,8]{1,0:T(8,128)S(1)}"
+    assert bytes_of(f"(f32[4,8]{{1,0:T(8,128)}}, {inside}, u32[]{{:S(2)}})") == 4 * 8 * 4
+    copies = f"""  %copy-start.1 = ({inside}, f32[4,8]{{1,0}}, u32[]{{:S(2)}}) copy-start(%buffer)
+  %copy-done.1 = {inside} copy-done(%copy-start.1)
+  %copy-start.2 = (f32[4,8]{{1,0}}, {inside}, u32[]{{:S(2)}}) copy-start(%copy-done.1)
+  %copy-done.2 = f32[4,8]{{1,0}} copy-done(%copy-start.2)
+  ROOT %copy.1"""
+    found = [one[1:3] for one in iteration(MODULE.replace("  ROOT %copy.1", copies, 1), [50]) if "done" in one.name]
+    assert found == [(4 * 8 * 4, 0), (0, 4 * 8 * 4)]
+
+
+def test_rows_that_are_written_in_place_or_sliced_are_counted_alone():
+    row = "  %row.1 = f32[2,4]{1,0} dynamic-slice(%buffer, %i.2), dynamic_slice_sizes={2,4}\n"
+    row += "  %written.1 = f32[100,4]{1,0} dynamic-update-slice(%buffer, %rows, %i.2, %i.2)\n  ROOT %copy.1"
+    found = {one.name: one[1:3] for one in iteration(MODULE.replace("  ROOT %copy.1", row, 1), [50])}
+    assert found["row.1"] == found["written.1"] == (2 * 4 * 4, 2 * 4 * 4)
+
+
+def test_a_loop_without_its_length_has_that_of_its_counter():
+    counter = """%more (b: (s32[])) -> pred[] {
+  %b = (s32[]) parameter(0)
+  %c = s32[] constant(50)
+  %i.3 = s32[] get-tuple-element(%b), index=0
+  ROOT %lt.1 = pred[] compare(%i.3, %c), direction=LT
+}
+
+ENTRY"""
+    told = MODULE.replace(', backend_config={"known_trip_count":{"n":"50"}}', "")
+    with pytest.raises(ValueError, match="0 loops run"):
+        iteration(told, [50])
+    assert iteration(told.replace("ENTRY", counter), [50]) == iteration(MODULE, [50])

@@ -1,5 +1,7 @@
 """Each kernel computes what its plain reference does, and so do its gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +44,7 @@ CASES = {
     ),
     "permutations": ("permutations", (jnp.asarray(RNG.integers(2**32, size=(3, 100)), jnp.uint32),)),
     "permutations of a power of two": ("permutations", (jnp.asarray(RNG.integers(9, size=(2, 64)), jnp.uint32),)),
+    "overwrite": ("overwrite", (normal(7, 3), normal(2, 3), jnp.int32(5))),
     "global_norm": ("global_norm", ({"a": normal(7, 3), "b": normal(200, 100)},)),
 }
 """Kernel and arguments."""
@@ -56,6 +59,18 @@ def test_every_kernel_has_a_reference_and_a_case():
     }
     assert plain == public
     assert {kernel for kernel, _ in CASES.values()} | {"sum_over_pairs", "after", "in_parts"} == plain
+
+
+def test_rows_of_many_runs_are_written_as_one_slice_wherever_an_axis_is_mapped():
+    kept, block, start = normal(2, 4, 1, 7, 3), normal(2, 4, 1, 2, 3), jnp.full((2, 4), 3)
+    write = functools.partial(kernels.overwrite, axis=1)
+    many = jax.jit(jax.vmap(jax.vmap(write)))
+    expected = kept.at[..., 3:5, :].set(block)
+    np.testing.assert_array_equal(many(kept, block, start), expected)
+    text = str(jax.make_jaxpr(many)(kept, block, start))
+    assert "dynamic_update_slice" in text and "scatter" not in text
+    shared = jax.vmap(jax.vmap(write, (0, 0, None)), (0, None, None))(kept, block[0], jnp.int32(3))
+    np.testing.assert_array_equal(shared, kept.at[..., 3:5, :].set(block[:1]))
 
 
 def test_a_batch_in_parts_is_the_batch():

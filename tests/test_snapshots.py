@@ -41,7 +41,9 @@ def test_pictures_that_replay_kept_in_their_shape_become_the_vectors_of_today(ki
     config = load_config("minatar/breakout", [*TINY, f"replay.kind={kind}"])
     shapes = jax.eval_shape(data_of_keys, shapes_of_run(config))
     pictures = [
-        (jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(shapes) if leaf.shape[-1:] == (400,)
+        (jax.tree_util.keystr(path), leaf)
+        for path, leaf in jax.tree.leaves_with_path(shapes)
+        if leaf.shape[-1:] == (400,)
     ]
     assert len(pictures) == 2
     before = np.random.default_rng(0).random((2, 1, 300, 10, 10, 4)) < 0.5  # of two runs

@@ -380,3 +380,36 @@ def after(read: Array, indices: Array) -> Array:
 def plain_after(read: Array, indices: Array) -> Array:
     """The reference of ``after``."""
     return indices
+
+
+def overwrite(kept: Array, block: Array, start: Array, axis: int = 0) -> Array:
+    """``kept`` [..., N, ...] with ``block`` [..., M, ...] from ``start`` [] on; their sum M + ``start`` is at most N.
+
+    Mapped over runs, ``start`` must be the same for all, as it is for the replay of runs that take steps together. It
+    then remains one slice that is written. As a scatter of every run's rows, an accelerator would copy the whole array
+    in every iteration to the order of axes that the scatter wants, and hold it twice.
+    """
+    return _overwriting(axis)(kept, block, start)
+
+
+def plain_overwrite(kept: Array, block: Array, start: Array, axis: int = 0) -> Array:
+    """The reference of ``overwrite``."""
+    rows = (slice(None),) * axis + (start + jnp.arange(block.shape[axis]),)
+    return kept.at[rows].set(block)
+
+
+@functools.cache
+def _overwriting(axis: int) -> Callable[[Array, Array, Array], Array]:
+    @jax.custom_batching.custom_vmap
+    def write(kept: Array, block: Array, start: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(kept, block, start, axis)
+
+    @write.def_vmap
+    def write_all(runs: int, mapped: Any, kept: Array, block: Array, start: Array) -> tuple[Array, bool]:
+        kept, block = (
+            x if whether else jnp.broadcast_to(x, (runs, *x.shape))
+            for x, whether in zip((kept, block), mapped, strict=False)
+        )
+        return _overwriting(axis + 1)(kept, block, start[0] if mapped[2] else start), True
+
+    return write

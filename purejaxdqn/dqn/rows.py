@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flashbax.buffers.trajectory_buffer import TrajectoryBufferState
 
+from purejaxdqn.core import kernels
 from purejaxdqn.core.types import Array, Step
 
 
@@ -85,11 +86,30 @@ def make_buffer(size: int, num_envs: int, frames: int = 1) -> Buffer:
     def add(rows: Rows, steps: Step) -> Rows:
         if steps.reward.shape[1] != num_envs:
             raise ValueError(f"steps of {steps.reward.shape[1]} environments for a replay of {num_envs}")
-        block = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), newest(steps, 2))
-        before = TrajectoryBufferState(
-            experience=rows.experience, current_index=rows.current_index, is_full=rows.is_full
-        )
-        after = buffer.add(before, flat(block, 1))
-        return Rows(after.experience, after.current_index, after.is_full, rows.obs_shape)
+        blocks = flat(newest(steps, 2), 2)
+        if size % num_envs:  # then a block may begin at the end of the ring and end at its start
+            return _put(buffer, rows, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), blocks))
+        if len(blocks.reward) == 1:
+            return _write(rows, jax.tree.map(lambda leaf: leaf[0], blocks))
+        return jax.lax.scan(lambda rows, block: (_write(rows, block), None), rows, blocks)[0]
 
     return Buffer(init, add)
+
+
+def _write(rows: Rows, block: Step) -> Rows:
+    """Add a block, leaves [E, ...], which ends before the end of the ring or with it."""
+
+    def write(kept: Array, block: Array) -> Array:
+        return kernels.overwrite(kept, block[None], rows.current_index, axis=1)
+
+    size = rows.experience.reward.shape[1]
+    index = rows.current_index + len(block.reward)
+    kept = jax.tree.map(write, rows.experience, block)
+    return Rows(kept, index % size, rows.is_full | (index >= size), rows.obs_shape)
+
+
+def _put(buffer: Any, rows: Rows, block: Step) -> Rows:
+    """Add a block, leaves [N, ...], wherever it ends."""
+    before = TrajectoryBufferState(experience=rows.experience, current_index=rows.current_index, is_full=rows.is_full)
+    after = buffer.add(before, block)
+    return Rows(after.experience, after.current_index, after.is_full, rows.obs_shape)
