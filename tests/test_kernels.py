@@ -44,7 +44,7 @@ CASES = {
     ),
     "permutations": ("permutations", (jnp.asarray(RNG.integers(2**32, size=(3, 100)), jnp.uint32),)),
     "permutations of a power of two": ("permutations", (jnp.asarray(RNG.integers(9, size=(2, 64)), jnp.uint32),)),
-    "overwrite": ("overwrite", (normal(7, 3), normal(2, 3), jnp.int32(5))),
+    "overwrite": ("overwrite", (jnp.arange(21).reshape(7, 3), -jnp.ones((2, 3), jnp.int32), jnp.int32(5))),
     "global_norm": ("global_norm", ({"a": normal(7, 3), "b": normal(200, 100)},)),
 }
 """Kernel and arguments."""
@@ -91,7 +91,7 @@ def test_a_kernel_computes_what_its_reference_does(case):
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if not case.startswith(("signed_root", "cos_pi", "permutations"))]
+    "case", [case for case in CASES if not case.startswith(("signed_root", "cos_pi", "permutations", "overwrite"))]
 )
 def test_a_kernel_has_the_gradients_of_its_reference(case):
     """Of the arguments for which the kernel has some."""

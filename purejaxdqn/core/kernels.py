@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.types import Array
@@ -386,8 +387,9 @@ def overwrite(kept: Array, block: Array, start: Array, axis: int = 0) -> Array:
     """``kept`` [..., N, ...] with ``block`` [..., M, ...] from ``start`` [] on; their sum M + ``start`` is at most N.
 
     Mapped over runs, ``start`` must be the same for all, as it is for the replay of runs that take steps together. It
-    then remains one slice that is written. As a scatter of every run's rows, an accelerator would copy the whole array
-    in every iteration to the order of axes that the scatter wants, and hold it twice.
+    then remains one slice that is written. As a scatter of every run's rows, a TPU would copy the whole array in every
+    iteration to the order of axes that the scatter wants, and hold it twice. A TPU is also told to keep the axes in
+    their order: it would pad the number of runs to 128. There is no gradient.
     """
     return _overwriting(axis)(kept, block, start)
 
@@ -402,7 +404,8 @@ def plain_overwrite(kept: Array, block: Array, start: Array, axis: int = 0) -> A
 def _overwriting(axis: int) -> Callable[[Array, Array, Array], Array]:
     @jax.custom_batching.custom_vmap
     def write(kept: Array, block: Array, start: Array) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(kept, block, start, axis)
+        written = jax.lax.dynamic_update_slice_in_dim(kept, block, start, axis)
+        return jax.lax.platform_dependent(written, tpu=_in_order, default=lambda x: x)
 
     @write.def_vmap
     def write_all(runs: int, mapped: Any, kept: Array, block: Array, start: Array) -> tuple[Array, bool]:
@@ -413,3 +416,7 @@ def _overwriting(axis: int) -> Callable[[Array, Array, Array], Array]:
         return _overwriting(axis + 1)(kept, block, start[0] if mapped[2] else start), True
 
     return write
+
+
+def _in_order(x: Array) -> Array:
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
