@@ -39,6 +39,7 @@ PICTURES: dict[str, Bars] = {
     "family": Bars(("choice",), ("time ratio",), by="network"),
     "family_convolution": Bars((), ("ours (ms an update)", "flax (ms an update)"), unit="milliseconds"),
     "accelerators": Bars(("config", "seeds"), ("memory / sum",), by="device", points=True, around=1.0),
+    "gpu_program": Bars(("config", "seeds"), ("ours / as it comes",), points=True, around=1.0),
     "guard": Bars(("preset", "jaxlib"), ("instructions", "fusions", "update flops")),
     "independent_table": Bars(
         ("agent",), ("IQM",), spread=("95% CI low", "95% CI high"), mark="purejaxdqn", points=True, around=498.4

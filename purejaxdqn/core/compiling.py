@@ -23,7 +23,7 @@ APART = {"xla_gpu_dot_merger_threshold_mb": 0}
 """Options for a GPU: products that share a matrix stay separate.
 
 XLA would merge those of acting and learning, and write activations to memory once more for that: on CartPole up to a
-fifth of all that an iteration moves through memory (``benchmarks/accelerators.py``)."""
+fifth of all that an iteration moves through memory (``benchmarks/results/gpu_program.csv``)."""
 
 
 class Lowered(NamedTuple):
