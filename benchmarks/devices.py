@@ -55,8 +55,13 @@ device_description_str: "{kind}"
 """
 """Description of a GPU for XLA (``GpuTargetConfigProto``)."""
 
-_TPU_SETTING = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}
-"""What libtpu would otherwise ask a server of Google's cloud for."""
+_TPU_SETTING = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+"""What libtpu would otherwise ask a server of Google's cloud for; and that other processes may compile, too."""
 
 
 def missing(name: str) -> str:

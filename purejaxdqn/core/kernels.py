@@ -388,8 +388,9 @@ def overwrite(kept: Array, block: Array, start: Array, axis: int = 0) -> Array:
 
     Mapped over runs, ``start`` must be the same for all, as it is for the replay of runs that take steps together. It
     then remains one slice that is written. As a scatter of every run's rows, a TPU would copy the whole array in every
-    iteration to the order of axes that the scatter wants, and hold it twice. A TPU is also told to keep the axes in
-    their order: it would pad the number of runs to 128. There is no gradient.
+    iteration to the order of axes that the scatter wants, and hold it twice. Where rows are
+    numbers, a TPU is also told to keep the axes in their order: it would pad the number of runs to 128. There is no
+    gradient.
     """
     return _overwriting(axis)(kept, block, start)
 
@@ -405,6 +406,8 @@ def _overwriting(axis: int) -> Callable[[Array, Array, Array], Array]:
     @jax.custom_batching.custom_vmap
     def write(kept: Array, block: Array, start: Array) -> Array:
         written = jax.lax.dynamic_update_slice_in_dim(kept, block, start, axis)
+        if written.ndim > axis + 1:
+            return written
         return jax.lax.platform_dependent(written, tpu=_in_order, default=lambda x: x)
 
     @write.def_vmap
