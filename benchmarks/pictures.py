@@ -38,7 +38,7 @@ PICTURES: dict[str, Bars] = {
     "endings": Bars(("setting",), ("episodes lost", "of those, by the cart"), unit="episodes"),
     "family": Bars(("choice",), ("time ratio",), by="network"),
     "family_convolution": Bars((), ("ours (ms an update)", "flax (ms an update)"), unit="milliseconds"),
-    "accelerators": Bars(("config", "seeds"), ("memory / sum",), by="device", points=True, around=1.0),
+    "accelerators": Bars(("device", "config", "seeds"), ("memory / sum",), points=True, around=1.0),
     "gpu_program": Bars(("config", "seeds"), ("ours / as it comes",), points=True, around=1.0),
     "guard": Bars(("preset", "jaxlib"), ("instructions", "fusions", "update flops")),
     "independent_table": Bars(
