@@ -216,7 +216,7 @@ def make_sequence_ring(*, size: int, n_step: int, num_envs: int, sequence: int, 
         learned = np.arange(burn_in, sequence)
         spans = learned + np.arange(n_step)[:, None]  # [n, L]; none goes beyond the sequence
         rows = row(np.minimum(spans, sequence - 1))
-        cut = (spans >= sequence - 1)[..., None] | held.truncated[0, rows]
+        cut: Any = (spans >= sequence - 1)[..., None] | held.truncated[0, rows]
         _, last, found = _folded(hparams, state.rows, rows, cut)
         ended = held.terminated[0, row(np.arange(sequence - 1))] | held.truncated[0, row(np.arange(sequence - 1))]
         about = Sequence(
