@@ -4,7 +4,7 @@ The clock starts with the process, so interpreter, imports, compilation and eval
 empty unless the name says otherwise. Every contender of `peers.py` trains CartPole with evaluations (10 greedy episodes
 every 5,000 steps, reported at once) until the first mean return of 475 or more, or to its end. All use CleanRL's
 hyperparameters; ours and Stable-Baselines3's also run with their own, from `cartpole.yaml` (whose command reports an
-evaluation every 11,000 steps) and from rl-zoo3.
+evaluation every 2,000 steps) and from rl-zoo3.
 
     python -m benchmarks.solved            about 10 minutes on two cores
     python -m benchmarks.solved --quick    under a minute: one seed of ours and of the scan

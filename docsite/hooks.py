@@ -18,14 +18,15 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the command ``mkdocs`` does not look in the working directory
 
-from benchmarks import readme
+from benchmarks import gallery, readme
 from benchmarks.pictures import RESULTS
-from docsite import reference
+from docsite import notebooks, reference
 
 GENERATED = {
     "commands": reference.commands,
     "config_keys": reference.config_keys_table,
     "environments": reference.environments,
+    "agents": gallery.page,
     "changelog": lambda: (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
@@ -39,11 +40,14 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the benchmarks' pictures as ``figures/NAME.png``."""
+    """Add the benchmarks' pictures and the gallery's films as ``figures/NAME``, and the notebooks' pages."""
     from mkdocs.structure.files import File
 
-    for path in sorted(RESULTS.glob("*.png")):
+    for path in sorted([*RESULTS.glob("*.png"), *gallery.AGENTS_DIRECTORY.glob("*/*.gif")]):
         files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
+    for path in notebooks.paths():
+        page = f"notebooks/{path.stem}.md"
+        files.append(File.generated(config, page, content=notebooks.to_markdown(path)))
     return files
 
 

@@ -1,4 +1,4 @@
-"""``python -m purejaxdqn.evaluate RUN_DIR``: play greedy episodes with the agents of a finished run."""
+"""``python -m purejaxdqn.evaluate FOLDER``: play greedy episodes with a run's agents or an exported policy."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -21,14 +21,16 @@ def parser() -> Parser:
     """The command line."""
     parser = Parser(
         prog="python -m purejaxdqn.evaluate",
-        description="Play a finished run's agents greedily.",
+        description="Play a finished run's agents, or an exported policy, greedily.",
         examples=(
             "runs/mine",
             "runs/mine --episodes 30 --seed-index 0 --gif episode.gif",
             "runs/mine --backend gymnasium --json",
+            "agents/breakout --gif breakout.gif",
         ),
     )
-    parser.add_argument("run_dir", type=path_of, metavar="RUN_DIR")
+    about = "a run directory, a folder that export wrote, or agents/NAME, a trained agent of the gallery"
+    parser.add_argument("folder", type=path_of, metavar="FOLDER", help=about)
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="of each agent (default 100)")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
     parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
@@ -49,10 +51,7 @@ def main(argv: Sequence[str]) -> int:
     runtime.configure_cpu()
     runtime.start_jax()
     runtime.use_compilation_cache()
-    config, params = policies.load_params(arguments.run_dir, trust=arguments.trust)
-    if arguments.seed_index is not None:
-        policies.check_seed_index(config, arguments.seed_index)
-        params = policies.one_agent(params, arguments.seed_index)
+    config, params = policies.load_agents(arguments.folder, seed_index=arguments.seed_index, trust=arguments.trust)
     if arguments.gif:
         from purejaxdqn.pictures.drawings import check_drawable
 

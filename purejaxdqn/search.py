@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     candidates, drafts = read_edges(spec)
     configure_cpu_for(*(draft.config for draft in drafts), runs=spec.seeds * spec.batch, devices=spec.devices)
     start_jax()
-    idle = find_idle_keys(check_edges(spec, candidates, drafts))
+    idle = find_idle_keys(check_edges(spec, candidates, drafts), spec.overrides)
     base = read_config(list(spec.sources), spec.overrides)
     notes = [line for line in (note_of_default_environment(base.config), base.moves) if line]
     for line in [*notes, *(f"warning: {line}" for line in idle)]:

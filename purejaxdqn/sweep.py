@@ -77,7 +77,8 @@ def main(argv: Sequence[str]) -> int:
         note = note_of_default_environment(drafts[0].config)
         for line in [*([note] if note else []), *describe_moves(drafts)]:
             tell(line)
-        for line in find_idle_keys(points):
+        words = [word for candidate in candidates for word in candidate.overrides]
+        for line in find_idle_keys(points, words):
             tell(f"warning: {line}")
     if not arguments.no_cache:
         use_compilation_cache()

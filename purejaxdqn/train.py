@@ -16,6 +16,7 @@ import purejaxdqn.system.imports
 from purejaxdqn.config.reading import Draft, read_config, to_yaml
 from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.config import Config
+from purejaxdqn.runs.kept import take_over
 from purejaxdqn.runs.resuming import read_end, read_run
 from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import UserError, run_command
@@ -67,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
             return 3 if all(diverged) else 0
     configure_cpu_for(draft.config)
     start_jax()
+    keep = not arguments.no_cache and not arguments.print_config and take_over(draft.config)
     if arguments.resume:
         check_trust(arguments.resume, draft.unchecked(), trust=arguments.trust)
     config = draft.checked()
@@ -81,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.print_config:
         print(to_yaml(config), end="")
         return 0
-    return _train(config, arguments)
+    return _train(config, arguments, keep=keep)
 
 
 def _read(arguments: argparse.Namespace) -> Draft:
@@ -96,7 +98,7 @@ def _read(arguments: argparse.Namespace) -> Draft:
     return read_run(arguments.resume, overrides) if arguments.resume else read_config(arguments.config, overrides)
 
 
-def _train(config: Config, arguments: argparse.Namespace) -> int:
+def _train(config: Config, arguments: argparse.Namespace, *, keep: bool) -> int:
     """Train and print the results; returns the exit code."""
     from purejaxdqn.runs import opening, runner
     from purejaxdqn.runs.loggers import check_loggers
@@ -112,7 +114,13 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
     else:
         folders = [arguments.out] if arguments.out else default_directories(arguments.config)
         opened_run = opening.open_run(folders, config, segments=arguments.segments)
-    options = runner.RunOptions(arguments.seeds_at_once, arguments.debug_nans, arguments.quiet)
+    options = runner.RunOptions(
+        arguments.seeds_at_once,
+        arguments.debug_nans,
+        arguments.quiet,
+        prepare=_import_for_the_end,
+        keep=keep,
+    )
     try:
         with opened_run as opened, StopSignals() as stop:
             took = time.perf_counter() - _START
@@ -123,6 +131,12 @@ def _train(config: Config, arguments: argparse.Namespace) -> int:
     _print_results(config, summary)
     print(opened.folder)
     return 3 if all(summary["diverged"]) else 0
+
+
+def _import_for_the_end() -> None:
+    """Import what a run needs after its last segment, and what loads slowly: Matplotlib and SciPy."""
+    from purejaxdqn.pictures import run_directory  # noqa: F401
+    from purejaxdqn.runs import statistics  # noqa: F401
 
 
 def _draw(folder: Path, metrics: Any, config: Config) -> None:

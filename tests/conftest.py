@@ -136,6 +136,15 @@ def all_compiled_quickly():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _keep_no_programs():
+    """Commands in this process take no whole programs from the cache: tests replace what they are made from."""
+    import_module("purejaxdqn.train")  # until then this is the name of the function
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("purejaxdqn.train.take_over", lambda config: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def config():
     return load_config("cartpole_cleanrl", TINY)

@@ -12,7 +12,8 @@ import pytest
 
 import purejaxdqn
 from purejaxdqn import ConfigError, api, load_config, load_run
-from purejaxdqn.runs import progress
+from purejaxdqn.core.plan import make_plan
+from purejaxdqn.runs import opening, progress
 from purejaxdqn.system.faults import UserError
 from tests.conftest import TINY, quick_compiler
 
@@ -176,3 +177,10 @@ def test_a_notebook_shows_a_bar_that_moves(run, monkeypatch):
     assert "600 steps" in shown[1] and f"value='{run[1][-1].env_step[0, -1]}'" in shown[1]
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     assert not progress.is_notebook()
+
+
+def test_each_evaluation_may_end_a_run_with_an_early_end():
+    config = load_config("cartpole_cleanrl", [*TINY, "stop.return=400"])
+    epochs = make_plan(config).epochs
+    assert opening._choose_segments(config, None, None) == (epochs, 1)
+    assert opening._choose_segments(config, 1, None) == (1, epochs)

@@ -168,7 +168,7 @@ def same(one, other):
 
 READERS = {
     "run": ("evaluate", "export", "plot", "report", "resume"),
-    "exported": ("load",),
+    "exported": ("load", "evaluate"),
     "sweep": ("plot", "report", "sweep"),
     "search": ("plot", "report", "search"),
 }

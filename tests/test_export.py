@@ -481,8 +481,8 @@ def test_a_damaged_folder_is_refused(name, change, message, folders, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [(evaluate,), (main, "--format", "onnx"), (train, "--quiet", "--resume")],
-    ids=["evaluate", "export", "train --resume"],
+    [(main, "--format", "onnx"), (train, "--quiet", "--resume")],
+    ids=["export", "train --resume"],
 )
 def test_an_exported_folder_is_not_taken_for_a_run(command, folders, quietly, tmp_path):
     folder = shutil.copytree(folders["stablehlo"], tmp_path / "policy")

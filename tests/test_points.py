@@ -233,6 +233,13 @@ def test_a_swept_key_that_does_nothing_in_any_point_is_named(grid, lines):
     assert find_idle_keys(points_of(grid_candidates(["cartpole"], grid))) == lines
 
 
+def test_an_early_end_has_no_effect_in_a_sweep_which_is_said_of_the_command_line_alone():
+    words = ["stop.return=400", "gamma=0.9,0.99"]
+    points = points_of(grid_candidates(["cartpole"], words))
+    assert find_idle_keys(points, words) == ["stop.return has no effect here: the runs of a program end together"]
+    assert find_idle_keys(points, words[1:]) == []
+
+
 @pytest.mark.parametrize(
     "override",
     [

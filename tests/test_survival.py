@@ -86,7 +86,7 @@ def compiled_once():
     kept = {}
     compile_training = runner.compile_training
 
-    def once(config, population, *, segments, batch_size=None):
+    def once(config, population, *, segments, batch_size=None, keep=False):
         epochs = (config.total_timesteps - (config.schedule.warmup or 0)) // config.evaluation.every // segments
         static = config.static().model_copy(update={"total_timesteps": None})
         key = (static, len(population.seed), epochs, batch_size)

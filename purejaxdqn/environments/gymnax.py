@@ -29,6 +29,9 @@ def import_gymnax() -> Any:
     time.
     """
     stand_ins = {name: Later(name) for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules}
+    if "matplotlib" not in sys.modules:  # ``import matplotlib.pyplot as plt`` takes pyplot from it
+        parts = {name: Later(f"matplotlib.{name}") for name in ("pyplot", "colors", "animation")}
+        stand_ins["matplotlib"] = Later("matplotlib", **parts)
     with standing_in(stand_ins), any_backend():
         return importlib.import_module("gymnax")
 

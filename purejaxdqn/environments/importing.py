@@ -14,11 +14,17 @@ from purejaxdqn.environments.listed import SUITES
 
 
 class Later(types.ModuleType):
-    """Stands in for a module, which is imported when something in it is first used."""
+    """Stands in for a module, which is imported when something in it is first used that is not given as ``known``."""
+
+    def __init__(self, name: str, **known: Any):
+        super().__init__(name)
+        vars(self).update(known)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:  # used while it stands in
+            del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 

@@ -1,15 +1,18 @@
-"""Reads the folder of an exported policy. Nothing is imported for it: a folder from elsewhere runs no code."""
+"""Reads the folder of an exported policy. A folder from elsewhere runs no code: only playing imports an environment."""
 
 import functools
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from purejaxdqn.config.reading import CONFIG_FILE, read_config
+from purejaxdqn.config.trust import check_trust
 from purejaxdqn.config.yaml_text import ConfigError
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.environment import Environment, all_legal
+from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.environments.sight import stacked_features
 from purejaxdqn.environments.wrappers import observation_features
 from purejaxdqn.policies.cards import DESCRIPTION_FILE, read_description
@@ -39,6 +42,29 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
     for name in (POLICY_FILE, CONFIG_FILE):
         check_digest(folder / name, description, DESCRIPTION_FILE)
     return env, config, params
+
+
+def load_to_play(folder: Path, *, trust: bool) -> tuple[Config, Any]:
+    """Load an exported folder to play it -> the config of one run in its environment, the agent's parameters [1, ...].
+
+    Args:
+      folder: the exported folder.
+      trust: see ``check_trust``: unlike ``load_exported`` this imports the environment.
+
+    Raises:
+      UserError: as ``load_exported``; or the environment cannot be made, or is not the one that is described.
+    """
+    described, config, params = load_exported(folder)
+    check_trust(folder, config, trust=trust)
+    config = read_config(folder / CONFIG_FILE, ["num_seeds=1"]).checked()
+    real = make_environment(**config.env.making())
+    kinds = [
+        f"{env.env_id} with {env.num_actions} actions and observations {np.dtype(env.obs_dtype)} {env.obs_shape}"
+        for env in (real, described)
+    ]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"{folder}: {config.env.id} has {kinds[0]} here, and the policy was trained on {kinds[1]}")
+    return config, jax.tree.map(lambda leaf: leaf[None], params)
 
 
 def _described_environment(description: dict[str, Any]) -> Environment:

@@ -19,7 +19,8 @@ from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.environments.sight import Sight, make_sight
 from purejaxdqn.policies.cards import DESCRIPTION_FILE
-from purejaxdqn.policies.exported import load_exported
+from purejaxdqn.policies.exported import load_exported, load_to_play
+from purejaxdqn.policies.gallery import find_agent
 from purejaxdqn.policies.greedy import Policy
 from purejaxdqn.policies.summaries import SUMMARY_FILE, read_summary, warn_of_changes
 from purejaxdqn.policies.weights import POLICY_FILE, check_digest, read_params
@@ -43,7 +44,9 @@ def load_params(folder: str | Path, *, trust: bool = False) -> tuple[Config, Any
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
     if exported:
-        raise UserError(f"{folder} is not a run but a policy that was exported from one; load_policy reads it")
+        raise UserError(
+            f"{folder} is not a run but a policy that was exported from one; evaluate and load_policy read it"
+        )
     if missing:
         raise UserError(f"{folder} is not a finished run: it has no {missing[0]}")
     draft = read_config(folder / CONFIG_FILE)
@@ -55,6 +58,31 @@ def load_params(folder: str | Path, *, trust: bool = False) -> tuple[Config, Any
         check_digest(folder / POLICY_FILE, read_summary(folder), SUMMARY_FILE)
         warn_of_changes(folder, CONFIG_FILE)
     return config, params
+
+
+def load_agents(folder: str | Path, *, seed_index: int | None = None, trust: bool = False) -> tuple[Config, Any]:
+    """Load agents to play them: all of a run directory, or one of them; or the agent of an exported folder.
+
+    Args:
+      folder: a run directory, an exported folder, or an agent of the gallery, ``agents/NAME``.
+      seed_index: the agent K; None loads all.
+      trust: see ``load_params``; playing an exported folder imports its environment, too.
+
+    Returns:
+      The config, and the parameters of S agents, leaves [S, ...].
+
+    Raises:
+      UserError: a file is missing or damaged, there is no such agent, or the environment cannot be made.
+    """
+    folder = find_agent(Path(folder))
+    if _is_exported(folder):
+        _check_only_agent(folder, seed_index or 0)
+        return load_to_play(folder, trust=trust)
+    config, params = load_params(folder, trust=trust)
+    if seed_index is None:
+        return config, params
+    check_seed_index(config, seed_index)
+    return config, jax.tree.map(lambda leaf: leaf[seed_index : seed_index + 1], params)
 
 
 def load_policy(folder: str | Path, *, seed_index: int = 0, trust: bool = False) -> Policy:
@@ -73,10 +101,9 @@ def load_policy(folder: str | Path, *, seed_index: int = 0, trust: bool = False)
     Raises:
       UserError: the folder has no policy or no such agent, or is damaged.
     """
-    folder = Path(folder)
-    if (folder / DESCRIPTION_FILE).is_file():
-        if seed_index:
-            raise UserError(f"{folder} is an exported policy: it has no agent {seed_index}, only agent 0")
+    folder = find_agent(Path(folder))
+    if _is_exported(folder):
+        _check_only_agent(folder, seed_index)
         env, config, params = load_exported(folder)
     else:
         config, params = load_params(folder, trust=trust)
@@ -86,9 +113,16 @@ def load_policy(folder: str | Path, *, seed_index: int = 0, trust: bool = False)
     return Policy(config, env, params)
 
 
-def one_agent(params: Any, seed_index: int) -> Any:
-    """Select one agent's parameters from leaves [S, ...], and keep the seed axis: leaves [1, ...]."""
-    return jax.tree.map(lambda leaf: leaf[seed_index : seed_index + 1], params)
+def _is_exported(folder: Path) -> bool:
+    try:
+        return (folder / DESCRIPTION_FILE).is_file()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _check_only_agent(folder: Path, seed_index: int) -> None:
+    if seed_index:
+        raise UserError(f"{folder} is an exported policy: it has no agent {seed_index}, only agent 0")
 
 
 def check_seed_index(config: Config, seed_index: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from purejaxdqn.config.reading import CONFIG_FILE
-from purejaxdqn.core.config import Config
+from purejaxdqn.core.config import Config, value_at
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.runs import directory
 from purejaxdqn.runs.checkpoints import Checkpoints
@@ -90,6 +90,8 @@ def _refusing_denied(folder: Path) -> Iterator[None]:
 def _choose_segments(config: Config, wanted: int | None, snapshot: Snapshot | None) -> tuple[int, int]:
     """The number of segments and the epochs of each, so that old and new checkpoints fall between segments."""
     epochs = make_plan(config).epochs
+    if wanted is None and value_at(config, "stop.return") is not None:
+        wanted = epochs  # so that each evaluation may end the run
     stops = []
     if config.checkpoint.every and config.evaluation.every:
         stops.append(config.checkpoint.every // config.evaluation.every)

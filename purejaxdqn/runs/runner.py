@@ -11,6 +11,7 @@ from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.policies.summaries import digests, write_summary
 from purejaxdqn.policies.weights import POLICY_FILE, save_policy
 from purejaxdqn.runs import directory
+from purejaxdqn.runs.ahead import Ahead
 from purejaxdqn.runs.debugging import Debugger, FoundNan
 from purejaxdqn.runs.divergence import DivergenceWatch
 from purejaxdqn.runs.journal import Journal
@@ -21,6 +22,7 @@ from purejaxdqn.runs.snapshots import Snapshot, fetch_state, place_state, save_s
 from purejaxdqn.runs.stopping import is_reached
 from purejaxdqn.runs.training import Training, compile_training, seeds_of
 from purejaxdqn.system.faults import drawing
+from purejaxdqn.system.runtime import usable_cores
 from purejaxdqn.system.signals import StopSignals
 from purejaxdqn.system.status import Status
 
@@ -32,6 +34,8 @@ class RunOptions(NamedTuple):
     debug_nans: bool = False
     quiet: bool = False
     callback: Callable[[Metrics], Any] | None = None  # called after each segment with all epochs so far; True ends
+    prepare: Callable[[], Any] | None = None  # what ``draw`` will need, such as imports, while the run trains
+    keep: bool = False  # whether compiled programs are kept on disk, and taken from there
 
 
 def run(
@@ -61,14 +65,16 @@ def run(
     """
     config, seeds = opened.config, seeds_of(opened.config)
     with Status("compiling", quiet=options.quiet):
-        training = compile_training(config, seeds, segments=opened.segments, batch_size=options.seeds_at_once)
+        training = compile_training(
+            config, seeds, segments=opened.segments, batch_size=options.seeds_at_once, keep=options.keep
+        )
     stop.check()
     print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
-    opened.checkpoints.open()
+    ahead = _prepare(opened, training, options)
     position = _first_position(opened, training)
     # ``training.finish`` waits for the compiler in here, where a second signal still ends the process immediately.
     with training.finish, _journal(opened, options) as journal:
-        recorder = _Recorder(opened, training, stop, journal, position, options.callback)
+        recorder = _Recorder(opened, training, stop, journal, position, options.callback, ahead)
         if options.debug_nans:
             recorder.debugger = Debugger(config, training, seeds, segment_epochs=opened.segment_epochs)
             recorder.debugger.keep(position)
@@ -76,6 +82,7 @@ def run(
             position = advance(config, training, seeds, position, after_segment=recorder.after_segment)
         waited = training.finish.waited
         journal.close_progress()
+        ahead.wait()
         with Status("final evaluation", quiet=options.quiet):
             agents = finish_training(training, seeds, position.state)
         stop.check()
@@ -90,9 +97,19 @@ def run(
     save_policy(opened.folder, agents.params)
     summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
     write_summary(opened.folder, summary)  # it says that the run is finished
+    training.keep()
     with drawing(opened.folder), Status("drawing", quiet=options.quiet):
         draw(opened.folder, metrics, config)
     return summary
+
+
+def _prepare(opened: OpenRun, training: Training, options: RunOptions) -> Ahead:
+    """Prepare checkpoints and pictures: meanwhile if a core is free, else checkpoints now, pictures later."""
+    layout = training.layout
+    if layout.platform == "cpu" and usable_cores() <= len(layout.devices):
+        opened.checkpoints.open()
+        return Ahead()
+    return Ahead(opened.checkpoints.open, *([options.prepare] if options.prepare else []), training.keep)
 
 
 def _first_position(opened: OpenRun, training: Training) -> Position:
@@ -118,9 +135,10 @@ class _Recorder:
         journal: Journal,
         position: Position,
         callback: Callable[[Metrics], Any] | None,
+        ahead: Ahead,
     ) -> None:
         self._opened, self._training, self._stop, self._journal = opened, training, stop, journal
-        self._callback = callback
+        self._callback, self._ahead = callback, ahead
         self.stopped_at: int | None = None  # environment step at which the run ended early
         self.debugger: Debugger | None = None
         self.watch = DivergenceWatch(opened.config.num_seeds)
@@ -157,6 +175,7 @@ class _Recorder:
         return reached or asked
 
     def _save(self, position: Position) -> None:
+        self._ahead.wait()
         opened = self._opened
         save_snapshot(
             opened.checkpoints,

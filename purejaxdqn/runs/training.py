@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from purejaxdqn.config.building import make_program
-from purejaxdqn.core.compiling import compile_lowered, lower_runs
+from purejaxdqn.core.compiling import Lowered, compile_lowered, lower_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.core.types import EpochRow, RunnerState
+from purejaxdqn.runs import kept
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.runtime import usable_cores
 
@@ -39,6 +40,13 @@ class Compiling:
         self._program = program
         self.waited = 0.0
 
+    @classmethod
+    def compiled(cls, program: Any) -> "Compiling":
+        """A program that is ready."""
+        done: Future[Any] = Future()
+        done.set_result(program)
+        return cls(done)
+
     def __call__(self, *arguments: Any) -> Any:
         """Call the program."""
         return self.wait()(*arguments)
@@ -50,6 +58,10 @@ class Compiling:
             return self._program.result()
         finally:
             self.waited += time.perf_counter() - start
+
+    def ready(self) -> Any:
+        """Return the compiled program; for a thread that may wait, and whose time does not count."""
+        return self._program.result()
 
     def check(self) -> None:
         """Raise the compiler's error if compiling has failed."""
@@ -74,11 +86,17 @@ class Training(NamedTuple):
     policy: Any  # the algorithm's state -> what acting needs
     first_seconds: float  # that compiling ``init`` and ``segment`` took
     state: Any = None  # shapes and types of the state
+    keeping: kept.Keeping = kept.Keeping(None)  # of the programs, if another run may want them
 
     @property
     def compile_seconds(self) -> float:
         """Seconds that training has waited for the compiler so far."""
         return self.first_seconds + self.finish.waited
+
+    def keep(self) -> None:
+        """Write the programs to disk, so that another run need not trace them; waits for the compiler."""
+        self.finish.ready()
+        self.keeping.write(self.state)
 
     def fetch_policy(self, state: RunnerState) -> Any:
         """What acting needs, on the host; leaves [R, ...], which may share the state's memory."""
@@ -126,6 +144,7 @@ def compile_training(
     segments: int,
     batch_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
+    keep: bool = False,
 ) -> Training:
     """Trace, lower and compile a program; its parts compile in parallel.
 
@@ -138,10 +157,16 @@ def compile_training(
       segments: number of calls of ``segment``; divides the epochs.
       batch_size: see ``lay_out``.
       devices: see ``lay_out``.
+      keep: take the programs from disk if an earlier run has kept them, and say where to keep them otherwise.
     """
     start = time.perf_counter()
     program = make_program(config)
     layout = lay_out(len(population.seed), devices=devices, batch_size=batch_size)
+    file = kept.place_of(config, layout, segments) if keep else None
+    if found := kept.load(file, layout):
+        ready = (found.init, found.segment, Compiling.compiled(found.finish))
+        seconds = time.perf_counter() - start
+        return Training(layout, segments, *ready, program.algorithm.policy, seconds, found.state)
     epochs = program.plan.epochs // segments
     hparams, *place = layout.put(population)
 
@@ -158,6 +183,7 @@ def compile_training(
         (mapped_init, hparams, place),
         (map_runs(segment, layout, in_place=True), hparams, state),
         (map_runs(program.finish, layout), hparams, state),
+        keeping := kept.Keeping(file),
     )
     return Training(
         layout=layout,
@@ -168,19 +194,25 @@ def compile_training(
         policy=program.algorithm.policy,
         first_seconds=time.perf_counter() - start,
         state=state,
+        keeping=keeping,
     )
 
 
-def _compile_parts(layout: Layout, init: Any, segment: Any, finish: Any) -> tuple[Any, Any, Compiling]:
+def _compile_parts(
+    layout: Layout, init: Any, segment: Any, finish: Any, keeping: kept.Keeping
+) -> tuple[Any, Any, Compiling]:
     """Compile ``(function, *arguments)`` of each part; the last may still be compiling when this returns."""
 
+    def compile_part(name: str, lowered: Lowered) -> Any:
+        return keeping.pack(name, compile_lowered(lowered, layout.platform, once=name != "segment"))
+
     def compile_finish() -> Any:
-        return compile_lowered(lower_runs(*finish), layout.platform, once=True)
+        return compile_part("finish", lower_runs(*finish))
 
     pool = ThreadPoolExecutor()
     try:  # lowering is Python's work, so it stays in this thread
-        init_job = pool.submit(compile_lowered, lower_runs(*init), layout.platform, once=True)
-        segment_job = pool.submit(compile_lowered, lower_runs(*segment), layout.platform)
+        init_job = pool.submit(compile_part, "init", lower_runs(*init))
+        segment_job = pool.submit(compile_part, "segment", lower_runs(*segment))
         behind = layout.platform == "cpu" and usable_cores() > len(layout.devices)
         ahead = None if behind else pool.submit(compile_finish)
         parts = init_job.result(), segment_job.result()

@@ -197,10 +197,15 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
     return points
 
 
-def find_idle_keys(points: Sequence[Point]) -> list[str]:
-    """A line for each key that has no effect: swept ones in any point, and those that only ``train`` reads."""
+def find_idle_keys(points: Sequence[Point], words: Iterable[str] = ()) -> list[str]:
+    """A line for each key that has no effect: swept ones in any point, and those that only ``train`` reads.
+
+    Args:
+      points: of the sweep.
+      words: the overrides of the command line; what a config file says of ``stop`` is for ``train``.
+    """
     idle = [find_idle(point.config) for point in points]
-    stops = any(value_at(point.config, "stop.return") is not None for point in points)
+    stops = any(word.startswith(("stop.", "stop=")) for word in words)
     return ["stop.return has no effect here: the runs of a program end together"] * stops + [
         f"{key} is swept but has no effect: it needs {idle[0][key]}"
         for key in points[0].swept

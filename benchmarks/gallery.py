@@ -1,0 +1,236 @@
+"""Trains the gallery: an agent for every environment that has a config which learns, exported to `agents/NAME`.
+
+Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. Of the seeds
+the **median** one is exported, by the greedy returns at the end of the run (of two in the middle the lower one; of
+equals the first), and not the best one. `agents/NAME` has its weights, its card (`README.md`, `policy.json`) and a film
+of the episode with seed 0, made smaller. Weights, cards and films are under 6 MB together.
+
+    python -m benchmarks.gallery              trains what is missing, small environments first: an hour on two cores
+    python -m benchmarks.gallery catch pong   these only; it can be stopped, and resumes where it was
+    python -m benchmarks.gallery --list       the agents, and which are there
+    python -m benchmarks.gallery --again pong trains anew what is there
+    python -m benchmarks.gallery --quick      under a minute: one agent in a directory that is removed
+
+`agents/gallery.csv` has a row for each agent: what trained it, the greedy return of every seed, and which was taken.
+"""
+
+import csv
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import harness
+
+AGENTS_DIRECTORY = harness.ROOT / "agents"
+TABLE = "gallery.csv"
+SIZE_LIMIT = 6_000_000
+"""Bytes of all agents together."""
+FILM_LIMIT = 120_000
+"""Bytes of a film; frames are left out until it is below."""
+SEED = 2028
+"""Config key ``seed`` of every agent; no search and no row of ``learning.py`` uses it."""
+
+
+class Agent(NamedTuple):
+    """What trains an agent."""
+
+    config: str  # a shipped config
+    seeds: int = 5
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The overrides of the command."""
+        return (f"seed={SEED}", f"num_seeds={self.seeds}", *self.overrides)
+
+    @property
+    def command(self) -> str:
+        """The command, for a reader."""
+        return shlex.join(["python", "-m", "purejaxdqn.train", "--config", self.config, *self.words])
+
+
+_SHORT = ("total_timesteps=2_998_272",)
+"""Of the configs of MinAtar without replay, which are of ten million steps."""
+
+AGENTS: dict[str, Agent] = {
+    "cartpole": Agent("cartpole_pqn"),
+    "acrobot": Agent("acrobot"),
+    "mountaincar": Agent("mountaincar"),
+    "catch": Agent("catch"),
+    "discounting_chain": Agent("discounting_chain"),
+    "umbrella_chain": Agent("umbrella_chain"),
+    "memory_chain": Agent("memory_chain", seeds=3),
+    "bernoulli_bandit": Agent("bernoulli_bandit"),
+    "deepsea": Agent("deepsea"),
+    "frozen_lake": Agent("frozen_lake"),
+    "four_rooms": Agent("four_rooms", seeds=3),
+    "breakout": Agent("minatar/breakout_pqn", seeds=3, overrides=_SHORT),
+    "mountaincar_sparse": Agent("mountaincar_sparse", seeds=3),
+    "asterix": Agent("minatar/asterix_pqn", seeds=3, overrides=_SHORT),
+    "space_invaders": Agent("minatar/space_invaders_pqn", seeds=3, overrides=_SHORT),
+    "freeway": Agent("minatar/freeway_pqn", seeds=3, overrides=_SHORT),
+    "seaquest": Agent("minatar/seaquest_pqn", seeds=3, overrides=_SHORT),
+    "meta_maze": Agent("meta_maze", seeds=3),
+    "pong": Agent("pong", seeds=3),
+    "empty_5x5": Agent("xminigrid/empty_5x5", seeds=3),
+    "swingup": Agent("swingup", seeds=3),
+}
+"""In the order in which they are trained."""
+COLUMNS = ("agent", "environment", "command", "env_steps", "returns", "seed_index", "return")
+
+
+def main() -> None:
+    parser = harness.Options(__doc__)
+    parser.add_argument("agents", nargs="*", choices=[*AGENTS, []], metavar="NAME", help="which (default all)")
+    parser.add_argument("--list", action="store_true", help="show the agents, and which are there")
+    parser.add_argument("--again", action="store_true", help="train anew what is there")
+    parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="for the runs (default runs/gallery)")
+    parser.add_argument("--quick", action="store_true", help="a small agent, nothing kept")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for name, agent in AGENTS.items():
+            print(f"{'x' if is_there(AGENTS_DIRECTORY / name) else ' '} {name:<20} {agent.command}")
+    elif arguments.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            quick = Agent("catch", seeds=3, overrides=("total_timesteps=20_000",))
+            print(add("catch", quick, Path(folder) / "agents", Path(folder) / "runs"))
+    else:
+        for name in arguments.agents or AGENTS:
+            if arguments.again or not is_there(AGENTS_DIRECTORY / name):
+                print(add(name, AGENTS[name], AGENTS_DIRECTORY, arguments.runs.resolve()), flush=True)
+        check_size(AGENTS_DIRECTORY)
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder of the gallery is complete; the film is written last."""
+    return film_of(folder).is_file()
+
+
+def film_of(folder: Path) -> Path:
+    """The film in a folder of the gallery; its name is the agent's, so that no two films share one on the site."""
+    return folder / f"{folder.name}.gif"
+
+
+def add(name: str, agent: Agent, gallery: Path, runs: Path) -> str:
+    """Train an agent or resume it, export the median seed to ``gallery/name``, and film it; returns a line about it."""
+    summary = harness.train([agent.config], agent.words, runs / name)
+    seed_index = median_seed(summary["final_eval_return"])
+    gallery.mkdir(parents=True, exist_ok=True)
+    folder = gallery / name
+    shutil.rmtree(folder, ignore_errors=True)
+    _command("export", runs / name, "--format", "safetensors", "--seed-index", seed_index, "--out", folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / "film.gif"
+        _command("evaluate", folder, "--episodes", 1, "--gif", whole)
+        shrink(whole, film_of(folder))
+    write_row(gallery / TABLE, name, agent, summary, seed_index)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return f"{name}: {summary['final_eval_return'][seed_index]:g}, agent {seed_index}, {size:,} bytes"
+
+
+def median_seed(returns: Sequence[float | None]) -> int:
+    """The seed whose return is the median: of two in the middle the lower one, of equals the first.
+
+    A seed without a return, which has diverged, counts as the lowest.
+    """
+    numbers = [float("-inf") if value is None else value for value in returns]
+    return numbers.index(sorted(numbers)[(len(numbers) - 1) // 2])
+
+
+def _command(name: str, *arguments: object) -> None:
+    subprocess.run(
+        [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)],
+        cwd=harness.ROOT, env=harness.clean_environment(), check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def shrink(film: Path, small: Path, *, width: int = 280, limit: int = FILM_LIMIT) -> None:
+    """Write a smaller copy of a GIF: ``width`` pixels wide, and of its frames every n-th until ``limit`` bytes hold it.
+
+    The last frame always stays, and shows for as long as it did.
+    """
+    from PIL import Image, ImageSequence
+
+    with Image.open(film) as whole:
+        durations, frames = [], []
+        for frame in ImageSequence.Iterator(whole):
+            durations.append(frame.info["duration"])
+            size = width, round(frame.height * width / frame.width)
+            frames.append(frame.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(32, dither=0))
+    stride = 1
+    while True:
+        kept = sorted({*range(0, len(frames), stride), len(frames) - 1})
+        times = [durations[at] * min(stride, 2) for at in kept[:-1]] + durations[-1:]
+        first, *rest = [frames[at] for at in kept]
+        first.save(small, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
+        if small.stat().st_size <= limit or len(kept) <= 2:
+            return
+        stride += 1
+
+
+def write_row(path: Path, name: str, agent: Agent, summary: dict, seed_index: int) -> None:
+    """Put the row of an agent into the gallery's table, in the order of ``AGENTS``."""
+    rows = {row["agent"]: row for row in read_rows(path)}
+    returns = summary["final_eval_return"]
+    cells = (
+        name,
+        summary["env_id"],
+        agent.command,
+        summary["total_timesteps"],
+        json.dumps(returns),
+        seed_index,
+        returns[seed_index],
+    )
+    rows[name] = dict(zip(COLUMNS, cells, strict=True))
+    order = [*(one for one in AGENTS if one in rows), *(one for one in rows if one not in AGENTS)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[one] for one in order)
+
+
+def read_rows(path: Path = AGENTS_DIRECTORY / TABLE) -> list[dict[str, str]]:
+    """The rows of the gallery's table; none if there is no table."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def total_size(gallery: Path) -> int:
+    """Bytes of all files of a gallery."""
+    return sum(path.stat().st_size for path in gallery.rglob("*") if path.is_file())
+
+
+def check_size(gallery: Path) -> None:
+    """Print the size of a gallery, and end with code 1 if it is too large."""
+    size = total_size(gallery)
+    print(f"{size:,} bytes together")
+    if size > SIZE_LIMIT:
+        sys.exit(f"more than {SIZE_LIMIT:,}")
+
+
+def page() -> str:
+    """The agents as a page of the site: film, score, seeds, and the command that trained each."""
+    return "\n".join(_sections(read_rows()))
+
+
+def _sections(rows: Sequence[dict[str, str]]) -> Iterator[str]:
+    for row in rows:
+        name, returns = row["agent"], json.loads(row["returns"])
+        others = ", ".join("none" if value is None else f"{value:.4g}" for value in returns)
+        yield f"## {name}\n"
+        yield f"![A greedy episode of {name}](../agents/{name}/{name}.gif)\n"
+        yield f"`{row['environment']}`, {int(row['env_steps']):,} environment steps. Greedy returns of its seeds: "
+        yield f"{others}; this is agent {row['seed_index']}, with {float(row['return']):.4g}.\n"
+        yield f"```bash\n{row['command']}\npurejaxdqn evaluate agents/{name}\n```\n"
+
+
+if __name__ == "__main__":
+    main()
