@@ -106,8 +106,10 @@ def test_a_whole_run_for_a_tpu_is_one_program_without_the_host_and_without_branc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [1, 8])
-@pytest.mark.parametrize("configs", ["minatar/breakout", "minatar/breakout+per", "minatar/breakout+n_step"])
+@pytest.mark.parametrize(
+    ("configs", "seeds"),
+    [("minatar/breakout", 1), ("minatar/breakout", 8), ("minatar/breakout+per", 1), ("minatar/breakout+n_step", 1)],
+)
 def test_replay_of_pictures_stands_once_in_a_tpus_memory(counted, configs, seeds):
     found = counted(configs, seeds)
     assert found["memory"] <= ROOM * found["sum"]
