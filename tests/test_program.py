@@ -202,9 +202,10 @@ def _primitives(jaxpr):
 
 
 def test_the_program_has_no_branch_and_no_callback(config, program, compiled_train):
-    primitives = set(_primitives(jax.make_jaxpr(program.train)(config.hparams(), KEYS[0]).jaxpr))
-    assert {"scan", "while", "dot_general"} <= primitives  # the walk sees what is in the nest
-    assert "cond" not in primitives
+    primitives = list(_primitives(jax.make_jaxpr(program.train)(config.hparams(), KEYS[0]).jaxpr))
+    assert {"scan", "while", "dot_general"} <= set(primitives)  # the walk sees what is in the nest
+    # What depends on the platform is a choice until the program is lowered for one.
+    assert primitives.count("cond") == primitives.count("platform_index")
     assert not [name for name in primitives if "callback" in name]
     vmapped = jax.jit(jax.vmap(program.train, (None, 0))).lower(config.hparams(), jnp.stack(KEYS)).compile()
     for text in (compiled_train.as_text(), vmapped.as_text()):
