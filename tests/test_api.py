@@ -88,6 +88,7 @@ def test_a_picture_is_saved_in_other_formats_and_a_film_as_it_is(run, tmp_path):
             one.save(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_callback_ends_a_run_which_can_be_resumed(tmp_path, quietly):
     config = load_config("cartpole_cleanrl", TINY)
     found = []

@@ -111,6 +111,7 @@ def test_the_summary_has_the_contracts_keys(run):
     assert summary["env_steps_per_second"] == pytest.approx(1800 / summary["run_seconds"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_runs_it_again_bit_for_bit(run, quietly, tmp_path):
     code, _, _ = quietly(
         train, "--config", run[0] / "config.yaml", "--out", tmp_path / "again", "--segments", "1", "--quiet"
@@ -165,6 +166,7 @@ def test_all_that_a_run_leaves_may_be_read_by_whom_the_system_says(run):
     assert set(modes.values()) == {modes["summary.json"]}, modes
 
 
+@pytest.mark.slow
 def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     other = shutil.copytree(run[0], "other")

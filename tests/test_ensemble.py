@@ -130,6 +130,7 @@ def test_the_number_of_a_step_is_that_of_a_list_of_all_steps():
             np.testing.assert_array_equal(found, [rows[row] for row in filled])
 
 
+@pytest.mark.slow
 def test_a_sequence_has_the_number_of_its_first_step():
     """Of a ring whose observations are the numbers of their steps, partly filled and written over."""
     period, sequence, size = 3, 5, 48
@@ -225,6 +226,7 @@ def learn_from(learner, hparams, state, data):
     return run(state, data)
 
 
+@pytest.mark.slow
 def test_a_member_learns_what_it_would_learn_alone_given_the_same_data(config, members, trained):
     """Alone: among copies of itself, bit for bit; and as a plain learner, whose products XLA sums in another order."""
     hparams, capacity, data = config.hparams(), config.replay.size, batches(12)

@@ -109,6 +109,7 @@ def test_networks_of_every_kind_export_to_stablehlo(member):
 MEMORY = ["network={memory_size: 5, dueling: true}", "replay={size: 320, sequence: 8}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "more"),
     [

@@ -65,13 +65,18 @@ def test_half_of_the_choices_are_every_choice_of_any_three_axes():
             assert len({tuple(choice[axis] for axis in three) for choice in half}) == len(half) == 8
 
 
+PAIRS = list(itertools.product(DISTRIBUTIONS, BOOTSTRAPS))
+FAST_PAIRS = [(name, BOOTSTRAPS[n % len(BOOTSTRAPS)]) for n, name in enumerate(DISTRIBUTIONS)]
+"""Every distribution, one after another with the next bootstrap."""
+
+
 @pytest.mark.parametrize(
     "chosen", [choices_of, pytest.param(lambda *_: CHOICES, marks=pytest.mark.slow)], ids=["half", "all"]
 )
-@pytest.mark.parametrize("bootstrap", BOOTSTRAPS)
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_every_combination_builds_and_has_its_shapes(distribution, bootstrap, chosen):
-    """Half of them by default, all of them where tests may be slow (two minutes)."""
+@pytest.mark.parametrize("pair", mostly_slow(PAIRS, fast=FAST_PAIRS), ids="-".join)
+def test_every_combination_builds_and_has_its_shapes(pair, chosen):
+    """Half of the choices for some pairs by default, all for all of them where tests may be slow (two minutes)."""
+    distribution, bootstrap = pair
     for choice in chosen(distribution, bootstrap):
         config = load_config("cartpole_cleanrl", [*TINY, *overrides((distribution, bootstrap, *choice))])
         program = make_program(config, Own(env=from_gymnax(MDP)))
@@ -178,6 +183,7 @@ def test_the_loop_gives_every_action_and_every_update_a_noise_of_its_own():
         jax.jit(make_program(config, Own(env=from_gymnax(MDP))).train)(config.hparams(), jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_evaluation_has_no_noise_in_the_program_either():
     """With huge noise, episodes of a game without chance differ only if noise is on: action 1 pays, 0 does not."""
     config = load_config("cartpole_cleanrl", [*TINY, "network={noisy: true, sigma: 50}"])
@@ -229,6 +235,7 @@ def test_fractions_are_drawn_anew_for_each_item_and_each_update():
     assert 0.9 < everything.max() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_grad_norm", mostly_slow(["null", "1e-3"], fast=["1e-3"]))
 def test_what_proposes_fractions_learns_apart_from_the_rest(max_grad_norm):
     """Without momentum an update is the gradient: the proposal's is slowed down, not clipped, and not in the norm."""

@@ -248,6 +248,7 @@ def test_a_policy_with_a_memory_is_played_and_stepped_from_its_directory(quietly
     assert quietly(export, run, "--format", "onnx", "--out", tmp_path / "exported")[0] == 0
 
 
+@pytest.mark.slow
 def test_learning_starts_from_what_was_remembered_unless_an_episode_starts():
     config = load_config("cartpole_cleanrl", [*PQN, "network.memory=gru", "rollout.minibatches=2"])
     algorithm = make_program(config).algorithm

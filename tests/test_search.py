@@ -142,6 +142,7 @@ def test_its_pictures_can_be_drawn_again(whole, quietly, tmp_path):
     assert "study.log is missing" in err[0]
 
 
+@pytest.mark.slow
 def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
     folder, _ = whole
     config = load_config(folder / "best.yaml")
@@ -161,6 +162,7 @@ def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
     assert min(retest["final_eval_return"]) <= retest["iqm"] <= max(retest["final_eval_return"])
 
 
+@pytest.mark.slow
 def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monkeypatch):
     compiled = []
 
@@ -303,6 +305,7 @@ def test_a_search_that_is_stopped_leaves_the_tables_of_its_batches(search, line,
     assert [float(row["value"]) for row in table(tmp_path / "out")] == list(range(8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", mostly_slow([True, False], fast=[True]))
 def test_what_a_dead_worker_left_is_made_up_for(search, other, tmp_path, monkeypatch, silent):
     study, worker, shared = other

@@ -196,6 +196,7 @@ def place_of(batch, steps, b):
     return tuple(np.argwhere((steps.obs == np.asarray(batch.transition.obs[0, b])).all(-1))[0])
 
 
+@pytest.mark.slow
 def test_after_the_burn_in_the_memory_is_that_of_the_episodes_start():
     agent, _, _ = acted()
     steps, before = agent.before

@@ -124,6 +124,7 @@ def test_whoever_plays_without_the_wrapper_sees_the_same():
     np.testing.assert_array_equal(seen[..., 0], [[1, 11, 21], [5, 15, 25]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -258,6 +258,7 @@ def test_a_piece_that_no_reader_knows_counts_as_missing(whole, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(sweep, tmp_path):
     out = tmp_path / "out"
     (out / "pieces").mkdir(parents=True)
