@@ -31,10 +31,9 @@ from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.export import main as export
 from purejaxdqn.policies.exports import acting_of, choose_agent
 from purejaxdqn.policies.policies import load_policy
-from purejaxdqn.policies.programs import TrainedAgent, to_checked_onnx, to_stablehlo
+from purejaxdqn.policies.programs import TrainedAgent, to_checked_onnx
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
 from purejaxdqn.sweep import main as sweep
-from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
 from tests.conftest import PQN, TINY, jit_quickly
 
@@ -636,10 +635,3 @@ def test_an_ensemble_of_one_hot_torsos_is_translated_to_onnx():
     """Which fetches a row of each member's weights, of itself and of its prior."""
     _, worst = to_checked_onnx(agent_of())
     assert worst <= 1e-6
-
-
-@pytest.mark.slow
-def test_an_ensemble_with_a_memory_has_no_program():
-    agent = agent_of("network={torso: mlp, memory: gru, memory_size: 4}", "replay.batch_size=8")
-    with pytest.raises(UserError, match="an ensemble with a memory has no program yet"):
-        to_stablehlo(agent)
