@@ -100,7 +100,7 @@ def measure(trees: dict[str, Path], rounds: int, scratch: Path) -> dict[tuple[st
     for number in range(rounds):
         for case, what in CASES.items():
             for tree, place in trees.items():
-                name = f"{tree}-{number}-{len(found)}"
+                name = f"{tree}-{number}-{list(CASES).index(case)}"
                 cache = _cache(scratch, tree if what.cached else name)
                 seen = run(place, what.words, cache, scratch / name)
                 found.setdefault((case, tree), []).append(seen)
