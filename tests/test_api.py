@@ -181,7 +181,8 @@ def test_a_notebook_shows_a_bar_that_moves(run, monkeypatch):
 
 
 def test_each_evaluation_may_end_a_run_with_an_early_end():
-    config = load_config("cartpole_cleanrl", [*TINY, "stop.return=400"])
+    config = load_config("cartpole_cleanrl", [*TINY, "total_timesteps=2480", "evaluation.every=40", "stop.return=400"])
     epochs = make_plan(config).epochs
+    assert epochs == 60  # by default there would be 20 segments
     assert opening._choose_segments(config, None, None) == (epochs, 1)
     assert opening._choose_segments(config, 1, None) == (1, epochs)
