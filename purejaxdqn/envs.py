@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from purejaxdqn.environments.described import describe_environments
 from purejaxdqn.system.faults import run_command
 from purejaxdqn.system.options import Parser
 
@@ -28,35 +29,6 @@ def main(argv: Sequence[str]) -> int:
     else:
         print("\n".join(_table(rows)))
     return 0
-
-
-def describe_environments() -> Iterator[dict[str, Any]]:
-    """Describe each environment with one discrete action; imports no suite.
-
-    Yields:
-      ``id``; ``suite``; ``observation_shape`` and ``observation_dtype`` of one observation, as replay stores it;
-      ``actions``; ``illegal_actions``, whether some of them are illegal at times; ``time_limit`` in steps;
-      ``solved_at``, a return, or None if there is no accepted one; ``installed``, whether its suite is; and
-      ``install``, what pip installs.
-    """
-    from purejaxdqn.environments.importing import is_installed
-    from purejaxdqn.environments.listed import LISTED, SUITES, suite_of
-
-    installed = {suite: is_installed(suite) for suite in SUITES}
-    for env_id, row in LISTED.items():
-        suite = suite_of(env_id)
-        yield {
-            "id": env_id,
-            "suite": suite or "gymnax",
-            "observation_shape": list(row.shape),
-            "observation_dtype": row.dtype,
-            "actions": row.actions,
-            "illegal_actions": row.illegal,
-            "time_limit": row.time_limit,
-            "solved_at": row.solved_at,
-            "installed": suite is None or installed[suite],
-            "install": SUITES[suite].install if suite else "purejaxdqn",
-        }
 
 
 _COLUMNS = {

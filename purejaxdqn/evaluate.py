@@ -2,16 +2,13 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.files import to_json
 from purejaxdqn.system.messages import tell
 from purejaxdqn.system.options import Parser, add_trust_option, path_of
 from purejaxdqn.system.status import Status
-
-if TYPE_CHECKING:
-    from purejaxdqn.core.config import Config
 
 MAX_EPISODES = 1_000_000
 """Episodes are played in parallel, so that memory limits their number."""
@@ -53,16 +50,16 @@ def main(argv: Sequence[str]) -> int:
     runtime.use_compilation_cache()
     config, params = policies.load_agents(arguments.folder, seed_index=arguments.seed_index, trust=arguments.trust)
     if arguments.gif:
-        from purejaxdqn.pictures.drawings import check_drawable
+        from purejaxdqn.pictures import drawings, films
 
-        check_drawable(config)
+        drawings.check_drawable(config)
     play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
     with Status("compiling and playing", quiet=arguments.json):
         returns = play(config, params, episodes=arguments.episodes, seed=arguments.seed)
     _print_returns(arguments, returns)
     if arguments.gif:
         with Status("drawing the film", quiet=arguments.json):
-            said = _draw(arguments, config, params)
+            said = films.film_episode(arguments.gif, config, params, arguments.seed_index or 0, seed=arguments.seed)
         tell(said)
     return 0
 
@@ -95,23 +92,6 @@ def _print_returns(arguments: Namespace, returns: Any) -> None:
         print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
     scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread_in_words(returns.mean(-1), digits='.2f')}"
     print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
-
-
-def _draw(arguments: Namespace, config: "Config", params: Any) -> str:
-    """Draw an episode of the first agent in ``params``, and describe it."""
-    import jax
-
-    from purejaxdqn.pictures.films import write_film
-    from purejaxdqn.policies.episodes import record_episode
-
-    seed_index = arguments.seed_index or 0
-    episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=arguments.seed)
-    film = write_film(arguments.gif, episode, config, seed_index=seed_index)
-    skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
-    return (
-        f"{arguments.gif}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
-        f"{episode.ending}; {film.frames} frames{skipped}"
-    )
 
 
 if __name__ == "__main__":

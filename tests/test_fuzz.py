@@ -320,14 +320,14 @@ def replace_what_is_slow(patch):
     patch.setattr(sweep_pictures, "draw_sweep", lambda *_: [])
     patch.setattr(search_pictures, "draw_search", lambda *_, **__: [])
     patch.setattr("purejaxdqn.pictures.run_directory.draw_run", lambda *_: [])
-    patch.setattr("purejaxdqn.plot._compare", lambda *_: None)
+    patch.setattr("purejaxdqn.pictures.redrawing.compare_runs", lambda *_: None)
     patch.setattr("purejaxdqn.pictures.run_reports.film_best_agent", lambda *_, **__: "")
     patch.setattr("purejaxdqn.pictures.run_reports._curves", lambda *_: iter(()))
     patch.setattr(policies, "evaluate_policy", lambda config, params, *, episodes, seed: np.ones((config.num_seeds, 2)))
     patch.setattr(
         policies, "evaluate_in_gymnasium", lambda config, params, *, episodes, seed: np.ones((config.num_seeds, 2))
     )
-    patch.setattr("purejaxdqn.evaluate._draw", lambda *_: None)
+    patch.setattr("purejaxdqn.pictures.films.film_episode", lambda *_, **__: "")
     patch.setattr("purejaxdqn.envs.describe_environments", lambda: [{"id": "x"}])
 
 

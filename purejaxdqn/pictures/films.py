@@ -6,14 +6,15 @@ import math
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.pictures.drawings import Drawing, choose_drawing, font
-from purejaxdqn.policies.episodes import Episode
+from purejaxdqn.policies.episodes import Episode, record_episode
 from purejaxdqn.system.faults import UserError, require
 from purejaxdqn.system.files import replacing
 
@@ -50,6 +51,25 @@ def check_film(path: Path) -> None:
         raise UserError(f"--gif: there is no directory {path.parent}")
     if path.suffix.lower() == ".mp4":
         require("--gif with .mp4", "imageio_ffmpeg", install="purejaxdqn[video]")
+
+
+def film_episode(path: Path, config: Config, params: Any, seed_index: int, *, seed: int) -> str:
+    """Play and draw a greedy episode of the first agent in ``params``, and describe it.
+
+    Args:
+      path: the file to write; its suffix is one of ``SUFFIXES``.
+      config: the agent's.
+      params: a PyTree of parameters with a leading axis of agents.
+      seed_index: the agent's number in its run, for the description.
+      seed: of the episode.
+    """
+    episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=seed)
+    film = write_film(path, episode, config, seed_index=seed_index)
+    skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
+    return (
+        f"{path}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
+        f"{episode.ending}; {film.frames} frames{skipped}"
+    )
 
 
 def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int) -> Film:

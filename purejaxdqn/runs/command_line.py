@@ -1,0 +1,64 @@
+"""The options of ``purejaxdqn.train``, the config they describe, and the lines at its end."""
+
+import argparse
+import sys
+from typing import Any
+
+import purejaxdqn
+from purejaxdqn.config.reading import Draft, read_config
+from purejaxdqn.core.config import Config
+from purejaxdqn.runs.resuming import read_run
+from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.options import Parser, add_training_options, add_trust_option, check_at_least, path_of
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog="python -m purejaxdqn.train",
+        description="Train DQN agents in one XLA program.",
+        examples=(
+            "--config cartpole",
+            "--config cartpole --out runs/mine num_seeds=10 optimizer.learning_rate=3e-4",
+            "--config minatar/breakout --config rainbow total_timesteps=1e6",
+            "--resume runs/mine total_timesteps=400_000",
+        ),
+    )
+    out = "run directory (default runs/<config>/<timestamp>)"
+    add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values"))
+    parser.add_argument("--resume", type=path_of, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
+    add_trust_option(parser)
+    parser.add_argument("--log", action="append", metavar="NAME", help="tensorboard or wandb, besides metrics.csv")
+    parser.add_argument("--segments", type=int, metavar="N", help="calls of the compiled program (default about 20)")
+    parser.add_argument("--seeds-at-once", type=int, metavar="N", help="seeds vmapped together on a device")
+    parser.add_argument("--debug-nans", action="store_true", help="say which operation gave the first NaN, and stop")
+    parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
+    parser.add_argument("--list-configs", action="store_true", help="show the shipped configs, a line each, and exit")
+    parser.add_argument("--version", action="version", version=purejaxdqn.__version__)
+    return parser
+
+
+def read(arguments: argparse.Namespace) -> Draft:
+    """The config that the command line describes."""
+    if not arguments.config and not arguments.resume:
+        raise UserError("--config is missing; --list-configs shows the shipped ones")
+    if arguments.resume and (arguments.config or arguments.out):
+        raise UserError("--resume: a run keeps its own config and directory; leave out --config and --out")
+    check_at_least(arguments, segments=1, seeds_at_once=1)
+    logs = [f"log=[{','.join(['csv', *arguments.log])}]"] if arguments.log else []
+    overrides = [*arguments.overrides, *logs]
+    return read_run(arguments.resume, overrides) if arguments.resume else read_config(arguments.config, overrides)
+
+
+def print_results(config: Config, summary: dict[str, Any]) -> None:
+    """Print the rate, the score with its spread over seeds, and each seed that diverged."""
+    from purejaxdqn.runs.statistics import spread_in_words  # SciPy: late, as it loads slowly
+
+    around = spread_in_words(summary["final_eval_return"], digits=".1f")
+    score = "not finite" if summary["iqm"] is None else f"{summary['iqm']:.1f}{around}"
+    score += f", IQM of {config.num_seeds} seeds" if around else ""
+    print(f"ran in {summary['run_seconds']:.1f} s, {summary['env_steps_per_second']:,} environment steps a second")
+    print(f"greedy return over {config.evaluation.final_episodes} episodes: {score}")
+    for seed_index, step in enumerate(summary["diverged_step"]):
+        if step is not None:
+            print(f"seed {seed_index} diverged, seen at step {step}", file=sys.stderr)
