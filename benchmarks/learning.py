@@ -125,7 +125,7 @@ ROWS: dict[str, Row] = {
         overrides=("env.kwargs.size=20",),
         note="10,000 episodes of training; stretch goal",
     ),
-    "deepsea/20_ensemble": Row(("deepsea_ensemble",), 200_000, 0.9, on_seeds=28, note="10,000 episodes of training"),
+    "deepsea/20_ensemble": Row(("deepsea_ensemble",), 60_000, 0.9, on_seeds=28, note="3,000 episodes of training"),
     "mountaincar_sparse/ensemble": Row(("mountaincar_sparse",), 201_000, 0.9),
     "mountaincar_sparse/dqn": Row(
         ("mountaincar_sparse", "dqn"), 201_000, overrides=_EPSILON, note="without the ensemble, epsilon-greedy"
