@@ -28,11 +28,11 @@ def parser() -> Parser:
     )
     about = "a run directory, a folder that export wrote, or agents/NAME, a trained agent of the gallery"
     parser.add_argument("folder", type=path_of, metavar="FOLDER", help=about)
-    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="of each agent (default 100)")
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes of each agent (default 100)")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
     parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
-    parser.add_argument("--gif", type=path_of, metavar="FILE", help="draw an episode of agent K (or 0) as .gif or .mp4")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default 0)")
+    parser.add_argument("--gif", type=path_of, metavar="FILE", help="film an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_trust_option(parser)
     return parser

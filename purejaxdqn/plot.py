@@ -14,7 +14,7 @@ def parser() -> Parser:
     """The command line."""
     parser = Parser(
         prog="python -m purejaxdqn.plot",
-        description="Draw the pictures of runs, sweeps and searches again; of several runs also a picture of all.",
+        description="Draw the pictures of runs, sweeps and searches again; compare several runs in one picture.",
         examples=(
             "runs/mine",
             "runs/mine --format pdf,svg",
@@ -22,9 +22,9 @@ def parser() -> Parser:
         ),
     )
     parser.add_argument("folders", type=path_of, nargs="+", metavar="DIR")
-    formats = "png, pdf or svg, or several with commas between them (default png)"
+    formats = "png, pdf or svg, or several of them separated by commas (default png)"
     parser.add_argument("--format", default="png", metavar="FORMAT", help=formats)
-    out = "the picture of several runs, in the format of its suffix (default comparison.FORMAT)"
+    out = "file of the picture that compares several runs; the suffix sets the format (default comparison.FORMAT)"
     parser.add_argument("--out", type=path_of, metavar="FILE", help=out)
     return parser
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     searches = [folder for folder in arguments.folders if (folder / "search.json").is_file()]
     others = [folder for folder in arguments.folders if folder not in (*sweeps, *searches)]
     if arguments.out and len(others) < 2:
-        raise UserError("--out: it is for the picture of several runs, and fewer than two are given")
+        raise UserError("--out names the picture that compares several runs, but only one is given")
     from purejaxdqn.pictures import redrawing  # late: it reads runs, which loads more than a refusal needs
 
     runs = redrawing.read_runs(others)

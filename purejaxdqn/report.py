@@ -10,11 +10,11 @@ def parser() -> Parser:
     """The command line."""
     parser = Parser(
         prog="python -m purejaxdqn.report",
-        description="Write report.html, one page that contains everything.",
+        description="Write report.html, one page with all results of a run, sweep or search.",
         examples=("runs/mine", "runs/mine --no-films"),
     )
     parser.add_argument("folder", type=path_of, metavar="DIR")
-    films = "leave films out; by default a finished run that has none is filmed for the page"
+    films = "leave films out; by default, a film is made for a finished run that has none"
     parser.add_argument("--no-films", action="store_true", help=films)
     add_trust_option(parser)
     return parser

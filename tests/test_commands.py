@@ -192,7 +192,7 @@ def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypa
     for arguments, line in (
         (
             (run[0], "--out", "one.png"),
-            "error: --out: it is for the picture of several runs, and fewer than two are given",
+            "error: --out names the picture that compares several runs, but only one is given",
         ),
         ((run[0], other, "--out", "both.txt"), "error: --out: both.txt must end in .png, .pdf, .svg"),
         ((run[0], other, "--out", "no/both.png"), "error: --out: there is no directory no"),
@@ -305,7 +305,7 @@ def test_a_diverged_run_says_so_and_leaves_with_3(quietly, tmp_path):
     )  # fmt: skip
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (code, summary["diverged"]) == (3, [True, True])
-    assert {f"seed {k} diverged, seen at step 120" for k in range(2)} <= set(err)
+    assert {f"seed {k} diverged, detected at step 120" for k in range(2)} <= set(err)
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3  # nothing was left to go on
     assert (tmp_path / "run" / "report.png").is_file()
     code, out, err = quietly(train, "--resume", tmp_path / "run")

@@ -201,7 +201,7 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
             "total_timesteps=10400",
             "total_timesteps: 10400 less schedule.warmup (10000) is below schedule.target_every (500)",
         ),
-        ("total_timesteps=9000", "total_timesteps: 9000 leaves nothing after schedule.warmup (10000)"),
+        ("total_timesteps=9000", "total_timesteps: 9000 leaves no steps after schedule.warmup (10000)"),
         ("env.num_envs=1000000", "schedule.warmup: 10000 is not a multiple of env.num_envs (1000000)"),
         ("env.params.gravity=.nan", "env.params.gravity: nan must be a finite number"),
         ("env.params.gravity=1e300", "env.params.gravity: 1e+300 must be a finite number"),
@@ -229,15 +229,15 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("seed=2020-13-45", "seed: '2020-13-45' must be an integer"),
         ("gamma.=0.5", "'gamma.=0.5' is not an override; write key=value, as in num_seeds=10"),
         ("network.hidden=[true]", "network.hidden: [True] must be an integer"),
-        ("total_timesteps=5000", "total_timesteps: 5000 leaves nothing after schedule.warmup (10000)"),
+        ("total_timesteps=5000", "total_timesteps: 5000 leaves no steps after schedule.warmup (10000)"),
         ("replay.size=100", "replay.size: 100 is below replay.batch_size (128): the buffer must hold a batch"),
         (
             "schedule.warmup=100",
-            "schedule.warmup: 100 is below replay.batch_size (128): the first batch would repeat itself",
+            "schedule.warmup: 100 is below replay.batch_size (128): the first batch would contain steps twice",
         ),
-        ("env.id=Cartpole", "env.id: 'Cartpole' is not an environment gymnax has; did you mean 'CartPole-v1'?"),
+        ("env.id=Cartpole", "env.id: 'Cartpole' is not an environment of gymnax; did you mean 'CartPole-v1'?"),
         ("env.id=Pendulum-v1", "env.id: 'Pendulum-v1' has continuous actions; Q-learning needs discrete ones"),
-        ("env.resets=11", "env.resets: 11 is more than env.num_envs (10); all makes one for each"),
+        ("env.resets=11", "env.resets: 11 is more than env.num_envs (10); all makes as many as there are"),
         ("env.resets=some", "env.resets: 'some' must be all, or an integer of 1 or more"),
         ("env.resets=0", "env.resets: 0 must be all, or an integer of 1 or more"),
         ("env.params.gravty=3", "env.params.gravty: CartPole-v1 has no such parameter; did you mean 'gravity'?"),
@@ -245,7 +245,7 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("gamma", "'gamma' is not an override; write key=value, as in num_seeds=10"),
         ("gamma=[0.9", "gamma: not YAML: expected ',' or ']', but got '<stream end>'"),
         *(
-            (f"seed={text}", "seed: not YAML: a value in it does not have the form of its type")
+            (f"seed={text}", "seed: not YAML: a value does not have the form of its type")
             for text in ("!!bool maybe", "!!bool", '"\\UFFFFFFFF"')
         ),
         (
@@ -357,7 +357,7 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             ["distribution.atoms=51"],
-            "distribution.atoms: 51, but distribution.kind is scalar, which has one number an action",
+            "distribution.atoms: 51, but distribution.kind is scalar, which has one number per action",
         ),
         (
             ["distribution={kind: quantile, atoms: 1}"],
@@ -365,7 +365,7 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             ["distribution={kind: quantile, risk: cvar}"],
-            "distribution.risk: 'cvar' needs distribution.kind iqn, which alone can ask for any fraction",
+            "distribution.risk: 'cvar' needs distribution.kind iqn, the only one that takes any fraction",
         ),
         (
             ["distribution={kind: iqn, risk: cvar, risk_level: 1.5}"],
@@ -390,7 +390,7 @@ def test_the_yaml_of_a_config_holds_every_key():
         ([*PQN, "rollout.lambda=-0.5"], "rollout.lambda: -0.5 must be greater than or equal to 0"),
         (
             [*PQN, "n_step=3"],
-            "n_step: 3 needs replay: without it rollout.lambda weighs returns of all lengths",
+            "n_step: 3 needs replay: without it rollout.lambda mixes returns of all lengths",
         ),
         (
             [*PQN, "network.memory=gru", "rollout.minibatches=8"],
@@ -429,13 +429,13 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             ["network.memory=gru", "env.frame_stack=4"],
-            "env.frame_stack: 4 beside a memory needs replay.kind none: sequences are kept without frames before "
+            "env.frame_stack: 4 with a memory needs replay.kind none: sequences are stored without frames before "
             "their first",
         ),
         (
             ["env.frame_stack=990"],
             "replay.size: 10000 is below env.frame_stack and replay.batch_size (10018): the oldest 9890 steps lack the "
-            "frames before them, and a batch must be whole",
+            "frames before them and cannot be sampled",
         ),
         (["env.observe=[0, 4]"], "env.observe: 4 is no feature of CartPole-v1, which has 0 to 3"),
         (["env.observe=[0, 0]"], "env.observe: [0, 0] must be a list without repetitions"),
@@ -471,7 +471,7 @@ def test_the_yaml_of_a_config_holds_every_key():
         (
             ["n_step=1000"],
             "schedule.warmup: 10000 is below n_step and replay.batch_size (10118): the newest 9990 steps "
-            "(n_step - 1 of each environment) are not ready, and a batch must be",
+            "(n_step - 1 of each environment) cannot be sampled yet",
         ),
     ],
 )
@@ -518,7 +518,7 @@ def test_no_shipped_config_is_warned_of():
 
 def test_no_exploration_at_all_is_a_warning():
     (warning,) = find_warnings(load_config(["cartpole_cleanrl", "noisy", "dqn"]))
-    assert "nothing explores" in warning
+    assert "the agent does not explore" in warning
 
 
 @pytest.mark.parametrize(

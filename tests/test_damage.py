@@ -297,7 +297,7 @@ def test_a_sweep_whose_description_has_changed_is_told_in_a_line(tmp_path, quiet
     )
     path = tmp_path / "sweep" / "sweep.yaml"
     path.write_text(path.read_text().replace('"tau": 0.5', '"tau": 0.7', 1))
-    assert in_a_line(quietly(plot, tmp_path / "sweep"), "sweep.yaml cannot be read: it does not have the digest")
+    assert in_a_line(quietly(plot, tmp_path / "sweep"), "sweep.yaml cannot be read: it does not match the digest")
 
 
 def test_a_sweep_of_more_seeds_than_can_be_listed_lacks_them(small, quietly):

@@ -35,7 +35,7 @@ def test_what_a_kill_leaves_while_a_directory_is_made_is_no_obstacle(tmp_path):
 
 def test_a_directory_of_another_owner_or_of_something_else_is_refused_and_unchanged(tmp_path):
     (tmp_path / "precious").touch()
-    with pytest.raises(UserError, match="exists and is no sweep; a sweep never overwrites anything"):
+    with pytest.raises(UserError, match="exists and is not a sweep; nothing is overwritten"):
         owned(tmp_path).read_label()
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
     folder = tmp_path / "out"

@@ -493,11 +493,11 @@ def test_an_ensemble_goes_with_every_part(name):
         (["ensemble.prior=true"], "ensemble.prior: True needs ensemble.members of 2 or more"),
         (
             ["ensemble={members: 2, prior: false, prior_scale: 3}"],
-            "ensemble.prior_scale: 3 needs ensemble.prior true, or left open",
+            "ensemble.prior_scale: 3 needs ensemble.prior true or unset",
         ),
         (
             ["ensemble={members: 2, prior_scale: 3}", "distribution.kind=fqf"],
-            "distribution.kind: 'fqf' goes with no prior",
+            "distribution.kind: 'fqf' does not work with priors",
         ),
     ],
 )

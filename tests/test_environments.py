@@ -528,7 +528,7 @@ def test_an_environment_of_ones_own_is_found_beside_the_config_and_steps(worksho
     assert env.features(jnp.zeros(5, jnp.int32)).shape == (5, 4)
     with pytest.raises(ConfigError, match=re.escape("env.params.wnd: workshop:Walk has no such parameter; did you")):
         load_config("cartpole_cleanrl", ["env.id=workshop:Walk", "env.params.wnd=0"])
-    with pytest.raises(ConfigError, match=re.escape("env.params.label: 'storm' must be left alone")):
+    with pytest.raises(ConfigError, match=re.escape("env.params.label: 'storm' must be left unset")):
         load_config("cartpole_cleanrl", ["env.id=workshop:Walk", "env.params.label=storm"])
 
 
@@ -568,7 +568,7 @@ def test_an_environment_that_cannot_be_reset_is_refused(env_id, kwargs, reason):
         ("workshop:Vector", {}, "env.id: workshop:Vector does not have gymnax's interface: reward, terminated and"),
         ("workshop:Growing", {}, "env.id: workshop:Growing does not have gymnax's interface: the states of reset and"),
         ("workshop:Twofold", {}, "env.id: observations of workshop:Twofold are not one array"),
-        ("workshop:Boundless", {}, "env.one_hot: workshop:Boundless does not tell the range of its observations: "),
+        ("workshop:Boundless", {}, "env.one_hot: workshop:Boundless does not declare the range of its observations: "),
         ("workshop:Walk", {"low": -1}, "env.one_hot: observations of workshop:Walk range from -1 to 6; one-hot needs"),
         ("workshop:Walk", {"length": 2**30}, "env.one_hot: observations of workshop:Walk range from 0 to 10737"),
     ],
@@ -621,11 +621,11 @@ NO_IMAGES = "network.torso: 'minatar_cnn' needs images [height, width, channels]
         ),
         (
             ["network.torso=one_hot"],
-            "network.torso: 'one_hot' needs observations with at most one 1, and CartPole-v1 gives others",
+            "network.torso: 'one_hot' needs observations with at most one 1, unlike those of CartPole-v1",
         ),
         (
             ["network.torso=one_hot", "env.id=DeepSea-bsuite", "env.normalize=true"],
-            "env.normalize: true beside the torso 'one_hot', which needs zeros",
+            "env.normalize: true does not work with the torso 'one_hot', which needs zeros",
         ),
         (
             ["network={torso: cnn, channels: [8, 8], kernels: [8, 3], strides: [4, 1]}", "env.id=Breakout-MinAtar"],
@@ -639,12 +639,12 @@ NO_IMAGES = "network.torso: 'minatar_cnn' needs images [height, width, channels]
         (["env.one_hot=true"], "env.one_hot: observations of CartPole-v1 are float32, not integers"),
         (
             ["env.id=FrozenLake-misc", "env.one_hot=true", "env.normalize=true"],
-            "env.normalize: true beside env.one_hot; one-hot features need no normalisation",
+            "env.normalize: true with env.one_hot; one-hot features need no normalisation",
         ),
         (["env.sticky_actions=1"], "env.sticky_actions: 1 must be less than 1"),
         (
             ["env.id=DiscountingChain-bsuite", "env.params.reward_timestep=1"],
-            "env.params.reward_timestep: 1 must be left alone: only single numbers can be set, and it is none",
+            "env.params.reward_timestep: 1 must be left unset: only parameters that are single numbers can be set",
         ),
     ],
 )

@@ -466,7 +466,7 @@ def test_an_export_that_fails_half_way_leaves_nothing(finished_run, tmp_path, mo
             "is 1, and .* reads 2",
         ),
         ("policy.json", lambda text: text.replace('"n": 2', '"n": 3'), "does not fit"),
-        ("policy.json", lambda text: text.replace('"one_hot": 0', '"one_hot": 1'), "its features are others"),
+        ("policy.json", lambda text: text.replace('"one_hot": 0', '"one_hot": 1'), "its features differ"),
         ("config.yaml", lambda text: text.replace("[16, 16]", "[16, 8]"), "does not fit"),
         ("config.yaml", lambda text: text + "colour: red\n", "colour: unknown key"),
         ("policy.safetensors", None, "is damaged"),
@@ -531,7 +531,7 @@ def test_a_flipped_bit_in_the_weights_of_a_run_or_an_export_is_seen(finished_run
     load_policy(run), load_policy(exported)
     for folder, record in ((run, "summary.json"), (exported, "policy.json")):
         flip(folder / "policy.safetensors", -5)
-        with pytest.raises(UserError, match=f"is damaged: it does not have the digest that is in {record}"):
+        with pytest.raises(UserError, match=f"is damaged: it does not match the digest in {record}"):
             load_policy(folder)
     code, out, err = quietly(evaluate, run)
     assert (code, out, len(err)) == (2, [], 1)

@@ -82,7 +82,7 @@ def change(folder, name, old, new):
     [
         (lambda folder: (folder / "policy.safetensors").write_bytes(b""), "policy.safetensors is damaged"),
         (lambda folder: (folder / "config.yaml").unlink(), "config.yaml"),
-        (lambda folder: change(folder, "config.yaml", "gamma: 0.99", "gamma: 0.98"), "does not have the digest"),
+        (lambda folder: change(folder, "config.yaml", "gamma: 0.99", "gamma: 0.98"), "does not match the digest"),
         (lambda folder: change(folder, "policy.json", '"n": 2', '"n": 3'), "does not fit the network"),
         (
             lambda folder: change(folder, "policy.json", '"env_id": "CartPole-v1"', '"env_id": "Catch-bsuite"'),

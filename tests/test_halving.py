@@ -217,9 +217,9 @@ def test_a_kill_before_a_batch_is_told_runs_all_of_it_again(line, whole, tmp_pat
     [
         (["--halving", "1"], "--halving: 1 must be at least 2"),
         (["--halving", "2", "--rungs", "0"], "--rungs: 0 must be at least 1"),
-        (["--rungs", "2"], "--rungs: only --halving has rungs, and it is missing"),
-        (["--halving", "2", "--rungs", "5"], "--rungs: 5 rungs of a run with 13 evaluations fall together"),
-        (["--halving", "2", "--memory", "100kB"], "--memory: halving keeps a batch of 16 runs"),
+        (["--rungs", "2"], "--rungs needs --halving, which is missing"),
+        (["--halving", "2", "--rungs", "5"], "--rungs: 5 rungs of a run with 13 evaluations coincide"),
+        (["--halving", "2", "--memory", "100kB"], "--memory: halving keeps a batch of 16 runs in memory"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(line, tmp_path, capsys, arguments, message):

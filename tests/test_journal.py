@@ -60,7 +60,7 @@ def test_a_last_line_that_only_lacks_its_end_is_kept(path, capsys):
 def test_a_line_that_has_changed_is_refused_and_one_without_a_checksum_is_taken(path):
     *before, last = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*before, last.replace(b'"first":1', b'"first":3')]))
-    with pytest.raises(UserError, match=rf"line {len(before) + 1} is damaged: it does not have its checksum"):
+    with pytest.raises(UserError, match=rf"line {len(before) + 1} is damaged: its checksum is wrong"):
         open_study("a/study.log", "s", {})
     plain = re.sub(rb',"crc32":\d+', b"", b"".join(before) + last)
     assert plain.count(b"\n") == len(before) + 1 and b"crc32" not in plain

@@ -58,8 +58,8 @@ def test_each_environment_that_cannot_be_made_is_tried_once(monkeypatch):
     with pytest.raises(UserError) as refused:
         points_of(f"gamma={values(5)}", "env.id=Chess,Checkers")
     assert [line.split("(")[0].strip() for line in refused.value.lines] == [
-        "env.id: 'Chess' is not an environment gymnax has",
-        "env.id: 'Checkers' is not an environment gymnax has",
+        "env.id: 'Chess' is not an environment of gymnax",
+        "env.id: 'Checkers' is not an environment of gymnax",
     ]
     assert len(made) == 2
 

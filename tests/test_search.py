@@ -585,7 +585,7 @@ def test_of_equal_scores_the_faster_learner_is_best(tmp_path):
 def test_a_study_that_looks_for_the_least_is_refused(tmp_path):
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     optuna.create_study(storage=opened(storage), study_name="s")  # as Optuna makes one unless told otherwise
-    with pytest.raises(UserError, match=r"'s' in .* does not look for the largest value"):
+    with pytest.raises(UserError, match=r"'s' in .* does not maximise its value"):
         open_study(storage, "s", {})
 
 
@@ -657,7 +657,10 @@ def test_a_damaged_study_is_refused_in_a_line(tmp_path):
 def test_directories_and_studies_of_others_are_never_touched(search, line, whole, tmp_path):
     (tmp_path / "precious").write_text("mine")
     code, _, err = search(*line, "--out", tmp_path)
-    assert (code, err) == (2, [f"error: --out: {tmp_path} exists and is no search; a search never overwrites anything"])
+    assert (code, err) == (
+        2,
+        [f"error: --out: {tmp_path} exists and is not a search; nothing is overwritten"],
+    )
     before = {path: path.read_bytes() for path in whole[0].iterdir()}
     code, _, err = search(*line, "--seeds", "3", "loss=huber", "--out", whole[0])
     assert (code, err) == (2, [f"error: --out: {whole[0]} belongs to another search: config, seeds differ"])
@@ -677,7 +680,7 @@ def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, 
     (tmp_path / "file").write_text("mine")
     storage = f"sqlite:///{tmp_path / 'x.db'}" if kind == "database" else str(tmp_path / "nodir" / "x.log")
     before = sorted(tmp_path.rglob("*"))
-    for out, reason in (("taken", "exists and is no search"), ("file/out", "cannot be used")):
+    for out, reason in (("taken", "exists and is not a search"), ("file/out", "cannot be used")):
         code, _, err = search(*line, "--storage", storage, "--out", tmp_path / out)
         assert (code, len(err)) == (2, 1)
         assert err[0].startswith(f"error: --out: {tmp_path / out} {reason}")
@@ -727,7 +730,7 @@ def test_two_searches_do_not_run_in_one_directory(search, line, whole):
     definition = json.loads((whole[0] / "search.json").read_text())["definition"]
     with directory.hold_directory(whole[0], definition):
         code, _, err = search(*line, "--out", whole[0])
-    assert (code, err) == (2, [f"error: --out: another process is at work in {whole[0]}"])
+    assert (code, err) == (2, [f"error: --out: another process is using {whole[0]}"])
 
 
 COUNTS = {1: "One", 2: "Two", 4: "Four", 12: "Twelve"}

@@ -345,7 +345,7 @@ def test_a_memory_of_your_own_takes_the_place_of_the_configs():
 
 def test_a_network_of_your_own_has_no_memory():
     config = load_config("cartpole_cleanrl", [*TINY, "network.memory=gru", "replay={size: 320, sequence: 8}"])
-    with pytest.raises(ValueError, match=r"network.memory: a network of your own is passed, which has no memory"):
+    with pytest.raises(ValueError, match=r"network.memory must be none with a network of your own"):
         make_program(config, Own(network=object()))
 
 

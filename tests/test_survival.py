@@ -253,7 +253,7 @@ def test_two_processes_do_not_work_in_one_run(plain, quietly, tmp_path):
     cut = killed(plain, tmp_path / "cut", 200)
     with lock_directory(cut):
         code, _, err = quietly(train, "--resume", cut)
-    assert (code, err) == (2, [f"error: --resume: another process is at work in {cut}"])
+    assert (code, err) == (2, [f"error: --resume: another process is using {cut}"])
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
@@ -332,7 +332,7 @@ def test_a_run_whose_directory_is_deleted_ends_with_a_line_and_brings_nothing_ba
 
     monkeypatch.setattr(runner.Journal, "write", deleted)
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY)
-    assert (code, err[-1]) == (1, f"error: {path} was deleted or moved while the run was at work")
+    assert (code, err[-1]) == (1, f"error: {path} was deleted or moved during the run")
     assert not path.exists()
 
 
@@ -548,14 +548,14 @@ def of_another_run(folder):
 DAMAGE = {
     truncated: "its file default/",
     flipped: "its file default/",
-    flipped_record: "its file _CHECKPOINT_METADATA is not as it was written",
-    flipped_with_its_listing: "its contents do not have the digest they were saved with",
+    flipped_record: "its file _CHECKPOINT_METADATA has changed since it was written",
+    flipped_with_its_listing: "its contents do not match the digest they were saved with",
     removed: "its file default/_METADATA is missing",
     swapped: "its file default/",
-    swapped_with_its_listing: "its contents do not have the digest they were saved with",
-    renamed: "it says that it is step 320",
+    swapped_with_its_listing: "its contents do not match the digest they were saved with",
+    renamed: "it claims to be step 320",
     emptied: "it cannot be read: ",
-    of_another_run: "it is of another run: its seed is 7, not 0",
+    of_another_run: "it belongs to another run: its seed is 7, not 0",
 }
 
 
@@ -608,15 +608,15 @@ OF_ANOTHER_VERSION = {
     "less": (
         ".algorithm.learner.target['params']['Dense_0']['weight']",
         lambda leaf: None,
-        "missing in it, and float32[3, 16, 4] here",
+        "missing in it, but float32[3, 16, 4] here",
     ),
-    "more": (".momentum", lambda leaf: np.zeros((3, 2), np.float32), "float32[3, 2] in it, and missing here"),
+    "more": (".momentum", lambda leaf: np.zeros((3, 2), np.float32), "float32[3, 2] in it, but missing here"),
     "type": (
         ".actors.obs",
         lambda leaf: leaf.astype(np.float16),
-        "float16[3, 4, 4] in it, and float32[3, 4, 4] here",
+        "float16[3, 4, 4] in it, but float32[3, 4, 4] here",
     ),
-    "shape": (".key", lambda leaf: leaf[:2], "uint32[2, 2] in it, and uint32[3, 2] here"),
+    "shape": (".key", lambda leaf: leaf[:2], "uint32[2, 2] in it, but uint32[3, 2] here"),
 }
 
 
@@ -636,7 +636,7 @@ def test_a_checkpoint_of_another_version_is_refused_before_anything_is_compiled(
         patch.setattr(runner, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
         code, out, err = quietly(train, "--resume", cut)
     assert (code, out) == (2, [])
-    assert err == [f"error: --resume: the checkpoint is of another version of this program: state{path} is {line}"]
+    assert err == [f"error: --resume: the checkpoint is from another version of this program: state{path} is {line}"]
     assert (cut / "metrics.csv").read_bytes() == before
 
 

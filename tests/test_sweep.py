@@ -284,7 +284,7 @@ def test_a_sweep_that_another_one_overtakes_leaves_the_directory_to_it(sweep, po
 def test_a_directory_is_one_sweeps_at_a_time(sweep, points, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
     out, description = tmp_path / "out", directory.describe(points, 3)
-    taken = f"--out: another process is at work in {out}"
+    taken = f"--out: another process is using {out}"
     with directory.hold_directory(out, description):
         code, _, err = sweep(*ARGUMENTS, "--out", out)
         assert (code, err) == (2, [f"error: {taken}"])
@@ -562,7 +562,10 @@ def test_bad_input_is_refused_before_anything_is_written(sweep, tmp_path, monkey
 def test_a_directory_of_something_else_is_never_touched(sweep, whole, tmp_path):
     (tmp_path / "precious").write_text("mine")
     code, _, err = sweep(*ARGUMENTS, "--out", tmp_path)
-    assert (code, err) == (2, [f"error: --out: {tmp_path} exists and is no sweep; a sweep never overwrites anything"])
+    assert (code, err) == (
+        2,
+        [f"error: --out: {tmp_path} exists and is not a sweep; nothing is overwritten"],
+    )
     before = {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()}
     for change, difference in (
         (["--seeds", "2"], "it has 3 seeds, not 2"),

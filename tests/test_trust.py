@@ -73,7 +73,7 @@ def test_nothing_is_imported_from_inside_a_run_directory(name, strange, quietly,
     monkeypatch.chdir(strange)
     code, out, err = quietly(*IMPORTING[name], ".", "--trust")
     assert (code, out, len(err)) == (2, [], 1)
-    assert "whose module is inside it and never imported" in err[0]
+    assert "whose module is inside this folder and never imported" in err[0]
     assert not os.path.exists("mark")
 
 

@@ -102,11 +102,11 @@ def make_algorithm(config: Config, env: Environment, own: Own = NOTHING_OWN) -> 
       ValueError: the parts do not fit each other.
     """
     if env.frames != config.env.frame_stack:
-        stacked = f"the environment stacks {env.frames}; environments.sight.with_sight stacks observations of your own"
-        raise ValueError(f"env.frame_stack is {config.env.frame_stack}, and {stacked}")
+        stacked = f"the environment stacks {env.frames}; environments.sight.with_sight makes your own stack them"
+        raise ValueError(f"env.frame_stack is {config.env.frame_stack}, but {stacked}")
     parts = make_parts(config, env, own)
     if config.replay.kind == "none" and own.replay:
-        raise ValueError("replay.kind is none, and a replay is passed")
+        raise ValueError("replay.kind is none, but a replay is passed")
     if config.ensemble.members > 1:
         return _make_ensemble(config, parts, own)
     return _without_replay(config, parts) if config.replay.kind == "none" else _with_replay(config, parts, own)
@@ -138,7 +138,7 @@ def _without_replay(config: Config, parts: Parts) -> Algorithm:
 
 def _make_ensemble(config: Config, parts: Parts, own: Own) -> Algorithm:
     if own.replay:
-        raise ValueError("an ensemble needs the config's replay: masks follow from the rows of its ring")
+        raise ValueError("an ensemble needs the config's replay: its masks are computed from the rows of the ring")
     members = make_members(config, parts)
     if config.replay.kind == "none":
         return ensemble(members, on_rollouts(members, functools.partial(_without_replay, config)))
@@ -164,9 +164,9 @@ def make_parts(config: Config, env: Environment, own: Own = NOTHING_OWN) -> Part
       ValueError: the parts do not fit each other.
     """
     if own.network and (own.memory or config.network.memory != "none"):
-        raise ValueError("network.memory: a network of your own is passed, which has no memory; set it to none")
+        raise ValueError("network.memory must be none with a network of your own, which has no memory")
     if own.memory and config.network.memory == "none":
-        raise ValueError("network.memory is none, and a memory is passed; name the one that it takes the place of")
+        raise ValueError("network.memory is none, but a memory is passed; set network.memory to any other value")
     memory = own.memory or MEMORIES.make(config)
     example = jnp.zeros((1, *env.obs_shape), env.obs_dtype)
     head = own.head or HEADS.make(config)

@@ -18,7 +18,9 @@ def resolve(config: Config) -> Config:
 def find_faults(config: Config) -> Iterator[Fault]:
     """Everything wrong between the keys of a config whose single keys are right."""
     if config.env.resets != "all" and config.env.resets > config.env.num_envs:
-        message = f"{config.env.resets} is more than env.num_envs ({config.env.num_envs}); all makes one for each"
+        message = (
+            f"{config.env.resets} is more than env.num_envs ({config.env.num_envs}); all makes as many as there are"
+        )
         yield Fault("env.resets", message, ("env.num_envs",))
     yield from find_family_faults(config)
     yield from _find_interval_faults(config)
@@ -62,7 +64,7 @@ def _find_length_faults(config: Config) -> Iterator[Fault]:
     learning, names = total - warmup, _names_of(config)
     less = f" less schedule.warmup ({warmup})" if warmup else ""
     if learning <= 0:
-        message = f"{total} leaves nothing after schedule.warmup ({warmup})"
+        message = f"{total} leaves no steps after schedule.warmup ({warmup})"
         yield Fault("total_timesteps", message, ("schedule.warmup",))
     elif learning < period:
         yield Fault("total_timesteps", f"{total}{less} is below {names.period} ({period})", names.keys)
@@ -83,15 +85,15 @@ def find_warnings(config: Config) -> Iterator[str]:
     """What is allowed but rarely meant in a config without faults, before ``resolve``."""
     exploration, total, warmup = config.exploration, config.total_timesteps, intervals_of(config).warmup
     if config.network.noisy and max(exploration.start, exploration.end) > 0:
-        yield "network.noisy explores by itself, and exploration adds random actions: set both of its ends to 0"
+        yield "network.noisy already explores, and epsilon adds random actions: set exploration.start and .end to 0"
     explores = config.network.noisy or config.ensemble.members > 1
     if not explores and max(exploration.start, exploration.end) == 0:
-        yield "nothing explores: exploration.start and exploration.end are 0, and network.noisy is false"
+        yield "the agent does not explore: exploration.start and exploration.end are 0, and network.noisy is false"
     if config.ensemble.prior and config.env.normalize:
-        yield "env.normalize changes what priors see while its statistics change; a wrapper with fixed bounds does not"
+        yield "env.normalize changes the input of the priors while its statistics change; fixed bounds would not"
     horizon = config.schedule.horizon or total
     if config.optimizer.anneal and horizon < total:
-        yield f"nothing is learned after step {horizon} (schedule.horizon), where optimizer.anneal ends at a rate of 0"
+        yield f"nothing is learned after step {horizon} (schedule.horizon), where optimizer.anneal reaches a rate of 0"
     decayed = warmup + exploration.fraction * horizon
     if exploration.start != exploration.end and decayed > total:
         after = f" after schedule.warmup ({warmup})" if warmup else ""

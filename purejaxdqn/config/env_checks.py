@@ -69,14 +69,14 @@ def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
         keys = ("env.id", "env.one_hot", "env.flatten", "network.channels", "network.kernels", "network.strides")
         yield Fault("network.torso", f"{message} {list(shape)}{after}", keys)
     if config.network.torso == "one_hot" and not _is_one_hot(config, env):
-        message = f"'one_hot' needs observations with at most one 1, and {config.env.id} gives others"
+        message = f"'one_hot' needs observations with at most one 1, unlike those of {config.env.id}"
         yield Fault("network.torso", message, ("env.id", "env.one_hot"))
     if config.env.normalize and config.network.torso == "one_hot":
-        yield Fault("env.normalize", "true beside the torso 'one_hot', which needs zeros", ("network.torso",))
-    if config.env.normalize and config.env.one_hot:
         yield Fault(
-            "env.normalize", "true beside env.one_hot; one-hot features need no normalisation", ("env.one_hot",)
+            "env.normalize", "true does not work with the torso 'one_hot', which needs zeros", ("network.torso",)
         )
+    if config.env.normalize and config.env.one_hot:
+        yield Fault("env.normalize", "true with env.one_hot; one-hot features need no normalisation", ("env.one_hot",))
 
 
 def _is_one_hot(config: Config, env: Environment) -> bool:
@@ -93,7 +93,7 @@ def _feature_shape(env: Environment) -> tuple[int, ...]:
 def _wanted_parameter(dtype: Any, value: Any) -> str | None:
     """What a parameter of this type must be; None if ``value`` is that."""
     if dtype is None:
-        return "left alone: only single numbers can be set, and it is none"
+        return "left unset: only parameters that are single numbers can be set"
     if dtype.kind == "b":
         return None if isinstance(value, bool) else "true or false"
     if isinstance(value, bool | str):

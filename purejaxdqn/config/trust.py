@@ -41,7 +41,7 @@ def check_trust(folder: Path, config: Config, *, trust: bool) -> None:
         return
     if any(_is_inside(place, folder) for place in module_places(module)):
         raise UserError(
-            f"{folder} names the environment {config.env.id!r}, whose module is inside it and never imported"
+            f"{folder} names the environment {config.env.id!r}, whose module is inside this folder and never imported"
         )
     if not trust and not _is_signed(folder, config):
         raise UserError(

@@ -108,7 +108,7 @@ def load_yaml(text: str, place: str) -> Any:
     except Exception as error:  # what PyYAML meets inside a value of a wrong form: a KeyError for ``!!bool maybe``
         # ``"\\UFFFFFFFF"`` is an OverflowError or, from Python 3.13 on, a ValueError that names ``chr``.
         said = isinstance(error, ValueError | yaml.YAMLError) and not str(error).startswith("chr()")
-        reason = str(error).splitlines()[0] if said else "a value in it does not have the form of its type"
+        reason = str(error).splitlines()[0] if said else "a value does not have the form of its type"
         raise ConfigError(f"{place}: not YAML: {reason}") from error
 
 

@@ -339,10 +339,10 @@ def _faults(config: Config) -> Iterator[Fault]:
                 message = f"{getattr(ensemble, key)} needs ensemble.members of 2 or more"
                 yield Fault(f"ensemble.{key}", message, ("ensemble.members",))
     elif ensemble.prior_scale and not ensemble.prior:
-        message = f"{ensemble.prior_scale:g} needs ensemble.prior true, or left open"
+        message = f"{ensemble.prior_scale:g} needs ensemble.prior true or unset"
         yield Fault("ensemble.prior_scale", message, ("ensemble.prior",))
     if ensemble.prior and config.distribution.kind == "fqf":
-        message = "'fqf' goes with no prior: its network proposes fractions, and a prior's would be others"
+        message = "'fqf' does not work with priors: a prior would propose other fractions than its member"
         yield Fault("distribution.kind", message, ("ensemble.prior_scale", "ensemble.prior"))
 
 

@@ -308,7 +308,7 @@ def _distinct(low: float, high: float, atoms: int) -> bool:
 
 def _one_atom(config: Config) -> Iterator[Fault]:
     if config.distribution.atoms != 1:
-        message = f"{config.distribution.atoms}, but distribution.kind is scalar, which has one number an action"
+        message = f"{config.distribution.atoms}, but distribution.kind is scalar, which has one number per action"
         yield Fault("distribution.atoms", message, ("distribution.kind",))
 
 
@@ -321,7 +321,7 @@ def _several_atoms(config: Config) -> Iterator[Fault]:
 
 def _needs_iqn(config: Config) -> Iterator[Fault]:
     if config.distribution.kind != "iqn":
-        message = f"{config.distribution.risk!r} needs distribution.kind iqn, which alone can ask for any fraction"
+        message = f"{config.distribution.risk!r} needs distribution.kind iqn, the only one that takes any fraction"
         yield Fault("distribution.risk", message, ("distribution.kind",))
 
 

@@ -64,7 +64,7 @@ def checked_replay(replay: Replay, example: Array, *, sequences: bool = False) -
         batch = replay.sample(hparams, state, bits, beta)
         transition, size = batch.transition, bits.shape
         if sequences != (not isinstance(batch.sequence, tuple) or batch.sequence != ()):
-            raise AssertionError("replay.sample: a network with a memory takes sequences, and any other none")
+            raise AssertionError("replay.sample: sequences are for a network with a memory only")
         chex.assert_shape([batch.weight, batch.indices], size, custom_message="replay.sample: weights, indices")
         size = (len(transition.action), *size) if sequences else size
         numbers = [transition.action, transition.reward, transition.discount]
@@ -169,7 +169,7 @@ def _buffer_faults(config: Config) -> Iterator[Fault]:
         if value < bound:
             yield Fault(key, f"{value} is below {bound_key} ({bound}): {why}", (bound_key,))
 
-    repeats = "the first batch would repeat itself"
+    repeats = "the first batch would contain steps twice"
     overwrites = "new steps would overwrite each other"
     yield from at_least("replay.size", size, "schedule.train_every", schedule.train_every, overwrites)
     if config.network.memory != "none":
@@ -178,11 +178,11 @@ def _buffer_faults(config: Config) -> Iterator[Fault]:
     yield from at_least("schedule.warmup", schedule.warmup, "replay.batch_size", batch_size, repeats)
     past = (config.env.frame_stack - 1) * config.env.num_envs
     if past:
-        why = f"the oldest {past} steps lack the frames before them, and a batch must be whole"
+        why = f"the oldest {past} steps lack the frames before them and cannot be sampled"
         yield from at_least("replay.size", size, "env.frame_stack and replay.batch_size", past + batch_size, why)
     unfinished = (config.n_step - 1) * config.env.num_envs
     if config.n_step > 1:
-        why = f"the newest {unfinished} steps (n_step - 1 of each environment) are not ready, and a batch must be"
+        why = f"the newest {unfinished} steps (n_step - 1 of each environment) cannot be sampled yet"
         for key, value in (("schedule.warmup", schedule.warmup), ("replay.size", size)):
             yield from at_least(key, value, "n_step and replay.batch_size", unfinished + batch_size, why)
     yield from at_least("replay.size", size, "replay.batch_size", batch_size, "the buffer must hold a batch")
@@ -193,7 +193,7 @@ def _sequence_faults(config: Config) -> Iterator[Fault]:
     replay, schedule, num_envs = config.replay, config.schedule, config.env.num_envs
     assert replay.size and replay.batch_size and schedule.warmup and schedule.train_every
     if config.env.frame_stack > 1:
-        message = f"{config.env.frame_stack} beside a memory needs replay.kind none: sequences are kept without frames"
+        message = f"{config.env.frame_stack} with a memory needs replay.kind none: sequences are stored without frames"
         yield Fault("env.frame_stack", f"{message} before their first", ("network.memory", "replay.kind"))
     sequence, learned, period = replay.sequence, replay.sequence - replay.burn_in, replay.period_of_sequences()
     if learned < 1:
@@ -252,7 +252,7 @@ def _without_replay_faults(config: Config) -> Iterator[Fault]:
             message = f"{value} has no effect with replay.kind none, which learns from each rollout; set it to null"
             yield Fault(key, message, ("replay.kind",))
     if config.n_step > 1:
-        message = f"{config.n_step} needs replay: without it rollout.lambda weighs returns of all lengths"
+        message = f"{config.n_step} needs replay: without it rollout.lambda mixes returns of all lengths"
         yield Fault("n_step", message, ("replay.kind",))
     rollout, num_envs = config.rollout, config.env.num_envs
     if num_envs * rollout.steps % rollout.minibatches:

@@ -27,7 +27,7 @@ def construct_custom(env_id: str, kwargs: Mapping[str, Any]) -> Any:
     if not isinstance(found, Single):
         return construct(found, env_id, kwargs)
     if kwargs:
-        raise EnvironmentRefusedError("env.kwargs", f"{env_id} is an environment and no class: it takes no arguments")
+        raise EnvironmentRefusedError("env.kwargs", f"{env_id} is an environment, not a class: it takes no arguments")
     return found._replace(env_id=env_id)
 
 

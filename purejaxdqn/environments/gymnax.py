@@ -149,7 +149,7 @@ def _single(env: Any, wrapped: Environment) -> Single:
     """
     of_one = _step_without_reset(env)
     if of_one == env.step:
-        raise EnvironmentRefusedError("env.resets", f"{wrapped.env_id} has a step of its own, which resets by itself")
+        raise EnvironmentRefusedError("env.resets", f"{wrapped.env_id} has its own step, which resets automatically")
 
     def reset(key: Array, params: Any) -> tuple[Array, Any]:
         obs, state = env.reset(key, params)

@@ -103,7 +103,7 @@ def underlying_environment(env_id: str, kwargs: Mapping[str, Any] | None = None)
         return construct_custom(env_id, kwargs)
     if env_id in environment_ids():
         return gymnax.construct_gymnax(env_id, kwargs)
-    raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment gymnax has{_nearest(env_id)}")
+    raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment of gymnax{_nearest(env_id)}")
 
 
 def _construct_of_suite(suite: str, env_id: str, kwargs: dict[str, Any]) -> Single:

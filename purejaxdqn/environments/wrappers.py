@@ -62,7 +62,7 @@ def _one_hot_depth(env: Environment) -> int:
     env_id = env.env_id
     if not jnp.issubdtype(env.obs_dtype, jnp.integer):
         raise EnvironmentRefusedError("env.one_hot", f"observations of {env_id} are {env.obs_dtype}, not integers")
-    unknown = f"{env_id} does not tell the range of its observations"
+    unknown = f"{env_id} does not declare the range of its observations"
     if env.bounds is None:
         raise EnvironmentRefusedError("env.one_hot", unknown)
     try:

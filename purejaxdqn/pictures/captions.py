@@ -3,22 +3,23 @@
 _CAPTIONS = {
     "learning_curve": "The return of training and of greedy episodes against environment steps. Thin lines are seeds; "
     "the thick line is their interquartile mean (IQM), the shaded area its interval.",
-    "report": "The mean return of training episodes, its moving average, the loss, and how many greedy episodes solve "
-    "the environment; where no return counts as solved, the Q-value.",
+    "report": "The mean return of training episodes, its moving average, the loss, and the share of greedy episodes "
+    "that solve the environment, or the Q-value if no return counts as solved.",
     "comparison": "The greedy return of several runs during training, as the IQM of their seeds with its interval.",
     "curves": "The greedy return of each point during training, as the IQM of its seeds with its interval. The best "
     "points are named; the others are grey.",
     "ranking": "The points, best first. Dots are seeds, the line is their IQM, the bar its interval.",
     "heat_map": "The IQM of the greedy return over the first two swept numbers; the best have the strongest colours.",
     "performance_profile": "The share of runs above each return (Agarwal et al. 2021). A curve further up is better.",
-    "probability_of_improvement": "How likely a run of the row's point scores higher than a run of the column's, with "
-    "the 95% interval. Blue is likely, red is not.",
+    "probability_of_improvement": "The probability that a run of the row's point scores higher than a run of the "
+    "column's point, with its 95% interval. Blue is likely, red is not.",
     "history": "The score of each trial, and the best score so far.",
     "slices": "The score of each trial against each parameter. Later trials have stronger colours; the star is the "
     "best one.",
-    "parallel_coordinates": "Each line is a trial and crosses the axes at its parameters. The best stand out most.",
-    "scores": "How many trials have which score. The ticks are the edges of the bins, and each mark is a trial.",
-    "radar": "Where the parameters of the best trial are within their ranges.",
+    "parallel_coordinates": "Each line is a trial, which crosses the axes at its parameters. The best trials have the "
+    "strongest colours.",
+    "scores": "The number of trials by score. The ticks are the edges of the bins, and each mark is a trial.",
+    "radar": "The place of each parameter of the best trial within its range.",
     "importances": "How much each parameter matters for a good score (PED-ANOVA, Watanabe et al. 2023).",
 }
 

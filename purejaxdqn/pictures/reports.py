@@ -31,7 +31,7 @@ def write_report(folder: Path, *, films: bool = True, trust: bool = False) -> Pa
             raise UserError(f"{folder} is not a directory")
         for path in sorted(folder.iterdir()):
             if path.is_symlink() and not path.name.startswith(".") and not is_inside(path, folder):
-                tell(f"warning: {path} is left out: it is a link to what is elsewhere")
+                tell(f"warning: {path} is left out: it is a link to a place outside the folder")
         is_run = all(is_inside(folder / name, folder) for name in ("metrics.csv", CONFIG_FILE))
         with refusing_damage(folder):
             text = run_report(folder, films=films, trust=trust) if is_run else directory_report(folder, films=films)

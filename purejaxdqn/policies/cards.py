@@ -189,7 +189,7 @@ def _state_text(description: dict[str, Any]) -> str:
     if not _remembers(description):
         return ""
     return """The policy has a memory: pass the `next_state` of a step as the `state` of the next one.
-`start` is true where an episode starts; the state given there, zeros before the first step, is not read.
+`start` is true where an episode starts; the state passed there (zeros before the first step) is ignored.
 """
 
 

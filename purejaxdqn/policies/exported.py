@@ -37,7 +37,7 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
     features = description["features"]
     described = bool(features["one_hot"]), features["flatten"], features.get("frame_stack", 1)
     if described != (config.env.one_hot, config.env.flatten, config.env.frame_stack):
-        raise UserError(f"{folder / DESCRIPTION_FILE} does not fit {CONFIG_FILE}: its features are others")
+        raise UserError(f"{folder / DESCRIPTION_FILE} does not fit {CONFIG_FILE}: its features differ")
     params = read_params(folder, config, env)
     for name in (POLICY_FILE, CONFIG_FILE):
         check_digest(folder / name, description, DESCRIPTION_FILE)

@@ -47,4 +47,4 @@ def read_params(folder: Path, config: Config, env: Environment, *, leading: tupl
 def check_digest(path: Path, record: dict[str, Any], name: str) -> None:
     """Raise a ``UserError`` if a file differs from its digest in ``record``, which the file ``name`` holds."""
     if is_changed(path, record):
-        raise UserError(f"{path} is damaged: it does not have the digest that is in {name}")
+        raise UserError(f"{path} is damaged: it does not match the digest in {name}")

@@ -107,9 +107,9 @@ class Checkpoints:
             if {name: str(array.dtype) for name, array in packed.items()} != kinds:
                 raise DamagedError("its arrays are not of the types that were saved")
             if record["format"] != FORMAT or record["step"] != step:
-                raise DamagedError(f"it says that it is step {record['step']} in format {record['format']}")
+                raise DamagedError(f"it claims to be step {record['step']} in format {record['format']}")
             if _digest(record, packed) != digest:
-                raise DamagedError("its contents do not have the digest they were saved with")
+                raise DamagedError("its contents do not match the digest they were saved with")
             return Checkpoint(step, record["about"], _unpack(packed, record["places"]))
         except DamagedError:
             raise
@@ -192,7 +192,7 @@ def _check_listing(place: Path) -> None:
     written, found = json.loads((place / LISTING).read_text(encoding="utf-8")), _listing(place)
     for name in sorted({*written, *found}):
         if written.get(name) != found.get(name):
-            what = "is missing" if name not in found else "is not as it was written"
+            what = "is missing" if name not in found else "has changed since it was written"
             raise DamagedError(f"its file {name} {what}")
 
 

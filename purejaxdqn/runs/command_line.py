@@ -25,15 +25,15 @@ def parser() -> Parser:
         ),
     )
     out = "run directory (default runs/<config>/<timestamp>)"
-    add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values"))
+    add_training_options(parser, out=out, overrides=("key=value", "config keys with YAML values"))
     parser.add_argument("--resume", type=path_of, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
     add_trust_option(parser)
-    parser.add_argument("--log", action="append", metavar="NAME", help="tensorboard or wandb, besides metrics.csv")
+    parser.add_argument("--log", action="append", metavar="NAME", help="also log to tensorboard or wandb")
     parser.add_argument("--segments", type=int, metavar="N", help="calls of the compiled program (default about 20)")
-    parser.add_argument("--seeds-at-once", type=int, metavar="N", help="seeds vmapped together on a device")
-    parser.add_argument("--debug-nans", action="store_true", help="say which operation gave the first NaN, and stop")
+    parser.add_argument("--seeds-at-once", type=int, metavar="N", help="number of seeds that a device trains together")
+    parser.add_argument("--debug-nans", action="store_true", help="stop at the first NaN and name its operation")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
-    parser.add_argument("--list-configs", action="store_true", help="show the shipped configs, a line each, and exit")
+    parser.add_argument("--list-configs", action="store_true", help="list the shipped configs, one per line, and exit")
     parser.add_argument("--version", action="version", version=purejaxdqn.__version__)
     return parser
 
@@ -61,4 +61,4 @@ def print_results(config: Config, summary: dict[str, Any]) -> None:
     print(f"greedy return over {config.evaluation.final_episodes} episodes: {score}")
     for seed_index, step in enumerate(summary["diverged_step"]):
         if step is not None:
-            print(f"seed {seed_index} diverged, seen at step {step}", file=sys.stderr)
+            print(f"seed {seed_index} diverged, detected at step {step}", file=sys.stderr)

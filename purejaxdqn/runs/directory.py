@@ -52,7 +52,7 @@ def check_there(folder: Path) -> None:
       StorageError: it is gone.
     """
     if not (folder / CONFIG_FILE).exists():
-        raise StorageError(f"{folder} was deleted or moved while the run was at work")
+        raise StorageError(f"{folder} was deleted or moved during the run")
 
 
 def summarise(

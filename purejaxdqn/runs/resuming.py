@@ -110,7 +110,7 @@ def newest_snapshot(checkpoints: Checkpoints, config: Config) -> tuple[Any, dict
         return snapshot, refused
     if refused:
         lines = [f"--resume: checkpoint {step} is refused: {reason}" for step, reason in refused.items()]
-        raise UserError(*lines, f"--resume: {checkpoints.folder} holds no other; without it the run would start again")
+        raise UserError(*lines, f"--resume: {checkpoints.folder} has no other checkpoint to continue from")
     return None, refused
 
 
@@ -130,11 +130,11 @@ def _check_same_run(theirs: Config, ours: Config) -> None:
       DamagedError: it is not; names a key that differs.
     """
     if horizon(theirs) != horizon(ours):
-        raise DamagedError(f"it is of another run: its schedules end at {horizon(theirs)}, not {horizon(ours)}")
+        raise DamagedError(f"it belongs to another run: its schedules end at {horizon(theirs)}, not {horizon(ours)}")
     for key in config_keys():
         if key not in FREE and value_at(theirs, key) != value_at(ours, key):
             values = f"{value_at(theirs, key)!r}, not {value_at(ours, key)!r}"
-            raise DamagedError(f"it is of another run: its {key} is {values}")
+            raise DamagedError(f"it belongs to another run: its {key} is {values}")
 
 
 def horizon(config: Config) -> int:

@@ -170,7 +170,7 @@ class _Recorder:
         asked = self._callback is not None and bool(self._callback(metrics))
         if reached or asked:
             self.stopped_at = position.env_step
-            why = "stop.return is reached" if reached else "the callback asks for it"
+            why = "stop.return is reached" if reached else "the callback returned True"
             print(f"stopped at step {position.env_step:,}: {why}", file=sys.stderr)
         return reached or asked
 

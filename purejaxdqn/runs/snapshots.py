@@ -119,8 +119,8 @@ def check_state(snapshot: Snapshot) -> None:
     found = {path: (str(leaf.dtype), leaf.shape) for path, leaf in snapshot.state.items()}
     for path in [*fits, *found]:
         if fits.get(path) != found.get(path):
-            what = f"state{path} is {_describe(found.get(path))} in it, and {_describe(fits.get(path))} here"
-            raise UserError(f"--resume: the checkpoint is of another version of this program: {what}")
+            what = f"state{path} is {_describe(found.get(path))} in it, but {_describe(fits.get(path))} here"
+            raise UserError(f"--resume: the checkpoint is from another version of this program: {what}")
 
 
 def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:

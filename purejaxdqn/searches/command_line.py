@@ -26,13 +26,13 @@ def parser() -> Parser:
         ),
     )
     out = "directory (default runs/search+<config>/<timestamp>); that of a stopped search is resumed"
-    add_training_options(parser, out=out, overrides=("key=value", "dotted keys, YAML values, for each trial"))
+    add_training_options(parser, out=out, overrides=("key=value", "config keys with YAML values, for all trials"))
     add_machine_options(parser)
     add = parser.add_argument
     add("--space", type=name_of, metavar="FILE", help="ranges to search: a path or a shipped name (search/dqn.yaml)")
     add("--trials", type=int, default=64, metavar="N", help="trials of the study in total (default 64)")
     add("--seeds", type=int, default=4, metavar="N", help="seeds of each trial (default 4)")
-    add("--batch", type=int, default=16, metavar="N", help="trials at a time (default 16)")
+    add("--batch", type=int, default=16, metavar="N", help="trials that are trained at a time (default 16)")
     add("--halving", type=int, metavar="FACTOR", help="successive halving: one trial in FACTOR continues at each rung")
     add(
         "--rungs",
@@ -40,10 +40,15 @@ def parser() -> Parser:
         metavar="N",
         help="number of rungs (default 3; with --halving 2 at 1/8, 1/4 and 1/2 of a run)",
     )
-    add("--sampler", choices=("tpe", "gp", "random"), default="tpe", help="what proposes trials")
-    add("--objective", choices=("final", "auc"), default="final", help="the score is the IQM of this over seeds")
-    add("--retest", type=int, default=30, metavar="N", help="fresh seeds for the best point (default 30)")
-    add("--storage", metavar="URL", help="Optuna's storage, to share a study (default DIR/study.log)")
+    add("--sampler", choices=("tpe", "gp", "random"), default="tpe", help="the sampler that proposes trials")
+    add(
+        "--objective",
+        choices=("final", "auc"),
+        default="final",
+        help="score: the final greedy return, or its mean over the run (auc)",
+    )
+    add("--retest", type=int, default=30, metavar="N", help="fresh seeds for testing the best point (default 30)")
+    add("--storage", metavar="URL", help="Optuna storage, for sharing a study (default DIR/study.log)")
     add("--study", default="purejaxdqn", metavar="NAME", help="the study's name in the storage")
     return parser
 
@@ -53,10 +58,10 @@ def read_spec(arguments: argparse.Namespace) -> SearchSpec:
     if not arguments.config:
         raise UserError("--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones")
     if not arguments.space:
-        raise UserError("--space is missing: a YAML of ranges, as the shipped search/dqn.yaml")
+        raise UserError("--space is missing; give a YAML file of ranges, such as the shipped search/dqn.yaml")
     check_at_least(arguments, trials=1, seeds=1, batch=1, retest=1, devices=1)
     if arguments.halving is None and arguments.rungs is not None:
-        raise UserError("--rungs: only --halving has rungs, and it is missing")
+        raise UserError("--rungs needs --halving, which is missing")
     check_at_least(arguments, halving=2, rungs=1)
     same = ("trials", "seeds", "batch", "sampler", "objective", "retest", "storage", "study", "out", "devices", "quiet")
     return SearchSpec(

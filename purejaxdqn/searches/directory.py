@@ -24,7 +24,7 @@ def check_directory(folder: Path, definition: dict[str, Any]) -> None:
     if _owned(folder, definition).read_label() is None and not folder.exists():
         parent = next(one for one in folder.absolute().parents if one.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise UserError(f"--out: {folder} cannot be used: {parent} is no directory that can be written to")
+            raise UserError(f"--out: {folder} cannot be used: {parent} is not a writable directory")
     else:
         with lock_directory(folder, option="--out"):
             pass

@@ -57,7 +57,7 @@ def check_rungs(halving: Halving, config: Config) -> None:
     # More rungs than epochs are not even listed.
     if halving.rungs >= epochs or len(set(halving.epochs(config))) <= halving.rungs:
         raise UserError(
-            f"--rungs: {halving.rungs} rungs of a run with {epochs} evaluations fall together; "
+            f"--rungs: {halving.rungs} rungs of a run with {epochs} evaluations coincide; "
             "use fewer, or make evaluation.every smaller"
         )
 
@@ -70,7 +70,9 @@ def check_room(configs: Sequence[Config], *, trials: int, seeds: int, memory: in
     """
     needed = trials * seeds * max(map(state_bytes, configs))
     if needed > (memory or int(0.8 * psutil.virtual_memory().available)):
-        raise UserError(f"--memory: halving keeps a batch of {trials * seeds} runs, {in_bytes(needed)}; lower --batch")
+        raise UserError(
+            f"--memory: halving keeps a batch of {trials * seeds} runs in memory ({in_bytes(needed)}); lower --batch"
+        )
 
 
 def best_points(scores: dict[int, float], count: int) -> list[int]:

@@ -51,12 +51,12 @@ class _CheckedFile(JournalFileBackend):
         """Read the lines from a number on.
 
         Raises:
-          ValueError: a line does not have its checksum.
+          ValueError: the checksum of a line is wrong.
         """
         for number, log in enumerate(super().read_logs(log_number_from), start=log_number_from + 1):
             written = log.pop(_CHECKSUM, None)
             if written is not None and written != _checksum(log):
-                raise ValueError(f"line {number} is damaged: it does not have its checksum")
+                raise ValueError(f"line {number} is damaged: its checksum is wrong")
             yield log
 
 

@@ -46,7 +46,7 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
     except Exception as error:  # each database driver has its own errors
         raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
     if study.directions != [StudyDirection.MAXIMIZE]:
-        raise UserError(f"--storage: the study {name!r} in {storage} does not look for the largest value")
+        raise UserError(f"--storage: the study {name!r} in {storage} does not maximise its value")
     check_definition(study, storage, definition)
     return study
 

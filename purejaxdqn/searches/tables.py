@@ -100,7 +100,7 @@ def read_retest(folder: Path, config: Config) -> dict[str, Any] | None:
     try:
         found = dict(read_json(path))
         if found.pop(_DIGEST, None) not in (_digest(found), None):
-            raise ValueError("it does not have the digest that is in it")
+            raise ValueError("it does not match the digest in it")
         same = found["config"] == config.model_dump(mode="json")
     except (OSError, ValueError, KeyError, TypeError) as error:
         tell(f"warning: {path} is damaged, and the best trial is tested again: {faults.reason_of(error)}")

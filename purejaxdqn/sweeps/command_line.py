@@ -22,13 +22,13 @@ def parser() -> Parser:
         ),
     )
     out = "directory (default runs/sweep+<config>/<timestamp>); that of a stopped sweep is resumed"
-    add_training_options(parser, out=out, overrides=("key=v1,v2", "dotted keys, YAML values, all combinations"))
-    parser.add_argument("--configs", metavar="A,B", help="compare these, each on top of --config")
+    add_training_options(parser, out=out, overrides=("key=v1,v2", "config keys with YAML values; all combinations"))
+    parser.add_argument("--configs", metavar="A,B", help="compare these configs, each applied on top of --config")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each point (default: the config's num_seeds)")
     parser.add_argument("--space", type=name_of, metavar="FILE", help="ranges to draw points from (--points)")
     parser.add_argument("--points", type=int, metavar="N", help="number of points to draw")
-    parser.add_argument("--draw", choices=("sobol", "random"), default="sobol", help="how to draw them")
-    parser.add_argument("--draw-seed", type=int, default=0, metavar="N", help="seed of the draws")
+    parser.add_argument("--draw", choices=("sobol", "random"), default="sobol", help="how to draw the points")
+    parser.add_argument("--draw-seed", type=int, default=0, metavar="N", help="random seed of the draws")
     add_machine_options(parser)
     add_process_options(parser)
     return parser

@@ -146,7 +146,7 @@ def _check_digest(text: str) -> None:
     """Raise a ``ValueError`` if a description has changed; those of earlier versions have no digest."""
     before, digest, written = text.rpartition(_DIGEST)
     if digest and written.strip() != _digest(before):
-        raise ValueError("it does not have the digest at its end")
+        raise ValueError("it does not match the digest at its end")
 
 
 def _on_a_line(value: Any) -> str:

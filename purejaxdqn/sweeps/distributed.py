@@ -9,10 +9,10 @@ from purejaxdqn.system.faults import UserError
 def add_process_options(parser: argparse.ArgumentParser) -> None:
     """``--coordinator``, ``--processes`` and ``--process``."""
     parser.add_argument(
-        "--processes", type=int, metavar="N", help="processes that share the work, all with the same --out"
+        "--processes", type=int, metavar="N", help="number of processes that share the work, all with the same --out"
     )
-    parser.add_argument("--process", type=int, metavar="K", help="the number of this process, from 0")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens; under SLURM: auto")
+    parser.add_argument("--process", type=int, metavar="K", help="index of this process, from 0")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0; auto under SLURM")
 
 
 def join_processes(arguments: argparse.Namespace) -> tuple[int, int]:

@@ -175,7 +175,7 @@ def _refusing_second(folder: Path, option: str) -> Iterator[None]:
     try:
         yield
     except BlockingIOError as error:
-        raise UserError(f"{option}: another process is at work in {folder}") from error
+        raise UserError(f"{option}: another process is using {folder}") from error
     except OSError:
         pass  # the file system has no locks
 
@@ -200,9 +200,7 @@ class OwnedDirectory(NamedTuple):
             if not folder.exists() or (folder.is_dir() and is_bare(folder)):
                 return None
             if not label.is_file():
-                raise UserError(
-                    f"--out: {folder} exists and is no {self.kind}; a {self.kind} never overwrites anything"
-                )
+                raise UserError(f"--out: {folder} exists and is not a {self.kind}; nothing is overwritten")
             text = label.read_text(encoding="utf-8")
             different = self.difference(text)
         except UserError:

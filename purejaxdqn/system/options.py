@@ -84,7 +84,7 @@ def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]
       out: what ``--out`` is, for the help.
       overrides: the form of an override, and what it means, for the help.
     """
-    config = "path or shipped name; later ones win"
+    config = "path of a YAML file, or name of a shipped config; later ones override earlier ones"
     parser.add_argument("--config", action="append", type=name_of, metavar="CONFIG", help=config)
     parser.add_argument("--out", type=path_of, metavar="DIR", help=out)
     parser.add_argument("--no-cache", action="store_true", help="do not keep compiled programs on disk")
@@ -94,13 +94,13 @@ def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]
 
 def add_trust_option(parser: Parser) -> None:
     """``--trust``, of commands that import what a run directory names."""
-    about = "import the module that the run names as its environment, though you did not start the run here"
+    about = "import the module of the run's environment even if you did not start the run here"
     parser.add_argument("--trust", action="store_true", help=about)
 
 
 def add_machine_options(parser: Parser) -> None:
     """``--memory`` and ``--devices``."""
-    parser.add_argument("--memory", metavar="SIZE", help="memory to use at most, as in 4GiB")
+    parser.add_argument("--memory", metavar="SIZE", help="limit of the memory used, such as 4GiB")
     parser.add_argument("--devices", type=int, metavar="N", help="devices to use: cores or accelerators (default all)")
 
 
