@@ -512,7 +512,11 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
         if target is not None:
             axes.axvline(target, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
         axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
+        middle, least = float(np.mean(axes.get_xlim())), 0.02 * float(np.abs(scores).max())
+        if np.ptp(axes.get_xlim()) < least:  # scores that hardly differ stand close together, and not at the two ends
+            axes.set_xlim(middle - least / 2, middle + least / 2)
         axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.get_major_formatter().set_useOffset(False)
 
     title = "Return of every seed (dots), their IQM (line), its 95% interval (bar), target (dotted)"
     return _draw_rows("learning", title, lines, panel)

@@ -22,33 +22,10 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import harness
+from benchmarks.pictures import LABELS
 
 README = harness.ROOT / "README.md"
 PAGES = tuple(sorted((harness.ROOT / "docs").rglob("*.md")))
-LABELS = {
-    "asked": "target",
-    "asked, cached": "target, cached",
-    "its error": "standard error of random",
-    "kernels as it comes": "kernels by default",
-    "MB as it comes": "MB by default",
-    "ours / as it comes": "ours / default",
-    "a batch on": "batch on",
-    "the others' share": "not products, share of the whole",
-    "of these, products": "of these, products (ms)",
-    "how": "measured",
-    "to one seed": "relative to one seed",
-    "a thread a device": "one thread per device",
-    "as the command": "as the command runs it",
-    "to the faster": "relative to the faster",
-    "the command takes": "the command uses",
-    "as it is": "shipped",
-    "with it": "with the change",
-    "shipped": "part of the package",
-    "the compiler's figure (MB)": "reported by the compiler (MB)",
-    "killed before there was a run": "killed before the run directory existed",
-    "agents that lose one of 2,000": "agents that lose at least one of 2,000",
-}
-"""Headings that a reader sees in place of a CSV's column names."""
 _COMMENT = r"<!-- (\w+)(?:: (.+?))??(?: where (.+?))? -->"
 _PLACE = re.compile(rf"^{_COMMENT}\n(?:\|.*\n|\n(?=\*)|\*.*\*\n)*", re.MULTILINE)
 _FIGURE = re.compile(rf"-?(?:[\d.,]+|\?)(?: (?:of|to) -?[\d.,]+)*(?={_COMMENT})")

@@ -196,6 +196,8 @@ def read() -> list[dict[str, Any]]:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Path:
     """Draw ``results/scaling.png``: a column per axis, with rates and their spread above and memory below."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
     from purejaxdqn.pictures.figures import legend_below, style, subplots
     from purejaxdqn.pictures.palette import EVALUATION_COLOR, SOLVED_COLOR, TRAINING_COLOR
 
@@ -214,10 +216,8 @@ def draw(rows: Sequence[dict[str, Any]]) -> Path:
                 alpha=0.2,
             )
             rates.plot(values, [row["steps a second"] for row in mine], "o-", color=EVALUATION_COLOR, markersize=3)
-            knee = find_knee(mine)
-            rates.axvline(knee, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
-            rates.set(xscale="log", ylim=(0, None), title=f"{name}: knee at {knee:,.0f}")
-            rates.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
+            rates.set(xscale="log", ylim=(0, None), title=name)
+            rates.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k" if value else "0")
             if name in WORK:
                 work = rates.twinx()
                 work.plot(values, [row["GFLOP/s"] for row in mine], "^:", color=SOLVED_COLOR, markersize=3)
@@ -229,6 +229,11 @@ def draw(rows: Sequence[dict[str, Any]]) -> Path:
             total = [row["memory per seed (MB)"] * (row["value"] if name == "seeds" else 1) for row in mine]
             memory.plot(values, total, "s-.", color=SOLVED_COLOR, markersize=3, label="state of all seeds")
             memory.set(xscale="log", yscale="log", xlabel=name)
+            for axis in (rates.xaxis, memory.xaxis, memory.yaxis):
+                axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+            for axis in (rates.xaxis, memory.xaxis):  # at values that were measured, and apart from each other
+                axis.set_major_locator(FixedLocator(values[:: -(-len(values) // 6)]))
+                axis.set_minor_locator(NullLocator())
         grid[0, 0].set(ylabel="environment steps a second")
         grid[1, 0].set(ylabel="memory (MB)")
         legend_below(figure)
