@@ -52,11 +52,11 @@ def test_a_directory_is_held_by_one_process_or_by_several_with_numbers_of_their_
 
     with hold(0), hold(1):
         for process in (None, 0, 1):
-            with pytest.raises(UserError, match="another process is at work"), hold(process):
+            with pytest.raises(UserError, match="another process is using"), hold(process):
                 pass
     with hold():
         for process in (None, 0):
-            with pytest.raises(UserError, match="another process is at work"), hold(process):
+            with pytest.raises(UserError, match="another process is using"), hold(process):
                 pass
 
 
@@ -108,7 +108,7 @@ def test_what_kills_left_of_a_directory_is_removed_when_it_is_made(tmp_path):
 
 def test_a_directory_is_held_while_it_is_filled(tmp_path):
     def fill(part):
-        with pytest.raises(UserError, match="another process is at work"), lock_directory(part):
+        with pytest.raises(UserError, match="another process is using"), lock_directory(part):
             pass
 
     create_directory([tmp_path / "out"], fill, kind="run")

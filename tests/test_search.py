@@ -606,7 +606,7 @@ def test_a_value_is_mapped_to_its_position_within_its_range(values, value, place
     ("arguments", "message"),
     [
         (["--space", "search/dqn"], "--config is missing"),
-        (["--config", "cartpole"], "--space is missing: a YAML of ranges"),
+        (["--config", "cartpole"], "--space is missing; give a YAML file of ranges"),
         (
             ["--config", "cartpole", "--space", "nothing.yaml"],
             "--space: nothing.yaml is neither a file nor a shipped one",
@@ -703,7 +703,7 @@ def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothi
 
         patch.setattr(directories, "is_bare", bare_when_looked_at)
         with (
-            pytest.raises(UserError, match="another process is at work"),
+            pytest.raises(UserError, match="another process is using"),
             directory.hold_directory(folder, {"seeds": 2}),
         ):
             pass

@@ -339,7 +339,7 @@ def test_a_memory_of_your_own_takes_the_place_of_the_configs():
     program = make_program(config, Own(memory=_register()))
     params = jax.eval_shape(program.algorithm.init, config.hparams(), jax.random.key(0)).learner.online["params"]
     assert params["memory"]["scale"].shape == (16, 1)
-    with pytest.raises(ValueError, match=r"network.memory is none, and a memory is passed"):
+    with pytest.raises(ValueError, match=r"network.memory is none, but a memory is passed"):
         make_program(load_config("cartpole_cleanrl", TINY), Own(memory=_register()))
 
 
@@ -354,5 +354,5 @@ def test_a_replay_of_single_steps_serves_no_network_with_a_memory():
     single = REPLAYS.make(load_config("cartpole_cleanrl", TINY))
     own = single._replace(init=lambda example: single.init(example.steps), add=lambda h, state, rollout: state)
     program = make_program(config, Own(replay=own))
-    with pytest.raises(AssertionError, match="a network with a memory takes sequences"):
+    with pytest.raises(AssertionError, match="a network with a memory needs sequences"):
         jax.eval_shape(program.train, config.hparams(), jax.random.key(0))

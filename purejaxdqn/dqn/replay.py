@@ -64,7 +64,7 @@ def checked_replay(replay: Replay, example: Array, *, sequences: bool = False) -
         batch = replay.sample(hparams, state, bits, beta)
         transition, size = batch.transition, bits.shape
         if sequences != (not isinstance(batch.sequence, tuple) or batch.sequence != ()):
-            raise AssertionError("replay.sample: sequences are for a network with a memory only")
+            raise AssertionError("replay.sample: a network with a memory needs sequences, any other single steps")
         chex.assert_shape([batch.weight, batch.indices], size, custom_message="replay.sample: weights, indices")
         size = (len(transition.action), *size) if sequences else size
         numbers = [transition.action, transition.reward, transition.discount]
