@@ -33,13 +33,13 @@ class Picture:
     draw: Callable[[], Any] | None = field(default=None, repr=False, compare=False)  # makes the figure again
 
     def save(self, path: str | Path) -> Path:
-        """Write it to another file, which is replaced; returns the path.
+        """Write the picture to a file, which is replaced if it exists; return the path.
 
         Args:
           path: a figure as ``.png``, ``.pdf`` or ``.svg``; a film keeps its format.
 
         Raises:
-          UserError: another suffix, or the file cannot be written.
+          UserError: the suffix is not one of these, or the file cannot be written.
         """
         from purejaxdqn.pictures.figures import FORMATS, save_figure
 

@@ -69,7 +69,7 @@ class Draft(NamedTuple):
 
 
 def load_config(source: str | Path | Sequence[str | Path], *overrides: str | Sequence[str], **values: Any) -> Config:
-    """Load and check a config. Intervals that do not fit each other are moved to the nearest that do, with a warning.
+    """Load and check a config. Intervals that do not fit each other are moved to the nearest that fit, with a warning.
 
     Args:
       source: a path, or the name of a shipped config with or without ``.yaml``; or several, of which

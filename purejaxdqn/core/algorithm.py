@@ -24,7 +24,7 @@ class ActorView(NamedTuple):
 
 
 def no_memory(num_envs: int) -> tuple:
-    """The memory of actors that remember nothing."""
+    """The memory of actors without one: ()."""
     return ()
 
 

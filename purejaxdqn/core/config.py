@@ -130,8 +130,8 @@ def _filled(values: Any, **defaults: Any) -> Any:
 class EnvConfig(Section):
     """The environment, the number of copies that run side by side, and the wrappers around it.
 
-    ``resets`` is the number of fresh states that a step makes for the environments whose episodes end in it; ``all``
-    makes one for each. ``scale`` null takes what the suite says: 255 for pixels.
+    ``resets`` is the number of new states that a step makes for the environments whose episodes end in it; ``all``
+    makes one for each. ``scale`` null takes the suite's value, which is 255 for pixels.
     """
 
     id: str = "CartPole-v1"
@@ -169,10 +169,10 @@ class EnvConfig(Section):
 
 
 class DistributionConfig(Section):
-    """What is learned of the return (``dqn.heads``); what a kind does not need is left alone.
+    """What is learned about the return (``dqn.heads``); each kind reads only the keys that it needs.
 
-    ``atoms`` and ``risk_level`` default to what the kind's paper takes; QR-DQN's 200 are 51 here, and IQN's 64 for the
-    loss and the target are the 32 it acts with.
+    ``atoms`` and ``risk_level`` default to the values of the kind's paper, with two exceptions: QR-DQN has 51 atoms and
+    not 200, and IQN has 32 for the loss and the target, as for acting, and not 64.
     """
 
     kind: Literal["scalar", "categorical", "hl_gauss", "quantile", "iqn", "fqf"] = "scalar"
@@ -196,7 +196,7 @@ class DistributionConfig(Section):
 
 
 class BootstrapConfig(Section):
-    """Whose action the target values (``dqn.bootstrap``); the numbers are Munchausen's."""
+    """The policy that the target evaluates (``dqn.bootstrap``); the numbers are Munchausen's."""
 
     kind: Literal["greedy", "double", "munchausen"] = "greedy"
     alpha: Annotated[Share, Traced()] = 0.9
@@ -208,7 +208,7 @@ class NetworkConfig(Section):
     """The Q-network (``dqn.networks``); ``hidden`` defaults to [120, 84], and to [128] with a convolution.
 
     ``cnn`` has a convolution for each of ``channels``, whose ``kernels`` default to 3 and whose ``strides`` to 1.
-    ``one_hot`` is a layer of its own, as wide as the first hidden layer.
+    ``one_hot`` is an additional layer with the width of the first hidden layer.
     """
 
     torso: Literal["mlp", "minatar_cnn", "cnn", "one_hot"] = "mlp"
@@ -259,10 +259,11 @@ class RewardConfig(Section):
 class ReplayConfig(Section):
     """The replay buffer, in environment steps (``dqn.replay``); prioritised replay reads alpha and beta.
 
-    ``none`` learns from each rollout once and forgets it (``dqn.on_rollout``). ``size`` and ``batch_size`` are null
-    then, and otherwise default to 10,000 and 128. A network with a memory is given sequences of ``sequence`` steps, the
-    first ``burn_in`` of which give no gradient; ``batch_size`` counts them, and one of each environment begins every
-    ``period`` steps. ``eta`` weighs the largest TD error of a sequence in its priority.
+    With ``none``, the agent learns from each rollout and discards it (``dqn.on_rollout``); ``size`` and ``batch_size``
+    are then null. Otherwise they default to 10,000 and 128. A network with a memory learns from sequences of
+    ``sequence`` steps, the first ``burn_in`` of which give no gradient. ``batch_size`` is then the number of sequences.
+    In each environment a sequence begins every ``period`` steps. ``eta`` is the weight of the largest TD error of a
+    sequence in its priority.
     """
 
     kind: Literal["uniform", "prioritised", "none"] = "uniform"
@@ -281,10 +282,10 @@ class ReplayConfig(Section):
 
 
 class _RolloutConfig(Section):
-    """Learning without replay: a rollout of ``steps`` steps of each environment, and what is learned of it.
+    """Learning without replay, from rollouts of ``steps`` steps of each environment.
 
-    The rollout is split into ``minibatches`` at random, and each minibatch gives a gradient step, in each of ``epochs``
-    passes. ``lambda`` weighs the n-step returns (``dqn.on_rollout``).
+    In each of ``epochs`` passes, the rollout is split at random into ``minibatches``, each of which gives a gradient
+    step. ``lambda`` is the weight of longer returns (``dqn.on_rollout``).
     """
 
     steps: Count = 32
@@ -301,10 +302,10 @@ else:
 
 
 class EnsembleConfig(Section):
-    """An ensemble (``dqn.ensemble``): its members, and the chance ``mask`` that a member learns from a step.
+    """An ensemble (``dqn.ensemble``): its members, and the probability ``mask`` that a member learns from a step.
 
-    ``prior`` says whether members have random priors, which are added ``prior_scale`` times; it defaults to whether
-    that is above 0. A run without priors does not compute them.
+    ``prior`` says whether members have random priors, whose outputs are multiplied by ``prior_scale`` and added. By
+    default they have priors if ``prior_scale`` is above 0. A run without priors does not compute them.
     """
 
     members: Count = 1
@@ -341,10 +342,11 @@ LogNames = Annotated[
 
 
 class ScheduleConfig(Section):
-    """Intervals in environment steps over all environments; ``gradient_steps`` counts updates per ``train_every``.
+    """Intervals in environment steps over all environments; every ``train_every`` there are ``gradient_steps``.
 
-    With replay, the intervals default to 10,000, 10, 1 and 500. Without, the rollout takes the place of the first
-    three, which are null, and ``target_every`` null does without a target network (``core.plan.Intervals``).
+    With replay, ``warmup``, ``train_every``, ``gradient_steps`` and ``target_every`` default to 10,000, 10, 1 and 500.
+    Without replay, the rollout replaces the first three, which are null, and with ``target_every`` null there is no
+    target network (``core.plan.Intervals``).
     ``horizon`` is the length of the run that schedules assume; null stands for ``total_timesteps``.
     """
 
@@ -372,9 +374,9 @@ class CheckpointConfig(Section):
 
 
 class StopConfig(Section):
-    """The end of a run before ``total_timesteps``: once ``evaluations`` in a row reach the greedy return ``return``.
+    """When a run ends before ``total_timesteps``: once ``evaluations`` in a row reach the greedy return ``return``.
 
-    Null never ends a run early. All seeds of a run end together, when the last of them has reached it.
+    With null, a run never ends early. All seeds of a run end together, when the last of them has reached the return.
     """
 
 

@@ -11,7 +11,7 @@ from purejaxdqn.core.types import Array, Step
 
 
 def all_legal(params: Any, state: Any) -> tuple:
-    """The legal actions of an environment in which every action always is: nothing to keep to."""
+    """The legal actions of an environment in which every action is always legal: ()."""
     return ()
 
 
@@ -20,29 +20,29 @@ class Environment(NamedTuple):
 
     env_id: str
     obs_shape: tuple[int, ...]  # O
-    obs_dtype: Any  # as replay keeps observations
+    obs_dtype: Any  # the type in which replay keeps observations
     num_actions: int  # A
     default_params: Any
     with_params: Callable[[Mapping[str, Any]], Any]  # overrides -> environment parameters
     reset: Callable[[Any, Array], tuple[Array, Any]]  # params, keys[E] -> obs[E, O], state
     step: Callable[[Any, Array, Any, Array, Array], tuple[Array, Any, Step]]
-    # params, keys[E], state, obs[E, O], action[E] -> the obs to act on next[E, O], state, Step[E]; resets what ended.
+    # params, keys[E], state, obs[E, O], action[E] -> the obs to act on next[E, O], state, Step[E]; resets at an end.
     # The step has ``next_legal`` where there are illegal actions; the loop adds ``legal``.
     advance: Callable[[Any, Array, Any, Array, Array], tuple[Array, Any, Step]]
     # ``step`` without resets, for callers that stop at an episode's end
     features: Callable[[Array], Array]  # obs[B, O] -> what a network sees of it, [B, ...]
     legal: Callable[[Any, Any], Any] = all_legal  # params, state -> legal actions [E, A] bool, or () where all are
-    params: Mapping[str, Any] = {}  # names of the parameters and their NumPy types; None for what is no single number
+    params: Mapping[str, Any] = {}  # names of the parameters and their NumPy types; None for one that is not a number
     bounds: Callable[[], tuple[Any, Any]] | None = None  # -> lowest and highest value of an observation
     time_limit: int | None = None  # steps after which an episode is truncated; None where the suite does not say
-    scale: float | None = None  # what ``features`` divides by, as 255 for the pixels of pictures; None leaves them be
+    scale: float | None = None  # the number that ``features`` divides by, such as 255 for pixels; None does not divide
     solved_at: float | None = None  # the return from which the field calls the environment solved
     render: Callable[[Any, Any], Any] | None = None  # params, state of one environment -> an image [H, W, 3] uint8
     frames: int = 1  # observations that are seen at once; if more than one, the first axis of O
 
 
 def render_inner(render: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any] | None:
-    """``render`` for states whose ``env_state`` it takes, as those of wrappers."""
+    """``render`` for the states of wrappers, whose ``env_state`` it takes."""
     return None if render is None else lambda params, state: render(params, state.env_state)
 
 

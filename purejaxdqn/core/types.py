@@ -1,4 +1,4 @@
-"""The data that crosses files: pytrees of arrays.
+"""The records that several files share: pytrees of arrays.
 
 Letters for shapes: B batch, E environments, T steps of a rollout, G gradient steps of an iteration,
 A actions, O observation shape, K atoms or quantiles, N evaluation episodes. What is static lives in ``config``;
@@ -49,7 +49,7 @@ class Transition(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """What goes with B sequences of L transitions each: how a network's memory comes to the first of them."""
+    """For B sequences of L transitions each: what brings the network's memory to the first transition."""
 
     burn_in: Array  # [l, B, O] the observations before the transitions
     carry: Any  # leaves [B, ...]: what the actor carried into the first of those, or of the transitions where l is 0
@@ -132,7 +132,7 @@ class EpochRow(NamedTuple):
 class Result(NamedTuple):
     """The result of a finished run."""
 
-    params: Params  # the policy: what greedy acting takes
+    params: Params  # the policy: what is needed to act greedily
     rows: EpochRow  # leaves [epochs, ...]
     final_returns: Array  # [N] greedy returns of the final parameters
 

@@ -2,7 +2,7 @@
 
     target = reward + bonus + discount * (sum_a policy(a) Z(next_obs, a) + entropy)
 
-A bootstrap gets Q-values as functions without arguments, so that what it does not read is never traced.
+A bootstrap gets Q-values as functions without arguments, so that values that it does not read are never traced.
 """
 
 from collections.abc import Callable, Iterator
@@ -52,10 +52,11 @@ def munchausen(hparams: HParams, estimates: Estimates) -> Backup:
     With t the temperature, policy = softmax(q / t), bonus = alpha * clip(t log policy(action | obs), clip, 0) and
     entropy = -sum_a policy(a) t log policy(a) at next_obs (Vieillard et al. 2020, eq. 2 and section 4).
 
-    The paper does not define two combinations. Over n steps the bonus is that of the first action alone,
-    reward = sum_k gamma^k r_k + bonus(obs, action), and the soft value stands after the last step. A categorical
-    distribution takes the mixture of the actions' distributions, sum_a policy(a) p(. | next_obs, a), shifted by
-    bonus and entropy before it is projected; quantiles are averaged over actions at equal fractions, as in the paper.
+    The paper does not define two combinations. Over n steps only the first action gives a bonus,
+    reward = sum_k gamma^k r_k + bonus(obs, action), and the soft value is that of the observation after the last step.
+    A categorical distribution takes the mixture of the actions' distributions, sum_a policy(a) p(. | next_obs, a),
+    shifted by bonus and entropy before it is projected; quantiles are averaged over actions at equal fractions, as in
+    the paper.
     """
     temperature = hparams.bootstrap_temperature
     next_log_policy = _scaled_log_softmax(estimates.target_next(), temperature)

@@ -30,8 +30,8 @@ from purejaxdqn.dqn.optimizers import nothing_apart
 class Head(NamedTuple):
     """Pure functions over network outputs ``out`` [B, ...].
 
-    A *value* is what the head knows of the return from a state on. A target is the value of a state moved by the reward
-    and the discount of the step before it, and so again a value; it passes no gradient.
+    A *value* is what the head predicts about the return from a state on. A target is the value of a state, scaled by
+    the discount and shifted by the reward of the step before it, so it is a value, too; no gradient flows through it.
 
     ``scalar_head("squared")._replace(loss=...)`` makes a head of your own from another.
     """
@@ -47,8 +47,8 @@ class Head(NamedTuple):
     draw_fractions: Callable[[Array, int], tuple[Any, Any]] = lambda key, batch_size: (None, None)
     # key (consumed), B -> fractions [B, K] for the loss and for the target, where they are drawn at random
     apart: Callable[[Params], Any] = nothing_apart  # see ``optimizers.make_optimizer``
-    mixes: bool = False  # a weighted sum of values is the value of the mixture, and targets are of the form of values:
-    # what lambda-returns need
+    mixes: bool = False  # whether a weighted sum of values is the value of the mixture, and targets have the form of
+    # values, as lambda-returns need
 
     def target(self, hparams: HParams, out: Any, policy: Array, reward: Array, discount: Array) -> Any:
         """The target of a step with ``reward`` [B] and ``discount`` [B], from the network's output after it."""

@@ -23,14 +23,14 @@ from purejaxdqn.dqn.sum_tree import make_sum_tree
 class Replay(NamedTuple):
     """A buffer as pure functions; its state is one pytree, updated in place where it is donated.
 
-    For a network with a memory, what is added is the whole ``Rollout``, and the example one of one step of one actor:
-    its ``memory`` is what the actors carry into the first step. Batches are then of sequences.
+    For a network with a memory, ``add`` takes the whole ``Rollout``, whose ``memory`` is the actors' state before the
+    first step, and the example is a rollout of one step of one actor. Batches are then batches of sequences.
     """
 
     init: Callable[[Any], Any]  # one step as an example -> empty state
     add: Callable[[HParams, Any, Any], Any]  # state, steps with leaves [T, E, ...] -> state
     sample: Callable[[HParams, Any, Array, Callable[[], Array]], Batch]
-    # state, bits uint32[B], beta: the exponent of importance weights -> Batch; before B steps are ready, do not
+    # state, bits uint32[B], beta: the exponent of importance weights -> Batch; only valid once B steps are ready
     reprioritise: Callable[[HParams, Any, Array, Array], Any]  # state, indices[B], TD error[B] -> state
 
 
@@ -85,7 +85,7 @@ def checked_replay(replay: Replay, example: Array, *, sequences: bool = False) -
 def uniform_replay(ring: Ring) -> Replay:
     """Each candidate is as likely as any other, with replacement (Lin 1992; Mnih et al. 2015).
 
-    A candidate's index is bits modulo their number, which favours none by more than size / 2^32.
+    A candidate's index is random bits modulo the number of candidates, so probabilities are exact to size / 2^32.
     """
 
     def add(hparams: HParams, state: Any, steps: Any) -> Any:

@@ -47,9 +47,9 @@ def batched(single: Single, *, resets: int | None = None) -> Environment:
 
     Args:
       single: the environment.
-      resets: fresh states made in a step, for environments that are dear to make. The environments whose episodes end
-        in a step share them: with k fresh states, the first and the (k + 1)-th of those begin in the same one. None
-        makes one for each environment.
+      resets: the number of new states made in a step, for environments that are expensive to reset. The environments
+        whose episodes end in a step share them: with k states, the first and the (k + 1)-th of these environments begin
+        in the same one. None makes one for each environment.
 
     Raises:
       ValueError: ``resets`` is below 1.

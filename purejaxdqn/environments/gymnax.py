@@ -97,13 +97,13 @@ def from_gymnax(
     """Wrap one environment with gymnax's interface (``reset``, ``step``, ``action_space`` ...).
 
     Args:
-      env: the environment; its ``step`` resets by itself and reports ``info["final_observation"]``.
-      params: its parameters, ``env.default_params`` unless given.
-      env_id: a name, the environment's own unless given.
-      binary: its float observations are all 0 or 1, and are kept as bool.
-      resets: see ``batched``; it takes gymnax's ``step_env`` and ``is_truncated`` in place of ``step``.
-      scale: features are observations divided by this number, as 255 for pixels.
-      sticky_actions: chance that a step repeats the action before it (Machado et al. 2018).
+      env: the environment; its ``step`` resets automatically and reports ``info["final_observation"]``.
+      params: its parameters; by default ``env.default_params``.
+      env_id: a name; by default the environment's own.
+      binary: whether its float observations are all 0 or 1, so that replay can store them as bool.
+      resets: see ``batched``; needs gymnax's ``step_env`` and ``is_truncated``, which are used in place of ``step``.
+      scale: features are observations divided by this number, such as 255 for pixels.
+      sticky_actions: the probability that a step repeats the action before it (Machado et al. 2018).
       one_hot: features of integer observations are one-hot along a new last axis, whose length is their range.
       flatten: features have one axis.
 

@@ -47,7 +47,7 @@ def with_sight(env: Environment, observe: Sequence[int] = (), frame_stack: int =
     """``env`` of which an agent sees less, or more at once: see ``make_sight``.
 
     Raises:
-      EnvironmentRefusedError: observations are no vectors, or have no such feature.
+      EnvironmentRefusedError: observations are not vectors, or have no such feature.
     """
     if not observe and frame_stack == 1:
         return env

@@ -31,7 +31,7 @@ def configure_cpu(*, devices: int | None = None, threads: int | None = 1) -> Non
 
     Args:
       devices: host devices; by default one for each core that this process may use.
-      threads: threads of XLA's pool; None means one for each core. DQN's kernels are so small that
+      threads: threads of each device; None means one for each core. DQN's kernels are so small that
         handing them to another thread costs more than it saves.
     """
     import jax
