@@ -1,16 +1,16 @@
-"""What would a whole run ask of a TPU or a GPU? Compiled for devices that need not be here, and counted.
+"""How much memory, traffic and computation would a whole run need on a TPU or a GPU? No such device is needed.
 
 XLA compiles the whole training (warm-up, learning, evaluations) of many seeds at once for a TPU v5e, a TPU v6e, an H100
-and an H200 from their descriptions (`devices.py`). A row says whether that is one program that neither calls the host
-nor branches, how long XLA took, the memory of a seed beside the sum of what it must keep, and what an iteration moves
-and computes (acting, environment, replay, update; without replay a rollout and all that is learned of it):
+and an H200 from their descriptions (`devices.py`). A row says whether that is one program without host calls and
+branches, how long XLA took, the memory of a seed and the sum of what it must keep, and how many bytes and FLOPs an
+iteration takes (acting, environment, replay, update; without replay a rollout and all gradient steps on it):
 
 - the sum: the state (replay, networks, optimiser, environments), and the random draws and the rollout of a period or
   the environments of an evaluation, whichever is larger, both without any padding;
 - the bytes: what kernels read and write in the device's memory, of a buffer only the entries they touch; caches save
   some. On a GPU, matrix products are counted before XLA's autotuning, which needs the device;
-- FLOPs of matrix products as the program asks for them, before compilation;
-- the steps a second that memory allows: the bytes at the bandwidth of the data sheet, were nothing else to wait for.
+- FLOPs of the matrix products in the program, before compilation;
+- the steps a second that memory allows: the bandwidth of the data sheet divided by the bytes of a step.
 
 Rows are kept as they finish: a second call continues. Rows of another commit are kept, too, unless `--again`.
 

@@ -2,7 +2,7 @@
 
 The seeds (0 to 29 of ``seed=2026``) were not used for choosing the config. Scores are greedy returns of the final
 parameters over 100 episodes, in gymnax and in Gymnasium. Times are wall-clock seconds from the start of the process to
-its end, measured in turn with an empty compilation cache and with a filled one.
+its end, measured in interleaved rounds with an empty and with a filled compilation cache.
 
     python -m benchmarks.cartpole            about 7 minutes on two cores
     python -m benchmarks.cartpole --quick    under a minute: 3 seeds and one timing of short runs, nothing kept

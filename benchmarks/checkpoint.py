@@ -1,8 +1,9 @@
 """How much time do checkpoints at every 10% of a run, and live logs, cost?
 
-Runs `cartpole_cleanrl.yaml` with one seed and with eight, with and without in turn, and takes the command's own run
-time: from the first segment to the last checkpoint, without drawing pictures. Every run saves a checkpoint at its end;
-"with" adds ten checkpoints on the way, a CSV log, or CSV and TensorBoard logs.
+Runs `cartpole_cleanrl.yaml` with one seed and with eight, with and without checkpoints or logs in interleaved rounds,
+and reads the run time that the command reports: from the first segment to the last checkpoint, without drawing
+pictures. Every run saves a checkpoint at its end; "with" adds ten checkpoints on the way, a CSV log, or CSV and
+TensorBoard logs.
 
     python -m benchmarks.checkpoint            about 10 minutes on two cores
     python -m benchmarks.checkpoint --quick    under a minute: one seed, short runs, one round, nothing kept

@@ -1,6 +1,6 @@
 """How long does a run take before its first step, with an empty compilation cache and with a filled one?
 
-Runs `python -m purejaxdqn.train` twice for every config, in turn, with a cache of its own, and reads from
+Runs `python -m purejaxdqn.train` twice for every config, in interleaved rounds, with a separate cache, and reads from
 `summary.json` how long the run spent on imports and how long it waited for tracing, lowering and compiling. The
 program of the final evaluation is compiled while the first segments run; if a run waits for it at its end, that time
 counts. "All compiled" is the time to compile all programs, including that one, while nothing else runs. Presets are
@@ -63,7 +63,7 @@ def main() -> None:
         row["compile, cached (s)"] = statistics.median(reply["cached"] for reply in replies)
         row["asked, cached"] = TARGETS.get(name, (0, ""))[1]
         rows.append(row)
-    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(f"{harness.machine()}; medians of {rounds} interleaved rounds\n")
     print(harness.table(rows))
     if not arguments.quick:
         print(harness.write("compiling", rows))

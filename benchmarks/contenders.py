@@ -1,4 +1,4 @@
-"""What the scripts that compare implementations of one agent share: contenders, rounds in turn, a table of ratios."""
+"""The common part of scripts that compare implementations of one agent: contenders, interleaved rounds, ratios."""
 
 import os
 import statistics

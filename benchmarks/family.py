@@ -76,7 +76,7 @@ def main() -> None:
         print(json.dumps(work(**arguments.worker)))
         return
     rounds = 3 if arguments.quick else arguments.rounds
-    print(f"{harness.machine()}, one thread; medians of {rounds} rounds in turn; ratios are to plain DQN\n")
+    print(f"{harness.machine()}, one thread; medians of {rounds} interleaved rounds; ratios are to plain DQN\n")
     choices = QUICK if arguments.quick else tuple(CHOICES)
     rows = []
     for setting in list(SETTINGS)[: 1 if arguments.quick else None]:

@@ -1,15 +1,15 @@
-"""What does a newcomer wait for, with a stopwatch from the shell prompt?
+"""How long does a new user wait, from the shell prompt on?
 
-Commands run in a pseudo-terminal, as a person would see them, with caches of their own:
+Commands run in a pseudo-terminal, as a person would see them, with separate caches:
 
 - first output: until the terminal shows anything, for `train` and for short commands until they end;
 - first segment: until the first segment of a run has ended, and `metrics.csv` has its rows;
 - saved: until `cartpole.yaml`'s command has ended, and everything is on disk, pictures included;
 - longest silence: the longest time in such a run in which the terminal does not change.
 
-Nothing is cached, or everything is, as the names say. With `--base REV` the same is measured with another revision, in
-turn with today's tree. `--seeds N` also trains `cartpole.yaml` on N fresh seeds, each with a process and an empty cache
-of its own: how many reach 500, and after how many seconds each was saved.
+Nothing is cached, or everything is, as the names say. With `--base REV` another revision is measured, too, interleaved
+with the working tree. `--seeds N` also trains `cartpole.yaml` on N fresh seeds, each in a separate process with an
+empty cache: how many reach 500, and after how many seconds each was saved.
 
     python -m benchmarks.first_hour --base REV    8 minutes on two quiet cores
     python -m benchmarks.first_hour --seeds 30    and 5 minutes more
@@ -84,7 +84,7 @@ def main() -> None:
             check_out(arguments.base, trees[arguments.base])
         found = measure(trees, rounds, Path(folder))
         seeds = score_seeds(arguments.seeds, Path(folder)) if arguments.seeds else []
-    print(f"{harness.machine()}; {rounds} rounds in turn\n")
+    print(f"{harness.machine()}; {rounds} interleaved rounds\n")
     for name, rows in {"first_hour": summarise(found), "first_hour_seeds": seeds}.items():
         if rows:
             print(harness.table(rows), "", sep="\n")

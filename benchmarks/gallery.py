@@ -1,14 +1,14 @@
 """Trains the gallery: an agent for every environment that has a config which learns, exported to `agents/NAME`.
 
-Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. Of the seeds
-the **median** one is exported, by the greedy returns at the end of the run (of two in the middle the lower one; of
-equals the first), and not the best one. `agents/NAME` has its weights, its card (`README.md`, `policy.json`) and a film
-of the episode with seed 0, made smaller. Weights, cards and films are under 6 MB together.
+Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. The agent
+with the **median** greedy return at the end of the run is exported, and not the best one (with an even number of seeds
+the lower of the two in the middle; among equals the first). `agents/NAME` has its weights, its card (`README.md`,
+`policy.json`) and a film of the episode with seed 0, made smaller. Weights, cards and films are under 6 MB together.
 
-    python -m benchmarks.gallery              trains what is missing, small environments first: an hour on two cores
-    python -m benchmarks.gallery catch pong   these only; it can be stopped, and resumes where it was
-    python -m benchmarks.gallery --list       the agents, and which are there
-    python -m benchmarks.gallery --again pong trains anew what is there
+    python -m benchmarks.gallery              trains missing agents, small environments first: an hour on two cores
+    python -m benchmarks.gallery catch pong   only these; it can be stopped, and resumes where it was
+    python -m benchmarks.gallery --list       lists the agents, and which exist
+    python -m benchmarks.gallery --again pong trains an agent again that exists
     python -m benchmarks.gallery --quick      under a minute: one agent in a directory that is removed
 
 `agents/gallery.csv` has a row for each agent: what trained it, the greedy return of every seed, and which was taken.
@@ -88,8 +88,8 @@ COLUMNS = ("agent", "environment", "command", "env_steps", "returns", "seed_inde
 def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("agents", nargs="*", choices=[*AGENTS, []], metavar="NAME", help="which (default all)")
-    parser.add_argument("--list", action="store_true", help="show the agents, and which are there")
-    parser.add_argument("--again", action="store_true", help="train anew what is there")
+    parser.add_argument("--list", action="store_true", help="list the agents, and which exist")
+    parser.add_argument("--again", action="store_true", help="train agents again that exist")
     parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="for the runs (default runs/gallery)")
     parser.add_argument("--quick", action="store_true", help="a small agent, nothing kept")
     arguments = parser.parse_args()

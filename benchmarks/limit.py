@@ -49,7 +49,7 @@ def main() -> None:
         two = {**env, "JAX_NUM_CPU_DEVICES": "2"}
         found |= harness.answer(harness.start(__spec__.name, {"sharing": True, "rounds": rounds}, env=two))
     where = f"accelerator, {seeds} seeds" if seeds else "one thread"
-    print(f"{harness.machine()}, {where}; medians of {rounds} rounds in turn\n")
+    print(f"{harness.machine()}, {where}; medians of {rounds} interleaved rounds\n")
     for name, rows in found.items():
         print(harness.table(rows), "", sep="\n")
         if not (arguments.quick or arguments.accelerator):

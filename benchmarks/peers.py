@@ -1,7 +1,7 @@
 """How fast is a run, compared with other implementations of the same agent?
 
 CartPole with CleanRL's hyperparameters (but a warm-up of only 1,000 steps, so that slow contenders need not run
-long). Each contender runs in a process of its own, in turn:
+long). Each contender runs in a separate process, in interleaved rounds:
 
 - PyTorch: a plain DQN in a Python loop over Gymnasium's vectorised environments (`baselines/torch_dqn.py`);
 - Stable-Baselines3: its DQN, configured to do the same work (`baselines/sb3_dqn.py`);
@@ -9,8 +9,8 @@ long). Each contender runs in a process of its own, in turn:
 - rejax: its DQN, configured to do the same work, with vmapped seeds (`baselines/rejax_dqn.py`);
 - scan and cond: a typical pure-JAX DQN, with vmapped seeds and XLA's default threads (`baselines/scan_dqn.py`);
 - purejaxdqn: this project as its command runs it, including evaluation, which the others do not do;
-- products alone: no agent, only the matrix products of an update in float32, for every ten steps. An agent that
-  computes these products on these cores cannot be faster (`limit.py` has them by size).
+- products alone: no agent, only the matrix products of an update in float32, for every ten steps. No agent that
+  computes these products on these cores can be faster (`limit.py` has them by size).
 
 Rates do not include compilation. With eight seeds, a Python loop runs one process with one thread on every core, and
 its rate is the sum over processes; the same holds for the products. PyTorch with Stable-Baselines3, and rejax, run in
@@ -62,7 +62,7 @@ def main() -> None:
         return
     rounds, counts = (1, SEEDS[:1]) if arguments.quick else (arguments.rounds, SEEDS)
     rows = [row for seeds in counts for row in compare(seeds, rounds, shorter=4 if arguments.quick else 1)]
-    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(f"{harness.machine()}; medians of {rounds} interleaved rounds\n")
     print(harness.table(rows))
     if not arguments.quick:
         print(harness.write("peers", rows))

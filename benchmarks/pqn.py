@@ -1,21 +1,21 @@
 """How fast is a PQN run, compared with other implementations of the same agent?
 
 Two settings of its paper (Gallici et al. 2024): CartPole with 32 environments and MinAtar Breakout with 128; see
-`baselines/setting.py`. Each contender runs in a process of its own, in turn:
+`baselines/setting.py`. Each contender runs in a separate process, in interleaved rounds:
 
 - rejax: its PQN, configured to do the same work, with vmapped seeds (`baselines/rejax_pqn.py`);
-- one scan: a PQN in plain JAX, written as the public ones are, with vmapped seeds (`baselines/scan_pqn.py`);
+- one scan: a PQN in plain JAX, written like public implementations, with vmapped seeds (`baselines/scan_pqn.py`);
 - purejaxdqn: this project as its command runs it, including evaluation, which the others do not do;
-- products alone: no agent, only the matrix products of a rollout and of what is learned of it, in float32, in the
+- products alone: no agent, only the matrix products of a rollout and its gradient steps, in float32, in the
   layout that is fastest here (`pqn_products.py`).
 
-The other two take a time limit for a termination, as the public implementations do; ours does not, and computes the
-values of true final observations for that. Rates do not include compilation. With one seed the products have all
-cores or one, whichever is faster; with eight, one process on every core. rejax runs in a virtual environment of its
-own, which the script creates on first use.
+The other two count a time limit as a termination, as public implementations do. Ours does not, so it also computes the
+values of true final observations. Rates do not include compilation. With one seed the products use all
+cores or one, whichever is faster; with eight, one process on every core. rejax runs in a separate virtual environment,
+which the script creates on first use.
 
     python -m benchmarks.pqn            both tables, about 20 minutes on two cores
-    python -m benchmarks.pqn --parts    only the second: what takes the time that is not products, one seed
+    python -m benchmarks.pqn --parts    only the second: the time that is not spent on products, one seed
     python -m benchmarks.pqn --quick    under a minute: short runs of one seed, one round, CartPole, no parts
     python -m benchmarks.pqn --check    do the contenders learn? trains for longer, shows the last returns
 """
@@ -65,7 +65,7 @@ def main() -> None:
     if arguments.check:
         print(harness.table([row for setting in settings for row in check(setting)]))
         return
-    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(f"{harness.machine()}; medians of {rounds} interleaved rounds\n")
     if not arguments.parts:
         counts = SEEDS[:1] if arguments.quick else SEEDS
         rows = [row for one in settings for n in counts for row in compare(one, n, rounds, quick=arguments.quick)]

@@ -30,10 +30,10 @@ def overrides_of(setting: RolloutSetting) -> list[str]:
 def measure_parts(setting: RolloutSetting, *, rounds: int) -> list[dict[str, Any]]:
     """Return the table of parts: what a rollout takes less without each of its parts, and its products.
 
-    Parts of acting are left out of a program that learns nothing, parts of learning of the whole one. Everything is
-    timed in turn in every round, with the threads that the command takes, and medians are subtracted. Evaluation is
-    left out everywhere, but for one episode, since episodes grow as an agent learns. The products are those of the
-    fastest layout and library; what those of ours take longer is a row of its own.
+    Parts of acting are left out of a program that does not learn, parts of learning out of the whole program. All
+    programs are timed in every round, with the threads that the command uses, and medians are subtracted. There is
+    only one episode of evaluation, because episodes grow as an agent learns. The products are those of the fastest
+    layout and library; the additional time of ours is a separate row.
     """
     from purejaxdqn.config.reading import read_config
     from purejaxdqn.system.runtime import configure_cpu_for

@@ -1,4 +1,4 @@
-"""The matrix products of a PQN run alone: the most that any agent that computes them could reach."""
+"""Only the matrix products of a PQN run: the upper bound for the rate of an agent that computes them."""
 
 import functools
 import itertools

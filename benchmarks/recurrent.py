@@ -1,15 +1,15 @@
-"""What does a memory cost in a gradient step, and how fast is recurrent PQN beside a plain one?
+"""What does a memory cost in a gradient step, and how fast is recurrent PQN, compared with a plain implementation?
 
-The first table has a gradient step without replay (`learner.descend`: one forward and one backward pass) of 2,048 items
-in sequences of T steps, with a GRU and with an LRU of 64 units, and beside each the step of a feed-forward network that
-has a hidden layer in the memory's place whose products take as many FLOPs. The compiler counts the body of a loop
-once, so FLOPs of products are counted by hand.
+The first table has a gradient step without replay (`learner.descend`: one forward and one backward pass) on 2,048
+transitions in sequences of T steps, with a GRU and with an LRU of 64 units. Each is compared with a feed-forward
+network that has, in place of the memory, a hidden layer whose products take the same FLOPs. The compiler counts the
+body of a loop once, so FLOPs of products are counted by hand.
 
-The second has runs on MemoryChain of length 30 with the hyperparameters of `memory_chain.yaml`: this project as its
-command runs it, evaluation included, and a plain recurrent PQN, written as the public ones are
-(`baselines/scan_recurrent_pqn.py`), each in a process of its own, in turn. Rates do not include compilation. With eight
-seeds, the plain one trains one seed on every core, a process each: with eight vmapped seeds and two threads, XLA's CPU
-backend hangs in its program (jaxlib 0.10.2), which it does not on one.
+The second table has runs on MemoryChain of length 30 with the hyperparameters of `memory_chain.yaml`: this project as
+its command runs it, evaluation included, and a plain recurrent PQN, written like public implementations
+(`baselines/scan_recurrent_pqn.py`), each in a separate process, in interleaved rounds. Rates do not include
+compilation. With eight seeds, the plain program trains one seed on every core, in a process each: with eight vmapped
+seeds and two threads XLA's CPU backend hangs in it (jaxlib 0.10.2), but not with one thread.
 
     python -m benchmarks.recurrent            both tables, about 10 minutes on two cores
     python -m benchmarks.recurrent --steps    only the first
@@ -56,7 +56,7 @@ def main() -> None:
         task = {"name": PLAIN, "rollouts": CHECKED}
         print(contenders.run(__spec__.name, CONTENDERS[PLAIN], task, seeds=1)["last_return"])
         return
-    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(f"{harness.machine()}; medians of {rounds} interleaved rounds\n")
     task = {"name": "steps", "rollouts": rounds, "lengths": LENGTHS[:1] if quick else LENGTHS}
     show("family_memory", harness.answer(harness.start(__spec__.name, task))["rows"], kept=not quick)
     if not arguments.steps:

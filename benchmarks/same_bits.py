@@ -1,4 +1,4 @@
-"""Do today's tree and another revision train the same, bit for bit? For refactoring, which must not change results.
+"""Do the working tree and another revision give the same results, bit for bit? For refactoring.
 
 Small runs of every axis of the family, one seed and several, segments, resuming, sweeps, searches, exports and Python
 are made with both trees on this machine, through the command line and the public names alone; then their metrics,

@@ -1,4 +1,4 @@
-"""What `same_bits.py` asks of the package through Python, by public names alone; it runs in both revisions.
+"""The Python calls of `same_bits.py`, through public names only; the script runs in both revisions.
 
 python same_bits_probes.py many OUT           run_many, make_train, evaluate_policy -> OUT.safetensors
 python same_bits_probes.py act FOLDER ...     load_policy: the actions for fixed observations, as JSON

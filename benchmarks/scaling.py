@@ -1,8 +1,8 @@
 """How do rate and memory grow with seeds, environments, network width and batch size?
 
 CartPole with CleanRL's hyperparameters, varying one axis at a time: the number of seeds, the number of environments
-(with one update per ten environment steps throughout), the width of both hidden layers, the batch size. Each case
-runs in a process of its own, in turn. The rate is that of learning, with one episode of evaluation and without
+(with one update per ten environment steps throughout), the width of both hidden layers, the batch size. Each case runs
+in a separate process, in interleaved rounds. The rate is that of learning, with one episode of evaluation and without
 warm-up and compilation. The knee of an axis is the smallest value that reaches 90% of the axis's best rate: steps per
 second, or the FLOP rate of matrix products where a step has more to compute (width, batch).
 
@@ -73,7 +73,7 @@ def main() -> None:
     for axis in arguments.axis:
         values = [value for value in AXES[axis][0] if axis != "seeds" or value <= arguments.most]
         rows += compare(axis, values[:2] if arguments.quick else values, rounds, arguments.steps)
-    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(f"{harness.machine()}; medians of {rounds} interleaved rounds\n")
     print(harness.table(rows))
     for axis in arguments.axis:
         print(f"{axis}: the knee is at {find_knee([row for row in rows if row['axis'] == axis])}")

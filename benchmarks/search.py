@@ -1,7 +1,7 @@
 """Does a Bayesian search find better hyperparameters than a random search, and how close is it to the shipped config?
 
 Runs searches of 64 trials with four seeds and 20,000 steps each over `configs/search/dqn.yaml` (four compiled
-programs), with TPE and at random, in turn. The best point of each search is tested on 30 fresh seeds, the same for
+programs), with TPE and at random, alternately. The best point of each search is tested on 30 fresh seeds, the same for
 both, and so is `cartpole.yaml` with the same number of steps. The score is the area under the curve of greedy
 evaluations, divided by its length.
 

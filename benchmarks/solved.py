@@ -95,7 +95,7 @@ def main() -> None:
                 curves[name].append(curve)
                 print(f"{name}, seed {seed}: {curve[-1]}", file=sys.stderr, flush=True)
     rows = [summarise(name, found) for name, found in curves.items()]
-    print(f"{harness.machine()}; {seeds} seeds, contenders in turn\n")
+    print(f"{harness.machine()}; {seeds} seeds, contenders interleaved\n")
     print(harness.table(rows))
     if not arguments.quick:
         points = [

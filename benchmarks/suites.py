@@ -1,12 +1,12 @@
-"""How fast are the suites of environments through their adapters, and what do fewer resets cost and give?
+"""How fast are the suites of environments through their adapters, and what do fewer resets save and change?
 
-- ``rates``: environment steps a second of random actions in one compiled scan: the adapter with resets, beside the
-  suite's own step, with its own resets where it has them. In turn, on one thread; a suite that is not installed is
-  left out, and named.
-- ``craftax``: the same of Craftax-Classic with one fresh world for each environment in a step (``env.resets: all``),
+- ``rates``: environment steps a second of random actions in one compiled scan: the adapter with resets, compared with
+  the suite's own step, with its own resets if it has them. Interleaved, on one thread; suites that are not installed
+  are left out and listed.
+- ``craftax``: the same for Craftax-Classic with one new world for each environment in a step (``env.resets: all``),
   and with fewer.
-- ``resets``: how often an episode begins in a state that another shares, where episodes end independently of each
-  other, beside the expected share. It takes no suite.
+- ``resets``: how often an episode begins in the same state as another, if episodes end independently of each
+  other, and the expected share. It needs no suite.
 
     python -m benchmarks.suites                    all parts: half an hour on two idle cores
     python -m benchmarks.suites --part resets      one part

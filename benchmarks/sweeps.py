@@ -1,7 +1,8 @@
 """Do sweeps use the whole machine? Compares the environment steps per second of many runs with those of one.
 
-Runs `cartpole_cleanrl.yaml` by the commands, each in a process of its own, in turn: `train` with one seed; a sweep of
-one point with thirty seeds; a sweep of sixteen points with two seeds. Times include everything except compilation.
+Runs `cartpole_cleanrl.yaml` with the commands, each in a separate process, in interleaved rounds: `train` with one
+seed; a sweep of one point with thirty seeds; a sweep of sixteen points with two seeds. Times include everything except
+compilation.
 
     python -m benchmarks.sweeps            about 10 minutes on two cores
     python -m benchmarks.sweeps --quick    under a minute: shorter runs, one round, nothing kept

@@ -1,8 +1,8 @@
-"""How close is a run to the floor set by its matrix products, and which threads are faster for which network?
+"""How close is a run to the limit of its matrix products, and which number of threads is faster for which network?
 
-The floor is the rate of environment steps at which NumPy, on one core, computes only an update's matrix products:
-forward through the target network, forward and backward through the online network. Our rate is that of a whole run by
-the command: warm-up, acting, environment, replay, optimiser and evaluation.
+The limit ("floor", as a floor of the time) is the rate of environment steps at which NumPy, on one core, computes only
+the matrix products of an update: forward through the target network, forward and backward through the online network.
+Our rate is that of a whole run of the command: warm-up, acting, environment, replay, optimiser and evaluation.
 
     python -m benchmarks.throughput            about 11 minutes on two cores
     python -m benchmarks.throughput --quick    under a minute

@@ -1,1 +1,1 @@
-"""Other implementations of the same agent, for comparison: each plain and well written."""
+"""Other implementations of the same agent, for comparison. Each is plain and well written."""

@@ -1,10 +1,10 @@
 """rejax's PQN, configured to do the same work, with its own loop, targets and minibatches.
 
 Its network and optimiser are replaced by those of `scan_pqn.py`: its own network is an MLP, and it clips gradients
-element by element and takes Adam. What cannot be configured away: it halves the squared loss, which RAdam does not
-notice below the clipping; it counts a time limit as a termination, as gymnax 0.0.9 does; it computes the values of
-the next observations with a forward pass at every step, as we do, but of these its lambda-returns read the one of a
-step later, except for a rollout's last.
+element by element and uses Adam. These differences cannot be configured away: it halves the squared loss, which changes
+nothing with RAdam unless gradients are clipped; it counts a time limit as a termination, as gymnax 0.0.9 does; it
+computes the values of the next observations with a forward pass at every step, as we do, but except at the end of a
+rollout its lambda-returns read the value of the step after.
 """
 
 from typing import Any

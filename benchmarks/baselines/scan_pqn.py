@@ -1,10 +1,10 @@
-"""A plain PQN in pure JAX, written as the public ones are: one scan over rollouts, and no more right than they are.
+"""A plain PQN in pure JAX, written like public implementations, with their simplifications: one scan over rollouts.
 
 Flax layers with the batch first, `jax.random.permutation` for the minibatches of an epoch, a `vmap` over keys for
 several seeds, XLA's default threads. As in the public implementations, an episode that a time limit cuts off counts as
-terminated, and the targets are made of the Q-values that acting computed, so that they need no forward pass of their
-own but for the last observation. The network is ours: layer normalisation in the hidden layers and none in the
-convolution, where the public ones have it, too.
+terminated, and the targets are computed from the Q-values of acting, so that only the last observation needs another
+forward pass. The network is ours, with layer normalisation in the hidden layers but not in the convolution, where the
+public implementations also have it.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""A plain recurrent PQN in pure JAX, written as the public ones are: `scan_pqn` with a GRU.
+"""A plain recurrent PQN in pure JAX, written like public implementations, with their simplifications.
 
-It is no more right than they are. Flax layers with the batch first, a GRU cell in `nn.scan` that is reset where an
-episode starts, minibatches of whole environments. As in the public implementations, the targets are made in every
-gradient step, of the Q-values of the same forward pass over the minibatch, and an episode that a time limit cuts off
-counts as terminated.
+It is `scan_pqn` with a GRU. Flax layers with the batch first, a GRU cell in `nn.scan` that is reset where an episode
+starts, minibatches of whole environments. As in the public implementations, the targets are made in every gradient
+step, of the Q-values of the same forward pass over the minibatch, and an episode that a time limit cuts off counts as
+terminated.
 """
 
 import functools

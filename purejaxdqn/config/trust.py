@@ -21,7 +21,7 @@ from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_text
 
 SIGNATURE_FILE = ".started-by"
-"""In the directory of a run whose environment is the user's own: the signature of whoever started it."""
+"""In the directory of a run on a module of the user's own: the signature of the user who started the run."""
 
 
 def sign(folder: Path, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Compiling a program of runs, with the options that a CPU or a GPU wants."""
+"""Compiling a program of runs, with options for the CPU or the GPU."""
 
 import itertools
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Performance tricks, each beside the plain expression that it computes.
+"""Performance tricks, each next to the plain expression that it computes.
 
 The rest of the package calls a kernel by the name of what it computes; ``plain_...`` is the reference that
 ``tests/test_kernels.py`` compares it with. Measurements are in ``benchmarks/results/tried.csv``.

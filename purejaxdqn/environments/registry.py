@@ -51,10 +51,10 @@ def make_environment(
 
     Args:
       env_id: the name. A module may be in the working directory; a suite may not.
-      kwargs: arguments of the environment's constructor. Suites have ``time_limit`` beside their own.
+      kwargs: arguments of the environment's constructor. Suites also have ``time_limit``.
       resets: see ``batched``.
-      legal_only: whether agents keep to the legal actions where the environment knows them.
-      scale: features are observations divided by it; None takes what the suite says, as 255 for pixels.
+      legal_only: whether agents use only legal actions, if the environment reports them.
+      scale: features are observations divided by it; None takes the suite's value, such as 255 for pixels.
       sticky_actions: see ``from_gymnax``.
       one_hot: see ``from_gymnax``.
       flatten: see ``from_gymnax``.

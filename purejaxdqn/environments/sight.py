@@ -1,6 +1,6 @@
 """What an agent sees of observations: some of their features, and the last of them stacked.
 
-The parts are apart from the wrapper, for whoever plays an environment without it: Gymnasium's, or one that is filmed.
+The parts are separate from the wrapper, for playing environments without it: Gymnasium's, and those that are filmed.
 """
 
 import functools

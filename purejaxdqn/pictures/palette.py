@@ -1,7 +1,7 @@
 """Colours, lines and markers of all figures, the benchmarks' included.
 
 The colours are those of Okabe and Ito (2008, "Color Universal Design") without yellow, which is too pale on white.
-They can be told apart with each kind of colour blindness, and every curve also has a line style and a marker.
+People with any kind of colour blindness can distinguish them, and every curve also has a line style and a marker.
 """
 
 from typing import NamedTuple

@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Ahead:
-    """Jobs that a thread does meanwhile, such as slow imports. ``wait`` comes before anyone needs their results.
+    """Jobs that a thread does in the background, such as slow imports. Call ``wait`` before their results are needed.
 
-    A failure is not reported: whoever needs the result does the job again, and meets the failure there.
+    A failure is not reported: the code that needs the result does the job again, and fails there.
     """
 
     def __init__(self, *jobs: Callable[[], Any]):

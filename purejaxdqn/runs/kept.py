@@ -1,7 +1,7 @@
 """Compiled programs of trainings on disk, whole: a run that finds its own neither traces nor lowers.
 
-JAX's compilation cache is asked with a lowered program, so that a cached start still traces and lowers: about half a
-second of Python. This cache is asked with what the program is made from: the config, the number of runs and devices,
+The key of JAX's compilation cache is a lowered program, so that a cached start still traces and lowers: about half a
+second of Python. The key of this cache is what the program is made from: the config, the number of runs and devices,
 the libraries, the processor, and the sources of this package. Whatever differs is a miss, and so is a damaged file.
 """
 

@@ -1,4 +1,4 @@
-"""Git, asked about one checkout."""
+"""Calls of git for one checkout."""
 
 import os
 import subprocess

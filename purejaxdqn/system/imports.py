@@ -1,4 +1,4 @@
-"""Import JAX for a command: a setting in the environment that JAX refuses is told in one line.
+"""Import JAX for a command: a setting in the environment that JAX refuses is reported in one line.
 
 A command that imports JAX at its top imports this first: it takes half a second, in which a terminal shows a word.
 """

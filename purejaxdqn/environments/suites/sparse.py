@@ -1,4 +1,4 @@
-"""Environments of this project's own in which random actions never see the reward: they ask for deep exploration.
+"""Environments of this project in which random actions never find the reward: they need deep exploration.
 
 sparse:MountainCar        1 where the car reaches the top, 0 elsewhere
 sparse:CartPoleSwingUp    a pole that hangs: 1 for each step in which it stands upright, and a cost of moving
@@ -26,7 +26,7 @@ def mountain_car(*, time_limit: int = 200) -> Single:
     """The mountain car (Moore 1990; as MountainCar-v0 of Gymnasium) with a reward of 1 at the top, and else 0.
 
     Observations are position and velocity, scaled to [-1, 1]. An agent that learns of -1 a step, as in MountainCar-v0,
-    is driven away from where it has been; here it is told nothing before the top, where the episode terminates.
+    is driven away from where it has been; here there is no reward before the top, where the episode terminates.
 
     Args:
       time_limit: steps of an episode.
