@@ -1,4 +1,4 @@
-"""``purejaxdqn --print-completion SHELL``: a script by which a shell completes commands, options, configs and keys."""
+"""``purejaxdqn --print-completion SHELL``: a script that lets a shell complete commands, options, configs and keys."""
 
 import argparse
 from collections.abc import Sequence

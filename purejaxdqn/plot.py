@@ -1,4 +1,4 @@
-"""``python -m purejaxdqn.plot DIR ...``: draw pictures again from their files; several runs also in one picture."""
+"""``python -m purejaxdqn.plot DIR ...``: draw pictures again from CSV files; compare several runs in one picture."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is wrong between the keys of a config, what is allowed and rarely meant, and what has no effect."""
+"""Contradictions between the keys of a config, warnings about unlikely settings, and keys without effect."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Move the intervals of a schedule to the nearest that fit: each is a whole number of the one below it."""
+"""Move the intervals of a schedule to the nearest that fit: each must be a multiple of the one below it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Whose code a run directory may run: its config can name a module of anyone's, which evaluating it would import.
+"""Which modules a run directory may import: its config can name anybody's module, which evaluating it would import.
 
 A run that this user starts is signed with a key that only this user has, and is trusted from then on, wherever it is
 moved to. Of another's run the module is imported only if the user says so.

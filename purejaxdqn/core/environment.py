@@ -1,4 +1,4 @@
-"""The record of an environment: a batch of environments that reset themselves, of whatever suite."""
+"""The record of an environment: a batch of environments with resets, of any suite."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

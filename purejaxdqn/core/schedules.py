@@ -1,4 +1,4 @@
-"""What changes over a run: the chance of a random action, the exponent of importance weights, the learning rate.
+"""Numbers that change over a run: epsilon, the exponent of importance weights, the learning rate.
 
 All three read one clock, the number of environment steps over all environments, warm-up included, and take
 ``schedule_horizon`` for the length of the run.

@@ -1,4 +1,4 @@
-"""Acting of all members of the family: greedy by Q-values, with a random action now and then."""
+"""Acting of all algorithms of the family: greedy by Q-values, or a random action with probability epsilon."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Masks: which members of an ensemble learn from a step. They follow from its number, and are not stored."""
+"""Masks: which members of an ensemble learn from a step. They are computed from the number of the step, not stored."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Q-learning without replay as an ``Algorithm``: learn from each rollout and forget it (PQN: Gallici et al. 2024).
+"""Q-learning without replay as an ``Algorithm``: learn from each rollout, then discard it (PQN: Gallici et al. 2024).
 
 Each rollout of T steps of E environments gives T x E targets, its lambda-returns. In every epoch they are split into
 minibatches at random, and each minibatch gives a gradient step.

@@ -1,4 +1,4 @@
-"""A batch of environments that resets itself, made of one environment of any suite that does not."""
+"""A batch of environments with resets, made from one environment of any suite without resets."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What can be said of the environments without importing a suite."""
+"""The description of the environments that needs no import of a suite."""
 
 from collections.abc import Iterator
 from typing import Any

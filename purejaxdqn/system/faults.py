@@ -1,4 +1,4 @@
-"""Faults that the user can correct: one line each and exit code 2, never a traceback."""
+"""Faults that the user can correct: one line for each and exit code 2, never a traceback."""
 
 import contextlib
 import difflib

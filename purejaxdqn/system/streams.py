@@ -1,4 +1,4 @@
-"""Standard streams that end no command: those that are closed, and a reader of standard error that leaves."""
+"""Commands continue if standard streams are closed, or if the program that reads standard error ends."""
 
 import contextlib
 import os
