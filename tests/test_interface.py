@@ -120,7 +120,7 @@ def test_the_examples_of_a_command_are_read_by_its_parser(name):
 
 def test_help_shows_defaults():
     text = " ".join(import_module("purejaxdqn.search").parser().format_help().partition("options:")[2].split())
-    assert "what proposes trials (default tpe)" in text
+    assert "the sampler that proposes trials (default tpe)" in text
     assert "default False" not in text and "default None" not in text
 
 
