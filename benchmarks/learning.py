@@ -100,7 +100,7 @@ ROWS: dict[str, Row] = {
         _CLEANRL,
         column="training_return",
         overrides=("env.num_envs=1",),
-        note="one environment, as CleanRL has it",
+        note="one environment, as in CleanRL",
     ),
     "cartpole/dqn": Row(("cartpole",), 200_000, 500.0, on_seeds=29),
     "cartpole/100k": Row(("cartpole_100k",), 100_000, 500.0, on_seeds=29, seed=FRESH_SEED),
@@ -112,7 +112,9 @@ ROWS: dict[str, Row] = {
     "umbrella_chain/dqn": Row(
         ("umbrella_chain",), 100_000, "best", overrides=("evaluation.final_episodes=10_000",), note="10,000 episodes"
     ),
-    "memory_chain/dqn": Row(("memory_chain_dqn",), 100_000, note="needs memory, which these agents lack: chance level"),
+    "memory_chain/dqn": Row(
+        ("memory_chain_dqn",), 100_000, note="needs a memory, which this agent lacks: chance level"
+    ),
     "deepsea/8": Row(("deepsea",), 80_000, 0.9, on_seeds=24, note="10,000 episodes of training"),
     "deepsea/10": Row(
         ("deepsea",), 100_000, 0.9, on_seeds=24, overrides=("env.kwargs.size=10",), note="10,000 episodes of training"
@@ -139,7 +141,7 @@ ROWS: dict[str, Row] = {
     ),
     "four_rooms/dqn": Row(("four_rooms",), 1_000_000, "random"),
     "meta_maze/dqn": Row(("meta_maze",), 1_000_000, "random", seed=FRESH_SEED),
-    "pong/dqn": Row(("pong",), 1_000_000, "random", note="at most 1 a step: 1,000 is the best there can be"),
+    "pong/dqn": Row(("pong",), 1_000_000, "random", note="at most 1 per step, so 1,000 is the best possible return"),
     **{f"{game}/1m": Row((f"minatar/{game}",), 1_000_000, _AT_A_MILLION.get(game), seeds=5) for game in _MINATAR},
     **{
         f"{game}/10m": Row((f"minatar/{game}",), 10_000_000, _PPO.get(game), group="gpu", note="for a GPU")
@@ -180,7 +182,7 @@ ROWS: dict[str, Row] = {
         0.86,
         seeds=10,
         group="suites",
-        note="which takes success in 9 of 10 episodes",
+        note="reached with success in 9 of 10 episodes",
     ),
     "jumanji/snake_6x6": Row(("jumanji/snake_6x6",), 300_000, 10.0, group="suites"),
     "jumanji/snake_12x12": Row(("jumanji/snake_12x12",), 5_000_000, seeds=10, group="suites"),
@@ -191,7 +193,7 @@ ROWS: dict[str, Row] = {
         seeds=10,
         overrides=("env.legal_only=false",),
         group="suites",
-        note="illegal actions may be taken, and change nothing",
+        note="illegal actions can be taken, and change nothing",
     ),
     "pgx/2048": Row(("pgx/2048",), 10_000_000, 5_000.0, seeds=10, group="suites"),
     "pgx/2048_illegal": Row(
@@ -200,7 +202,7 @@ ROWS: dict[str, Row] = {
         seeds=10,
         overrides=("env.legal_only=false",),
         group="suites",
-        note="illegal actions may be taken, and end the game",
+        note="illegal actions can be taken, and end the game",
     ),
     "octax/brix": Row(("octax/brix",), 983_040, "random", seeds=5, group="suites"),
     "octax/pong": Row(("octax/pong",), 983_040, "random", seeds=5, group="suites"),
@@ -233,7 +235,7 @@ ROWS: dict[str, Row] = {
                 "lru",
                 475.0,
                 ("network.memory=lru", "optimizer.learning_rate=2.2e-3", "rollout.lambda=0.9"),
-                "learning rate and lambda by hand",
+                "learning rate and lambda chosen by hand",
             ),
             ("none", None, ("network.memory=none",), "no memory"),
             (

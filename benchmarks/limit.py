@@ -122,7 +122,7 @@ def measure(*, rounds: int, seeds: int | None, large: int | None = None) -> dict
     ]
     rest = whole - sum(seconds[name] for name in parts if name != "whole iteration")
     by_part += [
-        {"part": "evaluation and seams", "microseconds": 1e6 * rest, "share": rest / whole},
+        {"part": "evaluation and the rest", "microseconds": 1e6 * rest, "share": rest / whole},
         {"part": "whole iteration", "microseconds": 1e6 * whole, "share": 1.0},
     ]
     return {"step": step, "products": rates, "parts": by_part}
@@ -172,8 +172,8 @@ def measure_sharing(*, rounds: int) -> dict[str, list[dict[str, Any]]]:
 
     ways = {
         "one core": compiled(1, exchange=False),
-        "half of it each, no exchange": compiled(2, exchange=False),
-        "half of it each, and an exchange": compiled(2, exchange=True),
+        "half on each of two cores, no exchange": compiled(2, exchange=False),
+        "half on each of two cores, with an exchange": compiled(2, exchange=True),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):

@@ -45,7 +45,6 @@ LABELS = {
     "how": "measured",
     "to one seed": "relative to one seed",
     "floor": "matrix products in NumPy",
-    "a thread a device": "one thread per device",
     "as the command": "as the command runs it",
     "to the faster": "relative to the faster",
     "the command takes": "the command uses",
@@ -114,7 +113,7 @@ PICTURES: dict[str, Bars] = {
     "sweeps": Bars(("work",), ("environment steps a second",)),
     "throughput_threads": Bars(
         ("network", "seeds"),
-        ("as the command", "a thread a device", "one device, default pool"),
+        ("as the command", "one thread per device", "one device, default pool"),
         unit="environment steps a second",
     ),
     "tried": Bars(

@@ -117,7 +117,7 @@ def derive(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for row in rows:
         config = read_config("cartpole_cleanrl", AXES[row["axis"]][1](int(row["value"]))).config
-        threads = "default pool" if takes_default_pool(config) else "a thread a device"
+        threads = "default pool" if takes_default_pool(config) else "one thread per device"
         gflops = float(row["updates a second"]) * gradient_step_flops(config) / 1e9
         found.append({**row, "threads": threads, "GFLOP/s": gflops})
     of = "GFLOP/s" if rows[0]["axis"] in WORK else "steps a second"

@@ -105,7 +105,7 @@ def measure_threads(rounds: int, names: list[str], *, quick: bool) -> list[dict[
                     "network": name,
                     "seeds": seeds,
                     "MFLOP a step": reply["flops"] / 1e6,
-                    "a thread a device": one,
+                    "one thread per device": one,
                     "one device, default pool": default,
                     "as the command": chosen,
                     "to the faster": chosen / max(one, default),
@@ -202,7 +202,7 @@ def ours(
     learned = time.perf_counter()
     finish_training(training, seeds, state)
     seconds = time.perf_counter() - start
-    chosen = "default pool" if runtime.takes_default_pool(config) else "a thread a device"
+    chosen = "default pool" if runtime.takes_default_pool(config) else "one thread per device"
     return {
         "rate": config.num_seeds * config.total_timesteps / seconds,
         "learning_rate": config.num_seeds * (config.total_timesteps - warmup) / (learned - warm),
