@@ -23,7 +23,7 @@ def sweep_head(folder: Path) -> list[str]:
     rows = _rows(folder / "points.csv", folder)
     if not rows:
         return [
-            web.paragraph("Not finished: no points.csv. Pictures and tables follow when all runs are done.", bad=True)
+            web.paragraph("Not finished: no points.csv. Pictures and tables are added when all runs are done.", bad=True)
         ]
     summary = _json(folder / "summary.json", folder)
     best = _best_of_environments(folder, rows)
@@ -82,7 +82,7 @@ def _describe_point(where: str, row: _Row, count: int) -> Iterator[str]:
         yield web.table(("key", "value"), [(key, parts.round_number(row[key])) for key in keys])
         words = " ".join(shlex.quote(f"{key}={row[key]}") for key in keys if key != CONFIG_COLUMN)
         if words:
-            yield web.paragraph("A run of its own takes these words after the configs of the sweep:")
+            yield web.paragraph("To train this point alone, give these overrides after the configs of the sweep:")
             yield web.preformatted(words)
 
 
@@ -105,7 +105,7 @@ def _describe_trial(
             [(key, value if isinstance(value, float) else as_text(value)) for key, value in params.items()],
         )
     if is_inside(folder / "best.yaml", folder):
-        yield web.paragraph("This trains the run of that test again, whose agents can then be filmed:")
+        yield web.paragraph("This command repeats the run of that test, so that its agents can be filmed:")
         yield web.preformatted(f"python -m purejaxdqn.train --config {shlex.quote(str(folder / 'best.yaml'))}")
 
 
