@@ -23,7 +23,9 @@ def sweep_head(folder: Path) -> list[str]:
     rows = _rows(folder / "points.csv", folder)
     if not rows:
         return [
-            web.paragraph("Not finished: no points.csv. Pictures and tables are added when all runs are done.", bad=True)
+            web.paragraph(
+                "Not finished: no points.csv. Pictures and tables are added when all runs are done.", bad=True
+            )
         ]
     summary = _json(folder / "summary.json", folder)
     best = _best_of_environments(folder, rows)
@@ -82,7 +84,7 @@ def _describe_point(where: str, row: _Row, count: int) -> Iterator[str]:
         yield web.table(("key", "value"), [(key, parts.round_number(row[key])) for key in keys])
         words = " ".join(shlex.quote(f"{key}={row[key]}") for key in keys if key != CONFIG_COLUMN)
         if words:
-            yield web.paragraph("To train this point alone, give these overrides after the configs of the sweep:")
+            yield web.paragraph("To train this point alone, add these overrides to the configs of the sweep:")
             yield web.preformatted(words)
 
 
