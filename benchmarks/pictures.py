@@ -45,6 +45,7 @@ LABELS = {
     "how": "measured",
     "to one seed": "relative to one seed",
     "floor": "matrix products in NumPy",
+    "ours": "purejaxdqn",
     "as the command": "as the command runs it",
     "to the faster": "relative to the faster",
     "the command takes": "the command uses",

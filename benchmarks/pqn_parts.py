@@ -71,15 +71,15 @@ def table_of(seconds: Mapping[str, float], setting: RolloutSetting) -> list[dict
     whole, alone = seconds[WHOLE], seconds[PRODUCTS]
     forward = alone * forward_flops(setting) / flops_of(setting)
     found = {
-        name: (seconds[of] - seconds[name], forward if name in _FORWARD else 0.0, "left out")
+        name: (seconds[of] - seconds[name], forward if name in _FORWARD else 0.0, "by leaving it out")
         for name, of in LEFT_OUT.items()
     }
     acting = sum(found[name][0] for name, of in LEFT_OUT.items() if of == ACTING)
-    found["random numbers and the rest of acting"] = (seconds[ACTING] - acting, 0.0, "what is left")
-    found[SHUFFLE] = (seconds[SHUFFLE], 0.0, "by itself")
-    found["products, by layout and library"] = (max(0.0, seconds[AS_OURS] - alone), 0.0, "by themselves")
+    found["random numbers and the rest of acting"] = (seconds[ACTING] - acting, 0.0, "the remainder")
+    found[SHUFFLE] = (seconds[SHUFFLE], 0.0, "alone")
+    found["products, by layout and library"] = (max(0.0, seconds[AS_OURS] - alone), 0.0, "alone")
     rest = whole - sum(time for time, _, _ in found.values())
-    found["gradient steps without these"] = (rest, alone - 2 * forward, "what is left")
+    found["gradient steps without these"] = (rest, alone - 2 * forward, "the remainder")
     found[WHOLE] = (whole, alone, "")
     return [
         {
