@@ -7,6 +7,7 @@ counts. "All compiled" is the time to compile all programs, including that one, 
 applied to `cartpole_cleanrl.yaml`; runs are shortened.
 
     python -m benchmarks.compiling            15 minutes on two cores
+    python -m benchmarks.compiling --base REV imports and compilation, in turn with another revision: 10 minutes
     python -m benchmarks.compiling --quick    plain DQN, one round
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.guard import PRESETS
+from benchmarks.same_bits import check_out
 
 _SLOW = ("iqn", "fqf")
 CASES: dict[str, tuple[str, ...]] = {
@@ -34,14 +36,21 @@ CASES: dict[str, tuple[str, ...]] = {
 """Runs of a second or more, so that the background compilation of the final evaluation finishes during the run."""
 TARGETS = {"cartpole": (4.0, 2.0)}
 """This project's targets for compilation in seconds, with an empty cache and with a filled one."""
+COMPARED = ("dqn", "per", "rainbow", "iqn", "minatar/breakout")
+"""Cases that are measured in turn with another revision."""
 DEFAULT_TARGET = 8.0
 """Target for the other configs, with an empty cache."""
 
 
 def main() -> None:
-    arguments = harness.parser(__doc__, quick="plain DQN, one round", rounds=3).parse_args()
+    parser = harness.parser(__doc__, quick="plain DQN, one round", rounds=3)
+    parser.add_argument("--base", metavar="REV", help="another revision to measure in turn")
+    arguments = parser.parse_args()
     if arguments.worker:
         print(json.dumps(measure_all(**arguments.worker)))
+        return
+    if arguments.base:
+        hold_against(arguments.base, rounds=1 if arguments.quick else arguments.rounds, keep=not arguments.quick)
         return
     names, rounds = (["dqn"], 1) if arguments.quick else (list(CASES), arguments.rounds)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -69,12 +78,39 @@ def main() -> None:
         print(harness.write("compiling", rows))
 
 
-def measure(case: tuple[str, ...], scratch: Path, place: str) -> tuple[float, float]:
+def hold_against(base: str, *, rounds: int, keep: bool) -> None:
+    """Measure imports and compilation of today's tree and of a revision in turn; print, and write, a table."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        trees = {"today": harness.ROOT, base: Path(folder) / "base"}
+        check_out(base, trees[base])
+        for _ in range(rounds):
+            for name in COMPARED:
+                for revision, tree in trees.items():
+                    with tempfile.TemporaryDirectory() as scratch:
+                        numbers = measure(CASES[name], Path(scratch), "cold", tree)
+                    found.setdefault((name, revision), []).append(numbers)
+    rows = []
+    for name in COMPARED:
+        row: dict[str, Any] = {"config": name}
+        for place, what in enumerate(("import", "compile, nothing cached")):
+            today, before = ([one[place] for one in found[name, revision]] for revision in trees)
+            row[f"{what} (s)"] = statistics.median(today)
+            row[f"{what}, {base} (s)"] = statistics.median(before)
+            row[f"{what}, ratio"] = statistics.median(a / b for a, b in zip(today, before, strict=True))
+        rows.append(row)
+    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(harness.table(rows))
+    if keep:
+        print(harness.write("compiling_base", rows))
+
+
+def measure(case: tuple[str, ...], scratch: Path, place: str, tree: Path = harness.ROOT) -> tuple[float, float]:
     """Run the command with a cache in ``scratch``; return its import time and its compile time in seconds."""
     configs = [option for name in case[:-1] for option in ("--config", name)]
     command = [sys.executable, "-m", "purejaxdqn.train", *configs, "--quiet", "--out", str(scratch / place), case[-1]]
     env = harness.clean_environment() | {"JAX_COMPILATION_CACHE_DIR": str(scratch / "cache")}
-    subprocess.run(command, cwd=harness.ROOT, env=env, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=tree, env=env, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     summary = json.loads((scratch / place / "summary.json").read_text())
     return summary["import_seconds"], summary["compile_seconds"]
 

@@ -174,10 +174,12 @@ def show(lines: Sequence[dict[str, str]]) -> None:
     table = summarise(lines)
     print(harness.table(table))
     print(harness.write("deepsea_table", table, of="deepsea"), draw(lines))
+    if fits := fitted_powers(lines):
+        print(harness.table(fits), harness.write("deepsea_fit", fits, of="deepsea"))
 
 
 def summarise(lines: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """A row for each agent and size: seeds that solved it, and episodes until then; the fits are rows of their own."""
+    """A row for each agent and size: seeds that solved it, and episodes until then."""
     table = []
     for (agent, size), group in itertools.groupby(lines, lambda one: (one["agent"], int(one["size"]))):
         mine = list(group)
@@ -194,6 +196,15 @@ def summarise(lines: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
             }
         )
     return table
+
+
+def fitted_powers(lines: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """A row for each agent that solved three sizes or more: episodes = factor * size^exponent."""
+    return [
+        {"agent": agent, "factor": f"{found[0]:.3g}", "exponent": f"{found[1]:.2f}"}
+        for agent in AGENTS
+        if (found := fit(lines, agent))
+    ]
 
 
 def fit(lines: Sequence[dict[str, str]], agent: str) -> tuple[float, float] | None:

@@ -74,6 +74,8 @@ def test_the_table_and_the_fit_are_of_the_rows():
     factor, exponent = deepsea.fit(lines, "ensemble")
     assert exponent == pytest.approx(1.5, abs=0.01) and factor == pytest.approx(3, rel=0.03)
     assert deepsea.fit(lines, "dqn") is None
+    (fitted,) = deepsea.fitted_powers(lines)
+    assert fitted == {"agent": "ensemble", "factor": f"{factor:.3g}", "exponent": f"{exponent:.2f}"}
     lines.sort(key=lambda one: (list(deepsea.AGENTS).index(one["agent"]), int(one["size"])))
     table = {(row["agent"], row["size"]): row for row in deepsea.summarise(lines)}
     assert (table["ensemble", 20]["seeds"], table["ensemble", 20]["solved"]) == (2, 1)
