@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.config.reading import to_yaml
 from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.config import Config
