@@ -87,6 +87,7 @@ def test_metrics_are_a_row_per_seed_and_epoch(run):
         assert float(row["loss"]) > 0
 
 
+@pytest.mark.slow
 def test_metrics_and_policy_are_those_of_run_many(run):
     config = load_config("cartpole_cleanrl", [*TINY, "num_seeds=3"])
     result = run_many(config, config.hparams(), jnp.stack([run_key(0, k) for k in range(3)]))
@@ -298,6 +299,7 @@ def test_printing_and_listing_write_nothing(quietly, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_diverged_run_says_so_and_leaves_with_3(quietly, tmp_path):
     code, _, err = quietly(
         train, "--config", "cartpole_cleanrl", "--out", tmp_path / "run", "--quiet", *TINY,

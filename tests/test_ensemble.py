@@ -35,7 +35,7 @@ from purejaxdqn.policies.programs import TrainedAgent, to_checked_onnx
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
 from purejaxdqn.sweep import main as sweep
 from purejaxdqn.train import main as train
-from tests.conftest import PQN, TINY, jit_quickly
+from tests.conftest import PQN, TINY, jit_quickly, mostly_slow
 
 K, E, B = 3, 4, 8
 SEQUENCES = ["replay.sequence=6", "replay.burn_in=2", "replay.period=2", "replay.size=320"]
@@ -248,6 +248,7 @@ def test_a_member_learns_what_it_would_learn_alone_given_the_same_data(config, m
         chex_close(plainly, member_of(after.learner, k), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_priority_of_a_step_is_the_mean_error_of_those_who_learn_from_it(config, members, trained):
     hparams, state, data = config.hparams(), trained[0].algorithm.learner, batches(1)
     _, (shared, means) = learn_from(batch_learner(members, capacity=300), hparams, state, data)
@@ -599,7 +600,7 @@ def test_a_sweep_over_the_numbers_of_an_ensemble(quietly, run, tmp_path):
 # Exports
 
 
-@pytest.mark.parametrize("kind", ["stablehlo", "onnx", "safetensors"])
+@pytest.mark.parametrize("kind", mostly_slow(["stablehlo", "onnx", "safetensors"], fast=["stablehlo", "safetensors"]))
 def test_an_export_has_all_members_and_gives_mean_and_deviation(kind, run, quietly, tmp_path):
     folder, obs = tmp_path / "policy", np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     assert quietly(export, run, "--format", kind, "--seed-index", 1, "--out", folder)[0] == 0

@@ -238,12 +238,12 @@ QUICK = {"Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FourRooms-misc"}
 
 
 ADVANCED = [(env_id, 0.0) for env_id in DISCRETE] + [("CartPole-v1", 0.25), ("DeepSea-bsuite", 0.25)]
-AT_ONCE = {"CartPole-v1", "FrozenLake-misc", "DeepSea-bsuite"}  # the second has chance in a step
+AT_ONCE = {("CartPole-v1", 0.0), ("FrozenLake-misc", 0.0), ("DeepSea-bsuite", 0.25)}  # the second has chance in a step
 
 
 @pytest.mark.parametrize(
     ("env_id", "sticky_actions"),
-    [pytest.param(*one, marks=() if one[0] in AT_ONCE else pytest.mark.slow) for one in ADVANCED],
+    [pytest.param(*one, marks=() if one in AT_ONCE else pytest.mark.slow) for one in ADVANCED],
 )
 def test_advancing_is_stepping_but_for_the_reset(env_id, sticky_actions):
     """On the way of a policy that acts at random, which begins many episodes."""

@@ -40,7 +40,7 @@ from purejaxdqn.policies.programs import (
 from purejaxdqn.report import main as report
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
-from tests.conftest import TINY
+from tests.conftest import TINY, mostly_slow
 from tests.test_legal_actions import table
 
 FAMILY = {
@@ -81,9 +81,12 @@ def agent_of(name, *overrides):
     return TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, *exports.acting_of(config, env, params))
 
 
-@pytest.mark.parametrize("member", FAMILY.values(), ids=FAMILY)
+QUICK = ("MLP", "LayerNorm", "dueling", "noisy", "C51", "QR-DQN", "normalised", "one-hot torso", "tanh")
+
+
+@pytest.mark.parametrize("member", mostly_slow(list(FAMILY), fast=QUICK))
 def test_every_member_of_the_family_exports_to_onnx(member):
-    agent = agent_of(*member)
+    agent = agent_of(*FAMILY[member])
     obs = sample_observations(agent, steps=1)
     ours = np.asarray(jax.jit(agent.q_values)(obs))
     assert len(np.unique(ours)) > 3
@@ -166,6 +169,7 @@ def test_a_memory_goes_in_and_out_of_exported_programs(memory, more, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_script_of_an_agent_with_a_memory_runs_without_this_package(kind, tmp_path):
     agent = agent_of("cartpole_cleanrl", *MEMORY, "network.memory=lru")
     exports.write_folder(agent, tmp_path / "policy", kind)
@@ -185,6 +189,7 @@ def test_the_script_of_an_agent_with_a_memory_runs_without_this_package(kind, tm
     assert json.loads(done.stdout)["action"] == wanted
 
 
+@pytest.mark.slow
 def test_programs_of_an_environment_with_illegal_actions_take_the_legal_ones():
     """Every illegal action has a larger Q-value, half of the time."""
     env = batched(table())
@@ -575,6 +580,7 @@ def test_an_exported_config_that_was_changed_is_refused(folders, tmp_path):
         load_policy(folder)
 
 
+@pytest.mark.slow
 def test_a_changed_config_or_table_of_a_run_is_a_warning(finished_run, quietly, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     for name, old, new in (("config.yaml", "activation: relu", "activation: gelu"), ("metrics.csv", "600", "610")):

@@ -253,7 +253,7 @@ def drawn(study):
     return call
 
 
-@pytest.mark.parametrize("kind", mostly_slow(KINDS, fast=("run", "worlds", "search")))
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, fast=("run", "search")))
 def test_labels_touch_nothing(kind, drawn):
     found = {name: touching(figure) for name, figure in drawn(kind).items()}
     assert found

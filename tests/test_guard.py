@@ -11,7 +11,7 @@ ROOM = 0.03
 """A compiler for another processor may fuse a little otherwise."""
 
 
-@pytest.mark.parametrize("preset", mostly_slow(guard.PRESETS, fast=("dqn", "per")))
+@pytest.mark.parametrize("preset", mostly_slow(guard.PRESETS, fast=("dqn",)))
 def test_the_compiled_segment_and_the_gradient_step_have_not_grown(preset):
     before = guard.stored().get((preset, jaxlib.__version__))
     if before is None:

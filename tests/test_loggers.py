@@ -79,6 +79,7 @@ def test_tensorboard_holds_the_metrics_also_of_a_resumed_run(quietly, tmp_path):
     assert 321 in check()
 
 
+@pytest.mark.slow
 def test_wandb_offline_takes_the_run(quietly, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="Weights & Biases is an extra; CI has it")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -188,6 +189,7 @@ def hparams_of(folder):
     return values, metrics, ended
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_hyper_parameters_the_final_score_and_the_speed(quietly, barely_compiled, tmp_path):
     path = tmp_path / "run"
     code, _, err = quietly(train, *RUN, "--out", path, "--log", "tensorboard")

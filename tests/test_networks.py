@@ -70,7 +70,7 @@ def test_a_noisy_layer_is_the_papers_formula():
     np.testing.assert_allclose(layer.apply(params, x, None, None), mu @ x + bias[:, None], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("dueling", mostly_slow([False, True], fast=[True]))
 @pytest.mark.parametrize("distribution", mostly_slow(["scalar", "quantile", "iqn", "fqf"], fast=["scalar"]))
 def test_all_noise_is_used_and_each_draw_is_its_own(distribution, dueling):
     net = network(distribution, noisy=True, dueling=dueling, activation="tanh")  # no unit is dead
@@ -121,6 +121,7 @@ def test_dueling_is_the_value_plus_advantages_less_their_mean(distribution):
     np.testing.assert_allclose(net.apply(params, obs(), None, None).reshape(B, A, atoms), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_convolution_is_flaxs():
     x = (jax.random.uniform(jax.random.key(3), (B, 10, 10, 4)) < 0.3).astype(jnp.float32)
     ours, theirs = Convolution(16), nn.Conv(16, (3, 3), padding="VALID")
@@ -209,6 +210,7 @@ def test_minatars_network_is_one_case_of_the_convolutional_one():
     np.testing.assert_array_equal(ours.apply(params, images, None, None), theirs.apply(params, images, None, None))
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_takes_pictures_of_any_size_and_merges_their_last_axes():
     images = obs(7, 8, 2, 3) > 0
     net = network(torso="cnn", channels=(5, 4), kernels=(3, 2), strides=(2, 1), hidden=(16,))

@@ -56,6 +56,7 @@ def test_any_name_is_drawn_as_it_is(finished_run, tmp_path, name):
         assert {(one.replace("\udcff", "?"), False) for one in wanted} <= set(texts)
 
 
+@pytest.mark.slow
 def test_drawing_leaves_pyplot_and_its_backend_alone(finished_run, tmp_path):
     code = (
         "import pathlib, sys\n"

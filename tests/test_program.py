@@ -274,6 +274,7 @@ def test_a_config_that_contradicts_itself_builds_no_program(config):
         make_train(config.model_copy(update={"schedule": schedule}))
 
 
+@pytest.mark.slow
 def test_run_many_takes_networks_that_are_not_hashable(config):
     table = Table(np.zeros((2, 2)))
     network = SimpleNamespace(init=table.init, apply=table.apply)

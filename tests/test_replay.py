@@ -401,6 +401,7 @@ def _history(hparams, key):
     return jax.lax.scan(body, replay.init(example_step(jnp.zeros(2))), (blocks, jax.random.bits(key, (20, 16))))
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_same_whether_or_not_others_run_beside_it():
     keys = jax.random.split(jax.random.key(8), 5)
     together = jax.jit(jax.vmap(_history, (None, 0)))(ALPHA, keys)

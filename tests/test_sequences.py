@@ -245,6 +245,7 @@ def wanted_errors(agent):
     return errors
 
 
+@pytest.mark.slow
 def test_targets_never_mix_episodes_and_priorities_weigh_the_largest_and_the_mean_error():
     """Against loops that take every step of every episode by itself."""
     agent, replay, kept = acted()
@@ -297,7 +298,7 @@ class Shown(TableMDP):
         return jnp.where(state.time == 0, jax.nn.one_hot(state.place, 2), 0.0)
 
 
-@pytest.mark.parametrize("memory", ["gru", pytest.param("lru", marks=pytest.mark.slow), "none"])
+@pytest.mark.parametrize("memory", mostly_slow(["gru", "lru", "none"], fast=["none"]))
 def test_a_memory_makes_the_values_those_of_the_branch_and_none_those_of_the_mixture(memory):
     config = load_config(
         "cartpole_cleanrl",

@@ -428,6 +428,7 @@ def meet(how, who, **env):
         ("is killed", [-signal.SIGKILL, 0]),
     ],
 )
+@pytest.mark.slow
 def test_no_process_depends_on_the_life_of_another(how, codes):
     address = f"localhost:{free_port()}"
     out, left, said = meet(how, lambda k: ["--coordinator", address, "--processes", "2", "--process", str(k)])
@@ -487,6 +488,7 @@ def test_compared_configs_share_a_table(sweep, tmp_path):
     assert {line.split()[0] for line in printed[1:3]} == {"dqn", "double_dqn"}
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_every_run_diverges_says_so(sweep, tmp_path):
     code, out, _ = sweep(
         "--config", "cartpole_cleanrl", *TINY[:-1], "optimizer.learning_rate=1e38", "--out", tmp_path / "out"
