@@ -180,7 +180,7 @@ def command(name, *arguments, cwd, env=None):
         env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
