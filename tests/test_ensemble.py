@@ -179,6 +179,7 @@ def test_members_start_apart_and_have_priors_apart(trained):
             assert len({np.asarray(one).tobytes() for one in leaf}) == K
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_network_with_a_prior_is_that_of_the_network_alone(members, env):
     """d/d f of loss(f + scale p) is the gradient of f's output pulled back by f alone."""
     network, obs = members.parts.network, jax.random.normal(jax.random.key(0), (B, 4))

@@ -140,10 +140,10 @@ def _the_other_action(monkeypatch):
     [
         (_through_termination, TERMINAL, 25),
         (_not_through_truncation, TIME_LIMIT, 25),
-        (_reset_obs_as_next_obs, TIME_LIMIT, 25),
+        pytest.param(_reset_obs_as_next_obs, TIME_LIMIT, 25, marks=pytest.mark.slow),
         (_online_network_for_targets, DISCOUNTING, 1),
         (_never_syncing, DISCOUNTING, 2),
-        (_the_other_action, DISCOUNTING, 25),
+        pytest.param(_the_other_action, DISCOUNTING, 25, marks=pytest.mark.slow),
     ],
 )
 def test_each_classic_fault_is_told_apart(monkeypatch, fault, mdp, periods):

@@ -99,7 +99,9 @@ def test_every_member_of_the_family_exports_to_onnx(member):
         np.testing.assert_array_equal(action, theirs.argmax(-1))
 
 
-@pytest.mark.parametrize("member", ["C51", "MinAtar", "one-hot of four numbers", "much at once"])
+@pytest.mark.parametrize(
+    "member", mostly_slow(["C51", "MinAtar", "one-hot of four numbers", "much at once"], fast=["C51"])
+)
 def test_networks_of_every_kind_export_to_stablehlo(member):
     agent = agent_of(*FAMILY[member])
     obs = sample_observations(agent, steps=1)

@@ -82,7 +82,7 @@ ROLLED = [
     [
         pytest.param([*REPLAYED, "bootstrap.kind=double"], marks=pytest.mark.slow),
         pytest.param(REPLAYED, marks=pytest.mark.slow),
-        [*REPLAYED, "replay.kind=prioritised"],
+        pytest.param([*REPLAYED, "replay.kind=prioritised"], marks=pytest.mark.slow),
         pytest.param([*REPLAYED, "bootstrap={kind: munchausen, alpha: 0, temperature: 1e-3}"], marks=pytest.mark.slow),
         ROLLED,
     ],

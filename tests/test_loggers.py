@@ -120,6 +120,7 @@ def test_a_failing_logger_warns_once_and_the_run_goes_on(quietly, tmp_path, monk
     assert read_metrics(tmp_path / "run" / "metrics.csv").loss.shape == (2, 13)
 
 
+@pytest.mark.slow
 def test_a_logger_that_cannot_be_opened_is_left_out_too(quietly, tmp_path, monkeypatch):
     def failing(*_, **__):
         raise PermissionError("not here")

@@ -199,6 +199,7 @@ class Recalled(TableMDP):
         pytest.param("none", False, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_what_was_shown_two_steps_ago_is_remembered(kind, reached):
     config = load_config(
         "cartpole_cleanrl",

@@ -259,6 +259,7 @@ def meanwhile(act, folder):
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_search_waits_for_the_trials_of_others_before_it_says_what_was_best(search, other, tmp_path, monkeypatch):
     study, worker, shared = other
     monkeypatch.setattr("purejaxdqn.searches.runner._POLL", 0.05)

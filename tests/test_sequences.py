@@ -260,6 +260,7 @@ def test_targets_never_mix_episodes_and_priorities_weigh_the_largest_and_the_mea
         np.testing.assert_allclose(after.tree[place // 8, place % 8], (size + 1e-6) ** 0.5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_no_gradient_flows_into_the_burn_in():
     """The step is that from the memory after the burn-in, given as a number."""
     agent, _, _ = acted()

@@ -162,7 +162,7 @@ def test_an_agent_that_sees_a_part_is_trained_played_filmed_and_exported(
 def test_an_environment_of_your_own_stacks_as_the_config_says():
     """CartPole's four features are no four frames."""
     config = load_config("cartpole_cleanrl", [*TINY, "env.frame_stack=4"])
-    with pytest.raises(ValueError, match=r"env.frame_stack is 4, and the environment stacks 1"):
+    with pytest.raises(ValueError, match=r"env.frame_stack is 4, but the environment stacks 1"):
         make_program(config, Own(env=make_environment("CartPole-v1")))
     make_program(config, Own(env=with_sight(make_environment("CartPole-v1"), frame_stack=4)))
 

@@ -46,14 +46,14 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("xminigrid:MiniGrid-Empty-5x5", {}, 250, 16),
+    Case("xminigrid:MiniGrid-Empty-5x5", {}, 250, 16, slow=True),
     Case("xminigrid:MiniGrid-DoorKey-5x5", {}, 500, 64, slow=True),
     Case("jumanji:Snake-v1", {"num_rows": 6, "num_cols": 6, "time_limit": 12}, 60, 16, legal_only=False),
     Case("jumanji:Snake-v1", {"num_rows": 4, "num_cols": 4, "time_limit": 60}, 400, 16, slow=True),
     Case("jumanji:Game2048-v1", {"time_limit": 100}, 250, 8),
     Case("jumanji:Maze-v0", {}, 250, 16, slow=True),
     Case("pgx:2048", {"time_limit": 100}, 250, 8),
-    Case("octax:brix", {"time_limit": 90}, 400, 3),
+    Case("octax:brix", {"time_limit": 90}, 400, 3, slow=True),
     Case("octax:pong", {"time_limit": 250}, 600, 3, slow=True),
     Case("craftax:Craftax-Classic-Symbolic-v1", {"time_limit": 150}, 400, 4, slow=True),
 )

@@ -200,7 +200,8 @@ def test_a_finished_run_is_left_alone(plain, quietly):
     assert {path: path.read_bytes() for path in plain.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("step", mostly_slow([320, 600], fast=[320]))
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [320, 600])
 def test_an_extended_run_equals_one_whose_schedules_end_early(step, plain, quietly, tmp_path):
     """Whether it was finished or stopped before its end; a kill on the way changes nothing."""
     longer = tmp_path / "longer"
