@@ -7,7 +7,7 @@ counts. "All compiled" is the time to compile all programs, including that one, 
 applied to `cartpole_cleanrl.yaml`; runs are shortened.
 
     python -m benchmarks.compiling            15 minutes on two cores
-    python -m benchmarks.compiling --base REV imports and compilation, in turn with another revision: 10 minutes
+    python -m benchmarks.compiling --base REV    imports and compilation beside those of another revision: 10 minutes
     python -m benchmarks.compiling --quick    plain DQN, one round
 """
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def main() -> None:
         print(json.dumps(measure_all(**arguments.worker)))
         return
     if arguments.base:
-        hold_against(arguments.base, rounds=1 if arguments.quick else arguments.rounds, keep=not arguments.quick)
+        names, rounds = (COMPARED[:1], 1) if arguments.quick else (COMPARED, arguments.rounds)
+        hold_against(arguments.base, names, rounds=rounds, keep=not arguments.quick)
         return
     names, rounds = (["dqn"], 1) if arguments.quick else (list(CASES), arguments.rounds)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -78,20 +80,27 @@ def main() -> None:
         print(harness.write("compiling", rows))
 
 
-def hold_against(base: str, *, rounds: int, keep: bool) -> None:
-    """Measure imports and compilation of today's tree and of a revision in turn; print, and write, a table."""
+def hold_against(base: str, names: Sequence[str], *, rounds: int, keep: bool) -> None:
+    """Time the imports and compilation of these cases in today's tree and in another revision; print the table.
+
+    Args:
+      base: the other revision.
+      names: of cases.
+      rounds: interleaved ones, of which medians are taken.
+      keep: whether to write ``results/compiling_base.csv``.
+    """
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         trees = {"today": harness.ROOT, base: Path(folder) / "base"}
         check_out(base, trees[base])
         for _ in range(rounds):
-            for name in COMPARED:
+            for name in names:
                 for revision, tree in trees.items():
                     with tempfile.TemporaryDirectory() as scratch:
                         numbers = measure(CASES[name], Path(scratch), "cold", tree)
                     found.setdefault((name, revision), []).append(numbers)
     rows = []
-    for name in COMPARED:
+    for name in names:
         row: dict[str, Any] = {"config": name}
         for place, what in enumerate(("import", "compile, nothing cached")):
             today, before = ([one[place] for one in found[name, revision]] for revision in trees)
@@ -99,7 +108,7 @@ def hold_against(base: str, *, rounds: int, keep: bool) -> None:
             row[f"{what}, {base} (s)"] = statistics.median(before)
             row[f"{what}, ratio"] = statistics.median(a / b for a, b in zip(today, before, strict=True))
         rows.append(row)
-    print(f"{harness.machine()}; medians of {rounds} rounds in turn\n")
+    print(f"{harness.machine()}; medians of {rounds} interleaved rounds\n")
     print(harness.table(rows))
     if keep:
         print(harness.write("compiling_base", rows))

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     searches = [folder for folder in arguments.folders if (folder / "search.json").is_file()]
     others = [folder for folder in arguments.folders if folder not in (*sweeps, *searches)]
     if arguments.out and len(others) < 2:
-        raise UserError("--out names the picture that compares several runs, but only one is given")
+        raise UserError("--out names the picture that compares several runs, but fewer than two are given")
     from purejaxdqn.pictures import redrawing  # late: it reads runs, which loads more than a refusal needs
 
     runs = redrawing.read_runs(others)

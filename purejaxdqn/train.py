@@ -15,7 +15,7 @@ import purejaxdqn.system.imports  # noqa: F401  (first)
 from purejaxdqn.config.reading import to_yaml
 from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.config import Config
-from purejaxdqn.runs.command_line import parser, print_results, read
+from purejaxdqn.runs.command_line import parser, print_results, read_draft
 from purejaxdqn.runs.kept import take_over
 from purejaxdqn.runs.resuming import read_end
 from purejaxdqn.system.directories import default_directories
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
         print("\n".join(list_configs()).rstrip())
         return 0
-    draft = read(arguments)
+    draft = read_draft(arguments)
     if arguments.resume and not draft.lines and not draft.faults:
         diverged = read_end(arguments.resume, draft.config)
         if diverged is not None:

@@ -193,7 +193,7 @@ def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypa
     for arguments, line in (
         (
             (run[0], "--out", "one.png"),
-            "error: --out names the picture that compares several runs, but only one is given",
+            "error: --out names the picture that compares several runs, but fewer than two are given",
         ),
         ((run[0], other, "--out", "both.txt"), "error: --out: both.txt must end in .png, .pdf, .svg"),
         ((run[0], other, "--out", "no/both.png"), "error: --out: there is no directory no"),

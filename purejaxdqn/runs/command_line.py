@@ -38,7 +38,7 @@ def parser() -> Parser:
     return parser
 
 
-def read(arguments: argparse.Namespace) -> Draft:
+def read_draft(arguments: argparse.Namespace) -> Draft:
     """The config that the command line describes."""
     if not arguments.config and not arguments.resume:
         raise UserError("--config is missing; --list-configs shows the shipped ones")
