@@ -27,6 +27,7 @@ def test_every_variant_is_a_config_that_can_run_and_differs_from_what_it_is_held
 
 
 @pytest.mark.parametrize("environment", ablation.PQN)
+@pytest.mark.slow
 def test_every_variant_of_pqn_differs_from_it_in_one_part(environment, tmp_path):
     study = ablation.STUDIES["ablation_pqn"]
     setting = study.settings[environment]

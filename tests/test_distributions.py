@@ -56,6 +56,7 @@ def loss_of(head, values, policy, out=None, next_out=None):
     return head.loss(HPARAMS, out, values["action"], target)
 
 
+@pytest.mark.slow
 def test_the_categorical_loss_is_rlax_categorical_q_learning(values):
     head, atoms = head_of("categorical"), jnp.linspace(LOW, HIGH, K)
     losses, _ = loss_of(head, values, one_hot(head.q_values(HPARAMS, values["next_out"])))

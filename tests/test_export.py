@@ -321,6 +321,7 @@ def test_a_folder_says_what_is_in_it(folders, finished_run):
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", "onnx"])
+@pytest.mark.slow
 def test_the_script_in_the_folder_runs_where_this_package_cannot_be_imported(kind, folders, finished_run, tmp_path):
     script = folders[kind] / "run_policy.py"
     assert f"```python\n{script.read_text()}```" in (folders[kind] / "README.md").read_text()

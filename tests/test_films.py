@@ -47,6 +47,7 @@ def test_a_gif_shows_the_episode_that_evaluation_counts(finished_run, quietly, t
         assert film.info["loop"] == 0
 
 
+@pytest.mark.slow
 def test_an_mp4_holds_the_same_episode(finished_run, quietly, tmp_path):
     path = tmp_path / "out.mp4"
     code, out, err = quietly(evaluate, finished_run, "--episodes", 1, "--gif", path)

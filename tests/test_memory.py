@@ -113,6 +113,7 @@ def test_the_parts_of_a_sequence_make_up_the_whole(name):
 
 
 @pytest.mark.parametrize("name", mostly_slow(CELLS, fast=["gru"]))
+@pytest.mark.slow
 def test_nothing_passes_the_start_of_an_episode(name):
     cell = CELLS[name]
     params, x, carry, _ = sequence(cell)

@@ -72,6 +72,7 @@ def test_a_noisy_layer_is_the_papers_formula():
 
 @pytest.mark.parametrize("dueling", mostly_slow([False, True], fast=[True]))
 @pytest.mark.parametrize("distribution", mostly_slow(["scalar", "quantile", "iqn", "fqf"], fast=["scalar"]))
+@pytest.mark.slow
 def test_all_noise_is_used_and_each_draw_is_its_own(distribution, dueling):
     net = network(distribution, noisy=True, dueling=dueling, activation="tanh")  # no unit is dead
     params = params_of(net)

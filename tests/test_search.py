@@ -339,6 +339,7 @@ def test_two_workers_that_ask_at_once_do_not_train_more_than_was_asked_for(searc
     assert [trial.state.name for trial in study.trials[8:]] == ["FAIL"] * 3
 
 
+@pytest.mark.slow
 def test_a_worker_shows_signs_of_life_until_it_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("purejaxdqn.searches.workers._BEAT", 0.02)
     monkeypatch.setattr("purejaxdqn.searches.workers._GRACE", 1.0)

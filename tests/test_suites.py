@@ -52,7 +52,7 @@ CASES = (
     Case("jumanji:Snake-v1", {"num_rows": 4, "num_cols": 4, "time_limit": 60}, 400, 16, slow=True),
     Case("jumanji:Game2048-v1", {"time_limit": 100}, 250, 8),
     Case("jumanji:Maze-v0", {}, 250, 16, slow=True),
-    Case("pgx:2048", {"time_limit": 100}, 250, 8),
+    Case("pgx:2048", {"time_limit": 100}, 250, 8, slow=True),
     Case("octax:brix", {"time_limit": 90}, 400, 3, slow=True),
     Case("octax:pong", {"time_limit": 250}, 600, 3, slow=True),
     Case("craftax:Craftax-Classic-Symbolic-v1", {"time_limit": 150}, 400, 4, slow=True),

@@ -200,6 +200,7 @@ def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
     assert sorted(compiled) == 2 * [False] + 4 * [True]
 
 
+@pytest.mark.slow
 def test_a_sweep_stopped_between_pieces_does_only_what_is_missing(sweep, whole, tmp_path, monkeypatch):
     out, kept = tmp_path / "out", []
 
