@@ -21,6 +21,7 @@ from purejaxdqn.dqn.bootstrap import Estimates, munchausen
 from purejaxdqn.dqn.heads import categorical_head, gaussian_histogram, hl_gauss_head, quantile_head, scalar_head
 from purejaxdqn.dqn.learner import Bootstrapped
 from purejaxdqn.dqn.on_rollout import lambda_returns
+from purejaxdqn.dqn.units import sequences, single_steps
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import PQN, jit_quickly, mostly_slow
 from tests.probes import CoinMDP, Table, TableMDP
@@ -291,6 +292,22 @@ def test_a_distribution_reaches_the_mean_of_a_random_return(kind):
     network = Table(np.zeros((4, 2, atoms)))
     q = fitted(CoinMDP(), ADAM, kind, "env.params={}", network=network, iterations=250)
     np.testing.assert_allclose(q[:3], [[0.25, 0.25], [2, 2], [-1, -1]], atol=0.08)
+
+
+@pytest.mark.parametrize("make", [single_steps, sequences])
+def test_units_are_single_steps_or_all_steps_of_an_environment_with_time_first_in_a_batch(make):
+    numbers = np.arange(3 * 4 * 2).reshape(3, 4, 2)  # [T, E, ...]
+    units = make(3, 4)
+    cut = units.cut({"leaf": numbers})
+    wanted = numbers.reshape(12, 2) if make is single_steps else np.stack([numbers[:, e] for e in range(4)])
+    np.testing.assert_array_equal(cut["leaf"], wanted)
+    assert units.number == len(wanted)
+    np.testing.assert_array_equal(units.uncut(cut)["leaf"], numbers)
+    some = jax.tree.map(lambda leaf: leaf[np.array([2, 0])], cut)
+    items = units.items(some)
+    order = [2, 0] if make is single_steps else [2, 0, 6, 4, 10, 8]  # step by step: environments 2 and 0
+    np.testing.assert_array_equal(items["leaf"], numbers.reshape(12, 2)[order])
+    np.testing.assert_array_equal(units.of_items(items)["leaf"], some["leaf"])
 
 
 class Line(TableMDP):

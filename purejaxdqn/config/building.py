@@ -128,7 +128,7 @@ def _without_replay(config: Config, parts: Parts) -> Algorithm:
     return on_rollout(
         parts,
         num_envs=config.env.num_envs,
-        steps=config.env.num_envs * config.rollout.steps,
+        steps=config.rollout.steps,
         epochs=config.rollout.epochs,
         minibatches=config.rollout.minibatches,
         target_network=config.schedule.target_every is not None,

@@ -19,11 +19,9 @@ from purejaxdqn.core.types import Array, Rollout, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
 from purejaxdqn.dqn.heads import Head
 from purejaxdqn.dqn.learner import (
-    NO_RECALL,
     Bootstrapped,
     LearnerState,
     Parts,
-    Recall,
     Recalls,
     Sample,
     bootstrapped,
@@ -32,12 +30,12 @@ from purejaxdqn.dqn.learner import (
     flat,
     make_learner,
 )
-from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.rings import fold
+from purejaxdqn.dqn.units import Units, sequences, single_steps
 
 
 class RolloutDraws(NamedTuple):
-    """What learning from one rollout consumes; M is the number of minibatches, U that of the units they are made of."""
+    """What learning from one rollout consumes; M is the number of minibatches, U that of ``Units``."""
 
     order: Array  # [epochs, U] uint32: their order is that of the units in the epoch
     target_key: Array  # [] PRNG key, for the targets
@@ -59,9 +57,9 @@ def on_rollout(
     Args:
       parts: head, bootstrap, network, optimiser and observations.
       num_envs: E.
-      steps: T x E, environment steps of a rollout over all environments.
+      steps: T, of each environment.
       epochs: passes over a rollout.
-      minibatches: of an epoch; they divide ``steps``, and with a memory ``num_envs``: a sequence stays whole.
+      minibatches: of an epoch; they divide T x E, and with a memory E: a sequence stays whole.
       target_network: whether targets are those of a target network, or of the online network as it is at the end of the
         rollout (Gallici et al. 2024, algorithm 1).
       precision: of matrix products: ``default``, ``high`` or ``highest``.
@@ -71,7 +69,8 @@ def on_rollout(
     """
     if not parts.head.mixes:
         raise ValueError("lambda-returns need a head whose values can be mixed (Head.mixes)")
-    learner, memory = make_learner(parts), parts.network.memory
+    learner = make_learner(parts)
+    units = (single_steps if learner.memory is None else sequences)(steps, num_envs)
     updates = epochs * minibatches
 
     def init(hparams: HParams, key: Array) -> LearnerState:
@@ -85,24 +84,15 @@ def on_rollout(
         hparams: HParams, state: LearnerState, rollout: Rollout, draws: RolloutDraws, clock: Clock
     ) -> tuple[LearnerState, UpdateStats]:
         state, rate = observe(hparams, state, rollout), clock.learning_rate()
-        targets = rollout_targets(hparams, state, rollout, draws.target_key)
-        steps = rollout.steps.obs, rollout.steps.action, targets, rollout.weight
-        units = _units(memory, (*steps, rollout.start)), rollout.memory
+        with_target = state if target_network else state._replace(target=state.online)
+        target = _targets(parts, units, hparams, with_target, rollout, draws.target_key, minibatches)
+        seen = rollout.steps.obs, rollout.steps.action, target, rollout.weight, rollout.start
+        drawn_from = units.cut(seen), rollout.memory
 
         def gradient_step(state: LearnerState, xs: tuple[Array, Array]) -> tuple[LearnerState, UpdateStats]:
             rows, key = xs
-            (obs, action, target, weight, start), carry = jax.tree.map(lambda leaf: leaf[rows], units)
-            obs, action, target, weight = _items(memory, (obs, action, target, weight))
-            noise = draw(parts, state.online, key, action.size)
-            sample = Sample(
-                obs=parts.observations.inputs(state.observations, obs),
-                action=action,
-                target=target,
-                weight=jnp.ones(action.shape) if isinstance(weight, tuple) else weight,
-                noise=noise.online,
-                fractions=noise.fractions,
-                recall=_recall(memory, carry, start),
-            )
+            minibatch = jax.tree.map(lambda leaf: leaf[rows], drawn_from)
+            sample = _sample(parts, units, state, minibatch, key)
             state, _, stats = descend(parts, hparams, state, sample, rate)
             return state, stats
 
@@ -110,32 +100,11 @@ def on_rollout(
         state, stats = jax.lax.scan(gradient_step, state, (rows, draws.keys))
         return state, mean(stats)
 
-    def rollout_targets(hparams: HParams, state: LearnerState, rollout: Rollout, key: Array) -> Any:
-        """Targets with leaves [T, E, ...]."""
-        valued = state if target_network else state._replace(target=state.online)
-        noise = draw(parts, state.online, key, rollout.steps.reward.size // minibatches)
-        inputs = functools.partial(parts.observations.inputs, state.observations)
-
-        def bootstrap(units: tuple[Any, Any]) -> Bootstrapped:
-            (steps, start), carry = units
-            single = jax.tree.map(lambda leaf: leaf[None], _items(memory, steps))
-            transition = fold(single, gamma=hparams.gamma, scale=hparams.reward_scale, clip=hparams.reward_clip)
-            transition = transition._replace(obs=inputs(transition.obs), next_obs=inputs(transition.next_obs))
-            recall = _recall(memory, carry, start)
-            steps = bootstrapped(parts, hparams, valued, transition, noise, Recalls(recall, recall))
-            return _items_to_units(memory, start, steps)
-
-        steps = rollout.steps
-        units = _units(memory, (steps, rollout.start)), rollout.memory
-        values = kernels.in_parts(bootstrap, units, minibatches)  # as large as in a gradient step
-        values = _units_to_rollout(memory, steps.reward.shape, values)
-        return lambda_returns(parts.head, hparams, values, steps.truncated | steps.terminated)
-
     def sync(hparams: HParams, state: LearnerState) -> LearnerState:
         return learner.sync(hparams, state) if target_network else state
 
     draws = LearnDraws(
-        shapes=((epochs, steps if memory is None else num_envs), (2,), (updates, 2)),
+        shapes=((epochs, units.number), (2,), (updates, 2)),
         read=lambda order, target_key, keys: RolloutDraws(order, as_keys(target_key), as_keys(keys)),
     )
     acting = make_acting(learner, parts.num_actions, precision)
@@ -143,39 +112,41 @@ def on_rollout(
     return Algorithm(init, learner.policy, acting.act, acting.values, observe, learn, sync, draws, acting.memory)
 
 
-# A minibatch is made of units, which are drawn together: single steps without a memory, and with one all steps of an
-# environment, in their order. Leaves of units are [U, ...] with U = T * E, or [E, T, ...]; a batch has its items in one
-# axis, those of sequences with time first.
+def _sample(parts: Parts, units: Units, state: LearnerState, minibatch: tuple[Any, Any], key: Array) -> Sample:
+    """What a gradient step learns from: (obs, action, target, weight, start) of units, and the carry before them."""
+    (*steps, start), carry = minibatch
+    obs, action, target, weight = units.items(tuple(steps))
+    noise = draw(parts, state.online, key, action.size)
+    return Sample(
+        obs=parts.observations.inputs(state.observations, obs),
+        action=action,
+        target=target,
+        weight=jnp.ones(action.shape) if isinstance(weight, tuple) else weight,
+        noise=noise.online,
+        fractions=noise.fractions,
+        recall=units.recall(carry, start),
+    )
 
 
-def _units(memory: Memory | None, rollout: Any) -> Any:
-    """Leaves [T, E, ...] -> of units."""
-    return jax.tree.map(flat if memory is None else lambda leaf: jnp.swapaxes(leaf, 0, 1), rollout)
+def _targets(
+    parts: Parts, units: Units, hparams: HParams, state: LearnerState, rollout: Rollout, key: Array, minibatches: int
+) -> Any:
+    """The targets of a rollout, leaves [T, E, ...], by the target network of ``state``."""
+    noise = draw(parts, state.online, key, rollout.steps.reward.size // minibatches)
+    inputs = functools.partial(parts.observations.inputs, state.observations)
 
+    def bootstrap(some_units: tuple[Any, Any]) -> Bootstrapped:
+        (steps, start), carry = some_units
+        single = jax.tree.map(lambda leaf: leaf[None], units.items(steps))
+        transition = fold(single, gamma=hparams.gamma, scale=hparams.reward_scale, clip=hparams.reward_clip)
+        transition = transition._replace(obs=inputs(transition.obs), next_obs=inputs(transition.next_obs))
+        recall = units.recall(carry, start)
+        return units.of_items(bootstrapped(parts, hparams, state, transition, noise, Recalls(recall, recall)))
 
-def _items(memory: Memory | None, units: Any) -> Any:
-    """Leaves of units -> [B, ...]."""
-    return units if memory is None else jax.tree.map(lambda leaf: flat(jnp.swapaxes(leaf, 0, 1)), units)
-
-
-def _items_to_units(memory: Memory | None, start: Any, items: Any) -> Any:
-    """The inverse of ``_items``; ``start`` is [E, T]."""
-    if memory is None:
-        return items
-    envs, steps = start.shape
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(steps, envs, *leaf.shape[1:]), 0, 1), items)
-
-
-def _units_to_rollout(memory: Memory | None, shape: tuple[int, ...], units: Any) -> Any:
-    """The inverse of ``_units``; ``shape`` is (T, E)."""
-    if memory is None:
-        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), units)
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), units)
-
-
-def _recall(memory: Memory | None, carry: Any, start: Any) -> Recall:
-    """What sequences start from; ``start`` is [E, T]."""
-    return NO_RECALL if memory is None else Recall(carry, start.T)
+    steps = rollout.steps
+    cut = units.cut((steps, rollout.start)), rollout.memory
+    values = units.uncut(kernels.in_parts(bootstrap, cut, minibatches))  # parts as large as in a gradient step
+    return lambda_returns(parts.head, hparams, values, steps.truncated | steps.terminated)
 
 
 def lambda_returns(head: Head, hparams: HParams, steps: Bootstrapped, ends: Array) -> Any:
