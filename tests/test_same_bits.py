@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import same_bits
 from benchmarks.differences import Comparison, Difference, compare, summarise
-from benchmarks.same_bits import Case, Outcome, run_commands, show, unlike
+from benchmarks.same_bits import Case, Expected, Outcome, run_commands, show, unlike
 
 
 def run_directory(folder):
@@ -126,14 +126,17 @@ def test_what_later_revisions_write_in_addition_is_noted(both):
     )
 
 
-def test_a_case_that_differs_fails_unless_it_is_expected(monkeypatch, capsys):
-    differences = [Difference("run/metrics.csv", "column loss", 3e-7), *[Difference("best.yaml", "gamma")] * 3]
-    assert show("iqn", Outcome([], Comparison(differences, ["c"]), 2.0))
+def test_a_case_fails_if_a_value_differs_that_is_not_expected(monkeypatch, capsys):
+    loss, other = Difference("run/metrics.csv", "column loss", 3e-7), Difference("best.yaml", "gamma")
+    assert show("iqn", Outcome([], Comparison([loss, *[other] * 3], ["c"]), 2.0))
     text = "run/metrics.csv column loss, largest relative difference 3e-07; best.yaml gamma, and 2 more (new: c)"
     assert capsys.readouterr().out == f"{'iqn':<24}    2 s  differs: {text}\n"
-    monkeypatch.setitem(same_bits.EXPECTED, "iqn", "sums run backwards")
-    assert not show("iqn", Outcome([], Comparison(differences, ["c"]), 2.0))
-    assert capsys.readouterr().out == f"{'iqn':<24}    2 s  differs as expected (sums run backwards): {text}\n"
+    monkeypatch.setattr(same_bits, "EXPECTED", [Expected("*metrics.csv", "column loss", "sums run backwards")])
+    assert show("iqn", Outcome([], Comparison([loss, other], []), 2.0))
+    assert capsys.readouterr().out == f"{'iqn':<24}    2 s  differs: best.yaml gamma\n"
+    assert not show("iqn", Outcome([], Comparison([loss], ["c"]), 2.0))
+    text = "run/metrics.csv column loss, largest relative difference 3e-07 (sums run backwards) (new: c)"
+    assert capsys.readouterr().out == f"{'iqn':<24}    2 s  same but for {text}\n"
     assert show("iqn", Outcome([Difference("0 train", "ended with exit code 1")], Comparison([], []), 2.0))
     assert not show("seeds", Outcome([], Comparison([], []), 2.0))
 
