@@ -6,7 +6,7 @@ Crafter's score: the geometric mean of the shares in per cent, exp(mean(ln(1 + s
 
     python -m benchmarks.achievements RUN                  a run directory of craftax; a few minutes for each agent
     python -m benchmarks.achievements RUN --episodes 20    fewer episodes for each agent and the random policy
-    python -m benchmarks.achievements --quick              a minute: trains for 4,096 steps, nothing kept
+    python -m benchmarks.achievements --quick              three minutes: trains for 4,096 steps, nothing kept
 """
 
 import enum
@@ -58,7 +58,7 @@ def measure(run: Path, *, episodes: int) -> list[dict[str, Any]]:
 
     from purejaxdqn.config.building import make_q_values
     from purejaxdqn.core.algorithm import greedy
-    from purejaxdqn.environments.registry import make_environment
+    from purejaxdqn.environments.registry import make_environment, underlying_environment
     from purejaxdqn.policies.policies import load_params
 
     try:
@@ -68,7 +68,7 @@ def measure(run: Path, *, episodes: int) -> list[dict[str, Any]]:
     suite, _, name = config.env.id.partition(":")
     if suite != "craftax":
         raise SystemExit(refuse(f"{run} is a run of {config.env.id}, not of craftax"))
-    single = importlib.import_module("purejaxdqn.environments.suites.craftax").make(name, config.env.kwargs)
+    single = underlying_environment(config.env.id, dict(config.env.kwargs))
     names = achievements_of(name)
     q_values, hparams = make_q_values(config, make_environment(**config.env.making())), config.hparams()
 
