@@ -235,7 +235,11 @@ def draw(lines: Sequence[dict[str, str]]) -> Path:
         axes = grid[0, 0]
         for agent, color, line, marker in zip(AGENTS, COLORS, LINES, MARKERS, strict=False):
             mine = [one for one in lines if one["agent"] == agent]
-            ends = [(int(one["size"]), int(one["solved (90%)"] or EPISODES), bool(one["solved (90%)"])) for one in mine]
+            aside = {"dqn": -0.3, "noisy": 0.3}.get(agent, 0.0)  # their points would cover each other
+            ends = [
+                (int(one["size"]) + aside, int(one["solved (90%)"] or EPISODES), bool(one["solved (90%)"]))
+                for one in mine
+            ]
             for done, shape in ((True, marker), (False, "x")):
                 points = [(size, episodes) for size, episodes, solved in ends if solved == done]
                 label = f"{agent}{'' if done else ', not solved'}"
