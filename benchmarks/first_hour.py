@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from benchmarks import harness
 from benchmarks.same_bits import check_out
 
-SEED = 2100
+SEED = 2130
 """Config key ``seed`` of the first of the fresh seeds; no search uses it."""
 
 
