@@ -7,8 +7,12 @@ functions of one transition, mapped over the batch. A second table compares our 
 of the MinAtar network; differences are relative to the largest entry. "pqn" is what PQN changes in a gradient step:
 layer normalisation, RAdam and clipping, with targets of one step. What a memory costs is in `recurrent.py`.
 
-    python -m benchmarks.family            about 3 minutes on two cores
-    python -m benchmarks.family --quick    under a minute: few choices, the small network
+A third table has the update of an ensemble with priors, compared with as many updates of one member. Its networks are
+those of `deepsea_ensemble` and `swingup`: one-hot observations and a layer of 50, and 64-64.
+
+    python -m benchmarks.family              about 4 minutes on two cores
+    python -m benchmarks.family --members    only the third table: a minute
+    python -m benchmarks.family --quick      under a minute: few choices, the small network
 """
 
 import functools
@@ -25,17 +29,18 @@ import numpy as np
 from flax import linen as nn
 
 from benchmarks import harness
-from purejaxdqn import configure_cpu
-from purejaxdqn.config.building import Own, make_parts
+from purejaxdqn import configure_cpu, load_config
+from purejaxdqn.config.building import Own, make_members, make_parts
 from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.types import Array, Batch, Params, Transition, UpdateStats
+from purejaxdqn.dqn.ensemble import batch_learner
 from purejaxdqn.dqn.learner import LearnerState, make_learner
 from purejaxdqn.dqn.networks import Convolution, noise_size
 from purejaxdqn.environments.registry import Environment, make_environment
 
 Overrides = Mapping[str, Mapping[str, Any]]
-Update = Callable[[HParams, LearnerState, Batch, Array, Array], tuple[LearnerState, Array, UpdateStats]]
+Update = Callable[[HParams, Any, Batch, Array, Array], tuple[Any, Array, UpdateStats]]
 
 SETTINGS: Mapping[str, Overrides] = {
     "120-84, batch 128": {"env": {"id": "CartPole-v1"}, "network": {}, "replay": {"batch_size": 128}},
@@ -66,26 +71,44 @@ CHOICES: Mapping[str, Overrides] = {
 }
 NOT_IN_RLAX = ("munchausen", "fqf", "hl_gauss")
 QUICK = ("dqn", "c51", "quantile")
+ENSEMBLES = {"one-hot, 50-50": "deepsea_ensemble", "64-64": "swingup"}
+"""Shipped configs of ensembles with priors."""
+MEMBERS = (1, 2, 5, 10, 20)
 
 
 def main() -> None:
-    arguments = harness.parser(__doc__, quick="few choices, the small network, short runs", rounds=15).parse_args()
+    parser = harness.parser(__doc__, quick="few choices, the small network, short runs", rounds=15)
+    parser.add_argument("--members", action="store_true", help="only the table of ensembles")
+    arguments = parser.parse_args()
     if arguments.worker:
         configure_cpu(devices=1)
-        work = measure_convolution if arguments.worker.pop("kind") == "convolution" else measure_choices
-        print(json.dumps(work(**arguments.worker)))
+        work = {"convolution": measure_convolution, "choices": measure_choices, "members": measure_members}
+        print(json.dumps(work[arguments.worker.pop("kind")](**arguments.worker)))
         return
     rounds = 3 if arguments.quick else arguments.rounds
+    if not arguments.members:
+        compare_choices(rounds, quick=arguments.quick)
+    members = []
+    for name in list(ENSEMBLES)[: 1 if arguments.quick else None]:
+        task = {"kind": "members", "name": name, "rounds": rounds}
+        members += harness.answer(harness.start(__spec__.name, task))["rows"]
+    print("\n" + harness.table(members), flush=True)
+    if not arguments.quick:
+        print(harness.write("family_members", members))
+
+
+def compare_choices(rounds: int, *, quick: bool) -> None:
+    """Measure the first two tables, print them and write them unless ``quick``."""
     print(f"{harness.machine()}, one thread; medians of {rounds} interleaved rounds; ratios are to plain DQN\n")
-    choices = QUICK if arguments.quick else tuple(CHOICES)
+    choices = QUICK if quick else tuple(CHOICES)
     rows = []
-    for setting in list(SETTINGS)[: 1 if arguments.quick else None]:
+    for setting in list(SETTINGS)[: 1 if quick else None]:
         task = {"kind": "choices", "setting": setting, "choices": choices, "rounds": rounds}
         rows += harness.answer(harness.start(__spec__.name, task))["rows"]
     print(harness.table(rows), flush=True)
     convolution = harness.answer(harness.start(__spec__.name, {"kind": "convolution", "rounds": rounds}))["rows"]
     print("\n" + harness.table(convolution), flush=True)
-    if not arguments.quick:
+    if not quick:
         print(harness.write("family", rows))
         print(harness.write("family_convolution", convolution))
 
@@ -160,6 +183,30 @@ def measure_convolution(*, rounds: int) -> dict[str, Any]:
     return {"rows": [row]}
 
 
+def measure_members(*, name: str, rounds: int) -> dict[str, Any]:
+    """Time the update of ensembles with priors, in turn; a row for each number of members."""
+    config = load_config(ENSEMBLES[name])
+    assert config.replay.size
+    env = make_environment(**config.env.making())
+    members, hparams = make_members(config, make_parts(config, env)), config.hparams()
+    batches, runs = make_batches(config, env), {}
+    for count in MEMBERS:
+        learner = batch_learner(members._replace(size=count), capacity=config.replay.size)
+        runs[str(count)] = timed(learner.update, hparams, jax.jit(learner.init)(hparams, jax.random.key(0)), batches)
+    times = in_turn(runs, rounds)
+    return {
+        "rows": [
+            {
+                "network": name,
+                "members": count,
+                "microseconds": 1e6 * statistics.median(times[str(count)]),
+                "time / updates of one": ratio_of(times[str(count)], times["1"]) / count,
+            }
+            for count in MEMBERS
+        ]
+    }
+
+
 class OurConvolution(nn.Module):
     """``Convolution`` with the image layout [B, H, W, C] and the parameters of flax's, so that gradients compare."""
 
@@ -220,14 +267,14 @@ def make_batches(config: Config, env: Environment, *, steps: int = 100) -> Batch
     return Batch(transition, weight=jnp.ones(shape), indices=jnp.zeros(shape, jnp.int32))
 
 
-def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batch) -> Callable[[], float]:
+def timed(update: Update, hparams: HParams, learner: Any, batches: Batch) -> Callable[[], float]:
     """Compile a scan of updates over the batches; return a function that runs it and returns seconds per update."""
     steps = batches.weight.shape[0]
     arguments = hparams, learner, batches, jax.random.split(jax.random.key(0), steps)
 
     @jax.jit
-    def run(hparams: HParams, learner: LearnerState, batches: Batch, keys: Array) -> Any:
-        def body(learner: LearnerState, xs: tuple[Batch, Array]) -> Any:
+    def run(hparams: HParams, learner: Any, batches: Batch, keys: Array) -> Any:
+        def body(learner: Any, xs: tuple[Batch, Array]) -> Any:
             learner, td_error, stats = update(hparams, learner, *xs, hparams.optimizer_learning_rate)
             return learner, (td_error, stats)
 
@@ -246,7 +293,7 @@ def timed(update: Update, hparams: HParams, learner: LearnerState, batches: Batc
     return seconds
 
 
-def counted(update: Update, hparams: HParams, learner: LearnerState, batches: Batch) -> dict[str, float]:
+def counted(update: Update, hparams: HParams, learner: Any, batches: Batch) -> dict[str, float]:
     """Return the compiler's count of FLOPs and bytes for one update."""
     batch = jax.tree.map(lambda x: x[0], batches)
     arguments = hparams, learner, batch, jax.random.key(0), hparams.optimizer_learning_rate
