@@ -472,8 +472,10 @@ COMPOSED = {
     "pqn, memory without priors": [*PQN, "network.memory=lru", "ensemble={prior_scale: 0, prior: false}"],
 }
 
+AT_ONCE = ["double, dueling, n steps, prioritised", "memory from replay, prioritised", "pqn, target network, noisy"]
 
-@pytest.mark.parametrize("name", COMPOSED)
+
+@pytest.mark.parametrize("name", mostly_slow(list(COMPOSED), fast=AT_ONCE))
 def test_an_ensemble_goes_with_every_part(name):
     """Traced, which checks shapes and types at every seam."""
     config = load_config("cartpole_cleanrl", [*ENSEMBLE, *COMPOSED[name]])
@@ -563,6 +565,7 @@ def test_a_run_of_ensembles_is_evaluated_and_loaded(run, config):
     assert all(leaf.shape[:2] == (2, K) for leaf in weights.values())
 
 
+@pytest.mark.slow
 def test_a_metrics_file_of_an_earlier_version_is_read(run, tmp_path):
     lines = (run / "metrics.csv").read_text().splitlines()
     assert lines[0].split(",") == list(COLUMNS) and COLUMNS[-1] == "disagreement"
@@ -601,7 +604,7 @@ def test_a_sweep_over_the_numbers_of_an_ensemble(quietly, run, tmp_path):
 # Exports
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["stablehlo", "onnx", "safetensors"], fast=["stablehlo", "safetensors"]))
+@pytest.mark.parametrize("kind", mostly_slow(["stablehlo", "onnx", "safetensors"], fast=[]))
 def test_an_export_has_all_members_and_gives_mean_and_deviation(kind, run, quietly, tmp_path):
     folder, obs = tmp_path / "policy", np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     assert quietly(export, run, "--format", kind, "--seed-index", 1, "--out", folder)[0] == 0

@@ -234,7 +234,7 @@ def test_greedy_evaluation_of_every_environment_ends(env_id):
 
 
 ROLLOUTS = [(env_id, {}) for env_id in DISCRETE] + [("FourRooms-misc", {"use_visual_obs": True})]
-QUICK = {"Catch-bsuite", "DeepSea-bsuite", "Pong-misc", "FourRooms-misc"}
+QUICK = {"Catch-bsuite", "DeepSea-bsuite"}
 
 
 ADVANCED = [(env_id, 0.0) for env_id in DISCRETE] + [("CartPole-v1", 0.25), ("DeepSea-bsuite", 0.25)]

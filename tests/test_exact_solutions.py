@@ -12,7 +12,7 @@ from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.plan import most_epochs
 from purejaxdqn.dqn import algorithm, rings
 from purejaxdqn.environments.registry import from_gymnax
-from tests.conftest import jit_quickly
+from tests.conftest import jit_quickly, mostly_slow
 from tests.probes import CoinMDP, KeyProbe, Table, TableMDP
 
 GAMMA = 0.5
@@ -61,14 +61,14 @@ def error(mdp, periods, wanted, **kwargs):
     return np.abs(fitted_q(mdp, periods, **kwargs) - wanted)[alive].max()
 
 
-@pytest.mark.parametrize("kind", ["greedy", "double"])
+@pytest.mark.parametrize("kind", mostly_slow(["greedy", "double"], fast=["greedy"]))
 @pytest.mark.parametrize("name", MDPS)
 def test_q_values_reach_the_exact_solution(name, kind):
     mdp = MDPS[name]
     assert error(mdp, 25, mdp.exact_q(GAMMA), overrides=[f"bootstrap.kind={kind}"]) < 1e-4
 
 
-@pytest.mark.parametrize("periods", [1, 2, 3])
+@pytest.mark.parametrize("periods", mostly_slow([1, 2, 3], fast=[2]))
 def test_each_target_period_is_one_step_of_value_iteration(periods):
     wanted = DISCOUNTING.exact_q(GAMMA, periods, start=np.full((3, 2), 3.0))
     assert error(DISCOUNTING, periods, wanted, start=3.0) < 1e-3
@@ -141,8 +141,8 @@ def _the_other_action(monkeypatch):
         (_through_termination, TERMINAL, 25),
         (_not_through_truncation, TIME_LIMIT, 25),
         pytest.param(_reset_obs_as_next_obs, TIME_LIMIT, 25, marks=pytest.mark.slow),
-        (_online_network_for_targets, DISCOUNTING, 1),
-        (_never_syncing, DISCOUNTING, 2),
+        pytest.param(_online_network_for_targets, DISCOUNTING, 1, marks=pytest.mark.slow),
+        pytest.param(_never_syncing, DISCOUNTING, 2, marks=pytest.mark.slow),
         pytest.param(_the_other_action, DISCOUNTING, 25, marks=pytest.mark.slow),
     ],
 )
@@ -195,7 +195,7 @@ def test_each_distribution_reaches_the_mean_of_the_exact_one(overrides, atoms, t
     ("overrides", "atoms"),
     [
         ([ADAM, "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"], 13),
-        ([ADAM, "distribution={kind: quantile, atoms: 9}"], 9),
+        pytest.param([ADAM, "distribution={kind: quantile, atoms: 9}"], 9, marks=pytest.mark.slow),
         pytest.param([OWN, "distribution={kind: iqn, atoms: 8}"], None, marks=pytest.mark.slow),
         pytest.param([OWN, "distribution={kind: fqf, atoms: 8}"], None, marks=pytest.mark.slow),
         pytest.param([OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None, marks=pytest.mark.slow),
@@ -244,7 +244,7 @@ def test_no_key_is_used_twice():
     assert _repeats(experience) == 0
 
 
-@pytest.mark.parametrize("reused", ["in every period", "in every iteration"])
+@pytest.mark.parametrize("reused", mostly_slow(["in every period", "in every iteration"], fast=["in every iteration"]))
 def test_a_reused_key_is_told_apart(monkeypatch, reused):
     right = loop.draw
 

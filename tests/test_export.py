@@ -257,7 +257,7 @@ def test_onnx_takes_what_the_batch_decides():
     np.testing.assert_array_equal(session.run(None, {"obs": obs})[0], function(obs))
 
 
-@pytest.mark.parametrize("member", ["MLP", "FQF"])
+@pytest.mark.parametrize("member", mostly_slow(["MLP", "FQF"], fast=["MLP"]))
 def test_an_onnx_model_that_is_off_is_refused(member, monkeypatch):
     agent = agent_of(*FAMILY[member])
     right = to_onnx
@@ -360,7 +360,10 @@ def test_an_exported_folder_loads_as_the_run_does_without_its_environment(kind, 
     assert [act(one) for one in OBS] == whole.tolist()
 
 
-@pytest.mark.parametrize("member", ["one-hot of one number", "one-hot of four numbers", "normalised", "MinAtar"])
+OBSERVED = ["one-hot of one number", "one-hot of four numbers", "normalised", "MinAtar"]
+
+
+@pytest.mark.parametrize("member", mostly_slow(OBSERVED, fast=OBSERVED[:3]))
 def test_what_happens_to_an_observation_comes_along(member, tmp_path):
     agent = agent_of(*FAMILY[member])
     agent = agent._replace(summary={"final_eval_return": [1.0]})

@@ -109,6 +109,7 @@ def test_what_is_no_number_is_stopped_first_and_the_earlier_of_equals_goes_on():
     assert halving.best_points({0: np.nan, 4: -np.inf, 5: -3.0}, 1) == [5]
 
 
+@pytest.mark.slow
 def test_at_every_rung_the_weaker_half_is_stopped(whole, untouched):
     curves, _ = untouched
     alive, stopped_at = list(range(8)), {}
@@ -124,6 +125,7 @@ def test_at_every_rung_the_weaker_half_is_stopped(whole, untouched):
         assert float(rows[trial]["value"]) == pytest.approx(curves[trial, :, :epoch].mean())
 
 
+@pytest.mark.slow
 def test_survivors_have_the_bits_they_would_have_had_alone(whole, untouched):
     curves, finals = untouched
     survivors = [int(row["trial"]) for row in table(whole)[:8] if row["state"] == "complete"]
@@ -137,6 +139,7 @@ def test_survivors_have_the_bits_they_would_have_had_alone(whole, untouched):
         ]
 
 
+@pytest.mark.slow
 def test_optuna_knows_what_was_seen_at_the_rungs(whole):
     study = open_study(str(whole / "study.log"), "purejaxdqn", definition_of(whole))
     best = searching.best_trial(study)
@@ -150,7 +153,8 @@ def definition_of(folder):
     return json.loads((folder / "search.json").read_text())["definition"]
 
 
-@pytest.mark.parametrize(("sizes", "programs"), [(None, 1), pytest.param([8, 4, 4, 2], 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "programs"), [(None, 1), ([8, 4, 4, 2], 3)])
 def test_one_program_is_compiled_for_each_size_of_the_population(monkeypatch, whole, sizes, programs):
     compiled = []
 

@@ -20,7 +20,7 @@ from purejaxdqn.dqn.replay import example_step, prioritised_replay, uniform_repl
 from purejaxdqn.dqn.rings import fold, make_ring
 from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.policies.greedy import Policy
-from tests.conftest import PQN, TINY, jit_quickly
+from tests.conftest import PQN, TINY, jit_quickly, mostly_slow
 from tests.probes import Table
 
 GAMMA = 0.5
@@ -211,7 +211,7 @@ def test_n_steps_keep_the_legal_actions_of_their_last_observation():
     assert (folded.legal.tolist(), folded.next_legal.tolist()) == ([[True, False]], [[True, True]])
 
 
-@pytest.mark.parametrize("kind", [uniform_replay, prioritised_replay])
+@pytest.mark.parametrize("kind", mostly_slow([uniform_replay, prioritised_replay], fast=[prioritised_replay]))
 def test_replay_keeps_the_legal_actions_beside_the_observations(kind):
     hparams = Config().hparams()
     replay = kind(make_ring(size=40, n_step=2, num_envs=4))

@@ -259,7 +259,7 @@ LAMBDA = "rollout.lambda=0.65"
     ("overrides", "atoms"),
     [
         ([LAMBDA], 0),
-        ([LAMBDA, ADAM, CATEGORICAL], 13),
+        pytest.param([LAMBDA, ADAM, CATEGORICAL], 13, marks=pytest.mark.slow),
         pytest.param([LAMBDA, ADAM, HL_GAUSS], 24, marks=pytest.mark.slow),
         ([LAMBDA, OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None),
         pytest.param([LAMBDA, OWN, "network={dueling: true, noisy: true}"], None, marks=pytest.mark.slow),
@@ -286,7 +286,7 @@ def test_a_time_limit_taken_for_a_termination_is_told_apart(monkeypatch):
     assert np.abs(q - TIME_LIMIT.exact_q(0.5)).max() > 0.5
 
 
-@pytest.mark.parametrize("kind", mostly_slow([CATEGORICAL, HL_GAUSS], fast=[HL_GAUSS]))
+@pytest.mark.parametrize("kind", mostly_slow([CATEGORICAL, HL_GAUSS], fast=[]))
 def test_a_distribution_reaches_the_mean_of_a_random_return(kind):
     atoms = 13 if kind == CATEGORICAL else 24
     network = Table(np.zeros((4, 2, atoms)))

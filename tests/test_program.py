@@ -17,7 +17,7 @@ from purejaxdqn.core.keys import episodes_key, run_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import from_gymnax, make_environment
 from purejaxdqn.policies.programs import sample_observations
-from tests.conftest import PQN, TINY, mostly_slow
+from tests.conftest import PQN, TINY, jit_quickly, mostly_slow
 from tests.probes import Table, TableMDP
 
 KEYS = [run_key(np.uint32(0), np.uint32(k)) for k in range(5)]
@@ -207,7 +207,7 @@ def test_the_program_has_no_branch_and_no_callback(config, program, compiled_tra
     # What depends on the platform is a choice until the program is lowered for one.
     assert primitives.count("cond") == primitives.count("platform_index")
     assert not [name for name in primitives if "callback" in name]
-    vmapped = jax.jit(jax.vmap(program.train, (None, 0))).lower(config.hparams(), jnp.stack(KEYS)).compile()
+    vmapped = jit_quickly(jax.vmap(program.train, (None, 0))).lower(config.hparams(), jnp.stack(KEYS)).compile()
     for text in (compiled_train.as_text(), vmapped.as_text()):
         assert " while(" in text
         assert " conditional(" not in text

@@ -445,6 +445,7 @@ def test_two_workers_that_begin_at_the_same_moment_ask_for_different_points(tmp_
     assert len({trial.params["gamma"] for trial in study.trials}) == 8
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(search, line, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -674,7 +675,7 @@ def test_directories_and_studies_of_others_are_never_touched(search, line, whole
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["database", "journal"], fast=["journal"]))
+@pytest.mark.parametrize("kind", mostly_slow(["database", "journal"], fast=[]))
 def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, tmp_path, kind):
     """The study would be of the refused one's definition, and refuse the other."""
     (tmp_path / "taken").mkdir()

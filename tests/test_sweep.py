@@ -499,6 +499,7 @@ def test_a_sweep_in_which_every_run_diverges_says_so(sweep, tmp_path):
     assert [row["diverged"] for row in rows_of(tmp_path / "out")] == ["true"]
 
 
+@pytest.mark.slow
 def test_draws_from_a_space_are_swept(sweep, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("gamma: {low: 0.9, high: 0.99}\noptimizer.learning_rate: {low: 1e-4, high: 1e-2, log: true}\n")
