@@ -21,7 +21,7 @@ from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.environments.gymnax import is_binary
 from purejaxdqn.environments.registry import INPUTS, environment_ids, from_gymnax, make_environment
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError
-from tests.conftest import jit_quickly
+from tests.conftest import jit_quickly, mostly_slow
 from tests.probes import State, TableMDP
 
 
@@ -188,7 +188,7 @@ def test_the_inputs_that_are_known_before_jax_starts_are_what_networks_get():
     assert {env_id: most(env_id) for env_id in DISCRETE} == {env_id: INPUTS[env_id] for env_id in DISCRETE}
 
 
-@pytest.mark.parametrize("sticky_actions", [0.0, 0.25])
+@pytest.mark.parametrize("sticky_actions", mostly_slow([0.0, 0.25], fast=[0.0]))
 @pytest.mark.parametrize("env_id", DISCRETE)
 def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sticky_actions):
     """In the abstract; the test marked slow plays them."""

@@ -81,7 +81,7 @@ def agent_of(name, *overrides):
     return TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, *exports.acting_of(config, env, params))
 
 
-QUICK = ("MLP", "LayerNorm", "dueling", "noisy", "C51", "QR-DQN", "normalised", "one-hot torso", "tanh")
+QUICK = ("MLP", "dueling", "noisy", "C51", "normalised")
 
 
 @pytest.mark.parametrize("member", mostly_slow(list(FAMILY), fast=QUICK))

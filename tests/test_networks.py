@@ -148,7 +148,7 @@ def test_the_convolution_is_flaxs():
     )
 
 
-@pytest.mark.parametrize("distribution", ["scalar", "categorical"])
+@pytest.mark.parametrize("distribution", mostly_slow(["scalar", "categorical"], fast=["scalar"]))
 def test_a_plain_network_is_flaxs_with_the_same_start(distribution):
     """Layers of ``flax.linen.Dense`` from the transposed weights; and drawn from the same distribution."""
     net = network(distribution, hidden=(64, 64))

@@ -224,7 +224,11 @@ def fitted(mdp, *overrides, network=None, iterations=120):
     return np.asarray(program.algorithm.values(config.hparams(), policy, ActorView(jnp.eye(len(mdp.terminal))))[0])
 
 
-@pytest.mark.parametrize("mdp", [DISCOUNTING, TERMINAL, TIME_LIMIT], ids=["discounting", "terminal", "time limit"])
+@pytest.mark.parametrize(
+    "mdp",
+    mostly_slow([DISCOUNTING, TERMINAL, TIME_LIMIT], fast=[TIME_LIMIT]),
+    ids=["discounting", "terminal", "time limit"],
+)
 def test_one_step_targets_reach_the_exact_solution(mdp):
     q = fitted(mdp, network=Table(np.zeros(mdp.reward.shape)))
     np.testing.assert_allclose(q[~mdp.terminal], mdp.exact_q(0.5)[~mdp.terminal], atol=1e-3)

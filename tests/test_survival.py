@@ -298,7 +298,7 @@ def test_what_a_run_waits_for_at_its_end_is_compiling_and_not_running(quietly, t
         assert -1000 < summary["run_seconds"] < -900
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", mostly_slow([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], fast=[signal.SIGTERM]))
 def test_a_signal_ends_a_run_with_a_checkpoint(number, plain, quietly, tmp_path, monkeypatch):
     """At a segment after which none was due."""
     write = runner.Journal.write
