@@ -11,7 +11,6 @@ Crafter's score: the geometric mean of the shares in per cent, exp(mean(ln(1 + s
 
 import enum
 import importlib
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from purejaxdqn.system.faults import UserError
 
 SEED = 5_200
 """Of the episodes."""
@@ -38,7 +38,10 @@ def main() -> None:
             harness.train(("craftax/classic_symbolic",), QUICK, Path(scratch, "run"))
             rows = measure(Path(scratch, "run"), episodes=2)
         else:
-            rows = measure(arguments.run, episodes=arguments.episodes)
+            try:
+                rows = measure(arguments.run, episodes=arguments.episodes)
+            except UserError as error:
+                parser.error(str(error))
     print(harness.table(rows))
     if not arguments.quick:
         print(harness.write("achievements", rows))
@@ -48,10 +51,9 @@ def measure(run: Path, *, episodes: int) -> list[dict[str, Any]]:
     """Return the share of episodes by achievement, in per cent, for the run's agents and for random actions.
 
     Raises:
-      SystemExit: ``run`` is not a finished run, or is not one of craftax.
+      UserError: ``run`` is not a finished run, or is not one of craftax.
     """
     from purejaxdqn import configure_cpu
-    from purejaxdqn.system.faults import UserError
 
     configure_cpu()
     import jax
@@ -61,13 +63,10 @@ def measure(run: Path, *, episodes: int) -> list[dict[str, Any]]:
     from purejaxdqn.environments.registry import make_environment, underlying_environment
     from purejaxdqn.policies.policies import load_params
 
-    try:
-        config, params = load_params(run)
-    except UserError as error:
-        raise SystemExit(refuse(str(error))) from error
+    config, params = load_params(run)
     suite, _, name = config.env.id.partition(":")
     if suite != "craftax":
-        raise SystemExit(refuse(f"{run} is a run of {config.env.id}, not of craftax"))
+        raise UserError(f"{run} is a run of {config.env.id}, not of craftax")
     single = underlying_environment(config.env.id, dict(config.env.kwargs))
     names = achievements_of(name)
     q_values, hparams = make_q_values(config, make_environment(**config.env.making())), config.hparams()
@@ -87,12 +86,6 @@ def measure(run: Path, *, episodes: int) -> list[dict[str, Any]]:
         {"achievement": name, "trained (%)": round(100 * float(one), 1), "random (%)": round(100 * float(other), 1)}
         for name, one, other in zip([*names, "score"], with_score(ours), with_score(random), strict=True)
     ]
-
-
-def refuse(message: str) -> int:
-    """Print the message; returns the exit code."""
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 def with_score(shares: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ of the MinAtar network; differences are relative to the largest entry. "pqn" is 
 layer normalisation, RAdam and clipping, with targets of one step. What a memory costs is in `recurrent.py`.
 
 A third table has the update of an ensemble with priors, compared with as many updates of one member. Its networks are
-those of `deepsea_ensemble` and `swingup`: one-hot observations and a layer of 50, and 64-64.
+those of `deepsea_ensemble` and `swingup`: one-hot observations into 50-50, and 64-64.
 
     python -m benchmarks.family              about 4 minutes on two cores
     python -m benchmarks.family --members    only the third table: a minute

@@ -604,7 +604,8 @@ def test_a_sweep_over_the_numbers_of_an_ensemble(quietly, run, tmp_path):
 # Exports
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["stablehlo", "onnx", "safetensors"], fast=[]))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stablehlo", "onnx", "safetensors"])
 def test_an_export_has_all_members_and_gives_mean_and_deviation(kind, run, quietly, tmp_path):
     folder, obs = tmp_path / "policy", np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     assert quietly(export, run, "--format", kind, "--seed-index", 1, "--out", folder)[0] == 0

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from purejaxdqn.core import kernels
-from tests.conftest import mostly_slow
 
 RNG = np.random.default_rng(0)
 
@@ -111,7 +110,8 @@ def test_a_kernel_has_the_gradients_of_its_reference(case):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), ours, plain)
 
 
-@pytest.mark.parametrize("sizes", mostly_slow([(1, 1), (4, 2), (3, 2), (2, 3)], fast=[]))
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(1, 1), (4, 2), (3, 2), (2, 3)])
 def test_a_convolution_with_a_stride_is_the_plain_one(sizes):
     kernel, stride = sizes
     arguments = normal(5, 2, kernel, kernel), normal(2, 9, 8, 4), normal(5)

@@ -290,7 +290,8 @@ def test_a_time_limit_taken_for_a_termination_is_told_apart(monkeypatch):
     assert np.abs(q - TIME_LIMIT.exact_q(0.5)).max() > 0.5
 
 
-@pytest.mark.parametrize("kind", mostly_slow([CATEGORICAL, HL_GAUSS], fast=[]))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [CATEGORICAL, HL_GAUSS])
 def test_a_distribution_reaches_the_mean_of_a_random_return(kind):
     atoms = 13 if kind == CATEGORICAL else 24
     network = Table(np.zeros((4, 2, atoms)))

@@ -675,7 +675,8 @@ def test_directories_and_studies_of_others_are_never_touched(search, line, whole
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["database", "journal"], fast=[]))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["database", "journal"])
 def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, tmp_path, kind):
     """The study would be of the refused one's definition, and refuse the other."""
     (tmp_path / "taken").mkdir()

@@ -299,7 +299,8 @@ class Shown(TableMDP):
         return jnp.where(state.time == 0, jax.nn.one_hot(state.place, 2), 0.0)
 
 
-@pytest.mark.parametrize("memory", mostly_slow(["gru", "lru", "none"], fast=[]))
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["gru", "lru", "none"])
 def test_a_memory_makes_the_values_those_of_the_branch_and_none_those_of_the_mixture(memory):
     config = load_config(
         "cartpole_cleanrl",
