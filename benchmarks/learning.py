@@ -513,7 +513,8 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
         target = target_of(name)
         if target is not None:
             axes.axvline(target, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
-        axes.set(title=name, yticks=[], ylim=(-0.5, 0.5))
+        axes.set_title(name, fontsize=9)
+        axes.set(yticks=[], ylim=(-0.5, 0.5))
         middle, least = float(np.mean(axes.get_xlim())), 0.02 * float(np.abs(scores).max())
         if np.ptp(axes.get_xlim()) < least:  # scores that hardly differ stand close together, and not at the two ends
             axes.set_xlim(middle - least / 2, middle + least / 2)
@@ -536,7 +537,8 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
         target = target_of(name)
         if target is not None and ROWS[name].column == "final_eval_return":
             axes.axhline(target, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
-        axes.set(title=name, xlabel="thousand steps")
+        axes.set_title(name, fontsize=9)
+        axes.set(xlabel="thousand steps")
 
     title = "Greedy return during training: IQM over seeds, its 95% interval, target (dotted)"
     return _draw_rows("learning_curves", title, lines, panel)
