@@ -12,8 +12,12 @@ import yaml
 import purejaxdqn
 from docsite import hooks, notebooks, reference
 from purejaxdqn.__main__ import COMMANDS
+from purejaxdqn.config.reading import read_config
 from purejaxdqn.core.config import config_keys
-from tests.conftest import ROOT, TINY
+from purejaxdqn.environments.importing import is_installed
+from purejaxdqn.environments.listed import suite_of
+from purejaxdqn.sweeps.points import grid_candidates, read_points
+from tests.conftest import ROOT, SUITES_OF_CONFIGS, TINY
 
 DOCS = ROOT / "docs"
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
@@ -42,6 +46,38 @@ COMMAND_LINES = [
     for block in blocks_of(path.read_text(encoding="utf-8"), "bash")
     for line in block.splitlines()
 ]
+
+
+COMMAND = re.compile(r"^(?:.*&& )?(?:python -m )?purejaxdqn[. ]((?:train|search|sweep) .*--config .*)", re.MULTILINE)
+MADE_BY_READERS = ["walk.yaml"]
+"""Configs that a page makes."""
+CONFIGS = sorted(
+    words
+    for words in {
+        tuple(shlex.split(line, comments=True))
+        for path in WRITTEN
+        for line in COMMAND.findall(path.read_text(encoding="utf-8"))
+    }
+    if not set(words) & {"NAME", *MADE_BY_READERS}
+)
+"""The commands of all pages that read shipped configs."""
+
+
+@pytest.mark.parametrize("words", CONFIGS, ids=shlex.join)
+def test_the_config_of_a_command_can_be_trained(words):
+    names = [word for before, word in itertools.pairwise(words) if before == "--config"]
+    overrides = [word for word in words if re.match(r"[a-z_.]+=", word)]
+    suites = [suite_of(word.removeprefix("env.id=")) for word in overrides if word.startswith("env.id=")]
+    for suite in [*suites, *(SUITES_OF_CONFIGS.get(name.removesuffix(".yaml")) for name in names)]:
+        if suite and not is_installed(suite):
+            pytest.skip(f"{suite} is not installed")
+    grid = grid_candidates(names, overrides) if words[0] == "sweep" else []
+    for draft in read_points(grid) if grid else [read_config(names, overrides)]:
+        draft.checked()
+
+
+def test_there_are_commands_with_presets():
+    assert sum(words.count("--config") > 1 for words in CONFIGS) > 5
 
 
 @pytest.mark.slow

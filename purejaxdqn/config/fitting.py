@@ -12,6 +12,7 @@ _KEPT = 0.1
 _SEARCHED = 10_000  # numbers on either side
 _LONGEST = 2**31 - 1  # environment steps of a run
 _KEYS = (
+    "replay.size",
     "schedule.warmup",
     "schedule.train_every",
     "schedule.target_every",
@@ -27,9 +28,10 @@ def fit(config: Config) -> Config:
 
     ``warmup`` and ``train_every`` become multiples of the number of environments, ``target_every`` of ``train_every``,
     and the rest of ``total_timesteps`` after the warm-up of ``evaluation.every``, which is a multiple of
-    ``target_every``. Checkpoints fall between evaluations. What cannot be meant is left for ``checks`` to refuse.
+    ``target_every``. Checkpoints fall between evaluations. With a network with a memory, the warm-up becomes a multiple
+    of ``train_every``, and replay holds whole sequences. What cannot be meant is left for ``checks`` to refuse.
     """
-    for step in (_fit_schedule, _fit_length, _fit_checkpoints):
+    for step in (_fit_schedule, _fit_replay, _fit_length, _fit_checkpoints):
         config = step(config)
     return config
 
@@ -45,14 +47,22 @@ def _fit_schedule(config: Config) -> Config:
     """Warm-up, training and target network; as they are if their units are longer than the run."""
     num_envs, total, (warmup, train, period) = config.env.num_envs, config.total_timesteps, intervals_of(config)
     if config.replay.kind != "none":
-        warmup = nearest_multiple(warmup, num_envs, most=total)
         train = nearest_multiple(train, num_envs, most=total)
+        warmup = nearest_multiple(warmup, num_envs if config.network.memory == "none" else train, most=total)
     period = nearest_multiple(period, train, most=total - warmup)
     if warmup + period > total:
         return config
     if config.replay.kind != "none":
         config = _with(_with(config, "schedule.warmup", warmup), "schedule.train_every", train)
     return _with(config, "schedule.target_every", period) if config.schedule.target_every else config
+
+
+def _fit_replay(config: Config) -> Config:
+    """The size of a replay of sequences, of which one begins in every environment each ``period`` steps."""
+    if config.replay.kind == "none" or config.network.memory == "none" or not config.replay.size:
+        return config
+    unit = config.env.num_envs * config.replay.period_of_sequences()
+    return _with(config, "replay.size", nearest_multiple(config.replay.size, unit))
 
 
 def _fit_length(config: Config) -> Config:
