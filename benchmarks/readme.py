@@ -5,9 +5,15 @@ columns, and rows by the values of columns:
 
     <!-- NAME: COLUMN; COLUMN where COLUMN=VALUE or VALUE; COLUMN=VALUE -->
 
-The same comment directly behind a number, with one column and one row, replaces the number by that cell:
+A column has its name in the CSV or the one that a reader sees (``LABELS``). ``<!-- NAME: machine -->`` stands for the
+machine and commit without the table.
+
+The same comment directly behind a number, with one column and one row, replaces the number by that cell. It may
+round the cell, summarise a column over all selected rows (median, lowest, highest, sum), and count the rows:
 
     7.21<!-- peers: purejaxdqn is faster by where contender=PyTorch; seeds=1 -->
+    13<!-- first_hour_seeds: rounded median of seconds until saved -->
+    27<!-- first_hour_seeds: number of rows where greedy return=500.0 -->
 
 README.md holds its tables. Pages of docs/ hold the line alone, and the site has the table (``docsite/hooks.py``).
 
@@ -18,8 +24,9 @@ README.md holds its tables. Pages of docs/ hold the line alone, and the site has
 import csv
 import json
 import re
+import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks import harness
 from benchmarks.pictures import LABELS
@@ -29,6 +36,12 @@ PAGES = tuple(sorted((harness.ROOT / "docs").rglob("*.md")))
 _COMMENT = r"<!-- (\w+)(?:: (.+?))??(?: where (.+?))? -->"
 _PLACE = re.compile(rf"^{_COMMENT}\n(?:\|.*\n|\n(?=\*)|\*.*\*\n)*", re.MULTILINE)
 _FIGURE = re.compile(rf"-?(?:[\d.,]+|\?)(?: (?:of|to) -?[\d.,]+)*(?={_COMMENT})")
+_SUMMARIES: dict[str, Callable[[list[float]], float]] = {
+    "median of ": statistics.median,
+    "lowest of ": min,
+    "highest of ": max,
+    "sum of ": sum,
+}
 
 
 def main() -> None:
@@ -62,22 +75,42 @@ def fill_figures(text: str) -> str:
 
 def block(name: str, columns: Sequence[str] = (), conditions: Sequence[str] = ()) -> str:
     """Return a table, or some of its columns and rows, with its machine, Python and commit."""
+    about = json.loads((harness.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    source = f"*{about['machine']}, Python {about['python']}, commit {about['commit']}*\n"
+    if list(columns) == ["machine"]:
+        return source
     rows = [
-        {LABELS.get(column, column): _value(row[column]) for column in columns or row}
+        {LABELS.get(column, column): _value(cell_of(row, column)) for column in columns or row}
         for row in select(name, conditions)
     ]
-    about = json.loads((harness.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return f"{harness.table(rows)}\n\n*{about['machine']}, Python {about['python']}, commit {about['commit']}*\n"
+    return f"{harness.table(rows)}\n\n{source}"
 
 
 def figure(name: str, column: str, conditions: Sequence[str]) -> str:
-    """Return one cell of a table as text.
+    """Return one cell of a table, a summary of several, or their number, as text.
 
     Raises:
-      ValueError: the conditions do not select one row.
+      ValueError: the conditions do not select one row, and the column is not summarised.
     """
-    (row,) = select(name, conditions)
-    return harness.text_of(_value(row[column]))
+    rows = select(name, conditions)
+    rounded, column = column.startswith("rounded "), column.removeprefix("rounded ")
+    if column == "number of rows":
+        return str(len(rows))
+    word = next((word for word in _SUMMARIES if column.startswith(word)), "")
+    cells = [cell_of(row, column.removeprefix(word)) for row in rows]
+    if word:
+        text = str(_SUMMARIES[word]([float(cell) for cell in cells if cell]))
+    else:
+        (text,) = cells
+    if rounded:
+        return f"{float(text):,.1f}" if abs(float(text)) < 10 else f"{float(text):,.0f}"
+    return harness.text_of(_value(text))
+
+
+def cell_of(row: Mapping[str, str], column: str) -> str:
+    """Return a cell by the name of its column in the CSV, or by the name that a reader sees."""
+    names = [column, *(name for name, label in LABELS.items() if label == column)]
+    return row[next((name for name in names if name in row), column)]
 
 
 def select(name: str, conditions: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -90,7 +123,7 @@ def select(name: str, conditions: Sequence[str] = ()) -> list[dict[str, str]]:
         rows = list(csv.DictReader(file))
     for condition in conditions:
         column, values = condition.split("=", 1)
-        rows = [row for row in rows if row[column] in values.split(" or ")]
+        rows = [row for row in rows if cell_of(row, column) in values.split(" or ")]
     if not rows:
         raise ValueError(f"{name}: no row has {'; '.join(conditions)}")
     return rows

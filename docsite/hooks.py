@@ -20,13 +20,14 @@ sys.path.insert(0, str(ROOT))  # the command ``mkdocs`` does not look in the wor
 
 from benchmarks import gallery, readme
 from benchmarks.pictures import RESULTS
-from docsite import notebooks, reference
+from docsite import notebooks, reference, targets
 
 GENERATED = {
     "commands": reference.commands,
     "config_keys": reference.config_keys_table,
     "environments": reference.environments,
     "agents": gallery.page,
+    "first_hour_targets": targets.first_hour,
     "changelog": lambda: (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
@@ -57,7 +58,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         marker = f"<!-- {name} -->\n"
         if marker in markdown:
             markdown = markdown.replace(marker, generate())
-    filled = re.sub(r"<!-- .*? -->\n?", "", readme.fill(markdown))
+    filled = re.sub(r"^<!-- .*? -->\n|<!-- .*? -->", "", readme.fill(markdown), flags=re.MULTILINE)
     return _LINK.sub(lambda link: _inside(link, page.file.src_uri, config.repo_url), filled)
 
 

@@ -185,6 +185,26 @@ def command(name, *arguments, cwd, env=None):
     )
 
 
+def kill_and_go_on(name, arguments, delays):
+    """Start a command again and again, each time killed some seconds after its first line, and at last to its end.
+
+    Returns how often it was killed before it had ended.
+    """
+    line = [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)]
+    killed = 0
+    for delay in delays:
+        with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout.readline()
+            try:
+                process.wait(delay)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+    done = command(name, *arguments, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return killed
+
+
 @pytest.fixture
 def quietly(monkeypatch, capsys):
     """Call a command in this process: its exit code, lines on standard output and on standard error."""

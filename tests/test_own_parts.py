@@ -12,10 +12,11 @@ from purejaxdqn.core.config import Config, OptimizerConfig, Share, Traced, confi
 from purejaxdqn.dqn.axes import AXES
 from purejaxdqn.dqn.bootstrap import BOOTSTRAPS, Backup
 from purejaxdqn.dqn.heads import HEADS, scalar_head
+from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.replay import uniform_replay
 from purejaxdqn.dqn.rings import make_ring
 from purejaxdqn.environments.registry import from_gymnax
-from tests.conftest import TINY, jit_quickly
+from tests.conftest import SEQUENCES, TINY, jit_quickly
 from tests.probes import Table, TableMDP
 
 # One state; action 0 pays 1 or -1 by turns of the state, action 1 nothing; gamma is 0.
@@ -166,6 +167,7 @@ def test_a_head_says_what_it_takes_of_the_network():
 
 def _wrong_parts(config):
     head, replay = scalar_head("squared"), uniform_replay(make_ring(size=300, n_step=1, num_envs=4))
+    cell = Memory(lambda key, inputs: {}, lambda size: jnp.zeros((size, 2)), lambda params, x, carry: (x, carry))
 
     def sampling(*arguments):
         batch = replay.sample(*arguments)
@@ -175,6 +177,13 @@ def _wrong_parts(config):
         "head.q_values": {"head": head._replace(q_values=lambda hparams, out: out[:, :1])},
         "head.loss": {"head": head._replace(loss=lambda *arguments: (jnp.zeros(()), jnp.zeros(())))},
         "bootstrap: the policy": {"bootstrap": lambda hparams, estimates: Backup(estimates.target_next()[:, 0])},
+        "bootstrap: the bonus": {
+            "bootstrap": lambda hparams, estimates: Backup(estimates.target_next(), bonus=jnp.zeros((8, 1)))
+        },
+        "head.value": {"head": head._replace(value=lambda *arguments: jnp.zeros(1))},
+        "head.backup": {"head": head._replace(backup=lambda *arguments: jnp.zeros(1))},
+        "memory.step: the outputs": {"memory": cell._replace(step=lambda params, x, carry: (x.T, carry))},
+        "memory.step: the carry": {"memory": cell._replace(step=lambda params, x, carry: (x, carry[:, :1]))},
         "replay.sample": {"replay": replay._replace(sample=sampling)},
         "replay.add: the state": {"replay": replay._replace(add=lambda hparams, state, steps: (state, 0))},
         "optimizer": {"optimizer": optax.GradientTransformation(lambda params: (), lambda g, state, p: (g, (0,)))},
@@ -183,7 +192,8 @@ def _wrong_parts(config):
 
 @pytest.mark.parametrize("part", _wrong_parts(None))
 def test_a_part_of_your_own_is_named_where_its_shapes_are_wrong(part):
-    config = load_config("cartpole_cleanrl", TINY)
-    train = make_train(config, **_wrong_parts(config)[part])
-    with pytest.raises(AssertionError, match=part):
+    remembers = ["network.memory=gru", *SEQUENCES] if "memory" in part else []
+    config = load_config("cartpole_cleanrl", [*TINY, *remembers])
+    with pytest.raises(AssertionError, match=part):  # a network with a memory is made with the program
+        train = make_train(config, **_wrong_parts(config)[part])
         jax.eval_shape(train, config.hparams(), jax.random.key(0))

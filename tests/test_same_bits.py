@@ -131,7 +131,10 @@ def test_a_case_fails_if_a_value_differs_that_is_not_expected(monkeypatch, capsy
     assert show("iqn", Outcome([], Comparison([loss, *[other] * 3], ["c"]), 2.0))
     text = "run/metrics.csv column loss, largest relative difference 3e-07; best.yaml gamma, and 2 more (new: c)"
     assert capsys.readouterr().out == f"{'iqn':<24}    2 s  differs: {text}\n"
-    monkeypatch.setattr(same_bits, "EXPECTED", [Expected("*metrics.csv", "column loss", "sums run backwards")])
+    for largest, fails in ((1e-7, True), (1e-6, False)):
+        monkeypatch.setattr(same_bits, "EXPECTED", [Expected("*.csv", "column loss", largest, "sums run backwards")])
+        assert show("iqn", Outcome([], Comparison([loss], ["c"]), 2.0)) == fails
+    capsys.readouterr()
     assert show("iqn", Outcome([], Comparison([loss, other], []), 2.0))
     assert capsys.readouterr().out == f"{'iqn':<24}    2 s  differs: best.yaml gamma\n"
     assert not show("iqn", Outcome([], Comparison([loss], ["c"]), 2.0))

@@ -35,14 +35,14 @@ from purejaxdqn.plot import main as plot
 from purejaxdqn.searches import directory, runner
 from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.scores import Score, score
-from purejaxdqn.searches.storage import _open_database, open_study
+from purejaxdqn.searches.storage import _open_database, check_definition, claim_study, open_study
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.results import RunResult
 from purejaxdqn.sweeps.spaces import Choices, Range, read_space
 from purejaxdqn.system import directories
 from purejaxdqn.system.faults import UserError, run_command
-from tests.conftest import TINY, mostly_slow
+from tests.conftest import TINY, kill_and_go_on, mostly_slow
 
 RUNNING = TrialState.RUNNING
 BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
@@ -454,24 +454,11 @@ def test_a_kill_while_the_directory_is_made_leaves_nothing_in_the_way(search, li
     assert len(table(out)) == 1
 
 
-def kill_and_go_on(line, out, delays):
-    """Start the search again and again, each time killed after a delay, and at last to its end."""
-    command = [sys.executable, "-m", "purejaxdqn.search", *line, "--out", str(out)]
-    for delay in delays:
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            try:
-                process.wait(delay)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--halving", "2"]], ids=["whole", "halving"])
-def test_ten_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_path, options):
-    delays = np.random.default_rng(time.time_ns()).uniform(2.0, 9.0, 10)
-    kill_and_go_on([*line, *options], tmp_path / "out", delays)
+def test_kills_at_random_times_lose_no_trial_and_count_none_twice(line, tmp_path, options):
+    delays = np.random.default_rng(time.time_ns()).uniform(0.0, 5.0, 6)
+    kill_and_go_on("search", [*line, *options, "--out", tmp_path / "out"], delays)
     rows = table(tmp_path / "out")
     assert len(rows) == 10, delays
     assert len({row["gamma"] for row in rows}) == 10, delays
@@ -655,6 +642,18 @@ def test_a_damaged_study_is_refused_in_a_line(tmp_path):
     study.set_user_attr("definition", '{"seeds"')
     with pytest.raises(UserError, match=r"--storage: the study 's' in .* is damaged: "):
         open_study(str(tmp_path / "study.log"), "s", {"seeds": 1})
+
+
+def test_a_study_that_an_earlier_version_described_is_the_same_search(tmp_path):
+    """Its config had fewer keys."""
+    log, config = str(tmp_path / "study.log"), load_config("cartpole_cleanrl").model_dump(mode="json")
+    today = {"config": config, "seeds": 1}
+    before = {**today, "config": {**config, "env": {k: v for k, v in config["env"].items() if k != "resets"}}}
+    study = open_study(log, "s", before)
+    claim_study(study, log, before)
+    assert check_definition(open_study(log, "s", today), log, today)
+    with pytest.raises(UserError, match="is another search: config differ"):
+        check_definition(study, log, {**today, "config": {**config, "env": {**config["env"], "resets": 1}}})
 
 
 def test_directories_and_studies_of_others_are_never_touched(search, line, whole, tmp_path):

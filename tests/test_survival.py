@@ -18,6 +18,7 @@ import weakref
 import numpy as np
 import pytest
 
+import purejaxdqn
 from purejaxdqn import load_config
 from purejaxdqn.core.many import Layout
 from purejaxdqn.runs import checkpoints, opening, runner
@@ -405,7 +406,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_runs_survive_being_killed(quietly, tmp_path):
-    """Killed six times, after some lines of progress and a moment more, and resumed each time."""
+    """Killed four times, after some lines of progress and a moment more, and resumed each time."""
     overrides = [*TINY, "total_timesteps=12080", "evaluation.every=40", "checkpoint.every=200", "num_seeds=2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     begin = ["--config", "cartpole_cleanrl", "--out"]
@@ -413,7 +414,7 @@ def test_runs_survive_being_killed(quietly, tmp_path):
     chance = random.Random(5)
     arguments = [*begin, cut, *overrides]
     steps = []
-    for _ in range(6):
+    for _ in range(4):
         with started(*arguments) as process:
             lines, moment = chance.randrange(1, 7), chance.uniform(0, 0.03)
             for line in process.stderr:
@@ -637,7 +638,10 @@ def test_a_checkpoint_of_another_version_is_refused_before_anything_is_compiled(
         patch.setattr(runner, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
         code, out, err = quietly(train, "--resume", cut)
     assert (code, out) == (2, [])
-    assert err == [f"error: --resume: the checkpoint is from another version of this program: state{path} is {line}"]
+    assert err == [
+        "error: --resume: the checkpoint is of another program "
+        f"(version {purejaxdqn.__version__}): state{path} is {line}"
+    ]
     assert (cut / "metrics.csv").read_bytes() == before
 
 

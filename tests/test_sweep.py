@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import parse_memory
-from tests.conftest import TINY
+from tests.conftest import TINY, kill_and_go_on
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
 BASE = [one for one in TINY if not one.startswith("network.hidden")]
@@ -315,31 +316,10 @@ def test_a_full_disk_ends_a_sweep_with_a_line_that_says_how_to_go_on(sweep, tmp_
     assert err[1:] == [f"error: a.npz: No space left on device; to resume, run the same command with --out {out}"]
 
 
-def kill_and_go_on(out, delays):
-    """Start the sweep again and again, each time killed after a delay or when it ends; the times it was killed."""
-    killed = 0
-    for delay in delays:
-        line = [sys.executable, "-m", "purejaxdqn.sweep", *ARGUMENTS, "--out", str(out)]
-        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            try:
-                process.wait(delay)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
-    assert command(*ARGUMENTS, "--out", out).returncode == 0
-    return killed
-
-
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_ends_with_the_same_table(whole, tmp_path):
-    kill_and_go_on(tmp_path / "out", [3.0])
-    assert (tmp_path / "out" / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
-
-
-@pytest.mark.slow
-def test_ten_kills_at_random_times_change_nothing(whole, tmp_path):
-    delays = np.random.default_rng(time.time_ns()).uniform(1.0, 9.0, 10)
-    assert kill_and_go_on(tmp_path / "out", delays), delays
+def test_kills_at_random_times_change_nothing(whole, tmp_path):
+    delays = np.random.default_rng(time.time_ns()).uniform(0.0, 5.0, 6)
+    assert kill_and_go_on("sweep", [*ARGUMENTS, "--out", tmp_path / "out"], delays), delays
     for name in ("runs.csv", "curves.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes(), delays
 
@@ -579,6 +559,18 @@ def test_a_directory_of_something_else_is_never_touched(sweep, whole, tmp_path):
         code, _, err = sweep(*ARGUMENTS, *change, "--out", whole[0])
         assert (code, err) == (2, [f"error: --out: {whole[0]} belongs to another sweep: {difference}"])
     assert {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()} == before
+
+
+def test_a_sweep_that_an_earlier_version_described_goes_on(sweep, whole, tmp_path, monkeypatch):
+    """It had fewer keys, and wrote no digest."""
+    monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    described = out / "sweep.yaml"
+    text = described.read_text().partition("# sha256: ")[0]
+    assert text.count(', "resets": "all"') == 4
+    described.write_text(text.replace(', "resets": "all"', ""))
+    assert sweep(*ARGUMENTS, "--quiet", "--out", out)[0] == 0
+    assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
 
 
 def test_points_that_differ_in_traced_numbers_share_a_group(points):

@@ -171,6 +171,17 @@ def find_config(source: str | Path, *, option: str = "--config") -> Path:
     raise ConfigError(f"{option}: {source} is neither a file nor a shipped one{hint}")
 
 
+def dumped_today(dumped: Any) -> Any:
+    """The dump of a config, as plain values, with the keys of this version; what cannot be read is returned as it is.
+
+    A key that an earlier version did not have gets its default, which is what that version did.
+    """
+    try:
+        return Config.model_validate(dumped).model_dump(mode="json")
+    except ValidationError:
+        return dumped
+
+
 def to_yaml(config: Config) -> str:
     """The config as YAML that ``load_config`` reads back to the same config."""
     return to_text(config.model_dump())

@@ -80,6 +80,7 @@ def checked_algorithm(algorithm: Algorithm, *, num_actions: int) -> Algorithm:
         q_values, memory = algorithm.values(hparams, policy, view)
         shape = (view.obs.shape[0], num_actions)
         chex.assert_shape(q_values, shape, custom_message="algorithm.values: the Q-values")
+        chex.assert_type(q_values, float, custom_message="algorithm.values: the Q-values")
         assert_same_structure(view.memory, memory, "algorithm.values: the memory")
         return q_values, memory
 

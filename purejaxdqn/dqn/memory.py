@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from purejaxdqn.core import kernels
 from purejaxdqn.core.choices import Axis, Choice
+from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.types import Array, Params
 
 
@@ -41,19 +43,29 @@ def unroll(memory: Memory, params: Params, x: Array, carry: Any, start: Array) -
       carry: before the first step, leaves [B, ...].
       start: [L, B] bool: a step is the first of its episode, which begins with a fresh carry.
     """
-    if x.shape[1] == 1:  # acting, where neither a loop nor a scan of one step is worth its name, and export
-        y, after = memory.step(params, x[:, 0], restarted(memory, carry, start[0]))
+    if x.shape[1] == 1:  # acting and export: a loop of one step would only cost time
+        y, after = _step(memory, params, x[:, 0], restarted(memory, carry, start[0]))
         return y[:, None], jax.tree.map(lambda leaf: leaf[None], after)
     if memory.unroll is not None:
-        return memory.unroll(params, x, carry, start)
+        y, carries = memory.unroll(params, x, carry, start)
+        chex.assert_shape(y, (None, *start.shape), custom_message="memory.unroll: the outputs")
+        chex.assert_tree_shape_prefix(carries, start.shape, custom_message="memory.unroll: the carries")
+        return y, carries
 
     def body(carry: Any, xs: tuple[Array, Array]) -> tuple[Any, tuple[Array, Any]]:
         x, start = xs
-        y, carry = memory.step(params, x, restarted(memory, carry, start))
+        y, carry = _step(memory, params, x, restarted(memory, carry, start))
         return carry, (y, carry)
 
     _, (y, carries) = jax.lax.scan(body, carry, (jnp.moveaxis(x, 1, 0), start))
     return jnp.moveaxis(y, 0, 1), carries
+
+
+def _step(memory: Memory, params: Params, x: Array, carry: Any) -> tuple[Array, Any]:
+    y, after = memory.step(params, x, carry)
+    chex.assert_shape(y, (None, x.shape[1]), custom_message="memory.step: the outputs")
+    assert_same_structure(carry, after, "memory.step: the carry")
+    return y, after
 
 
 def restarted(memory: Memory, carry: Any, start: Array) -> Any:

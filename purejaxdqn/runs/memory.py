@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import psutil
 
 from purejaxdqn.config.building import make_program
 from purejaxdqn.core.config import Config
@@ -18,6 +17,8 @@ from purejaxdqn.environments.registry import INPUTS
 from purejaxdqn.runs.training import shapes_of_run
 from purejaxdqn.system.faults import UserError
 
+_SMALL = 2**29
+"""Bytes that JAX and its compiler take themselves: a run that needs fewer is not worth a look at what is free."""
 _ROW_BYTES, _RUN_BYTES = 60, 200
 """Bytes on the host of the metrics of one run and one epoch, and of the rest of a run, at least."""
 
@@ -62,8 +63,11 @@ def check_memory(config: Config) -> None:
     Raises:
       UserError: says how much memory is needed.
     """
+    generous = _generous_bytes(config)
+    if generous < _SMALL:
+        return
     free = free_memory(jax.local_devices(), share=1.0)
-    if _generous_bytes(config) < free / 8:
+    if generous < free / 8:
         return  # counting takes a few tenths of a second, which most runs need not wait
     needs = memory_needs(config)
     needed = config.num_seeds * needs.state + needs.working
@@ -111,7 +115,7 @@ def check_results(runs: int, epochs: int, *, option: str) -> None:
     Raises:
       UserError: names ``option``.
     """
-    needed, free = runs * (_RUN_BYTES + epochs * _ROW_BYTES), psutil.virtual_memory().available
+    needed, free = runs * (_RUN_BYTES + epochs * _ROW_BYTES), available_memory()
     if needed > free:
         results = f"the results of {runs} runs need about {in_bytes(needed)} of memory"
         raise UserError(f"{option}: {results}, and {in_bytes(free)} are free")
@@ -132,7 +136,14 @@ def free_memory(devices: Sequence[jax.Device], *, share: float = 0.8) -> int:
     """Bytes that a program may use: a share of the free memory of the devices together."""
     if devices[0].platform != "cpu":
         return sum(int(share * _device_limit(device)) for device in devices)
-    return int(share * psutil.virtual_memory().available)
+    return int(share * available_memory())
+
+
+def available_memory() -> int:
+    """Bytes of this machine's memory that are free, or can be made so."""
+    import psutil  # late: importing it takes longer than a small run's start may
+
+    return psutil.virtual_memory().available
 
 
 def _device_limit(device: Any) -> int:

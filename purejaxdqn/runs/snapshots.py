@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import purejaxdqn
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.keys import KEY_KIND, data_of_keys, is_key
 from purejaxdqn.core.many import Layout
@@ -27,6 +28,7 @@ class Snapshot(NamedTuple):
     config: Config  # of the run when this was saved
     segment_epochs: int  # of the program that ran
     run_seconds: float  # so far
+    version: str = purejaxdqn.__version__  # of this package, which saved it
 
     @property
     def env_step(self) -> int:
@@ -51,6 +53,7 @@ def save_snapshot(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
         "config": snapshot.config.model_dump(),
         "segment_epochs": snapshot.segment_epochs,
         "run_seconds": round(snapshot.run_seconds, 3),
+        "version": snapshot.version,
     }
     checkpoints.save(snapshot.env_step, arrays, about)
 
@@ -68,10 +71,12 @@ def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
             if name.startswith("metrics.")
         }
     )
-    about = dict(checkpoint.about)
+    about = {"version": _UNNAMED, **checkpoint.about}
     return Snapshot(state, metrics, Config.model_validate(about.pop("config")), **about)
 
 
+_UNNAMED = "0.2.0 or earlier"
+"""The version of a checkpoint that names none."""
 _PATHS_BEFORE_0_2 = {
     ".learner.opt_state": ".algorithm.learner.opt_state[1]",  # now behind clipping in a chain
     ".learner.": ".algorithm.learner.",
@@ -120,7 +125,7 @@ def check_state(snapshot: Snapshot) -> None:
     for path in [*fits, *found]:
         if fits.get(path) != found.get(path):
             what = f"state{path} is {_describe(found.get(path))} in it, but {_describe(fits.get(path))} here"
-            raise UserError(f"--resume: the checkpoint is from another version of this program: {what}")
+            raise UserError(f"--resume: the checkpoint is of another program (version {snapshot.version}): {what}")
 
 
 def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from purejaxdqn.searches.journal import open_journal
-from purejaxdqn.searches.storage import STUDY_FILE, check_definition
+from purejaxdqn.searches.storage import STUDY_FILE, check_definition, differences
 from purejaxdqn.system.directories import OwnedDirectory, lock_directory
 from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import read_json
@@ -50,7 +50,7 @@ def _owned(folder: Path, definition: dict[str, Any]) -> OwnedDirectory:
     def difference(text: str) -> str | None:
         found = json.loads(text)
         _, theirs = found["worker"], found["definition"]
-        different = [key for key in definition if definition[key] != theirs.get(key)]
+        different = differences(theirs, definition)
         return f"{', '.join(different)} differ" if different else None
 
     return OwnedDirectory(folder, "search", SEARCH_FILE, difference)

@@ -8,11 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import psutil
-
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.runs.memory import in_bytes, state_bytes
+from purejaxdqn.runs.memory import available_memory, in_bytes, state_bytes
 from purejaxdqn.system.faults import UserError
 
 
@@ -69,7 +67,7 @@ def check_room(configs: Sequence[Config], *, trials: int, seeds: int, memory: in
       UserError: the batch is too large.
     """
     needed = trials * seeds * max(map(state_bytes, configs))
-    if needed > (memory or int(0.8 * psutil.virtual_memory().available)):
+    if needed > (memory or int(0.8 * available_memory())):
         raise UserError(
             f"--memory: halving keeps a batch of {trials * seeds} runs in memory ({in_bytes(needed)}); lower --batch"
         )

@@ -4,6 +4,7 @@ import json
 import random
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import DBAPIError
 
+from purejaxdqn.config.reading import dumped_today
 from purejaxdqn.searches.journal import open_journal
 from purejaxdqn.system.faults import UserError
 
@@ -85,9 +87,15 @@ def check_definition(study: optuna.Study, storage: str, definition: dict[str, An
     if found not in (None, json.dumps(definition, sort_keys=True)):
         study_there = f"the study {study.study_name!r} in {storage}"
         try:
-            there = dict(json.loads(found))
+            different = differences(dict(json.loads(found)), definition)
         except (TypeError, ValueError) as error:
             raise UserError(f"--storage: {study_there} is damaged: {error}") from error
-        different = [key for key in definition if definition[key] != there.get(key)] or ["its parts"]
-        raise UserError(f"--storage: {study_there} is another search: {', '.join(different)} differ")
+        if different:
+            raise UserError(f"--storage: {study_there} is another search: {', '.join(different)} differ")
     return found is not None
+
+
+def differences(found: Mapping[str, Any], definition: Mapping[str, Any]) -> list[str]:
+    """The parts of a definition in which one that was found differs; an earlier version may have written it."""
+    today = [{**one, "config": dumped_today(one.get("config"))} for one in (found, definition)]
+    return [key for key in definition if today[0].get(key) != today[1][key]]

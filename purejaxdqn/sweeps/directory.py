@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from purejaxdqn.config.reading import dumped_today
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.metrics import Metrics, stored_metrics
 from purejaxdqn.sweeps.pieces import Run
@@ -116,7 +117,7 @@ def _owned(folder: Path, description: dict[str, Any]) -> OwnedDirectory:
             found = yaml.load(text, _FastLoader)
         except yaml.YAMLError as error:
             raise ValueError(str(error)) from error
-        return None if found == description else _difference(found, description)
+        return _difference(found, description)
 
     return OwnedDirectory(folder, "sweep", SWEEP_FILE, difference, subfolders=(PIECES_FOLDER,))
 
@@ -165,14 +166,20 @@ def _on_a_line(value: Any) -> str:
     return yaml.dump(value, Dumper=_FastDumper, default_style='"', width=2**30).removesuffix("\n")
 
 
-def _difference(found: Any, wanted: dict[str, Any]) -> str:
+def _difference(found: Any, wanted: dict[str, Any]) -> str | None:
     if not isinstance(found, dict) or not isinstance(found.get("points"), list):
         return f"its {SWEEP_FILE} is damaged"
     if found["num_seeds"] != wanted["num_seeds"]:
         return f"it has {found['num_seeds']} seeds, not {wanted['num_seeds']}"
     if len(found["points"]) != len(wanted["points"]):
         return f"it has {len(found['points'])} points, not {len(wanted['points'])}"
-    return "its points have other configs"
+    if list(map(_point_today, found["points"])) != list(map(_point_today, wanted["points"])):
+        return "its points have other configs"
+    return None  # an earlier version described it
+
+
+def _point_today(point: Any) -> Any:
+    return (point.get("swept"), dumped_today(point.get("config"))) if isinstance(point, dict) else point
 
 
 def save_piece(folder: Path, piece: PieceResult) -> None:
