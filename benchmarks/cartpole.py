@@ -26,7 +26,7 @@ SEED = 2026
 def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--config", default="cartpole")
+    parser.add_argument("--config", default="cartpole_double")
     arguments = parser.parse_args()
     what = ["--config", arguments.config, *(["total_timesteps=24_000"] if arguments.quick else [])]
     with tempfile.TemporaryDirectory() as folder:

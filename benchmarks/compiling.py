@@ -70,9 +70,9 @@ def main() -> None:
         row["lowest"] = min(reply["cold"] for reply in replies)
         row["highest"] = max(reply["cold"] for reply in replies)
         row["all compiled (s)"] = statistics.median(reply["whole"] for reply in replies)
-        row["asked"] = TARGETS.get(name, (DEFAULT_TARGET, ""))[0]
+        row["target"] = TARGETS.get(name, (DEFAULT_TARGET, ""))[0]
         row["compile, cached (s)"] = statistics.median(reply["cached"] for reply in replies)
-        row["asked, cached"] = TARGETS.get(name, (0, ""))[1]
+        row["target, cached"] = TARGETS.get(name, (0, ""))[1]
         rows.append(row)
     print(f"{harness.machine()}; medians of {rounds} interleaved rounds\n")
     print(harness.table(rows))

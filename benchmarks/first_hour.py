@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from benchmarks import harness
 from benchmarks.same_bits import check_out
 
-SEED = 2130
+SEED = 2160
 """Config key ``seed`` of the first of the fresh seeds; no search uses it."""
 
 
@@ -175,7 +175,7 @@ def summarise(found: dict[tuple[str, str], list[Seen]]) -> list[dict[str, Any]]:
                 seconds = [value for seen in found[case, tree] if (value := of(seen)) is not None]
                 row[tree] = statistics.median(seconds)
                 row[f"{tree}, slowest"] = max(seconds)
-            rows.append(row | {"asked": what.target.get(name, "")})
+            rows.append(row | {"target": what.target.get(name, "")})
     return rows
 
 

@@ -102,7 +102,7 @@ ROWS: dict[str, Row] = {
         overrides=("env.num_envs=1",),
         note="one environment, as in CleanRL",
     ),
-    "cartpole/dqn": Row(("cartpole",), 200_000, 500.0, on_seeds=29),
+    "cartpole/dqn": Row(("cartpole_double",), 200_000, 500.0, on_seeds=29),
     "cartpole/100k": Row(("cartpole_100k",), 100_000, 500.0, on_seeds=29, seed=FRESH_SEED),
     "cartpole/50k": Row(("cartpole_100k",), 50_000, 500.0, on_seeds=29, seed=FRESH_SEED, note="stretch goal"),
     "acrobot/dqn": Row(("acrobot",), 100_000, -80.0, seed=FRESH_SEED),
@@ -312,7 +312,7 @@ def describe(name: str, row: Row) -> dict[str, Any]:
         "row": name,
         "configs": " ".join((*row.configs, *row.overrides)),
         "steps": f"{row.steps:,}",
-        "asked": "-" if row.target is None else row.target,
+        "target": "-" if row.target is None else row.target,
         "of": f"{row.column}, {line}",
         "seed": row.seed,
         "note": row.note,
@@ -427,7 +427,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",
         "random policy": "-" if best is None and row.target != "random" else f"{random_policy(name)[0]:.3g}",
         "best possible": "-" if best is None else f"{best:.4g}",
-        "asked": target_text,
+        "target": target_text,
         "reached": "-" if target is None else "open" if missing else "yes" if met else "no",
         "note": "; ".join(
             filter(

@@ -75,7 +75,7 @@ def compare(seeds: int, rounds: int, *, shorter: int) -> list[dict[str, Any]]:
         fewer = shorter * (2 if seeds > 1 and not CONTENDERS[name].loop else 1)
         return run(name, seeds, WARMUP + (CONTENDERS[name].steps - WARMUP) // fewer // 500 * 500)
 
-    return rows_of(in_turn(list(CONTENDERS), measure_one, rounds), CONTENDERS, seeds, target="asked")
+    return rows_of(in_turn(list(CONTENDERS), measure_one, rounds), CONTENDERS, seeds, target="target")
 
 
 def run(name: str, seeds: int, steps: int) -> dict[str, Any]:

@@ -31,8 +31,6 @@ class Bars(NamedTuple):
 
 
 LABELS = {
-    "asked": "target",
-    "asked, cached": "target, cached",
     "today": "this version",
     "today, slowest": "this version, slowest",
     "its error": "standard error of random",
@@ -110,7 +108,9 @@ PICTURES: dict[str, Bars] = {
         title="environment steps a second",
     ),
     "pqn_parts": Bars(("part",), ("milliseconds",), by="setting", title="milliseconds of a rollout"),
-    "search": Bars(("repetition",), ("TPE", "random", "cartpole.yaml"), unit="area under the curve on 30 fresh seeds"),
+    "search": Bars(
+        ("repetition",), ("TPE", "random", "cartpole_double.yaml"), unit="area under the curve on 30 fresh seeds"
+    ),
     "sweeps": Bars(("work",), ("environment steps a second",)),
     "throughput_threads": Bars(
         ("network", "seeds"),

@@ -92,10 +92,10 @@ def figure(name: str, column: str, conditions: Sequence[str]) -> str:
     Raises:
       ValueError: the conditions do not select one row, and the column is not summarised.
     """
-    rows = select(name, conditions)
     rounded, column = column.startswith("rounded "), column.removeprefix("rounded ")
     if column == "number of rows":
-        return str(len(rows))
+        return str(len(select(name, conditions, least=0)))
+    rows = select(name, conditions)
     word = next((word for word in _SUMMARIES if column.startswith(word)), "")
     cells = [cell_of(row, column.removeprefix(word)) for row in rows]
     if word:
@@ -113,18 +113,18 @@ def cell_of(row: Mapping[str, str], column: str) -> str:
     return row[next((name for name in names if name in row), column)]
 
 
-def select(name: str, conditions: Sequence[str] = ()) -> list[dict[str, str]]:
+def select(name: str, conditions: Sequence[str] = (), *, least: int = 1) -> list[dict[str, str]]:
     """Return the rows of ``results/NAME.csv`` that meet all conditions ``COLUMN=VALUE or VALUE``.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there are fewer than ``least``.
     """
     with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for condition in conditions:
         column, values = condition.split("=", 1)
         rows = [row for row in rows if cell_of(row, column) in values.split(" or ")]
-    if not rows:
+    if len(rows) < least:
         raise ValueError(f"{name}: no row has {'; '.join(conditions)}")
     return rows
 

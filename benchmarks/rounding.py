@@ -1,8 +1,8 @@
 """How much do scores change when runs are batched, and matrix products therefore round differently?
 
 On an accelerator the runs of a program are batched by `vmap`, and the rounding of a matrix product can depend on their
-number; the random numbers do not. This trains the same seeds of `cartpole.yaml` (30) and of Breakout (10) one after
-another and batched, and compares each seed's score and the interquartile means.
+number; the random numbers do not. This trains the same seeds of `cartpole_double.yaml` (30) and of Breakout (10) one
+after another and batched, and compares each seed's score and the interquartile means.
 
     python -m benchmarks.rounding            about 5 minutes on two cores
     python -m benchmarks.rounding --quick    under a minute: four seeds, short runs
@@ -37,7 +37,7 @@ def main() -> None:
 def programs(steps: int) -> dict[str, tuple[str, list[str]]]:
     """Return the configs to train, each with its overrides, by name."""
     return {
-        "cartpole": ("cartpole", [f"total_timesteps={steps}"]),
+        "cartpole": ("cartpole_double", [f"total_timesteps={steps}"]),
         "Breakout": ("minatar/breakout", [f"total_timesteps={steps}", "schedule.warmup=5000"]),
     }
 

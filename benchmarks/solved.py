@@ -117,7 +117,7 @@ def summarise(name: str, curves: Sequence[Sequence[Point]]) -> dict[str, Any]:
         "seconds (median)": statistics.median(times),
         "quickest": min(times),
         "slowest": max(times),
-        "asked": CONTENDERS[name].target,
+        "target": CONTENDERS[name].target,
         "first evaluation after (s)": statistics.median(curve[0].seconds for curve in curves),
         "steps (median)": f"{statistics.median(point.steps for point in solved):,.0f}" if solved else "-",
     }

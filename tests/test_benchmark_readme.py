@@ -5,7 +5,7 @@ import re
 import pytest
 
 from benchmarks import harness, readme
-from docsite import hooks
+from docsite import hooks, targets
 
 
 def test_the_readme_has_the_tables_and_figures_of_the_csvs():
@@ -62,11 +62,51 @@ def test_a_figure_is_the_cell_of_one_row_and_the_text_around_it_stays(tmp_path, 
         readme.fill_figures("?<!-- speed: rate where rate=1234.5 or 1 of 2 -->")
 
 
-def test_a_reader_sees_targets(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ("rounded median of seconds", "12"),
+        ("rounded lowest of seconds", "9.4"),
+        ("highest of seconds", "130.9"),
+        ("rounded sum of seconds", "153"),
+        ("rounded seconds where seed=1", "12"),
+        ("number of rows", "3"),
+        ("number of rows where seed=0 or 2", "2"),
+        ("number of rows where seed=9", "0"),
+    ],
+)
+def test_a_figure_may_be_rounded_or_summarise_rows(asked, text, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     monkeypatch.setattr(harness, "commit", lambda: "abc")
-    harness.write("speed", [{"what": "a", "asked": 2}])
-    assert "| what | target |" in readme.fill("<!-- speed -->\n")
+    harness.write("hour", [{"seed": k, "seconds": seconds} for k, seconds in enumerate([130.9, 12.3, 9.41])])
+    assert readme.fill_figures(f"?<!-- hour: {asked} --> s") == f"{text}<!-- hour: {asked} --> s"
+
+
+def test_a_place_may_have_the_machine_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    harness.write("speed", [{"what": "a"}])
+    marker = "<!-- speed: machine -->\n"
+    assert re.fullmatch(re.escape(marker) + r"\*.*, commit abc\*\n", readme.fill(marker))
+
+
+def test_a_target_of_the_first_hour_is_reached_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    row = {"command": "c", "seconds until": "saved", "today, slowest": 3.0}
+    rows = [{**row, "today": today, "target": target} for today, target in ((2.0, 2.0), (2.5, 2.0), (1.0, ""))]
+    harness.write("first_hour", rows)
+    lines = [line for line in targets.first_hour().splitlines() if line.startswith("| c ")]
+    assert [line.split(" | ")[-1] for line in lines] == ["yes |", "no |"]
+
+
+def test_a_reader_sees_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    harness.write("speed", [{"what": "a", "today": 2}])
+    assert "| what | this version |" in readme.fill("<!-- speed -->\n")
+    for column in ("today", "this version"):
+        assert readme.fill_figures(f"?<!-- speed: {column} where what=a -->").startswith("2<!--")
 
 
 def test_a_place_can_ask_for_columns(tmp_path, monkeypatch):

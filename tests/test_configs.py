@@ -120,11 +120,11 @@ MOVED = {
 def test_what_does_not_fit_the_schedule_is_moved_and_named_in_a_line(overrides):
     with_replay = "replay.kind=none" not in overrides
     overrides, moves = ("evaluation.every=null", *overrides), MOVED[overrides]
-    draft = read_config("cartpole" if with_replay else ["cartpole", "pqn"], overrides)
+    draft = read_config("cartpole_double" if with_replay else ["cartpole_double", "pqn"], overrides)
     assert draft.moves == (moves and f"moved to fit the schedule: {moves}")
     if draft.moves:
         with pytest.warns(UserWarning, match="moved to fit"):
-            load_config("cartpole" if with_replay else ["cartpole", "pqn"], overrides)
+            load_config("cartpole_double" if with_replay else ["cartpole_double", "pqn"], overrides)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_a_row_has_the_median_and_the_slowest_of_each_tree(monkeypatch):
         ("help", "first output"), ("help", "its end"),
     ]  # fmt: skip
     saved = rows["run", "saved"]
-    assert (saved["today"], saved["today, slowest"], saved["base"], saved["asked"]) == (4.0, 6.0, 10.0, 10.0)
+    assert (saved["today"], saved["today, slowest"], saved["base"], saved["target"]) == (4.0, 6.0, 10.0, 10.0)
     assert rows["help", "its end"]["base, slowest"] == 9.0
 
 

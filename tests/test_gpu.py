@@ -48,7 +48,7 @@ def test_the_best_number_of_seeds_is_measured_again_with_faster_products_that_no
     report.ask = lambda what, process: process()
     gpu.scale(report, gpu.FULL._replace(seeds=(1, 8, 64)))
     assert [row["what"] for row in report.rows] == ["1 seeds", "8 seeds", "64 seeds", "8 seeds, precision default"]
-    assert [row["what"] for row in report.rows if row["asked"]] == ["8 seeds"]
+    assert [row["what"] for row in report.rows if row["target"]] == ["8 seeds"]
 
 
 def test_pqn_is_measured_for_seeds_and_environments_up_to_thousands(monkeypatch):

@@ -35,7 +35,7 @@ def mean_return(*names):
 
 @pytest.mark.learning
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize(("config", "score"), [("cartpole", 400.0), ("catch", 0.9), ("discounting_chain", 1.05)])
+@pytest.mark.parametrize(("config", "score"), [("cartpole_double", 400.0), ("catch", 0.9), ("discounting_chain", 1.05)])
 def test_every_preset_learns(config, score, preset):
     """DiscountingChain pays 1 for every first action but the best one, which pays 1.1 and most seeds find."""
     assert mean_return(config, preset) >= score

@@ -42,7 +42,7 @@ def first_sentence(path: Path) -> str:
 
 
 def note_of_default_environment(config: Config) -> str | None:
-    """A line for who gives presets only, which name no environment; None if one is named."""
+    """A line that says on which environment a run is if only presets are given; None if a config names one."""
     if "env" in config.model_fields_set and "id" in config.env.model_fields_set:
         return None
     return f"no --config names an environment, so this runs on {config.env.id} (env.id)"

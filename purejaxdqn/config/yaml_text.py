@@ -1,4 +1,4 @@
-"""The YAML of configs and spaces: read strictly, refused in a line, and written so that it is read back."""
+"""The YAML of configs and spaces: read strictly, with errors of one line; what is written is read back unchanged."""
 
 import copy
 import functools
@@ -132,7 +132,7 @@ def read_yaml(path: Path) -> Tree:
 
 @functools.cache
 def _read_once(pipe: Path) -> str:
-    """The text of a pipe, as ``--config <(...)`` names one: it gives it once, and sweeps read their configs often."""
+    """The text of a pipe, as ``--config <(...)`` names one: it can be read once, and sweeps read configs often."""
     return pipe.read_text(encoding="utf-8")
 
 

@@ -112,7 +112,12 @@ Resets = Annotated[Literal["all"] | int, BeforeValidator(_check_resets)]
 class Section(BaseModel):
     """A part of the configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # Deferred: ``Config`` validates its sections itself, so one that nobody makes alone needs no validator of its own.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+
+_DEFAULTS: Any = Field(default_factory=dict, validate_default=True)
+"""The default of a section: what its own keys default to."""
 
 
 def _word(values: Any, name: str) -> Any:
@@ -359,7 +364,7 @@ class ScheduleConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Greedy episodes; ``every`` null gives as many evaluations, up to 20, as divide the run."""
+    """Greedy episodes; ``every`` null gives about 20 evaluations, as many as divide the run."""
 
     every: Count | None = None
     episodes: Count = 10
@@ -395,24 +400,24 @@ class Config(Section):
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32), OUTSIDE] = 0
     num_seeds: Annotated[Count, OUTSIDE] = 1
     total_timesteps: Count = 100_000
-    env: EnvConfig = EnvConfig()
+    env: EnvConfig = _DEFAULTS
     gamma: Annotated[Share, Traced()] = 0.99
     n_step: Count = 1
-    distribution: DistributionConfig = DistributionConfig.model_validate({})
-    bootstrap: BootstrapConfig = BootstrapConfig()
-    network: NetworkConfig = NetworkConfig.model_validate({})
-    optimizer: OptimizerConfig = OptimizerConfig()
+    distribution: DistributionConfig = _DEFAULTS
+    bootstrap: BootstrapConfig = _DEFAULTS
+    network: NetworkConfig = _DEFAULTS
+    optimizer: OptimizerConfig = _DEFAULTS
     loss: Literal["huber", "squared"] = "huber"
-    reward: RewardConfig = RewardConfig()
+    reward: RewardConfig = _DEFAULTS
     precision: Literal["default", "high", "highest"] = "highest"
-    replay: ReplayConfig = ReplayConfig()
-    rollout: RolloutConfig = RolloutConfig()
-    ensemble: EnsembleConfig = EnsembleConfig.model_validate({})
-    exploration: ExplorationConfig = ExplorationConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    stop: StopConfig = StopConfig()
+    replay: ReplayConfig = _DEFAULTS
+    rollout: RolloutConfig = _DEFAULTS
+    ensemble: EnsembleConfig = _DEFAULTS
+    exploration: ExplorationConfig = _DEFAULTS
+    schedule: ScheduleConfig = _DEFAULTS
+    evaluation: EvaluationConfig = _DEFAULTS
+    checkpoint: CheckpointConfig = _DEFAULTS
+    stop: StopConfig = _DEFAULTS
     log: Annotated[LogNames, OUTSIDE] = ("csv",)
 
     @model_validator(mode="before")

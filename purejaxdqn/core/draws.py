@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from purejaxdqn.core.keys import keys_of
 from purejaxdqn.core.types import Array
 
 
@@ -52,8 +53,8 @@ def draw(key: Array, length: int, *, rollout: int, num_envs: int, learning: Lear
     explore, choice, env_keys, act_keys, *words = (
         part.reshape(length, *shape) for part, shape in zip(jnp.split(bits, ends, axis=1), shapes, strict=True)
     )
-    act = ActDraws(uniform_from_bits(explore), choice, as_keys(act_keys))
-    return StepDraws(act, as_keys(env_keys)), learning.read(*words)
+    act = ActDraws(uniform_from_bits(explore), choice, keys_of(act_keys))
+    return StepDraws(act, keys_of(env_keys)), learning.read(*words)
 
 
 NO_LEARNING = LearnDraws((), lambda: ())
@@ -75,11 +76,6 @@ def random_action(bits: Array, legal: Any, num_actions: int) -> Array:
     count = jnp.sum(legal, axis=-1, dtype=jnp.uint32)
     nth = (bits % jnp.maximum(count, 1)).astype(jnp.int32)
     return jnp.argmax(jnp.cumsum(legal, axis=-1) > nth[:, None], axis=-1).astype(jnp.int32)
-
-
-def as_keys(words: Array) -> Array:
-    """PRNG keys [...] of pairs of uint32 words [..., 2]."""
-    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 def uniform_from_bits(bits: Array) -> Array:

@@ -52,10 +52,11 @@ def data_of_keys(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
 
 
-def as_keys(tree: Any, like: Any) -> Any:
+def keys_of(words: Array) -> Array:
+    """Keys [...] of their words [..., 2] uint32."""
+    return jax.random.wrap_key_data(words, impl=KEY_KIND)
+
+
+def with_keys(tree: Any, like: Any) -> Any:
     """The inverse of ``data_of_keys``; ``like`` has keys where words become keys."""
-
-    def wrap(leaf: Array, one: Any) -> Array:
-        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if is_key(one) else leaf
-
-    return jax.tree.map(wrap, tree, like)
+    return jax.tree.map(lambda leaf, one: keys_of(leaf) if is_key(one) else leaf, tree, like)

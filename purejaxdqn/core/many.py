@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from purejaxdqn.core.config import HParams
-from purejaxdqn.core.keys import as_keys, data_of_keys
+from purejaxdqn.core.keys import data_of_keys, with_keys
 from purejaxdqn.core.types import Array
 
 
@@ -127,8 +127,8 @@ def _scan_in_place(function: Callable, layout: Layout, hparams: HParams, x: Any)
     def body(data: Any, first: Array) -> Any:
         cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=layout.batch_size)
         put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=0)
-        mine, y = function(jax.tree.map(cut, hparams), as_keys(jax.tree.map(cut, data), x))
+        mine, y = function(jax.tree.map(cut, hparams), with_keys(jax.tree.map(cut, data), x))
         return jax.tree.map(put, data, data_of_keys(mine)), y
 
     data, y = jax.lax.scan(body, data_of_keys(x), layout.batch_size * jnp.arange(layout.batches))
-    return as_keys(data, x), _join_batches(y)
+    return with_keys(data, x), _join_batches(y)

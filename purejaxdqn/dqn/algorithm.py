@@ -6,7 +6,8 @@ import jax
 
 from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
-from purejaxdqn.core.draws import LearnDraws, as_keys
+from purejaxdqn.core.draws import LearnDraws
+from purejaxdqn.core.keys import keys_of
 from purejaxdqn.core.schedules import Clock
 from purejaxdqn.core.types import Array, Params, Rollout, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
@@ -83,7 +84,7 @@ def off_policy(
 
     draws = LearnDraws(
         shapes=((gradient_steps, batch_size), (gradient_steps, 2)),
-        read=lambda sample, key: UpdateDraws(sample, as_keys(key)),
+        read=lambda sample, key: UpdateDraws(sample, keys_of(key)),
     )
     acting = make_acting(learner, parts.num_actions, precision)
     return Algorithm(init, policy, acting.act, acting.values, observe, learn, sync, draws, acting.memory)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from purejaxdqn.core.config import HParams
-from purejaxdqn.core.draws import as_keys, uniform_from_bits
+from purejaxdqn.core.draws import uniform_from_bits
+from purejaxdqn.core.keys import keys_of
 from purejaxdqn.core.types import Array
 
 
@@ -19,7 +20,7 @@ def masks(hparams: HParams, salt: Array, number: Array, size: int) -> Array:
     """
     # The same key whenever a step is sampled again: its mask is drawn once, as if it were stored.
     words = jnp.stack([jnp.broadcast_to(salt, number.shape), number.astype(jnp.uint32)], axis=-1).reshape(-1, 2)
-    bits = jax.vmap(lambda key: jax.random.bits(key, (size,)))(as_keys(words))
+    bits = jax.vmap(lambda key: jax.random.bits(key, (size,)))(keys_of(words))
     chosen = uniform_from_bits(bits) < hparams.ensemble_mask
     return chosen.astype(jnp.float32).T.reshape(size, *number.shape)
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from purejaxdqn.core import kernels
 from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
-from purejaxdqn.core.draws import LearnDraws, as_keys
+from purejaxdqn.core.draws import LearnDraws
+from purejaxdqn.core.keys import keys_of
 from purejaxdqn.core.schedules import Clock
 from purejaxdqn.core.types import Array, Rollout, UpdateStats
 from purejaxdqn.dqn.acting import make_acting
@@ -105,7 +106,7 @@ def on_rollout(
 
     draws = LearnDraws(
         shapes=((epochs, units.number), (2,), (updates, 2)),
-        read=lambda order, target_key, keys: RolloutDraws(order, as_keys(target_key), as_keys(keys)),
+        read=lambda order, target_key, keys: RolloutDraws(order, keys_of(target_key), keys_of(keys)),
     )
     acting = make_acting(learner, parts.num_actions, precision)
     learn = jax.default_matmul_precision(precision)(learn)

@@ -64,7 +64,7 @@ def standing_in(modules: dict[str, Any]) -> Iterator[None]:
 def not_from_here() -> Iterator[None]:
     """Take the working directory off the places where Python looks for modules.
 
-    ``python -m`` puts it first, so that a run directory with a file ``pgx.py`` could run code of a stranger's.
+    ``python -m`` puts it first, so that a run directory with a file ``pgx.py`` of somebody else's could run code.
     """
     before, here = list(sys.path), os.getcwd()
     sys.path[:] = [place for place in before if place and os.path.abspath(place) != here]

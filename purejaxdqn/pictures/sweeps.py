@@ -54,7 +54,7 @@ def sweep_figures(
     if len(numbers) > 1:
         yield "heat_map", draw_heat_map(groups, points, x=numbers[0], y=numbers[1])
     for x in numbers:
-        name = re.sub(r"[^\w.]", "_", x)  # a stranger's sweep.yaml may have any text for a key
+        name = re.sub(r"[^\w.]", "_", x)  # a sweep.yaml from elsewhere may have any text for a key
         yield f"against_{name}", draw_against(groups, points, x=x)
     best = {env_id: mine[:MAX_COMPARED] for env_id, mine in groups.items()}
     compared = {

@@ -46,7 +46,7 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def check_there(folder: Path) -> None:
-    """Refuse to go on writing into a directory that somebody has deleted or moved: a part of it would come back.
+    """Refuse to write more into a directory that was deleted or moved: writing would make a part of it anew.
 
     Raises:
       StorageError: it is gone.

@@ -11,7 +11,7 @@ import numpy as np
 
 import purejaxdqn
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.keys import KEY_KIND, data_of_keys, is_key
+from purejaxdqn.core.keys import data_of_keys, is_key, keys_of
 from purejaxdqn.core.many import Layout
 from purejaxdqn.core.types import RunnerState
 from purejaxdqn.runs.checkpoints import Checkpoint, Checkpoints
@@ -139,7 +139,7 @@ def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerStat
     def place(path: Any, like: Any) -> Any:
         # Copied: the state is donated later, and NumPy's memory must not be.
         leaf = jax.device_put(layout.fill(arrays.pop(jax.tree_util.keystr(path))), layout.sharding, may_alias=False)
-        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if is_key(like) else leaf
+        return keys_of(leaf) if is_key(like) else leaf
 
     return jax.tree.map_with_path(place, training.state)
 
@@ -149,7 +149,7 @@ def state_of_run(arrays: dict[str, np.ndarray], run: int, training: Training) ->
 
     def pick(path: Any, like: Any) -> Any:
         leaf = arrays[jax.tree_util.keystr(path)][run]
-        return jax.random.wrap_key_data(leaf, impl=KEY_KIND) if is_key(like) else leaf
+        return keys_of(leaf) if is_key(like) else leaf
 
     return jax.tree.map_with_path(pick, training.state)
 

@@ -43,12 +43,12 @@ class Point(NamedTuple):
 
     @property
     def name(self) -> str:
-        """``gamma=0.98 network.hidden=[64, 64]``, or ``as it is`` if nothing is swept."""
+        """``gamma=0.98 network.hidden=[64, 64]``, or ``base config`` if nothing is swept."""
         words = [
             value if key == CONFIG_COLUMN else f"{key}={f'{value:.4g}' if isinstance(value, float) else as_text(value)}"
             for key, value in self.swept.items()
         ]
-        return " ".join(words) or "as it is"
+        return " ".join(words) or "base config"
 
 
 def grid_candidates(sources: Sequence[str], grid: Sequence[str], configs: Sequence[str] = ()) -> list[Candidate]:

@@ -29,9 +29,8 @@ def storage_faults(folder: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a new file; it replaces ``path`` when the block succeeds, and ``path`` is unchanged if not."""
     part = path.with_name(f".{path.name}.part")
-    part.unlink(
-        missing_ok=True
-    )  # left by a kill; or a link in a stranger's folder, to a file that is not to be touched
+    # Left by a kill; or a link to a file elsewhere, in a folder that somebody else made.
+    part.unlink(missing_ok=True)
     try:
         yield part
         os.replace(part, path)

@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def name_of(text: str) -> str:
-    """The name of a file or a directory, as ``type`` of an option; argparse refuses the others in a line."""
+    """The name of a file or a directory, for ``type`` of an option; argparse reports any other text in one line."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     if not is_utf8(text):

@@ -21,7 +21,7 @@ _FIXED = (
 
 
 def make(name: str, kwargs: Mapping[str, Any]) -> Single:
-    """An open world. Craftax reports its time limit as a termination, so ``batched`` counts it instead.
+    """An environment of Craftax. Craftax reports its time limit as a termination, so ``batched`` counts it instead.
 
     A new world costs more than ten steps in it (``env.resets``).
     """

@@ -17,7 +17,7 @@ _NEVER = 2**30  # steps
 
 
 def make(name: str, kwargs: Mapping[str, Any]) -> Single:
-    """A game or a problem. Jumanji reports its time limit as a termination, so ``batched`` counts it instead."""
+    """An environment of Jumanji. Jumanji reports its time limit as a termination, so ``batched`` counts it instead."""
     limited = "time_limit" in inspect.signature(type(jumanji.make(name)).__init__).parameters
     env = jumanji.make(name, **kwargs, **({"time_limit": _NEVER} if limited else {}))
     observe, bounds = _OBSERVED.get(name, (_everything, None))

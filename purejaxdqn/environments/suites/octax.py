@@ -16,7 +16,7 @@ _NEVER = 2**30  # steps
 
 
 def make(name: str, kwargs: Mapping[str, Any]) -> Single:
-    """A game; observations are the frames of a step as channels, [32, 64, 4] bool.
+    """A game of Octax. Observations are the frames of a step as channels, [32, 64, 4] bool.
 
     A reset draws no random numbers, and many games draw few: episodes of one policy may be alike.
     """

@@ -13,7 +13,7 @@ from purejaxdqn.environments.suites.boards import draw_2048
 
 
 def make(name: str, kwargs: Mapping[str, Any]) -> Single:
-    """A game. An illegal action ends it with a reward of -1; nothing else cuts an episode off."""
+    """An environment of pgx. An illegal action ends it with a reward of -1; nothing else cuts an episode off."""
     env = pgx.make(name, **kwargs)
 
     def reset(key: Array, params: Any) -> tuple[Array, Any]:
