@@ -35,7 +35,7 @@ def _command(name: str) -> str:
 def _option(action: argparse.Action) -> str:
     word = "" if action.nargs == 0 else _metavar(action)
     names = ", ".join(f"`{name} {word}`".replace(" `", "`") for name in action.option_strings) or f"`{word}`"
-    says = action.help or ""
+    says = (action.help or "").replace("%%", "%")
     if action.default not in (None, False, argparse.SUPPRESS, []) and "default" not in says:
         says += f" (default {action.default})"
     return f"| {_cell(names)} | {_cell(says.strip()).replace('<', '&lt;')} |"

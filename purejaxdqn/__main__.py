@@ -7,7 +7,26 @@ from typing import NoReturn
 import purejaxdqn
 from purejaxdqn.system.faults import UserError, did_you_mean, run_command
 
-COMMANDS = ("train", "sweep", "search", "evaluate", "plot", "report", "export", "envs")
+COMMANDS = {
+    "train": "train agents, one for each seed",
+    "sweep": "train many settings with many seeds",
+    "search": "search for hyper-parameters with Optuna",
+    "evaluate": "play episodes with trained agents, and film them",
+    "plot": "draw the pictures of runs, sweeps and searches",
+    "report": "write one page with all results of a run, sweep or search",
+    "export": "write an agent's policy for use elsewhere",
+    "envs": "list the environments",
+}
+_HELP = """usage: purejaxdqn COMMAND ...
+       purejaxdqn --version
+       purejaxdqn --print-completion {bash,zsh,tcsh}
+
+commands (purejaxdqn COMMAND --help shows the options of one):
+"""
+_EXAMPLES = """
+examples:
+  purejaxdqn train --config cartpole
+  purejaxdqn evaluate agents/breakout --gif breakout.gif"""
 
 
 def main() -> NoReturn:
@@ -16,9 +35,8 @@ def main() -> NoReturn:
     if name in COMMANDS:
         run_command(import_module(f"purejaxdqn.{name}").main, sys.argv[2:])
     if name in ("-h", "--help"):
-        print(f"usage: purejaxdqn {{{','.join(COMMANDS)}}} ...; purejaxdqn COMMAND --help shows its options")
-        print("       purejaxdqn --version")
-        print("       purejaxdqn --print-completion {bash,zsh,tcsh}: a script with which the shell completes commands")
+        print(_HELP + "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))
+        print(_EXAMPLES)
         sys.exit(0)
     if name == "--version":
         print(purejaxdqn.__version__)
@@ -26,7 +44,7 @@ def main() -> NoReturn:
     if name == "--print-completion":
         from purejaxdqn.completion import print_completion
 
-        run_command(lambda argv: print_completion(argv, COMMANDS), sys.argv[2:])
+        run_command(lambda argv: print_completion(argv, list(COMMANDS)), sys.argv[2:])
 
     def refuse(argv: object) -> int:
         raise UserError(f"{name!r} is not one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")

@@ -1,47 +1,18 @@
 """``python -m purejaxdqn.evaluate FOLDER``: play greedy episodes with a run's agents or an exported policy."""
 
-from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
 
-from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.files import to_json
+from purejaxdqn.policies.command_line import check_evaluation, print_returns
+from purejaxdqn.policies.command_line import evaluate_parser as parser
+from purejaxdqn.system.faults import run_command
 from purejaxdqn.system.messages import tell
-from purejaxdqn.system.options import Parser, add_trust_option, path_of
 from purejaxdqn.system.status import Status
-
-MAX_EPISODES = 1_000_000
-"""Episodes are played in parallel, so that memory limits their number."""
-
-
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(
-        prog="python -m purejaxdqn.evaluate",
-        description="Play a finished run's agents, or an exported policy, greedily.",
-        examples=(
-            "runs/mine",
-            "runs/mine --episodes 30 --seed-index 0 --gif episode.gif",
-            "runs/mine --backend gymnasium --json",
-            "agents/breakout --gif breakout.gif",
-        ),
-    )
-    about = "a run directory, a folder that export wrote, or agents/NAME, a trained agent of the gallery"
-    parser.add_argument("folder", type=path_of, metavar="FOLDER", help=about)
-    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes of each agent (default 100)")
-    parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax")
-    parser.add_argument("--seed-index", type=int, metavar="K", help="only agent K (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default 0)")
-    parser.add_argument("--gif", type=path_of, metavar="FILE", help="film an episode of agent K (or 0) as .gif or .mp4")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_trust_option(parser)
-    return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    _check(arguments)
+    check_evaluation(arguments)
     from purejaxdqn.policies import policies
     from purejaxdqn.system import runtime
 
@@ -56,42 +27,12 @@ def main(argv: Sequence[str]) -> int:
     play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
     with Status("compiling and playing", quiet=arguments.json):
         returns = play(config, params, episodes=arguments.episodes, seed=arguments.seed)
-    _print_returns(arguments, returns)
+    print_returns(arguments, returns)
     if arguments.gif:
         with Status("drawing the film", quiet=arguments.json):
             said = films.film_episode(arguments.gif, config, params, arguments.seed_index or 0, seed=arguments.seed)
         tell(said)
     return 0
-
-
-def _check(arguments: Namespace) -> None:
-    """Refuse what the parser accepts and the command does not."""
-    if not 1 <= arguments.episodes <= MAX_EPISODES:
-        raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
-    if not 0 <= arguments.seed < 2**32:
-        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
-    if arguments.gif:
-        if arguments.backend != "gymnax":
-            raise UserError("--gif: only episodes of gymnax can be drawn; leave out --backend gymnasium")
-        from purejaxdqn.pictures.films import check_film
-
-        check_film(arguments.gif)
-
-
-def _print_returns(arguments: Namespace, returns: Any) -> None:
-    """Print the returns [S, N], as JSON or for a reader."""
-    from purejaxdqn.runs.statistics import iqm, spread_in_words
-
-    returns = returns.astype("float64")  # their sum may be beyond float32
-    score = iqm(returns.mean(-1))
-    if arguments.json:
-        found = {"backend": arguments.backend, "episodes": arguments.episodes, "returns": returns.tolist()}
-        print(to_json({**found, "mean": float(returns.mean()), "iqm": score}))
-        return
-    for k, mine in enumerate(returns, arguments.seed_index or 0):
-        print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
-    scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread_in_words(returns.mean(-1), digits='.2f')}"
-    print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
 
 
 if __name__ == "__main__":

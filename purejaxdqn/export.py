@@ -3,30 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from purejaxdqn.policies.command_line import export_parser as parser
 from purejaxdqn.system.faults import UserError, require, run_command
-from purejaxdqn.system.options import Parser, add_trust_option, path_of
-
-FORMATS = ("stablehlo", "onnx", "safetensors")
-
-
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(
-        prog="python -m purejaxdqn.export",
-        description="Write one agent's policy to a folder.",
-        examples=(
-            "runs/mine --format onnx --best",
-            "runs/mine --format stablehlo --seed-index 2 --out policy",
-        ),
-    )
-    parser.add_argument("run_dir", type=path_of, metavar="RUN_DIR")
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--seed-index", type=int, metavar="K", help="agent K (default 0)")
-    which.add_argument("--best", action="store_true", help="the agent with the highest final greedy return")
-    parser.add_argument("--out", type=path_of, metavar="DIR", help="default RUN_DIR/exports/FORMAT-K")
-    add_trust_option(parser)
-    return parser
 
 
 def main(argv: Sequence[str]) -> int:

@@ -21,7 +21,7 @@ def parser() -> Parser:
             "runs/first runs/second --out both.pdf",
         ),
     )
-    parser.add_argument("folders", type=path_of, nargs="+", metavar="DIR")
+    parser.add_argument("folders", type=path_of, nargs="+", metavar="DIR", help="directory of a run, sweep or search")
     formats = "png, pdf or svg, or several of them separated by commas (default png)"
     parser.add_argument("--format", default="png", metavar="FORMAT", help=formats)
     out = "file of the picture that compares several runs; the suffix sets the format (default comparison.FORMAT)"

@@ -13,7 +13,7 @@ def parser() -> Parser:
         description="Write report.html, one page with all results of a run, sweep or search.",
         examples=("runs/mine", "runs/mine --no-films"),
     )
-    parser.add_argument("folder", type=path_of, metavar="DIR")
+    parser.add_argument("folder", type=path_of, metavar="DIR", help="directory of a run, sweep or search")
     films = "leave films out; by default, a film is made for a finished run that has none"
     parser.add_argument("--no-films", action="store_true", help=films)
     add_trust_option(parser)

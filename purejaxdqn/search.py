@@ -13,7 +13,7 @@ from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
 from purejaxdqn.sweeps.points import find_idle_keys
 from purejaxdqn.system.directories import default_directory, how_to_resume
 from purejaxdqn.system.faults import drawing, resumable, run_command
-from purejaxdqn.system.messages import tell
+from purejaxdqn.system.messages import announce, tell
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
@@ -26,9 +26,7 @@ def main(argv: Sequence[str]) -> int:
     start_jax()
     idle = find_idle_keys(check_edges(spec, candidates, drafts), spec.overrides)
     base = read_config(list(spec.sources), spec.overrides)
-    notes = [line for line in (note_of_default_environment(base.config), base.moves) if line]
-    for line in [*notes, *(f"warning: {line}" for line in idle)]:
-        tell(line)
+    announce([note_of_default_environment(base.config), base.moves], idle)
     if not arguments.no_cache:
         use_compilation_cache()
     with contextlib.ExitStack() as made:

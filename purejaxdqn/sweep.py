@@ -12,7 +12,7 @@ from purejaxdqn.sweeps.distributed import join_processes
 from purejaxdqn.sweeps.points import check_points, describe_moves, find_idle_keys, read_points
 from purejaxdqn.system.directories import default_directory
 from purejaxdqn.system.faults import UserError, run_command
-from purejaxdqn.system.messages import tell
+from purejaxdqn.system.messages import announce
 from purejaxdqn.system.options import check_at_least, parse_memory
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
@@ -33,12 +33,9 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("num_seeds: a sweep takes its seeds from --seeds")
     points = check_points(candidates, drafts)
     if process == 0:
-        note = note_of_default_environment(drafts[0].config)
-        for line in [*([note] if note else []), *describe_moves(drafts)]:
-            tell(line)
         words = [word for candidate in candidates for word in candidate.overrides]
-        for line in find_idle_keys(points, words):
-            tell(f"warning: {line}")
+        notes = [note_of_default_environment(drafts[0].config), *describe_moves(drafts)]
+        announce(notes, find_idle_keys(points, words))
     if not arguments.no_cache:
         use_compilation_cache()
     from purejaxdqn.sweeps.results import table

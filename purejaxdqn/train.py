@@ -20,7 +20,7 @@ from purejaxdqn.runs.kept import take_over
 from purejaxdqn.runs.resuming import read_end
 from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import run_command
-from purejaxdqn.system.messages import tell
+from purejaxdqn.system.messages import announce, tell
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 
 
@@ -48,11 +48,8 @@ def main(argv: Sequence[str]) -> int:
     from purejaxdqn.config.checks import find_warnings
     from purejaxdqn.config.shipped import note_of_default_environment
 
-    for line in (None if arguments.resume else note_of_default_environment(draft.config), draft.moves):
-        if line:
-            tell(line)
-    for warning in find_warnings(draft.config):
-        tell(f"warning: {warning}")
+    note = None if arguments.resume else note_of_default_environment(draft.config)
+    announce([note, draft.moves], find_warnings(draft.config))
     if arguments.print_config:
         print(to_yaml(config), end="")
         return 0

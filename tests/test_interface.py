@@ -118,6 +118,11 @@ def test_the_examples_of_a_command_are_read_by_its_parser(name):
         parser.parse_intermixed_args(shlex.split(line)[3:])
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help(name):
+    assert all(action.help for action in import_module(f"purejaxdqn.{name}").parser()._actions)
+
+
 def test_help_shows_defaults():
     text = " ".join(import_module("purejaxdqn.search").parser().format_help().partition("options:")[2].split())
     assert "the sampler that proposes trials (default tpe)" in text
@@ -126,7 +131,7 @@ def test_help_shows_defaults():
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_shell_completes_commands_configs_and_keys(shell, capsys):
-    assert print_completion([shell], COMMANDS) == 0
+    assert print_completion([shell], list(COMMANDS)) == 0
     script = capsys.readouterr().out
     for word in ("sweep", "--seeds-at-once", "cartpole_pqn", "search/dqn", "optimizer.learning_rate=", "stablehlo"):
         assert word in script
@@ -137,4 +142,4 @@ def test_a_shell_completes_commands_configs_and_keys(shell, capsys):
 def test_completion_for_another_shell_is_refused():
     for words in ([], ["fish"], ["bash", "zsh"]):
         with pytest.raises(UserError, match="--print-completion takes one of bash, zsh, tcsh"):
-            print_completion(words, COMMANDS)
+            print_completion(words, list(COMMANDS))

@@ -6,8 +6,8 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
-from purejaxdqn import evaluate
 from purejaxdqn.core.types import EpochRow
+from purejaxdqn.policies.command_line import print_returns
 from purejaxdqn.runs.metrics import metrics_from_rows
 from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.system.files import to_json, write_json
@@ -41,13 +41,13 @@ def test_the_mean_of_large_returns_is_the_mean(capsys):
     rows = EpochRow(**{**dict.fromkeys(EpochRow._fields, np.ones((2, 1))), "eval_returns": returns[:, None]})
     metrics = metrics_from_rows(rows, solved_at=None)
     np.testing.assert_array_equal(metrics.eval_return, np.full((2, 1), 1e38, np.float32))
-    evaluate._print_returns(Namespace(json=True, backend="gymnax", episodes=10), returns)
+    print_returns(Namespace(json=True, backend="gymnax", episodes=10), returns)
     assert strict(capsys.readouterr().out)["mean"] == pytest.approx(1e38)
 
 
 def test_evaluate_prints_json_when_a_return_is_infinite(capsys):
     returns = np.array([[1.0, INF], [1.0, 2.0]], np.float32)
-    evaluate._print_returns(Namespace(json=True, backend="gymnax", episodes=2), returns)
+    print_returns(Namespace(json=True, backend="gymnax", episodes=2), returns)
     found = strict(capsys.readouterr().out)
     assert found["returns"] == [[1.0, None], [1.0, 2.0]]
     assert found["mean"] is None

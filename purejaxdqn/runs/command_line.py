@@ -9,7 +9,14 @@ from purejaxdqn.config.reading import Draft, read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.resuming import read_run
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.options import Parser, add_training_options, add_trust_option, check_at_least, path_of
+from purejaxdqn.system.options import (
+    Parser,
+    add_training_options,
+    add_trust_option,
+    check_at_least,
+    check_config_option,
+    path_of,
+)
 
 
 def parser() -> Parser:
@@ -28,9 +35,11 @@ def parser() -> Parser:
     add_training_options(parser, out=out, overrides=("key=value", "config keys with YAML values"))
     parser.add_argument("--resume", type=path_of, metavar="RUN_DIR", help="resume; total_timesteps=... extends the run")
     add_trust_option(parser)
+    segments = "parts of the run: it saves, reports and stops only between two of them (default about 20)"
+    at_once = "number of seeds that a device trains together (default: one on a CPU, else all)"
     parser.add_argument("--log", action="append", metavar="NAME", help="also log to tensorboard or wandb")
-    parser.add_argument("--segments", type=int, metavar="N", help="calls of the compiled program (default about 20)")
-    parser.add_argument("--seeds-at-once", type=int, metavar="N", help="number of seeds that a device trains together")
+    parser.add_argument("--segments", type=int, metavar="N", help=segments)
+    parser.add_argument("--seeds-at-once", type=int, metavar="N", help=at_once)
     parser.add_argument("--debug-nans", action="store_true", help="stop at the first NaN and name its operation")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
     parser.add_argument("--list-configs", action="store_true", help="list the shipped configs, one per line, and exit")
@@ -40,8 +49,8 @@ def parser() -> Parser:
 
 def read_draft(arguments: argparse.Namespace) -> Draft:
     """The config that the command line describes."""
-    if not arguments.config and not arguments.resume:
-        raise UserError("--config is missing; --list-configs shows the shipped ones")
+    if not arguments.resume:
+        check_config_option(arguments.config)
     if arguments.resume and (arguments.config or arguments.out):
         raise UserError("--resume: a run keeps its own config and directory; leave out --config and --out")
     check_at_least(arguments, segments=1, seeds_at_once=1)

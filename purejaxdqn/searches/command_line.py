@@ -10,6 +10,7 @@ from purejaxdqn.system.options import (
     add_machine_options,
     add_training_options,
     check_at_least,
+    check_config_option,
     name_of,
     parse_memory,
 )
@@ -55,8 +56,7 @@ def parser() -> Parser:
 
 def read_spec(arguments: argparse.Namespace) -> SearchSpec:
     """The search that the command line describes."""
-    if not arguments.config:
-        raise UserError("--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones")
+    check_config_option(arguments.config)
     if not arguments.space:
         raise UserError("--space is missing; give a YAML file of ranges, such as the shipped search/dqn.yaml")
     check_at_least(arguments, trials=1, seeds=1, batch=1, retest=1, devices=1)

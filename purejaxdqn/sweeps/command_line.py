@@ -7,7 +7,14 @@ from purejaxdqn.sweeps.distributed import add_process_options
 from purejaxdqn.sweeps.points import Candidate, check_count, drawn_candidates, grid_candidates, refuse_both
 from purejaxdqn.sweeps.spaces import draw_shares, read_space
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.options import Parser, add_machine_options, add_training_options, check_at_least, name_of
+from purejaxdqn.system.options import (
+    Parser,
+    add_machine_options,
+    add_training_options,
+    check_at_least,
+    check_config_option,
+    name_of,
+)
 
 
 def parser() -> Parser:
@@ -26,7 +33,7 @@ def parser() -> Parser:
     parser.add_argument("--configs", metavar="A,B", help="compare these configs, each applied on top of --config")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each point (default: the config's num_seeds)")
     parser.add_argument("--space", type=name_of, metavar="FILE", help="ranges to draw points from (--points)")
-    parser.add_argument("--points", type=int, metavar="N", help="number of points to draw")
+    parser.add_argument("--points", type=int, metavar="N", help="number of points to draw from --space")
     parser.add_argument("--draw", choices=("sobol", "random"), default="sobol", help="how to draw the points")
     parser.add_argument("--draw-seed", type=int, default=0, metavar="N", help="random seed of the draws")
     add_machine_options(parser)
@@ -36,8 +43,7 @@ def parser() -> Parser:
 
 def read_candidates(arguments: argparse.Namespace, compared: Sequence[str]) -> list[Candidate]:
     """The points that the command line describes."""
-    if not arguments.config and not compared:
-        raise UserError("--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones")
+    check_config_option([*(arguments.config or []), *compared])
     if (arguments.space is None) != (arguments.points is None):
         raise UserError("--space and --points go together: a file of ranges, and how many points to draw from it")
     if arguments.space is None:

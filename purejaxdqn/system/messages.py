@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 
 MAX_LENGTH, _TAIL = 1000, 250
 """Characters of a message, and of its end, which are kept of a longer one: its end says what is wrong."""
@@ -17,6 +18,12 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def announce(notes: Iterable[str | None], warnings: Iterable[str] = ()) -> None:
+    """Print what a command says before it trains: the notes that there are, then the warnings, each on a line."""
+    for line in (*filter(None, notes), *(f"warning: {one}" for one in warnings)):
+        tell(line)
 
 
 def tell(text: str) -> None:

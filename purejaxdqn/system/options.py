@@ -92,6 +92,16 @@ def add_training_options(parser: Parser, *, out: str, overrides: tuple[str, str]
     parser.add_argument("overrides", nargs="*", metavar=overrides[0], help=overrides[1])
 
 
+def check_config_option(names: Sequence[str] | None) -> None:
+    """Refuse a command line without ``--config``.
+
+    Raises:
+      UserError: says where to find one.
+    """
+    if not names:
+        raise UserError("--config is missing; python -m purejaxdqn.train --list-configs shows the shipped ones")
+
+
 def add_trust_option(parser: Parser) -> None:
     """``--trust``, of commands that import what a run directory names."""
     about = "import the module of the run's environment even if you did not start the run here"
@@ -100,7 +110,9 @@ def add_trust_option(parser: Parser) -> None:
 
 def add_machine_options(parser: Parser) -> None:
     """``--memory`` and ``--devices``."""
-    parser.add_argument("--memory", metavar="SIZE", help="limit of the memory used, such as 4GiB")
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="limit of the memory used, such as 4GiB (default 80%% of what is free)"
+    )
     parser.add_argument("--devices", type=int, metavar="N", help="devices to use: cores or accelerators (default all)")
 
 
