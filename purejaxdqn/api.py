@@ -152,7 +152,8 @@ def train(
 
     Args:
       config: a ``Config``, or what ``load_config`` takes.
-      out: the run directory, which must not exist; by default ``runs/<environment>/<timestamp>``.
+      out: the run directory, which must not exist; by default ``runs/<name>/<timestamp>`` with the config's name, or
+        that of the environment for a ``Config``.
       progress: False shows none; by default there is a bar on a terminal and in a notebook, and lines elsewhere.
       callback: called after each of about twenty segments with the metrics so far, leaves [S, T]. If it returns True,
         the run ends there; its last state is saved, so that ``train --resume`` continues it.
@@ -175,7 +176,8 @@ def train(
     check_loggers(ready)
     check_memory(ready)
     use_compilation_cache()
-    folders = [Path(out)] if out else default_directories([ready.env.id.replace(":", "-")])
+    names = [ready.env.id.replace(":", "-")] if isinstance(config, Config) else _listed(config)
+    folders = [Path(out)] if out else default_directories(names)
     options = runner.RunOptions(quiet=not progress, callback=callback)
     with opening.open_run(folders, ready, segments=None) as opened, _stop_signals() as stop:
         try:
@@ -183,6 +185,10 @@ def train(
         except Stopped as stopped:
             raise KeyboardInterrupt(f"stopped by {stopped}; python -m purejaxdqn.train --resume continues") from stopped
     return Run(opened.folder, ready, summary)
+
+
+def _listed(names: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(names)] if isinstance(names, str | Path) else [str(name) for name in names]
 
 
 @contextlib.contextmanager

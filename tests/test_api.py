@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -186,3 +187,21 @@ def test_each_evaluation_may_end_a_run_with_an_early_end():
     assert epochs == 60  # by default there would be 20 segments
     assert opening._choose_segments(config, None, None) == (epochs, 1)
     assert opening._choose_segments(config, 1, None) == (1, epochs)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ("cartpole_cleanrl", "cartpole_cleanrl"),
+        (["cartpole_cleanrl", "rainbow"], "cartpole_cleanrl+rainbow"),
+        (load_config("cartpole_cleanrl"), "CartPole-v1"),
+    ],
+    ids=["a name", "names", "a Config"],
+)
+def test_the_default_directory_has_the_name_of_the_config(config, name, monkeypatch):
+    def open_run(folders, *_, **__):
+        raise UserError(str(next(iter(folders)).parent))
+
+    monkeypatch.setattr("purejaxdqn.runs.opening.open_run", open_run)
+    with pytest.raises(UserError, match=rf"^runs/{re.escape(name)}$"):
+        api.train(config)

@@ -120,6 +120,11 @@ _DEFAULTS: Any = Field(default_factory=dict, validate_default=True)
 """The default of a section: what its own keys default to."""
 
 
+def _with_keywords(section: type[Section], fields: dict[str, Any]) -> Any:
+    """The section with fields that ``class`` cannot declare, as their names are keywords of Python."""
+    return create_model(section.__name__.removeprefix("_"), __base__=section, __doc__=section.__doc__, **fields)
+
+
 def _word(values: Any, name: str) -> Any:
     word = values.get(name) if isinstance(values, dict) else None
     return word if isinstance(word, str) else None
@@ -298,12 +303,10 @@ class _RolloutConfig(Section):
     minibatches: Count = 32
 
 
-# ``lambda`` is a keyword of Python, which ``class`` cannot have as a field.
-_LAMBDA: Any = {"lambda": (Annotated[Share, Traced()], 0.65)}
 if TYPE_CHECKING:
     RolloutConfig = _RolloutConfig
 else:
-    RolloutConfig = create_model("RolloutConfig", __base__=_RolloutConfig, __doc__=_RolloutConfig.__doc__, **_LAMBDA)
+    RolloutConfig = _with_keywords(_RolloutConfig, {"lambda": (Annotated[Share, Traced()], 0.65)})
 
 
 class EnsembleConfig(Section):
@@ -378,20 +381,20 @@ class CheckpointConfig(Section):
     keep: Annotated[Count, OUTSIDE] = 2
 
 
-class StopConfig(Section):
+class _StopConfig(Section):
     """When a run ends before ``total_timesteps``: once ``evaluations`` in a row reach the greedy return ``return``.
 
     With null, a run never ends early. All seeds of a run end together, when the last of them has reached the return.
     """
 
 
-# ``return`` is a keyword of Python, as ``lambda`` above.
-_STOP: Any = {
-    "return": (Annotated[Finite | None, OUTSIDE], None),
-    "evaluations": (Annotated[Count, OUTSIDE], 1),
-}
-if not TYPE_CHECKING:
-    StopConfig = create_model("StopConfig", __base__=StopConfig, __doc__=StopConfig.__doc__, **_STOP)
+if TYPE_CHECKING:
+    StopConfig = _StopConfig
+else:
+    StopConfig = _with_keywords(
+        _StopConfig,
+        {"return": (Annotated[Finite | None, OUTSIDE], None), "evaluations": (Annotated[Count, OUTSIDE], 1)},
+    )
 
 
 class Config(Section):
