@@ -180,8 +180,6 @@ def _wrong_parts(config):
         "bootstrap: the bonus": {
             "bootstrap": lambda hparams, estimates: Backup(estimates.target_next(), bonus=jnp.zeros((8, 1)))
         },
-        "head.value": {"head": head._replace(value=lambda *arguments: jnp.zeros(1))},
-        "head.backup": {"head": head._replace(backup=lambda *arguments: jnp.zeros(1))},
         "memory.step: the outputs": {"memory": cell._replace(step=lambda params, x, carry: (x.T, carry))},
         "memory.step: the carry": {"memory": cell._replace(step=lambda params, x, carry: (x, carry[:, :1]))},
         "replay.sample": {"replay": replay._replace(sample=sampling)},

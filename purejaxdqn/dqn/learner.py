@@ -194,7 +194,6 @@ def bootstrapped(
         if jnp.ndim(number):  # else it is the same for all
             chex.assert_shape(number, action.shape, custom_message=f"bootstrap: the {name}")
     value = parts.head.value(hparams, next_out, backup.policy)
-    chex.assert_tree_shape_prefix(value, action.shape, custom_message="head.value: the value")
     return Bootstrapped(value, reward + backup.bonus + discount * backup.entropy, discount)
 
 
@@ -267,7 +266,6 @@ def _update(
     transition = transition._replace(obs=inputs(transition.obs), next_obs=inputs(transition.next_obs))
     recalls = _burnt_in(parts, hparams, learner, batch.sequence, draws)
     target = parts.head.backup(hparams, *bootstrapped(parts, hparams, learner, transition, draws, recalls))
-    chex.assert_tree_shape_prefix(target, transition.action.shape, custom_message="head.backup: the target")
     sample = Sample(transition.obs, transition.action, target, weight, draws.online, draws.fractions, recalls.online)
     learner, td_error, stats = descend(parts, hparams, learner, sample, rate)
     if parts.network.memory is not None:
