@@ -61,7 +61,8 @@ PQN = [
 """The same without replay: 20 epochs of one rollout."""
 
 
-SUITES_OF_CONFIGS = {name: suite_of(read_config(name).config.env.id) for name in shipped_configs()}
+ENVIRONMENTS_OF_CONFIGS = {name: read_config(name).config.env for name in shipped_configs()}
+SUITES_OF_CONFIGS = {name: suite_of(env.id) for name, env in ENVIRONMENTS_OF_CONFIGS.items()}
 """The suite that a shipped config needs, None for gymnax."""
 TRAINABLE = {
     name: path
@@ -92,10 +93,28 @@ def known_quick_options():
     return compiling.known_options(QUICKLY)
 
 
+@functools.cache
+def known_bare_options():
+    return compiling.known_options(BARELY)
+
+
 def mostly_slow(values, *, fast):
     """Parameters of a test; those that are not in ``fast`` are marked slow."""
     assert all(one in values for one in fast)
     return [pytest.param(one, marks=() if one in fast else pytest.mark.slow) for one in values]
+
+
+def first_with_each_environment(names):
+    """Of these shipped configs the first with each environment and its wrappers."""
+    found = {}
+    for name in names:
+        found.setdefault(repr(ENVIRONMENTS_OF_CONFIGS[name].making()), name)
+    return list(found.values())
+
+
+def jit_barely(function):
+    """``jax.jit`` for programs that run for a moment and whose bits no test looks at."""
+    return jax.jit(function, compiler_options=known_bare_options())
 
 
 def jit_quickly(function):

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 import purejaxdqn
 from benchmarks import harness
 from purejaxdqn import load_config, load_policy, run_many
+from purejaxdqn.config.building import make_program
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.envs import main as envs
 from purejaxdqn.evaluate import main as evaluate
@@ -36,7 +37,17 @@ from purejaxdqn.search import main as search
 from purejaxdqn.sweep import main as sweep
 from purejaxdqn.system.git import run_git
 from purejaxdqn.train import main as train
-from tests.conftest import PQN, ROOT, TINY, TRAINABLE, command, mostly_slow, tiny_for
+from tests.conftest import (
+    ENVIRONMENTS_OF_CONFIGS,
+    PQN,
+    ROOT,
+    TINY,
+    TRAINABLE,
+    command,
+    first_with_each_environment,
+    mostly_slow,
+    tiny_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -488,14 +499,28 @@ def test_the_front_door_hands_over(folder):
     assert "did you mean 'train'" in wrong.stderr
 
 
+PRESETS = [name for name in TRAINABLE if "id" not in ENVIRONMENTS_OF_CONFIGS[name].model_fields_set]
+OF_ENVIRONMENTS = first_with_each_environment(["cartpole", *(name for name in TRAINABLE if name not in PRESETS)])
+SHORTLY_TRAINED = [*OF_ENVIRONMENTS, *PRESETS]
+"""A config for each environment, and every preset; the others have parts that these have."""
+
+
 @pytest.mark.usefixtures("barely_compiled")
-@pytest.mark.parametrize("name", mostly_slow(TRAINABLE, fast=["cartpole"]))
+@pytest.mark.parametrize("name", mostly_slow(SHORTLY_TRAINED, fast=["cartpole"]))
 def test_every_shipped_config_runs_for_a_short_budget(name, quietly, tmp_path):
     tiny = tiny_for(name)
     every = 640 if tiny is PQN else 520
     once = [f"evaluation={{every: {every}, episodes: 1, final_episodes: 1}}"]
     code, _, err = quietly(train, "--config", name, "--out", tmp_path / "run", "--quiet", *tiny, *once)
     assert code == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TRAINABLE if name not in SHORTLY_TRAINED])
+def test_every_other_config_can_be_traced(name):
+    config = load_config(name, tiny_for(name))
+    result = jax.eval_shape(make_program(config).train, config.hparams(), jax.random.key(0))
+    assert result.final_returns.shape == (config.evaluation.final_episodes,)
 
 
 def test_the_commit_is_that_of_this_checkout_whatever_repository_a_hook_names(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.environments.gymnax import is_binary
 from purejaxdqn.environments.registry import INPUTS, environment_ids, from_gymnax, make_environment
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError
-from tests.conftest import jit_quickly, mostly_slow
+from tests.conftest import jit_barely, jit_quickly, mostly_slow
 from tests.probes import State, TableMDP
 
 
@@ -229,7 +229,7 @@ def test_space_invaders_has_no_chance_in_it(env_id, any_chance):
 def test_greedy_evaluation_of_every_environment_ends(env_id):
     env = make_environment(env_id)
     second_action = values_of(lambda obs: jnp.tile(jnp.arange(env.num_actions) == 1, (obs.shape[0], 1)))
-    play = jax.jit(lambda key: greedy_returns(env, second_action, env.default_params, key, episodes=4))
+    play = jit_barely(lambda key: greedy_returns(env, second_action, env.default_params, key, episodes=4))
     assert np.isfinite(play(jax.random.key(0))).all()
 
 
@@ -249,7 +249,7 @@ def test_advancing_is_stepping_but_for_the_reset(env_id, sticky_actions):
     """On the way of a policy that acts at random, which begins many episodes."""
     env = make_environment(env_id, sticky_actions=sticky_actions)
     params, num_envs = env.with_params({"max_steps_in_episode": np.asarray(12)}), 20
-    step, advance = jax.jit(env.step), jax.jit(env.advance)
+    step, advance = jit_barely(env.step), jit_barely(env.advance)
     obs, state = env.reset(params, jax.random.split(jax.random.key(0), num_envs))
     generator, ended = np.random.default_rng(0), 0
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)  # two programs may round differently
@@ -284,7 +284,7 @@ def test_observations_are_boolean_just_where_all_that_gymnax_gives_are_0_or_1(en
         obs, state, _, _, _, info = jax.vmap(env.step, (0, 0, 0, None))(keys[1:], state, action, params)
         return (state, binary & all_binary(obs) & all_binary(info["final_observation"])), None
 
-    @jax.jit
+    @jit_barely
     def play(key):
         obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, 20), params)
         return jax.lax.scan(body, (state, all_binary(obs)), jax.random.split(key, 150))[0][1]

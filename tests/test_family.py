@@ -73,13 +73,14 @@ FAST_PAIRS = [
 
 
 @pytest.mark.parametrize(
-    "chosen", [choices_of, pytest.param(lambda *_: CHOICES, marks=pytest.mark.slow)], ids=["half", "all"]
+    ("pair", "all_choices"),
+    [(pair, False) for pair in FAST_PAIRS] + [pytest.param(pair, True, marks=pytest.mark.slow) for pair in PAIRS],
+    ids=lambda one: "-".join(one) if isinstance(one, tuple) else "all" if one else "half",
 )
-@pytest.mark.parametrize("pair", mostly_slow(PAIRS, fast=FAST_PAIRS), ids="-".join)
-def test_every_combination_builds_and_has_its_shapes(pair, chosen):
+def test_every_combination_builds_and_has_its_shapes(pair, all_choices):
     """Half of the choices for some pairs by default, all for all of them where tests may be slow (two minutes)."""
     distribution, bootstrap = pair
-    for choice in chosen(distribution, bootstrap):
+    for choice in CHOICES if all_choices else choices_of(distribution, bootstrap):
         config = load_config("cartpole_cleanrl", [*TINY, *overrides((distribution, bootstrap, *choice))])
         program = make_program(config, Own(env=from_gymnax(MDP)))
         state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))

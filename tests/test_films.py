@@ -21,7 +21,7 @@ from purejaxdqn.pictures import films
 from purejaxdqn.pictures.drawings import CLASSIC, choose_drawing
 from purejaxdqn.policies.episodes import Episode, record_episode
 from purejaxdqn.system.faults import UserError
-from tests.conftest import TINY, TRAINABLE, tiny_for
+from tests.conftest import TINY, TRAINABLE, first_with_each_environment, tiny_for
 
 
 def pictures_of(path):
@@ -191,7 +191,7 @@ DISCRETE = [name for name, path in TRAINABLE.items() if "env: {id" in path.read_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DISCRETE)
+@pytest.mark.parametrize("name", first_with_each_environment(DISCRETE))
 def test_every_environment_with_a_config_can_be_drawn(name, tmp_path):
     config = load_config(name, tiny_for(name))
     algorithm = make_algorithm(config, make_environment(**config.env.making()))
