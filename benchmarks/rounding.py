@@ -37,7 +37,7 @@ def main() -> None:
 def programs(steps: int) -> dict[str, tuple[str, list[str]]]:
     """Return the configs to train, each with its overrides, by name."""
     return {
-        "cartpole": ("cartpole_double", [f"total_timesteps={steps}"]),
+        "cartpole_double": ("cartpole_double", [f"total_timesteps={steps}"]),
         "Breakout": ("minatar/breakout", [f"total_timesteps={steps}", "schedule.warmup=5000"]),
     }
 

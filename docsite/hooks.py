@@ -58,7 +58,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         marker = f"<!-- {name} -->\n"
         if marker in markdown:
             markdown = markdown.replace(marker, generate())
-    filled = re.sub(r"^<!-- .*? -->\n|<!-- .*? -->", "", readme.fill(markdown), flags=re.MULTILINE)
+    filled = re.sub(r"^<!-- (?:(?!-->).)* -->\n|<!-- .*? -->", "", readme.fill(markdown), flags=re.MULTILINE)
     return _LINK.sub(lambda link: _inside(link, page.file.src_uri, config.repo_url), filled)
 
 

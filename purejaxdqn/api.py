@@ -155,8 +155,9 @@ def train(
       out: the run directory, which must not exist; by default ``runs/<name>/<timestamp>`` with the config's name, or
         that of the environment for a ``Config``.
       progress: False shows none; by default there is a bar on a terminal and in a notebook, and lines elsewhere.
-      callback: called after each of about twenty segments with the metrics so far, leaves [S, T]. If it returns True,
-        the run ends there; its last state is saved, so that ``train --resume`` continues it.
+      callback: called after each of about twenty segments, or after each evaluation if ``stop.return`` is set, with
+        the metrics so far, leaves [S, T]. If it returns True, the run ends there; its last state is saved, so that
+        ``train --resume`` continues it.
 
     Returns:
       The finished run.

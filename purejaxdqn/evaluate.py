@@ -1,18 +1,23 @@
 """``python -m purejaxdqn.evaluate FOLDER``: play greedy episodes with a run's agents or an exported policy."""
 
+from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
-from purejaxdqn.policies.command_line import check_evaluation, print_returns
 from purejaxdqn.policies.command_line import evaluate_parser as parser
-from purejaxdqn.system.faults import run_command
+from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.files import to_json
 from purejaxdqn.system.messages import tell
 from purejaxdqn.system.status import Status
+
+MAX_EPISODES = 1_000_000
+"""Episodes are played in parallel, so that memory limits their number."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    check_evaluation(arguments)
+    _check(arguments)
     from purejaxdqn.policies import policies
     from purejaxdqn.system import runtime
 
@@ -33,6 +38,36 @@ def main(argv: Sequence[str]) -> int:
             said = films.film_episode(arguments.gif, config, params, arguments.seed_index or 0, seed=arguments.seed)
         tell(said)
     return 0
+
+
+def _check(arguments: Namespace) -> None:
+    """Refuse what the parser of ``evaluate`` accepts and the command does not."""
+    if not 1 <= arguments.episodes <= MAX_EPISODES:
+        raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
+    if not 0 <= arguments.seed < 2**32:
+        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
+    if arguments.gif:
+        if arguments.backend != "gymnax":
+            raise UserError("--gif: only episodes of gymnax can be drawn; leave out --backend gymnasium")
+        from purejaxdqn.pictures.films import check_film
+
+        check_film(arguments.gif)
+
+
+def print_returns(arguments: Namespace, returns: Any) -> None:
+    """Print the returns [S, N], as JSON or for a reader."""
+    from purejaxdqn.runs.statistics import iqm, spread_in_words  # SciPy: late, as it loads slowly
+
+    returns = returns.astype("float64")  # their sum may be beyond float32
+    score = iqm(returns.mean(-1))
+    if arguments.json:
+        found = {"backend": arguments.backend, "episodes": arguments.episodes, "returns": returns.tolist()}
+        print(to_json({**found, "mean": float(returns.mean()), "iqm": score}))
+        return
+    for k, mine in enumerate(returns, arguments.seed_index or 0):
+        print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
+    scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread_in_words(returns.mean(-1), digits='.2f')}"
+    print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
 
 
 if __name__ == "__main__":

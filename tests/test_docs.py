@@ -67,11 +67,12 @@ CONFIGS = sorted(
 def test_the_config_of_a_command_can_be_trained(words):
     names = [word for before, word in itertools.pairwise(words) if before == "--config"]
     overrides = [word for word in words if re.match(r"[a-z_.]+=", word)]
+    compared = [name for before, word in itertools.pairwise(words) if before == "--configs" for name in word.split(",")]
     suites = [suite_of(word.removeprefix("env.id=")) for word in overrides if word.startswith("env.id=")]
     for suite in [*suites, *(SUITES_OF_CONFIGS.get(name.removesuffix(".yaml")) for name in names)]:
         if suite and not is_installed(suite):
             pytest.skip(f"{suite} is not installed")
-    grid = grid_candidates(names, overrides) if words[0] == "sweep" else []
+    grid = grid_candidates(names, overrides, compared) if words[0] == "sweep" else []
     for draft in read_points(grid) if grid else [read_config(names, overrides)]:
         draft.checked()
 

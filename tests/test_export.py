@@ -23,9 +23,10 @@ from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.batched import batched
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.evaluate import main as evaluate
-from purejaxdqn.export import FORMATS, main
+from purejaxdqn.export import main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
+from purejaxdqn.policies.command_line import FORMATS
 from purejaxdqn.policies.exported import _described_environment
 from purejaxdqn.policies.greedy import Policy, as_batch
 from purejaxdqn.policies.onnx_graphs import observations, to_onnx

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from purejaxdqn.core.types import EpochRow
-from purejaxdqn.policies.command_line import print_returns
+from purejaxdqn.evaluate import print_returns
 from purejaxdqn.runs.metrics import metrics_from_rows
 from purejaxdqn.runs.statistics import iqm, iqm_interval
 from purejaxdqn.system.files import to_json, write_json

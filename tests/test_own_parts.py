@@ -180,6 +180,11 @@ def _wrong_parts(config):
         "bootstrap: the bonus": {
             "bootstrap": lambda hparams, estimates: Backup(estimates.target_next(), bonus=jnp.zeros((8, 1)))
         },
+        "bootstrap: the entropy": {
+            "bootstrap": lambda hparams, estimates: Backup(estimates.target_next(), entropy=jnp.zeros((8, 1)))
+        },
+        "memory.unroll: the outputs": {"memory": cell._replace(unroll=lambda params, x, carry, start: (x[0], carry))},
+        "memory.unroll: the carries": {"memory": cell._replace(unroll=lambda params, x, carry, start: (x, carry))},
         "memory.step: the outputs": {"memory": cell._replace(step=lambda params, x, carry: (x.T, carry))},
         "memory.step: the carry": {"memory": cell._replace(step=lambda params, x, carry: (x, carry[:, :1]))},
         "replay.sample": {"replay": replay._replace(sample=sampling)},

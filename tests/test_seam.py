@@ -169,6 +169,9 @@ WRONG = {
     "algorithm.act: the actions": {"act": lambda h, p, view, d, c: (jnp.zeros((E, 1), jnp.int32), view.memory)},
     "algorithm.act: the memory": {"act": lambda h, p, view, d, c: (jnp.zeros(E, jnp.int32), view.memory[:1])},
     "algorithm.values: the Q-values": {"values": lambda h, p, view: (jnp.zeros((view.obs.shape[0], 3)), view.memory)},
+    "algorithm.values: .*Q-values": {
+        "values": lambda h, p, view: (jnp.zeros((view.obs.shape[0], 2), jnp.int32), view.memory)
+    },
     "algorithm.observe: the state": {"observe": lambda h, state, steps: state._replace(observed=jnp.float32(0))},
     "algorithm.learn: loss": {
         "learn": lambda h, state, s, d, c: (state, UpdateStats(jnp.zeros(2), jnp.zeros(()), jnp.zeros(())))

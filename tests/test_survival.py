@@ -639,8 +639,8 @@ def test_a_checkpoint_of_another_version_is_refused_before_anything_is_compiled(
         code, out, err = quietly(train, "--resume", cut)
     assert (code, out) == (2, [])
     assert err == [
-        "error: --resume: the checkpoint is of another program "
-        f"(version {purejaxdqn.__version__}): state{path} is {line}"
+        f"error: --resume: the checkpoint does not fit this program: state{path} is {line}; "
+        f"version {purejaxdqn.__version__} saved it, this is {purejaxdqn.__version__}"
     ]
     assert (cut / "metrics.csv").read_bytes() == before
 

@@ -12,10 +12,10 @@ _KEPT = 0.1
 _SEARCHED = 10_000  # numbers on either side
 _LONGEST = 2**31 - 1  # environment steps of a run
 _KEYS = (
-    "replay.size",
     "schedule.warmup",
     "schedule.train_every",
     "schedule.target_every",
+    "replay.size",
     "total_timesteps",
     "evaluation.every",
     "checkpoint.every",

@@ -178,7 +178,7 @@ def dumped_today(dumped: Any) -> Any:
     """
     try:
         return Config.model_validate(dumped).model_dump(mode="json")
-    except ValidationError:
+    except Exception:  # whatever a damaged file may raise
         return dumped
 
 

@@ -1,15 +1,10 @@
-"""The options of ``purejaxdqn.evaluate`` and ``purejaxdqn.export``, and the returns that ``evaluate`` prints."""
+"""The options of ``purejaxdqn.evaluate`` and ``purejaxdqn.export``."""
 
-import argparse
 from typing import Any
 
-from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.files import to_json
 from purejaxdqn.system.options import Parser, add_trust_option, path_of
 
 FORMATS = ("stablehlo", "onnx", "safetensors")
-MAX_EPISODES = 1_000_000
-"""Episodes are played in parallel, so that memory limits their number."""
 
 
 def evaluate_parser() -> Parser:
@@ -60,33 +55,3 @@ def export_parser() -> Parser:
 
 def _add_agent_option(parser: Any, *, default: str) -> None:
     parser.add_argument("--seed-index", type=int, metavar="K", help=f"only agent K, from 0 (default {default})")
-
-
-def check_evaluation(arguments: argparse.Namespace) -> None:
-    """Refuse what the parser of ``evaluate`` accepts and the command does not."""
-    if not 1 <= arguments.episodes <= MAX_EPISODES:
-        raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
-    if not 0 <= arguments.seed < 2**32:
-        raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
-    if arguments.gif:
-        if arguments.backend != "gymnax":
-            raise UserError("--gif: only episodes of gymnax can be drawn; leave out --backend gymnasium")
-        from purejaxdqn.pictures.films import check_film
-
-        check_film(arguments.gif)
-
-
-def print_returns(arguments: argparse.Namespace, returns: Any) -> None:
-    """Print the returns [S, N], as JSON or for a reader."""
-    from purejaxdqn.runs.statistics import iqm, spread_in_words  # SciPy: late, as it loads slowly
-
-    returns = returns.astype("float64")  # their sum may be beyond float32
-    score = iqm(returns.mean(-1))
-    if arguments.json:
-        found = {"backend": arguments.backend, "episodes": arguments.episodes, "returns": returns.tolist()}
-        print(to_json({**found, "mean": float(returns.mean()), "iqm": score}))
-        return
-    for k, mine in enumerate(returns, arguments.seed_index or 0):
-        print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
-    scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread_in_words(returns.mean(-1), digits='.2f')}"
-    print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")

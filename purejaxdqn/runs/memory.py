@@ -58,7 +58,7 @@ def state_bytes(config: Config) -> int:
 
 
 def check_memory(config: Config) -> None:
-    """Refuse a run whose seeds together cannot fit in this machine's memory.
+    """Refuse a run whose seeds together cannot fit in this machine's memory; small runs are not checked.
 
     Raises:
       UserError: says how much memory is needed.

@@ -72,7 +72,8 @@ def read_snapshot(checkpoint: Checkpoint) -> Snapshot:
         }
     )
     about = {"version": _UNNAMED, **checkpoint.about}
-    return Snapshot(state, metrics, Config.model_validate(about.pop("config")), **about)
+    known = {name: about[name] for name in ("segment_epochs", "run_seconds", "version")}
+    return Snapshot(state, metrics, Config.model_validate(about["config"]), **known)
 
 
 _UNNAMED = "0.2.0 or earlier"
@@ -124,8 +125,9 @@ def check_state(snapshot: Snapshot) -> None:
     found = {path: (str(leaf.dtype), leaf.shape) for path, leaf in snapshot.state.items()}
     for path in [*fits, *found]:
         if fits.get(path) != found.get(path):
+            versions = f"version {snapshot.version} saved it, this is {purejaxdqn.__version__}"
             what = f"state{path} is {_describe(found.get(path))} in it, but {_describe(fits.get(path))} here"
-            raise UserError(f"--resume: the checkpoint is of another program (version {snapshot.version}): {what}")
+            raise UserError(f"--resume: the checkpoint does not fit this program: {what}; {versions}")
 
 
 def place_state(arrays: dict[str, np.ndarray], training: Training) -> RunnerState:

@@ -98,4 +98,4 @@ def check_definition(study: optuna.Study, storage: str, definition: dict[str, An
 def differences(found: Mapping[str, Any], definition: Mapping[str, Any]) -> list[str]:
     """The parts of a definition in which one that was found differs; an earlier version may have written it."""
     today = [{**one, "config": dumped_today(one.get("config"))} for one in (found, definition)]
-    return [key for key in definition if today[0].get(key) != today[1][key]]
+    return [key for key in {**definition, **found} if today[0].get(key) != today[1].get(key)]

@@ -24,7 +24,7 @@ def parser() -> Parser:
         description="Train many settings with many seeds.",
         examples=(
             "--config cartpole --seeds 10 optimizer.learning_rate=3e-4,1e-3,3e-3",
-            "--config cartpole --configs dqn,double_dqn,rainbow --seeds 10",
+            "--config cartpole_double --configs dqn,double_dqn,rainbow --seeds 10",
             "--config cartpole --space search/dqn --points 64 --seeds 3",
         ),
     )

@@ -173,13 +173,14 @@ def _difference(found: Any, wanted: dict[str, Any]) -> str | None:
         return f"it has {found['num_seeds']} seeds, not {wanted['num_seeds']}"
     if len(found["points"]) != len(wanted["points"]):
         return f"it has {len(found['points'])} points, not {len(wanted['points'])}"
-    if list(map(_point_today, found["points"])) != list(map(_point_today, wanted["points"])):
+    theirs, ours = (list(map(_point_today, one["points"])) for one in (found, wanted))
+    if set(found) != set(wanted) or theirs != ours:
         return "its points have other configs"
     return None  # an earlier version described it
 
 
 def _point_today(point: Any) -> Any:
-    return (point.get("swept"), dumped_today(point.get("config"))) if isinstance(point, dict) else point
+    return {**point, "config": dumped_today(point.get("config"))} if isinstance(point, dict) else point
 
 
 def save_piece(folder: Path, piece: PieceResult) -> None:
