@@ -192,6 +192,22 @@ def finished_run(tmp_path_factory):
     return folder
 
 
+LONG_FILES = (
+    "test_gpu.py",
+    "test_search.py",
+    "test_survival.py",
+    "test_sweep.py",
+    "test_commands.py",
+    "test_compiling.py",
+    "test_films.py",
+)
+"""They begin first: a worker that began one of them last would work alone at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
+
+
 def command(name, *arguments, cwd, env=None):
     return subprocess.run(
         [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)],
