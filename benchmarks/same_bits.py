@@ -162,7 +162,10 @@ CASES = {
     ),
     "ensemble": _train("'ensemble={members: 3, prior_scale: 3.0, mask: 0.5}' num_seeds=2"),
     "observe-frame_stack": _train("env.observe=[0,2] env.frame_stack=2 optimizer.name=radam"),
-    "cnn": _train("env.id=Catch-bsuite 'network={torso: cnn, channels: [4], hidden: [8]}'"),
+    "cnn": _train(
+        "env.id=Breakout-MinAtar 'network={torso: cnn, channels: [4], hidden: [8]}' total_timesteps=320 "
+        "evaluation.every=80"
+    ),
     "stop": _train("stop.return=5 evaluation.every=40"),
     "sweep": Case(
         (
