@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -31,6 +32,11 @@ from purejaxdqn.core import compiling
 from purejaxdqn.environments.importing import is_installed
 from purejaxdqn.environments.listed import suite_of
 from purejaxdqn.system.faults import run_command
+
+gc.collect()
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)  # tracing makes many objects, and collections would take a fifth of the time
+
 
 TINY = [
     "total_timesteps=600",

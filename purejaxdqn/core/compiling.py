@@ -1,5 +1,7 @@
 """Compiling a program of runs, with options for the CPU or the GPU."""
 
+import contextlib
+import gc
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -40,8 +42,21 @@ def compile_runs(jitted: Any, platform: str, *arguments: Any) -> Any:
 
 def lower_runs(jitted: Any, *arguments: Any) -> Lowered:
     """The part of ``compile_runs`` that Python does, in which threads block each other."""
-    traced = jitted.trace(*arguments)
-    return Lowered(traced.lower(), largest_product(traced.jaxpr.jaxpr))
+    with collector_paused():
+        traced = jitted.trace(*arguments)
+        return Lowered(traced.lower(), largest_product(traced.jaxpr.jaxpr))
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause Python's garbage collector: tracing makes many objects that stay, and each full collection visits all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def compile_lowered(lowered: Lowered, platform: str, *, once: bool = False) -> Any:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from purejaxdqn.config.building import make_program
-from purejaxdqn.core.compiling import Lowered, compile_lowered, lower_runs
+from purejaxdqn.core.compiling import Lowered, collector_paused, compile_lowered, lower_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.core.many import Layout, lay_out, map_runs
@@ -137,6 +137,7 @@ def seeds_of(config: Config) -> Population:
     return Population(hparams, np.full_like(seeds, config.seed), seeds)
 
 
+@collector_paused()
 def compile_training(
     config: Config,
     population: Population,
@@ -210,9 +211,9 @@ def _compile_parts(
         return compile_part("finish", lower_runs(*finish))
 
     pool = ThreadPoolExecutor()
-    try:  # lowering is Python's work, so it stays in this thread
-        init_job = pool.submit(compile_part, "init", lower_runs(*init))
+    try:  # lowering is Python's work, so it stays in this thread; what takes longest begins first
         segment_job = pool.submit(compile_part, "segment", lower_runs(*segment))
+        init_job = pool.submit(compile_part, "init", lower_runs(*init))
         behind = layout.platform == "cpu" and usable_cores() > len(layout.devices)
         ahead = None if behind else pool.submit(compile_finish)
         parts = init_job.result(), segment_job.result()
