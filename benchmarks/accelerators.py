@@ -174,8 +174,8 @@ def count(*, device: str, config: str, seeds: int) -> dict[str, Any]:
     import jax
 
     from benchmarks import hlo
-    from purejaxdqn.core.compiling import compile_lowered
     from purejaxdqn.runs.memory import memory_needs
+    from purejaxdqn.system.compiling import compile_lowered
 
     jax.config.update("jax_enable_compilation_cache", False)
     draft, program = read_config(config, seeds)
@@ -235,8 +235,8 @@ def lower(config: Any, program: Any, devices: Any) -> tuple[Any, str]:
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core.compiling import lower_runs
     from purejaxdqn.core.many import lay_out, map_runs
+    from purejaxdqn.system.compiling import lower_runs
 
     layout = lay_out(config.num_seeds, devices=devices or jax.local_devices()[:1])
 
@@ -260,7 +260,7 @@ def flops_of_iteration(config: Any, program: Any) -> float:
 
 
 def _flops(jaxpr: Any) -> float:
-    from purejaxdqn.core.compiling import inner_jaxprs
+    from purejaxdqn.system.compiling import inner_jaxprs
 
     total = 0.0
     for one in jaxpr.eqns:
@@ -280,7 +280,7 @@ def _print_kernels(case: Case) -> None:
     devices = described(case.device)
     from benchmarks import hlo
     from purejaxdqn.config.reading import ConfigError
-    from purejaxdqn.core.compiling import compile_lowered
+    from purejaxdqn.system.compiling import compile_lowered
 
     try:
         config, program = read_config(case.config, case.seeds)

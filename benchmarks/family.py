@@ -31,13 +31,13 @@ from flax import linen as nn
 from benchmarks import harness
 from purejaxdqn import configure_cpu, load_config
 from purejaxdqn.config.building import Own, make_members, make_parts
-from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.types import Array, Batch, Params, Transition, UpdateStats
 from purejaxdqn.dqn.ensemble import batch_learner
 from purejaxdqn.dqn.learner import LearnerState, make_learner
 from purejaxdqn.dqn.networks import Convolution, noise_size
 from purejaxdqn.environments.registry import Environment, make_environment
+from purejaxdqn.system.compiling import compile_runs
 
 Overrides = Mapping[str, Mapping[str, Any]]
 Update = Callable[[HParams, Any, Batch, Array, Array], tuple[Any, Array, UpdateStats]]

@@ -69,7 +69,7 @@ def compiled_counts(config: Any) -> dict[str, int]:
     import jax
 
     from purejaxdqn.config.building import make_program
-    from purejaxdqn.core.compiling import compile_runs
+    from purejaxdqn.system.compiling import compile_runs
 
     program, hparams = make_program(config), config.hparams()
     state = jax.eval_shape(program.init, hparams, jax.random.key(0))

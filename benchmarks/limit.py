@@ -270,7 +270,7 @@ def scanned(
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core.compiling import compile_runs
+    from purejaxdqn.system.compiling import compile_runs
 
     if copies > 1:
         body = jax.vmap(body)

@@ -163,7 +163,7 @@ def iterations_of(program: Any, hparams: Any) -> Callable[[], float]:
     """Return a function that trains for one epoch and returns the seconds of a rollout; every call begins anew."""
     import jax
 
-    from purejaxdqn.core.compiling import compile_runs
+    from purejaxdqn.system.compiling import compile_runs
 
     state = jax.jit(program.init)(hparams, jax.random.key(0))
     segment = jax.jit(lambda hparams, state: program.segment(hparams, state, program.plan.epochs))

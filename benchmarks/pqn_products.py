@@ -41,7 +41,7 @@ def products(setting: RolloutSetting, layout: str, *, ynn: bool) -> Callable[[],
     import jax
     import jax.numpy as jnp
 
-    from purejaxdqn.core.compiling import compile_runs
+    from purejaxdqn.system.compiling import compile_runs
 
     weights, inputs = random_arrays(setting, rows=layout == "rows")
 

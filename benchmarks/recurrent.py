@@ -188,9 +188,9 @@ def _timed(hidden: list[int], memory: str, length: int, *, steps: int = 20) -> C
 
     from purejaxdqn import load_config
     from purejaxdqn.config.building import make_parts
-    from purejaxdqn.core.compiling import compile_runs
     from purejaxdqn.dqn.learner import NO_RECALL, Recall, Sample, descend, make_learner
     from purejaxdqn.environments.registry import make_environment
+    from purejaxdqn.system.compiling import compile_runs
 
     config = load_config(("cartpole_cleanrl", "pqn_gru"), [f"network={{hidden: {hidden}, memory: {memory}}}"])
     parts = make_parts(config, make_environment(**config.env.making()))

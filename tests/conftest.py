@@ -28,9 +28,9 @@ import pytest
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_program
 from purejaxdqn.config.reading import read_config, shipped_configs
-from purejaxdqn.core import compiling
 from purejaxdqn.environments.importing import is_installed
 from purejaxdqn.environments.listed import suite_of
+from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import run_command
 
 gc.collect()
@@ -137,7 +137,7 @@ def quick_compiler(options=QUICKLY):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("purejaxdqn.config.building._compiled", {})  # what is kept there is for others
-        for module in ("core.compiling", "runs.training"):
+        for module in ("system.compiling", "runs.training"):
             patch.setattr(f"purejaxdqn.{module}.compile_lowered", compile_lowered)
         yield
 

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from purejaxdqn.core.compiling import collector_paused, lower_runs
 from purejaxdqn.system import collector
+from purejaxdqn.system.collector import collector_paused
+from purejaxdqn.system.compiling import lower_runs
 from tests.conftest import ROOT
 
 

@@ -19,7 +19,11 @@ from safetensors.numpy import load_file
 
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_program
-from purejaxdqn.core.compiling import (
+from purejaxdqn.core.many import Layout, lay_out, map_runs
+from purejaxdqn.runs import training
+from purejaxdqn.runs.population import run_segments
+from purejaxdqn.runs.training import compile_training, seeds_of
+from purejaxdqn.system.compiling import (
     APART,
     LARGE_PRODUCT,
     ONCE,
@@ -31,10 +35,6 @@ from purejaxdqn.core.compiling import (
     largest_product,
     lower_runs,
 )
-from purejaxdqn.core.many import Layout, lay_out, map_runs
-from purejaxdqn.runs import training
-from purejaxdqn.runs.population import run_segments
-from purejaxdqn.runs.training import compile_training, seeds_of
 from purejaxdqn.system.runtime import takes_default_pool
 from tests.conftest import ROOT, mostly_slow
 

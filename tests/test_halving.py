@@ -10,7 +10,6 @@ import pytest
 
 import purejaxdqn.search
 from purejaxdqn import load_config
-from purejaxdqn.core import compiling
 from purejaxdqn.searches import halving, trials
 from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.halving import NO_HALVING, Halving
@@ -18,6 +17,7 @@ from purejaxdqn.searches.scores import Score
 from purejaxdqn.searches.storage import open_study
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.spaces import Range
+from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import run_command
 from tests.conftest import TINY
 

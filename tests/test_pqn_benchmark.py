@@ -12,9 +12,9 @@ from benchmarks.contenders import OURS, PRODUCTS, Contender
 from benchmarks.pqn_products import LAYOUTS, flops_of, forward_flops, gradients, output, products, shapes_of
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_parts, make_program
-from purejaxdqn.core.compiling import WITHOUT_YNN, compile_known
 from purejaxdqn.core.plan import batch_size_of, make_plan
 from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.system.compiling import WITHOUT_YNN, compile_known
 
 SETTINGS = pytest.mark.parametrize("setting", ROLLOUT_SETTINGS.values(), ids=ROLLOUT_SETTINGS)
 CARTPOLE = ROLLOUT_SETTINGS["CartPole"]

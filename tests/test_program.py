@@ -11,12 +11,12 @@ from purejaxdqn import evaluate_policy, load_config, make_train, run_many
 from purejaxdqn.config.building import make_program
 from purejaxdqn.config.checks import find_idle
 from purejaxdqn.core import loop
-from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import Config, traced_keys
 from purejaxdqn.core.keys import episodes_key, run_key
 from purejaxdqn.core.many import lay_out, map_runs
 from purejaxdqn.environments.registry import from_gymnax, make_environment
 from purejaxdqn.policies.programs import sample_observations
+from purejaxdqn.system.compiling import inner_jaxprs
 from tests.conftest import PQN, TINY, jit_quickly, mostly_slow
 from tests.probes import Table, TableMDP
 

@@ -13,7 +13,6 @@ import pytest
 
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_algorithm
-from purejaxdqn.core.compiling import inner_jaxprs
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import draw, random_action, uniform_from_bits
 from purejaxdqn.core.schedules import annealed_beta
@@ -22,6 +21,7 @@ from purejaxdqn.dqn.replay import REPLAYS, example_step, prioritised_replay, uni
 from purejaxdqn.dqn.rings import fold, make_ring
 from purejaxdqn.dqn.sum_tree import make_sum_tree
 from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.system.compiling import inner_jaxprs
 
 KINDS = {"uniform": uniform_replay, "prioritised": prioritised_replay}
 HPARAMS = Config().hparams()._replace(gamma=np.float32(0.5))

@@ -28,7 +28,6 @@ from sqlalchemy.exc import IntegrityError
 import purejaxdqn.search
 from purejaxdqn import load_config, run_many
 from purejaxdqn.config.reading import shipped_configs
-from purejaxdqn.core import compiling
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.pictures.search_spaces import to_unit_interval
 from purejaxdqn.plot import main as plot
@@ -40,7 +39,7 @@ from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.results import RunResult
 from purejaxdqn.sweeps.spaces import Choices, Range, read_space
-from purejaxdqn.system import directories
+from purejaxdqn.system import compiling, directories
 from purejaxdqn.system.faults import UserError, run_command
 from tests.conftest import TINY, kill_and_go_on, mostly_slow
 

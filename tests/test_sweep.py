@@ -19,13 +19,13 @@ from PIL import Image
 
 import purejaxdqn.sweep
 from purejaxdqn import load_config, run_many
-from purejaxdqn.core import compiling
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.runs.memory import state_bytes
 from purejaxdqn.sweeps import directory, runner, stages
 from purejaxdqn.sweeps.pieces import Group, Run, all_runs, group_runs, pad, piece_size, population_of
 from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
+from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import parse_memory
 from tests.conftest import TINY, kill_and_go_on

@@ -11,7 +11,6 @@ import optax
 
 from purejaxdqn.config.checks import find_faults
 from purejaxdqn.core.algorithm import ActorView, Algorithm
-from purejaxdqn.core.compiling import compile_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.core.keys import typed_keys
@@ -32,6 +31,7 @@ from purejaxdqn.dqn.on_rollout import on_rollout
 from purejaxdqn.dqn.optimizers import OPTIMIZERS, Transformation, as_transformation, make_optimizer
 from purejaxdqn.dqn.replay import REPLAYS, Replay
 from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.system.compiling import compile_runs
 
 
 class Own(NamedTuple):

@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import optax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.types import Array
 
+LARGE_PRODUCT = 2**14
+"""Elements of a matrix product from which on XLA may cut it into tasks for several threads.
+
+Seen with jaxlib 0.10.2: products of 30,720 elements and more are cut, none of 15,360 by a pool of up to 64 threads."""
 _LARGE = 2**14
 """Elements of a matrix from which on XLA's CPU backend takes longer over the product of it transposed than over a copy
 and a plain product; below, the copy costs more than it gains."""

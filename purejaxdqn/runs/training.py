@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from purejaxdqn.config.building import make_program
-from purejaxdqn.core.compiling import Lowered, collector_paused, compile_lowered, lower_runs
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.core.types import EpochRow, RunnerState
 from purejaxdqn.runs import kept
+from purejaxdqn.system.collector import collector_paused
+from purejaxdqn.system.compiling import Lowered, compile_lowered, lower_runs
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.runtime import usable_cores
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import platformdirs
 
-from purejaxdqn.core.compiling import LARGE_PRODUCT
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.kernels import LARGE_PRODUCT
 from purejaxdqn.core.plan import batch_size_of
 from purejaxdqn.dqn.networks import filters_of
 from purejaxdqn.environments.listed import LISTED

@@ -1,18 +1,13 @@
 """Compiling a program of runs, with options for the CPU or the GPU."""
 
-import contextlib
-import gc
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-LARGE_PRODUCT = 2**14
-"""Elements of a matrix product from which on XLA may cut it into tasks for several threads.
-
-Seen with jaxlib 0.10.2: products of 30,720 elements and more are cut, none of 15,360 by a pool of up to 64 threads."""
-
+from purejaxdqn.core.kernels import LARGE_PRODUCT
+from purejaxdqn.system.collector import collector_paused
 
 ONCE = {"xla_backend_optimization_level": 1}
 """Options for programs that run once: they compile faster and keep the bits (``benchmarks/results/tried.csv``).
@@ -45,18 +40,6 @@ def lower_runs(jitted: Any, *arguments: Any) -> Lowered:
     with collector_paused():
         traced = jitted.trace(*arguments)
         return Lowered(traced.lower(), largest_product(traced.jaxpr.jaxpr))
-
-
-@contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause Python's garbage collector: tracing makes many objects that stay, and each full collection visits all."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def compile_lowered(lowered: Lowered, platform: str, *, once: bool = False) -> Any:
