@@ -212,9 +212,9 @@ def _compile_parts(
         return compile_part("finish", lower_runs(*finish))
 
     pool = ThreadPoolExecutor()
-    try:  # lowering is Python's work, so it stays in this thread; what takes longest begins first
-        segment_job = pool.submit(compile_part, "segment", lower_runs(*segment))
+    try:  # lowering is Python's work, so it stays in this thread; the first compiles beside the lowering of the second
         init_job = pool.submit(compile_part, "init", lower_runs(*init))
+        segment_job = pool.submit(compile_part, "segment", lower_runs(*segment))
         behind = layout.platform == "cpu" and usable_cores() > len(layout.devices)
         ahead = None if behind else pool.submit(compile_finish)
         parts = init_job.result(), segment_job.result()
