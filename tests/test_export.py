@@ -41,7 +41,7 @@ from purejaxdqn.policies.programs import (
 from purejaxdqn.report import main as report
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
-from tests.conftest import TINY, mostly_slow
+from tests.conftest import TINY, jit_barely, mostly_slow
 from tests.test_legal_actions import table
 
 FAMILY = {
@@ -76,7 +76,7 @@ def agent_of(name, *overrides):
     env = make_environment(**config.env.making())
     algorithm = make_algorithm(config, env)
     generator = np.random.default_rng(0)
-    start = jax.jit(lambda key: algorithm.policy(algorithm.init(config.hparams(), key)))(jax.random.key(0))
+    start = jit_barely(lambda key: algorithm.policy(algorithm.init(config.hparams(), key)))(jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + generator.uniform(0.0, 0.3, leaf.shape).astype(np.float32), start)
 
     return TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, *exports.acting_of(config, env, params))

@@ -110,8 +110,10 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.parametrize("member", mostly_slow(FAMILY, fast=[next(iter(FAMILY))]))
-def test_a_resumed_run_equals_an_uninterrupted_one(member, quietly, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(member, quietly, tmp_path, request):
     choice = FAMILY[member]
+    if choice:  # the plain run's program is shared with the other tests of this file
+        request.getfixturevalue("barely_compiled")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     presets = choice[:2] if "--config" in choice else []
     overrides = [*TINY, *choice[len(presets) :], *EVERY]
