@@ -23,7 +23,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks import harness
 
@@ -101,9 +101,14 @@ def main() -> None:
             quick = Agent("catch", seeds=3, overrides=("total_timesteps=20_000",))
             print(add("catch", quick, Path(folder) / "agents", Path(folder) / "runs"))
     else:
-        for name in arguments.agents or AGENTS:
-            if arguments.again or not is_there(AGENTS_DIRECTORY / name):
-                print(add(name, AGENTS[name], AGENTS_DIRECTORY, arguments.runs.resolve()), flush=True)
+        runs = arguments.runs.resolve()
+        wanted = [
+            name for name in arguments.agents or AGENTS if arguments.again or not is_there(AGENTS_DIRECTORY / name)
+        ]
+        for name in wanted:  # all before the first export, which changes the tree whose commit a run records
+            train(name, AGENTS[name], runs)
+        for name in wanted:
+            print(add(name, AGENTS[name], AGENTS_DIRECTORY, runs), flush=True)
         check_size(AGENTS_DIRECTORY)
 
 
@@ -117,9 +122,14 @@ def film_of(folder: Path) -> Path:
     return folder / f"{folder.name}.gif"
 
 
+def train(name: str, agent: Agent, runs: Path) -> dict[str, Any]:
+    """Train an agent or resume it; returns the summary, at once if the run is finished."""
+    return harness.train([agent.config], agent.words, runs / name)
+
+
 def add(name: str, agent: Agent, gallery: Path, runs: Path) -> str:
-    """Train an agent or resume it, export the median seed to ``gallery/name``, and film it; returns a line about it."""
-    summary = harness.train([agent.config], agent.words, runs / name)
+    """Train an agent if need be, export the median seed to ``gallery/name``, and film it; returns a line about it."""
+    summary = train(name, agent, runs)
     seed_index = median_seed(summary["final_eval_return"])
     gallery.mkdir(parents=True, exist_ok=True)
     folder = gallery / name

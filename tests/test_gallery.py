@@ -203,3 +203,14 @@ def test_the_page_shows_every_agent():
     page = gallery.page()
     for name, row in ROWS.items():
         assert f"## {name}\n" in page and row["command"] in page
+
+
+def test_all_agents_are_trained_before_the_first_is_exported(monkeypatch, tmp_path):
+    """An export changes the tree, and the card of an agent that is trained afterwards would say so."""
+    order = []
+    monkeypatch.setattr(gallery, "AGENTS_DIRECTORY", tmp_path)
+    monkeypatch.setattr(gallery, "train", lambda name, *_: order.append(("train", name)))
+    monkeypatch.setattr(gallery, "add", lambda name, *_: order.append(("add", name)))
+    monkeypatch.setattr("sys.argv", ["gallery", "catch", "pong", "--runs", str(tmp_path)])
+    gallery.main()
+    assert order == [("train", "catch"), ("train", "pong"), ("add", "catch"), ("add", "pong")]
