@@ -136,14 +136,18 @@ STATES = {
     "CartPole-v1": ([0.5, 0.1, 0.1, -0.2], [0.5, 0.1, 0.1, -0.2]),
     "MountainCar-v0": ([-0.3, 0.01], [-0.3, 0.01]),
     "Acrobot-v1": ([np.cos(2.5), np.sin(2.5), np.cos(-1), np.sin(-1), 0.3, 0.2], [2.5, -1, 0.3, 0.2]),
+    "sparse:MountainCar": ([0, 1 / 7], [-0.3, 0.01]),
+    "sparse:CartPoleSwingUp": ([0.5, 0.2, np.sin(2.5), np.cos(2.5), 0.3, 0], [1.5, 0.6, 2.5, 0.3]),
 }
 
 
 @pytest.mark.parametrize("env_id", CLASSIC)
 def test_classic_control_looks_as_gymnasium_draws_it(env_id):
     obs, state = STATES[env_id]
-    env = gymnasium.make(env_id, render_mode="rgb_array").unwrapped
+    env = gymnasium.make(CLASSIC[env_id].gymnasium_id, render_mode="rgb_array").unwrapped
     env.reset(seed=1)
+    if env_id == "sparse:CartPoleSwingUp":
+        env.x_threshold = 3.0  # where the cart leaves its track
     env.state = np.array(state)
     config = load_config("cartpole_cleanrl", [*TINY, f"env.id={env_id}"])
     ours = choose_drawing(config, np.array([obs])).draw(np.float32(obs), None)

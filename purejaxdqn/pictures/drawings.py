@@ -9,7 +9,7 @@ anything else      one bar per number
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.environments.registry import make_environment, underlying_environment
 from purejaxdqn.system.faults import require
 
-CLASSIC = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
 _SIDE = 400  # approximate length in pixels of an image's longer side
 _MAX_BARS = 40
 _DARK, _LIGHT, _PALE = (24, 27, 33), (240, 240, 236), (205, 208, 214)
@@ -32,6 +31,29 @@ _CHANNELS = (
 Draw = Callable[[np.ndarray, Any], Image.Image]
 """Maps an observation [O] and the environment state before the step from it to an image. No step follows the final
 observation, so it comes with the last state again."""
+
+
+class Classic(NamedTuple):
+    """Which of Gymnasium's environments of classic control draws an environment, and in which state."""
+
+    gymnasium_id: str
+    state: Callable[[np.ndarray], Any] = np.asarray  # observation [O] -> its state
+    settings: Mapping[str, float] = {}  # attributes of Gymnasium's environment
+
+
+CLASSIC: Mapping[str, Classic] = {
+    "CartPole-v1": Classic("CartPole-v1"),
+    "Acrobot-v1": Classic("Acrobot-v1", lambda obs: [_angle(*obs[1::-1]), _angle(*obs[3:1:-1]), *obs[4:]]),
+    "MountainCar-v0": Classic("MountainCar-v0"),
+    "sparse:MountainCar": Classic("MountainCar-v0", lambda obs: [0.9 * obs[0] - 0.3, 0.07 * obs[1]]),
+    "sparse:CartPoleSwingUp": Classic(
+        "CartPole-v1", lambda obs: [3 * obs[0], 3 * obs[1], _angle(obs[2], obs[3]), obs[4]], {"x_threshold": 3.0}
+    ),
+}
+
+
+def _angle(sine: float, cosine: float) -> float:
+    return float(np.arctan2(sine, cosine))
 
 
 class Drawing(NamedTuple):
@@ -55,10 +77,10 @@ def choose_drawing(config: Config, obs: np.ndarray) -> Drawing:
       obs: all observations that will be drawn [T, O]; they set the scale of bars and shades.
     """
     env_id, shape = config.env.id, obs.shape[1:]
-    if ":" in env_id and (drawing := _rendered(config)):
-        return drawing
     if env_id in CLASSIC:
         return Drawing(_classic(config), fps=30)
+    if ":" in env_id and (drawing := _rendered(config)):
+        return drawing
     if env_id == "FrozenLake-misc":
         return Drawing(_frozen_lake(config), fps=4)
     if env_id == "MetaMaze-misc" or (env_id == "FourRooms-misc" and shape == (4,)):
@@ -98,17 +120,15 @@ def _classic(config: Config) -> Draw:
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     import gymnasium
 
-    env = gymnasium.make(config.env.id, render_mode="rgb_array").unwrapped
+    classic = CLASSIC[config.env.id]
+    env = gymnasium.make(classic.gymnasium_id, render_mode="rgb_array").unwrapped
     env.reset(seed=0)
-    for name, value in config.env.params:  # such as the length of the pole
+    for name, value in [*classic.settings.items(), *config.env.params]:  # such as the length of the pole
         if hasattr(env, name):
             setattr(env, name, value)
 
     def draw(obs: np.ndarray, state: Any) -> Image.Image:
-        if config.env.id == "Acrobot-v1":
-            angles = np.arctan2(obs[1], obs[0]), np.arctan2(obs[3], obs[2])
-            obs = np.array([*angles, *obs[4:]])
-        env.state = np.asarray(obs, np.float64)
+        env.state = np.asarray(classic.state(obs), np.float64)
         return Image.fromarray(np.asarray(env.render()))
 
     return draw
