@@ -5,7 +5,7 @@ Trains plain DQN and every algorithm of the family that has replay and no memory
 shows the curves of its algorithms: the interquartile mean (IQM) of the greedy return over the seeds, with its 95%
 interval.
 
-    python -m benchmarks.curves                     all agents: an hour on one core
+    python -m benchmarks.curves                     all agents: 45 minutes on one core
     python -m benchmarks.curves --agents iqn fqf    some agents; replaces their lines in results/curves*.csv
     python -m benchmarks.curves --out DIR           keeps the runs in DIR; run it again to resume
     python -m benchmarks.curves --table             tables and pictures from the CSVs, without training
@@ -161,16 +161,16 @@ def draw(page: str, curves: Sequence[Mapping[str, Any]], *, seeds: int) -> Any:
     from purejaxdqn.pictures.palette import LINES, OTHERS_COLOR, SOLVED_COLOR, SOLVED_LINE, look
 
     columns = ("env_step", "IQM", "95% CI low", "95% CI high")
+    highest = max(SOLVED, *(float(one["95% CI high"]) for one in curves))  # all pages have the same axes
     with style():
         figure, axes = subplots(figsize=(6.4, 4.0))
-        axes.axhline(SOLVED, color=SOLVED_COLOR, linestyle=SOLVED_LINE, linewidth=1, label=f"solved ({SOLVED:g})")
         for nth, name in enumerate((PLAIN, *PAGES[page])):
             mine = [one for one in curves if one["agent"] == name]
             steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
             one = look(nth - 1)._replace(linestyle=LINES[nth % len(LINES)])
             if name == PLAIN:
                 one = one._replace(color=OTHERS_COLOR, marker="")
-            axes.fill_between(steps / 1000, low, high, color=one.color, alpha=0.14, linewidth=0)
+            axes.fill_between(steps / 1000, low, high, color=one.color, alpha=0.16, linewidth=0)
             axes.plot(
                 steps / 1000,
                 middle,
@@ -178,14 +178,16 @@ def draw(page: str, curves: Sequence[Mapping[str, Any]], *, seeds: int) -> Any:
                 linewidth=1.8,
                 markersize=4,
                 markevery=(nth, 5),  # marks of curves that coincide are not on top of each other
-                label=f"{name} (plain DQN)" if name == PLAIN else name,
+                label="plain DQN" if name == PLAIN else name,
             )
+        axes.axhline(SOLVED, color=SOLVED_COLOR, linestyle=SOLVED_LINE, linewidth=1, label=f"solved ({SOLVED:g})")
+        axes.margins(x=0.01)
         axes.set(
             xlabel="environment steps (thousand)",
             ylabel="greedy return",
             title=f"{ENVIRONMENT}, IQM of {seeds} seeds and its 95% interval",
             xlim=(0, None),
-            ylim=(0, None),
+            ylim=(0, 1.04 * highest),
         )
         legend_below(figure)
     return figure
