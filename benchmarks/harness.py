@@ -191,7 +191,7 @@ def machine() -> str:
         name = about.get("model name", name)
         if {"cpu family", "model"} <= about.keys():  # virtual machines often share one generic name
             name += f" (family {about['cpu family']}, model {about['model']})"
-    return f"{name}, {cores} cores"
+    return f"{name}, {cores} core{'' if cores == 1 else 's'}"
 
 
 def commit() -> str:

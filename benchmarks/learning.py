@@ -341,12 +341,17 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
         }
         for k in range(row.seeds)
     ]
+    return lines, [{"row": name, **point} for point in curve_of(metrics)]
+
+
+def curve_of(metrics: Any) -> Lines:
+    """Return the IQM of the greedy return over the seeds, and its interval, at every evaluation (``Metrics``)."""
     curve = []
     for step, scores in zip(metrics.env_step[0], metrics.eval_return.T, strict=True):
         low, high = iqm_interval(scores) or (np.nan, np.nan)
         numbers = {"IQM": iqm(scores), "95% CI low": low, "95% CI high": high}
-        curve.append({"row": name, "env_step": int(step), **{key: round(float(x), 5) for key, x in numbers.items()}})
-    return lines, curve
+        curve.append({"env_step": int(step), **{key: round(float(x), 5) for key, x in numbers.items()}})
+    return curve
 
 
 def steps_of(row: Row) -> int:

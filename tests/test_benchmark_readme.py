@@ -32,6 +32,8 @@ def test_every_table_is_on_some_page():
         "ablation",
         "cartpole_scores",
         "solved_curves",
+        "curves",
+        "curves_scores",
         "independent",
         "guard",
     }
