@@ -1,7 +1,7 @@
 """How does each member of the family learn on CartPole?
 
 Trains plain DQN and every algorithm of the family that has replay and no memory, all in the setting of the ablation
-(``ablation.SETTINGS``), which is CleanRL's for DQN and was not tuned for the others. Each page of ``docs/algorithms``
+(``ablation.SETTINGS``), which was tuned for none of them. Each page of ``docs/algorithms``
 shows the curves of its algorithms: the interquartile mean (IQM) of the greedy return over the seeds, with its 95%
 interval.
 

@@ -8,7 +8,7 @@ the lower of the two in the middle; among equals the first). `agents/NAME` has i
     python -m benchmarks.gallery              trains missing agents, small environments first: an hour on two cores
     python -m benchmarks.gallery catch pong   only these; it can be stopped, and resumes where it was
     python -m benchmarks.gallery --list       lists the agents, and which exist
-    python -m benchmarks.gallery --again pong trains an agent again that exists
+    python -m benchmarks.gallery --again pong makes an agent again that exists, of the run in --runs if that is finished
     python -m benchmarks.gallery --quick      under a minute: one agent in a directory that is removed
 
 `agents/gallery.csv` has a row for each agent: what trained it, the greedy return of every seed, and which was taken.
@@ -89,7 +89,7 @@ def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("agents", nargs="*", choices=[*AGENTS, []], metavar="NAME", help="which (default all)")
     parser.add_argument("--list", action="store_true", help="list the agents, and which exist")
-    parser.add_argument("--again", action="store_true", help="train agents again that exist")
+    parser.add_argument("--again", action="store_true", help="make agents again that exist")
     parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="for the runs (default runs/gallery)")
     parser.add_argument("--quick", action="store_true", help="a small agent, nothing kept")
     arguments = parser.parse_args()

@@ -5,7 +5,6 @@ from importlib import import_module
 from typing import NoReturn
 
 import purejaxdqn
-from purejaxdqn.system.collector import pause_for_command
 from purejaxdqn.system.faults import UserError, did_you_mean, run_command
 
 COMMANDS = {
@@ -34,7 +33,6 @@ def main() -> NoReturn:
     """Run the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
-        pause_for_command()
         run_command(import_module(f"purejaxdqn.{name}").main, sys.argv[2:])
     if name in ("-h", "--help"):
         print(_HELP + "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))

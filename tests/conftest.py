@@ -35,7 +35,7 @@ from purejaxdqn.system.faults import run_command
 
 gc.collect()
 gc.freeze()
-gc.set_threshold(100_000, 20, 50)  # tracing makes many objects, and collections would take a fifth of the time
+gc.set_threshold(100_000, 20, 50)  # tracing makes many objects that stay, and a full collection visits all of them
 
 
 TINY = [

@@ -19,13 +19,13 @@ from safetensors.numpy import load_file
 
 from purejaxdqn import load_config
 from purejaxdqn.config.building import make_program
+from purejaxdqn.core.kernels import LARGE_PRODUCT
 from purejaxdqn.core.many import Layout, lay_out, map_runs
 from purejaxdqn.runs import training
 from purejaxdqn.runs.population import run_segments
 from purejaxdqn.runs.training import compile_training, seeds_of
 from purejaxdqn.system.compiling import (
     APART,
-    LARGE_PRODUCT,
     ONCE,
     WITHOUT_YNN,
     Lowered,

@@ -20,7 +20,7 @@ LARGE_PRODUCT = 2**14
 """Elements of a matrix product from which on XLA may cut it into tasks for several threads.
 
 Seen with jaxlib 0.10.2: products of 30,720 elements and more are cut, none of 15,360 by a pool of up to 64 threads."""
-_LARGE = 2**14
+_LARGE_TRANSPOSED = 2**14
 """Elements of a matrix from which on XLA's CPU backend takes longer over the product of it transposed than over a copy
 and a plain product; below, the copy costs more than it gains."""
 
@@ -73,7 +73,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def _transposed(x: Array) -> Array:
-    if x.size < _LARGE:
+    if x.size < _LARGE_TRANSPOSED:
         return x.T
     return jax.lax.platform_dependent(x, cpu=lambda x: jax.lax.optimization_barrier(x.T), default=jnp.transpose)
 

@@ -138,7 +138,6 @@ def seeds_of(config: Config) -> Population:
     return Population(hparams, np.full_like(seeds, config.seed), seeds)
 
 
-@collector_paused()
 def compile_training(
     config: Config,
     population: Population,
@@ -162,10 +161,12 @@ def compile_training(
       keep: take the programs from disk if an earlier run has kept them, and say where to keep them otherwise.
     """
     start = time.perf_counter()
-    program = make_program(config)
-    layout = lay_out(len(population.seed), devices=devices, batch_size=batch_size)
-    file = kept.place_of(config, layout, segments) if keep else None
-    if found := kept.load(file, layout):
+    with collector_paused():
+        program = make_program(config)
+        layout = lay_out(len(population.seed), devices=devices, batch_size=batch_size)
+        file = kept.place_of(config, layout, segments) if keep else None
+        found = kept.load(file, layout)
+    if found:
         ready = (found.init, found.segment, Compiling.compiled(found.finish))
         seconds = time.perf_counter() - start
         return Training(layout, segments, *ready, program.algorithm.policy, seconds, found.state)
@@ -179,7 +180,8 @@ def compile_training(
         return program.segment(hparams, state, epochs)
 
     mapped_init = map_runs(init, layout)
-    state = jax.eval_shape(mapped_init, hparams, place)
+    with collector_paused():
+        state = jax.eval_shape(mapped_init, hparams, place)
     compiled_init, compiled_segment, finish = _compile_parts(
         layout,
         (mapped_init, hparams, place),

@@ -1,38 +1,69 @@
-"""Python's garbage collector waits while a command imports its modules, and never visits them afterwards.
+"""Python's garbage collector is paused where many objects are made that stay: while modules are imported, and traced.
 
-Every full collection visits all objects there are. JAX and its libraries bring half a million, none of them garbage, so
-that collections take a seventh of the time that imports take.
+A full collection visits every object there is, and JAX and its libraries bring very many that are never garbage.
 """
 
 import contextlib
 import gc
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 
-def pause_for_command() -> None:
-    """Pause the collector if this process is a command of this package; ``resume`` ends the pause."""
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    name = module.name if module else Path(sys.argv[0]).name
-    if name.split(".")[0] == "purejaxdqn":
-        gc.disable()
+class _Pauses:
+    """The pauses that are open, in all threads: the first stops the collector, and the end of the last restarts it."""
+
+    def __init__(self) -> None:
+        self._lock, self._open, self._enabled = threading.Lock(), 0, False
+
+    def begin(self) -> None:
+        with self._lock:
+            if not self._open:
+                self._enabled = gc.isenabled()
+                gc.disable()
+            self._open += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open and self._enabled:
+                gc.enable()
 
 
-def resume() -> None:
-    """End the pause, if there is one; the collector leaves alone what was made before."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+_PAUSES = _Pauses()
 
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause Python's garbage collector: tracing makes many objects that stay, and each full collection visits all."""
-    enabled = gc.isenabled()
-    gc.disable()
+    """Pause the collector in this block, for all threads: keep the block short."""
+    _PAUSES.begin()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        _PAUSES.end()
+
+
+class _Start:
+    """The start of a command, before which its modules are imported; a process has one at most."""
+
+    def __init__(self) -> None:
+        self._paused = self._over = False
+
+    def pause(self) -> None:
+        """Pause the collector until ``end``, if this process is a command of this package that has not started yet."""
+        module = getattr(sys.modules["__main__"], "__spec__", None)
+        name = module.name if module else Path(sys.argv[0]).name
+        if name.split(".")[0] == "purejaxdqn" and not self._paused and not self._over:
+            _PAUSES.begin()
+            self._paused = True
+
+    def end(self) -> None:
+        """End the pause if there is one, and let the collector leave alone what has been made so far."""
+        if self._paused:
+            gc.freeze()
+            _PAUSES.end()
+        self._paused, self._over = False, True
+
+
+START = _Start()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from purejaxdqn.system import collector
+from purejaxdqn.system.collector import START
 from purejaxdqn.system.messages import one_line, tell
 from purejaxdqn.system.signals import Stopped
 from purejaxdqn.system.streams import lasting_streams
@@ -104,7 +104,7 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
 
     0 done; 2 bad input; 3 every seed diverged; 129, 130 and 143 stopped by a signal; 1 anything else.
     """
-    collector.resume()
+    START.end()
     os.environ |= {"MPLBACKEND": "Agg", "MATPLOTLIBRC": os.devnull}
     with lasting_streams():
         if any(name.startswith("JAX_") for name in os.environ):

@@ -5,10 +5,10 @@ A command that imports JAX at its top imports this first: it takes half a second
 
 import sys
 
-from purejaxdqn.system.collector import pause_for_command
+from purejaxdqn.system.collector import START
 from purejaxdqn.system.status import Status
 
-pause_for_command()
+START.pause()
 try:
     with Status("starting", quiet="--quiet" in sys.argv or not sys.stderr.isatty()):
         import jax  # noqa: F401
