@@ -1,9 +1,8 @@
 """How does each member of the family learn on CartPole?
 
 Trains plain DQN and every algorithm of the family that has replay and no memory, all in the setting of the ablation
-(``ablation.SETTINGS``), which was tuned for none of them. Each page of ``docs/algorithms``
-shows the curves of its algorithms: the interquartile mean (IQM) of the greedy return over the seeds, with its 95%
-interval.
+(``ablation.SETTINGS``), which was tuned for none of them. Each page of ``docs/algorithms`` shows the curves of its
+algorithms: the interquartile mean (IQM) of the greedy return over the seeds, with its 95% interval.
 
     python -m benchmarks.curves                     all agents: 45 minutes on one core
     python -m benchmarks.curves --agents iqn fqf    some agents; replaces their lines in results/curves*.csv
