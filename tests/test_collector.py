@@ -102,10 +102,12 @@ SITE = """
 import gc, sys
 if sys.argv[0] == "-m" or sys.argv[0].endswith("purejaxdqn"):
     import purejaxdqn.system.faults as faults
+    frozen, freeze = [], gc.freeze  # the interpreter of Python 3.12 has frozen objects of its own: no count tells
+    gc.freeze = lambda: frozen.append(True) or freeze()
     exit_code = faults._exit_code
     def seen(main, argv):
         def watched(argv):
-            print("collector", gc.isenabled(), gc.get_freeze_count() > 0)
+            print("collector", gc.isenabled(), bool(frozen))
             return main(argv)
         code = exit_code(watched, argv)
         print("collector", gc.isenabled())
