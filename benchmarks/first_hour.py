@@ -9,10 +9,11 @@ Commands run in a pseudo-terminal, as a person would see them, with separate cac
 
 Nothing is cached, or everything is, as the names say. With `--base REV` another revision is measured, too, interleaved
 with the working tree. `--seeds N` also trains `cartpole.yaml` on N fresh seeds, each in a separate process with an
-empty cache: how many reach 500, and after how many seconds each was saved.
+empty cache: how many reach 500, and after how many seconds each was saved. The speed of a machine changes within
+these minutes, so with ``--base`` the other revision's command is timed before and after every five of them.
 
     python -m benchmarks.first_hour --base REV    8 minutes on two quiet cores
-    python -m benchmarks.first_hour --seeds 30    and 5 minutes more
+    python -m benchmarks.first_hour --seeds 30    and 5 minutes more; with --base 10
     python -m benchmarks.first_hour --quick       under a minute: one round of this tree, nothing kept
 """
 
@@ -33,8 +34,10 @@ from typing import Any, NamedTuple
 from benchmarks import harness
 from benchmarks.same_bits import check_out
 
-SEED = 2160
+SEED = 2190
 """Config key ``seed`` of the first of the fresh seeds; no search uses it."""
+GROUP = 5
+"""So many fresh seeds are trained between two runs of the other revision."""
 
 
 class Seen(NamedTuple):
@@ -83,7 +86,7 @@ def main() -> None:
             trees[arguments.base] = Path(folder) / "base"
             check_out(arguments.base, trees[arguments.base])
         found = measure(trees, rounds, Path(folder))
-        seeds = score_seeds(arguments.seeds, Path(folder)) if arguments.seeds else []
+        seeds = score_seeds(arguments.seeds, Path(folder), trees.get(arguments.base)) if arguments.seeds else []
     print(f"{harness.machine()}; {rounds} interleaved rounds\n")
     for name, rows in {"first_hour": summarise(found), "first_hour_seeds": seeds}.items():
         if rows:
@@ -179,10 +182,24 @@ def summarise(found: dict[tuple[str, str], list[Seen]]) -> list[dict[str, Any]]:
     return rows
 
 
-def score_seeds(count: int, scratch: Path) -> list[dict[str, Any]]:
-    """Train ``cartpole.yaml`` with ``count`` seeds, one after another, nothing cached -> one row for each."""
-    rows = []
+def score_seeds(count: int, scratch: Path, base: Path | None = None) -> list[dict[str, Any]]:
+    """Train ``cartpole.yaml`` with ``count`` seeds, one after another, nothing cached -> one row for each.
+
+    A tree ``base`` trains its own ``cartpole.yaml`` in between; the ratio is to the mean of its two runs that are
+    nearest.
+    """
+    rows: list[dict[str, Any]] = []
+    others: list[float] = []
+
+    def time_base() -> None:
+        if base:
+            name = f"base-{len(others)}"
+            others.append(run(base, _RUN, _cache(scratch, name), scratch / name).ended)
+            print(f"the other revision: {others[-1]:.2f} s", file=sys.stderr, flush=True)
+
     for k in range(count):
+        if k % GROUP == 0:
+            time_base()
         folder = scratch / f"seed-{k}"
         seen = run(harness.ROOT, _RUN, _cache(scratch, f"seed-{k}"), folder, f"seed={SEED + k}")
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -195,6 +212,10 @@ def score_seeds(count: int, scratch: Path) -> list[dict[str, Any]]:
             }
         )
         print(rows[-1], file=sys.stderr, flush=True)
+    time_base()
+    for k, row in enumerate(rows if base else []):
+        beside = statistics.mean(others[k // GROUP : k // GROUP + 2])
+        row |= {"other revision": round(beside, 2), "ratio": round(row["seconds until saved"] / beside, 3)}
     best = [row for row in rows if row["greedy return"] == 500.0]
     in_time = [row for row in best if row["seconds until saved"] <= 10.0]
     print(f"{len(best)} of {count} seeds at 500, {len(in_time)} of them within ten seconds")

@@ -38,3 +38,25 @@ def test_a_row_has_the_median_and_the_slowest_of_each_tree(monkeypatch):
 def test_the_targets_are_about_what_is_measured():
     for case in CASES.values():
         assert set(case.target) <= {"first output", "first segment", "saved", "longest silence"}
+
+
+def test_every_seed_has_the_ratio_to_the_two_runs_of_the_other_revision_around_it(monkeypatch, tmp_path):
+    ended = iter([10.0, *(1.0, 2.0), 30.0, 4.0, 50.0])
+    order = []
+
+    def run(tree, words, cache, folder, *more):
+        order.append((tree, *more))
+        assert not cache.exists()
+        folder.mkdir()
+        (folder / "summary.json").write_text('{"final_eval_return": [500.0]}')
+        return Seen(0.1, 0.2, next(ended), 0.5)
+
+    monkeypatch.setattr(first_hour, "run", run)
+    monkeypatch.setattr(first_hour, "GROUP", 2)
+    monkeypatch.setattr(first_hour, "SEED", 7)
+    rows = first_hour.score_seeds(3, tmp_path, tmp_path / "base")
+    assert [(row["seed"], row["other revision"], row["ratio"]) for row in rows] == [
+        (7, 20.0, 0.05), (8, 20.0, 0.1), (9, 40.0, 0.1),
+    ]  # fmt: skip
+    base = (tmp_path / "base",)
+    assert order == [base, (ROOT, "seed=7"), (ROOT, "seed=8"), base, (ROOT, "seed=9"), base]
