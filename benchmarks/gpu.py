@@ -51,7 +51,7 @@ FULL = Size(
     axes={"environments": (10, 100, 1_000), "width": (64, 256, 1_024), "batch": (32, 512)},
     pqn=((1_024, 32), (1, 4_096), (1_024, 512), (64, 4_096), (1_024, 4_096), (64, 512), (1, 512), (64, 32), (1, 32)),
     rollouts=5,
-    solved=("purejaxdqn, cartpole_double.yaml", "purejaxdqn", "scan and cond"),
+    solved=("purejaxdqn, cartpole.yaml", "purejaxdqn", "scan and cond"),
     rounds=2,
     seconds=450.0,
 )
@@ -64,7 +64,7 @@ REHEARSAL = Size(
     axes={"environments": (20,)},
     pqn=((2, 32),),
     rollouts=2,
-    solved=("purejaxdqn, cartpole_double.yaml",),
+    solved=("purejaxdqn, cartpole.yaml",),
     rounds=1,
     seconds=600.0,
 )

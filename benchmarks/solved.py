@@ -3,8 +3,8 @@
 The clock starts with the process, so interpreter, imports, compilation and evaluation count; compilation caches are
 empty unless the name says otherwise. Every contender of `peers.py` trains CartPole with evaluations (10 greedy episodes
 every 5,000 steps, reported at once) until the first mean return of 475 or more, or to its end. All use CleanRL's
-hyperparameters; ours and Stable-Baselines3's also run with their own, from `cartpole_double.yaml` (whose command
-reports about twenty evaluations) and from rl-zoo3.
+hyperparameters; ours and Stable-Baselines3's also run with their own, from `cartpole.yaml` (which evaluates every
+2,000 steps), `cartpole_pqn.yaml` and rl-zoo3.
 
     python -m benchmarks.solved            about 10 minutes on two cores
     python -m benchmarks.solved --quick    under a minute: one seed of ours and of the scan
@@ -54,12 +54,12 @@ CONTENDERS = {
     "rejax": Contender(worker="rejax", venv="rejax"),
     "scan and cond": Contender(worker="scan and cond"),
     "purejaxdqn": Contender("cartpole_cleanrl", OFTEN, target=TARGET),
-    "purejaxdqn, cartpole_double.yaml": Contender("cartpole_double", target=TARGET),
-    "purejaxdqn, cartpole_double.yaml, cached": Contender("cartpole_double", cached=True),
+    "purejaxdqn, cartpole.yaml": Contender("cartpole", target=TARGET),
+    "purejaxdqn, cartpole.yaml, cached": Contender("cartpole", cached=True),
     "purejaxdqn, cartpole_pqn.yaml": Contender("cartpole_pqn", target=6.0),
     "purejaxdqn, cartpole_pqn.yaml, cached": Contender("cartpole_pqn", cached=True, target=3.5),
 }
-QUICK = ("scan and cond", "purejaxdqn, cartpole_double.yaml", "purejaxdqn, cartpole_double.yaml, cached")
+QUICK = ("scan and cond", "purejaxdqn, cartpole.yaml", "purejaxdqn, cartpole.yaml, cached")
 
 
 class Point(NamedTuple):
