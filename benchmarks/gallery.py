@@ -105,6 +105,8 @@ def main() -> None:
         wanted = [
             name for name in arguments.agents or AGENTS if arguments.again or not is_there(AGENTS_DIRECTORY / name)
         ]
+        if wanted and harness.commit().endswith("-dirty"):
+            print("the tree has changes that are not committed: the cards will name this", file=sys.stderr)
         for name in wanted:  # all before the first export, which changes the tree whose commit a run records
             train(name, AGENTS[name], runs)
         for name in wanted:

@@ -205,12 +205,15 @@ def test_the_page_shows_every_agent():
         assert f"## {name}\n" in page and row["command"] in page
 
 
-def test_all_agents_are_trained_before_the_first_is_exported(monkeypatch, tmp_path):
+@pytest.mark.parametrize("commit", ["abc1234", "abc1234-dirty"])
+def test_all_agents_are_trained_before_the_first_is_exported(commit, monkeypatch, capsys, tmp_path):
     """An export changes the tree, and the card of an agent that is trained afterwards would say so."""
     order = []
+    monkeypatch.setattr(gallery.harness, "commit", lambda: commit)
     monkeypatch.setattr(gallery, "AGENTS_DIRECTORY", tmp_path)
     monkeypatch.setattr(gallery, "train", lambda name, *_: order.append(("train", name)))
     monkeypatch.setattr(gallery, "add", lambda name, *_: order.append(("add", name)))
     monkeypatch.setattr("sys.argv", ["gallery", "catch", "pong", "--runs", str(tmp_path)])
     gallery.main()
     assert order == [("train", "catch"), ("train", "pong"), ("add", "catch"), ("add", "pong")]
+    assert ("not committed" in capsys.readouterr().err) == commit.endswith("-dirty")
