@@ -223,7 +223,7 @@ def test_what_was_shown_two_steps_ago_is_remembered(kind, reached):
 
 
 @pytest.mark.slow
-def test_a_policy_with_a_memory_is_played_and_stepped_from_its_directory(quietly, tmp_path):
+def test_a_policy_with_a_memory_is_played_and_stepped_from_its_directory(quietly, barely_compiled, tmp_path):
     """In gymnax and in Gymnasium, as a film's episode, and by hand: step by step as in an evaluation."""
     run = tmp_path / "run"
     overrides = [*PQN, "network.memory=lru", "rollout.minibatches=2", "num_seeds=2"]
