@@ -10,8 +10,12 @@ layer normalisation, RAdam and clipping, with targets of one step. What a memory
 A third table has the update of an ensemble with priors, compared with as many updates of one member. Its networks are
 those of `deepsea_ensemble` and `swingup`: one-hot observations into 50-50, and 64-64.
 
-    python -m benchmarks.family              about 4 minutes on two cores
+n-step returns and prioritised replay do not change the gradient step, but what comes before and after it. So a fourth
+table has a whole training: acting, environments, replay and gradient steps of two shipped configs as plain DQN.
+
+    python -m benchmarks.family              about 5 minutes on two cores
     python -m benchmarks.family --members    only the third table: a minute
+    python -m benchmarks.family --replay     only the fourth table: a minute
     python -m benchmarks.family --quick      under a minute: few choices, the small network
 """
 
@@ -30,7 +34,7 @@ from flax import linen as nn
 
 from benchmarks import harness
 from purejaxdqn import configure_cpu, load_config
-from purejaxdqn.config.building import Own, make_members, make_parts
+from purejaxdqn.config.building import Own, make_members, make_parts, make_program
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.types import Array, Batch, Params, Transition, UpdateStats
 from purejaxdqn.dqn.ensemble import batch_learner
@@ -74,27 +78,42 @@ QUICK = ("dqn", "c51", "quantile")
 ENSEMBLES = {"one-hot, 50-50": "deepsea_ensemble", "64-64": "swingup"}
 """Shipped configs of ensembles with priors."""
 MEMBERS = (1, 2, 5, 10, 20)
+TRAININGS = ("cartpole_cleanrl", "minatar/breakout")
+"""Shipped configs, under the preset ``dqn``."""
+PRESETS = ("dqn", "n_step", "per")
+STEPS = 20_000
+"""Environment steps of a training after its warm-up."""
 
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="few choices, the small network, short runs", rounds=15)
     parser.add_argument("--members", action="store_true", help="only the table of ensembles")
+    parser.add_argument("--replay", action="store_true", help="only the table of whole trainings")
     arguments = parser.parse_args()
     if arguments.worker:
         configure_cpu(devices=1)
-        work = {"convolution": measure_convolution, "choices": measure_choices, "members": measure_members}
+        work = {
+            "convolution": measure_convolution,
+            "choices": measure_choices,
+            "members": measure_members,
+            "replay": measure_replay,
+        }
         print(json.dumps(work[arguments.worker.pop("kind")](**arguments.worker)))
         return
     rounds = 3 if arguments.quick else arguments.rounds
-    if not arguments.members:
+    everything = not arguments.members and not arguments.replay
+    if everything:
         compare_choices(rounds, quick=arguments.quick)
-    members = []
-    for name in list(ENSEMBLES)[: 1 if arguments.quick else None]:
-        task = {"kind": "members", "name": name, "rounds": rounds}
-        members += harness.answer(harness.start(__spec__.name, task))["rows"]
-    print("\n" + harness.table(members), flush=True)
-    if not arguments.quick:
-        print(harness.write("family_members", members))
+    for kind, names in {"members": tuple(ENSEMBLES), "replay": TRAININGS}.items():
+        if not everything and not getattr(arguments, kind):
+            continue
+        rows = []
+        for name in names[: 1 if arguments.quick else None]:
+            task = {"kind": kind, "name": name, "rounds": rounds}
+            rows += harness.answer(harness.start(__spec__.name, task))["rows"]
+        print("\n" + harness.table(rows), flush=True)
+        if not arguments.quick:
+            print(harness.write(f"family_{kind}", rows))
 
 
 def compare_choices(rounds: int, *, quick: bool) -> None:
@@ -205,6 +224,47 @@ def measure_members(*, name: str, rounds: int) -> dict[str, Any]:
             for count in MEMBERS
         ]
     }
+
+
+def measure_replay(*, name: str, rounds: int) -> dict[str, Any]:
+    """Time a training of a shipped config with each preset, in turn; return ``{"rows": rows}``."""
+    runs = {preset: timed_training(training_config(name, preset)) for preset in PRESETS}
+    times = in_turn(runs, rounds)
+    return {
+        "rows": [
+            {
+                "config": name,
+                "choice": preset,
+                "microseconds a step": 1e6 * statistics.median(times[preset]),
+                "time ratio": ratio_of(times[preset], times["dqn"]),
+            }
+            for preset in PRESETS
+        ]
+    }
+
+
+def training_config(name: str, preset: str) -> Config:
+    """Return a shipped config as plain DQN with a preset on top, short and with one evaluation of one episode."""
+    names = list(dict.fromkeys((name, "dqn", preset)))
+    total = load_config(names).schedule.warmup + STEPS
+    evaluation = f"evaluation={{every: {STEPS}, episodes: 1, final_episodes: 1}}"
+    return load_config(names, [f"total_timesteps={total}", evaluation])
+
+
+def timed_training(config: Config) -> Callable[[], float]:
+    """Compile a training; return a function that trains from the end of the warm-up on, and returns seconds a step."""
+    program, hparams = make_program(config), config.hparams()
+    state = jax.jit(program.init)(hparams, jax.random.key(0))
+    segment = jax.jit(lambda hparams, state: program.segment(hparams, state, program.plan.epochs))
+    compiled = compile_runs(segment, "cpu", hparams, state)
+    jax.block_until_ready(compiled(hparams, state))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(hparams, state))
+        return (time.perf_counter() - start) / STEPS
+
+    return seconds
 
 
 class OurConvolution(nn.Module):
@@ -353,7 +413,7 @@ def rlax_update(config: Config, env: Environment) -> Update:
                 return learn(out, fractions, *moved, selector, next_out), jnp.mean(out, axis=1)
 
     def update(hparams: HParams, learner: LearnerState, batch: Batch, key: Array, rate: Array) -> Any:
-        obs, action, *_, next_obs = batch.transition
+        obs, action, next_obs = batch.transition.obs, batch.transition.action, batch.transition.next_obs
         noise_key, fraction_key = jax.random.split(key)
         size = noise_size(learner.online)
         noise = jax.random.normal(noise_key, (3, size)) if size else (None, None, None)

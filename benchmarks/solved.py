@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for name in names:
             if CONTENDERS[name].cached:
-                train(CONTENDERS[name], 0, Path(cache))
+                train(CONTENDERS[name], 0, Path(cache), until=math.inf)  # a run that is stopped may not have them all
         for seed in range(seeds):
             for name in names:
                 curve = train(CONTENDERS[name], seed, Path(cache))
@@ -123,8 +123,10 @@ def summarise(name: str, curves: Sequence[Sequence[Point]]) -> dict[str, Any]:
     }
 
 
-def train(contender: Contender, seed: int, cache: Path, *, seconds: float = math.inf) -> list[Point]:
-    """Train a contender, record its evaluations, and stop it when it is solved or after ``seconds``."""
+def train(
+    contender: Contender, seed: int, cache: Path, *, seconds: float = math.inf, until: float = SOLVED
+) -> list[Point]:
+    """Train a contender, record its evaluations, and stop it at the return ``until`` or after ``seconds``."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         compiled = cache if contender.cached else folder / "cache"
@@ -145,7 +147,7 @@ def train(contender: Contender, seed: int, cache: Path, *, seconds: float = math
             ended = process.poll() is not None
             for steps, value in next(watch):
                 curve.append(Point(round(time.perf_counter() - start, 3), steps, value))
-                if value >= SOLVED:
+                if value >= until:
                     process.kill()
                     process.communicate()
                     return curve

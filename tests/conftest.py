@@ -155,9 +155,9 @@ def barely_compiled():
 
 
 @pytest.fixture(scope="module")
-def all_compiled_quickly():
+def all_barely_compiled():
     """For a module whose fixtures compile too; none of its tests may compare with a command in another process."""
-    with quick_compiler():
+    with quick_compiler(BARELY):
         yield
 
 

@@ -50,7 +50,7 @@ libc.mallinfo2.restype = Heap
 configure_cpu(devices=2)
 import jax
 
-config = load_config("cartpole_cleanrl", ["distribution.kind=iqn", "total_timesteps=20000", "evaluation.every=10000"])
+config = load_config("cartpole_cleanrl", ["distribution.kind=iqn", "total_timesteps=16000", "evaluation.every=6000"])
 keys = jax.random.split(jax.random.key(0), 4)
 run_many(config, config.hparams(), keys)
 used = [libc.mallinfo2().used]
@@ -251,9 +251,9 @@ def test_the_pool_of_threads_is_a_matter_of_the_network_and_not_of_the_seeds(ove
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the heap is measured by glibc's mallinfo2")
 def test_a_program_of_large_products_does_not_grow_while_it_runs():
-    """Four IQN runs on two devices; with YNN this is more than 100 MB (``python -m pytest -m slow``, two minutes)."""
+    """Four IQN runs on two devices; with YNN the heap grows by more than 80 MB, and otherwise by less than 30."""
     run = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 30e6
+    assert int(run.stdout) < 50e6
 
 
 @pytest.mark.slow

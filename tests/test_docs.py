@@ -86,7 +86,7 @@ def test_there_are_commands_with_presets():
     "page",
     ["docs/agents.md", "docs/parts.md", "docs/python.md", "docs/own-environment.md", "docs/own-suite.md", "README.md"],
 )
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, compiled_quickly):
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, barely_compiled):
     """On a tiny config. A block that begins with ``# NAME.EXTENSION`` is that file, in the working directory."""
     load_config = purejaxdqn.load_config
     monkeypatch.setattr(purejaxdqn, "load_config", lambda name, *words, **values: load_config(name, TINY))

@@ -97,10 +97,10 @@ def test_every_combination_builds_and_has_its_shapes(pair, all_choices):
 SHORT = [
     "total_timesteps=12_800",
     "env.num_envs=8",
-    "network.hidden=[64,64]",
+    "network.hidden=[32,32]",
     "optimizer={learning_rate: 2e-3, eps: 1e-5, anneal: true}",
     "reward.scale=0.1",
-    "replay={size: 12_800, batch_size: 64}",
+    "replay={size: 12_800, batch_size: 32}",
     "exploration={end: 0.05, fraction: 0.4}",
     "schedule={warmup: 512, train_every: 16, gradient_steps: 8, target_every: 256}",
     "evaluation={episodes: 10, final_episodes: 20}",

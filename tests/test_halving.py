@@ -21,7 +21,7 @@ from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import run_command
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("all_compiled_quickly")
+pytestmark = pytest.mark.usefixtures("all_barely_compiled")
 
 BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
 SPACE = """

@@ -3,6 +3,9 @@
 import json
 import pickle
 import re
+import threading
+import time
+from concurrent.futures import Future
 
 import jax
 import numpy as np
@@ -66,6 +69,45 @@ def test_programs_that_were_kept_are_the_same_and_nothing_is_traced(small, cache
     assert steps == again == [160, 240]
     for mine, its in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine, its)
+
+
+def test_programs_are_kept_once_they_are_compiled_whatever_becomes_of_the_run(small, cached, barely_compiled):
+    compiled = compile_training(small, seeds_of(small), segments=2, keep=True)
+    compiled.finish.ready()
+    end = time.monotonic() + 60
+    while not list(cached.glob("training-*.programs")):  # the compiler's thread is writing
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_second_thread_waits_until_the_first_has_written(cached, monkeypatch):
+    keeping = kept.Keeping(cached / "training-z.programs")
+    keeping._packed = {name: [] for name in kept.PARTS}
+    let, order = threading.Event(), []
+
+    def write(place, state):
+        keeping._packed = {}
+        assert let.wait(60)
+        order.append("written")
+
+    monkeypatch.setattr(keeping, "_write", write)
+    threads = [threading.Thread(target=keeping.write, args=((),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    threads[1].join(0.05)
+    assert threads[1].is_alive() and not order
+    let.set()
+    for thread in threads:
+        thread.join(60)
+    assert order == ["written"]
+
+
+def test_nothing_is_done_after_a_program_that_does_not_compile():
+    done, failed = [], Future()
+    failed.set_exception(ValueError("no"))
+    training.Compiling(failed).then(lambda: done.append("failed"))
+    training.Compiling.compiled(3).then(lambda: done.append("compiled"))
+    assert done == ["compiled"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no digest", b"0" * 64 + b"\nx", None])

@@ -9,7 +9,7 @@ from purejaxdqn.runs.population import BEGINNING, advance, finish_training
 from purejaxdqn.runs.training import compile_training, seeds_of
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("all_compiled_quickly")
+pytestmark = pytest.mark.usefixtures("all_barely_compiled")
 
 
 @pytest.fixture(scope="module")

@@ -133,9 +133,7 @@ def test_whoever_plays_without_the_wrapper_sees_the_same():
     ],
     ids=["stacked", "remembering"],
 )
-def test_an_agent_that_sees_a_part_is_trained_played_filmed_and_exported(
-    overrides, quietly, tmp_path, compiled_quickly
-):
+def test_an_agent_that_sees_a_part_is_trained_played_filmed_and_exported(overrides, quietly, tmp_path, barely_compiled):
     run = tmp_path / "run"
     overrides = ["env.observe=[0, 2]", *overrides]
     code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", run, "--quiet", *TINY, *overrides)

@@ -33,7 +33,7 @@ from purejaxdqn.environments.listed import GYMNAX, LISTED, SUITES, suite_of, why
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.pictures.films import write_film
 from purejaxdqn.policies.episodes import Episode
-from tests.conftest import ROOT, SUITES_OF_CONFIGS, TRAINABLE, jit_quickly, mostly_slow
+from tests.conftest import ROOT, SUITES_OF_CONFIGS, TRAINABLE, jit_barely, mostly_slow
 
 
 class Case(NamedTuple):
@@ -156,7 +156,7 @@ def _played(index):
     def act(view, draws, env_step):
         return random_action(draws.choice, view.legal, env.num_actions), ()
 
-    @jit_quickly
+    @jit_barely
     def play(draws):
         def body(actors, draws):
             after, happened = rollout(env, env.default_params, act, actors, draws)
@@ -185,10 +185,8 @@ def test_an_adapter_shows_what_its_suite_does(case, played):
     step_keys = jax.vmap(jax.vmap(jax.random.split))(seen.keys)[:, :, 1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what octax's own step says
-        theirs = jit_quickly(jax.vmap(jax.vmap(own.step)))(
-            seen.before.env_state.env_state, seen.steps.action, step_keys
-        )
-        resets = jit_quickly(jax.vmap(own.reset))(jax.vmap(jax.random.split)(seen.keys[-2])[:, 0])
+        theirs = jit_barely(jax.vmap(jax.vmap(own.step)))(seen.before.env_state.env_state, seen.steps.action, step_keys)
+        resets = jit_barely(jax.vmap(own.reset))(jax.vmap(jax.random.split)(seen.keys[-2])[:, 0])
     next_obs, reward, ended, legal = jax.device_get(theirs)
     np.testing.assert_allclose(seen.steps.next_obs, next_obs, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(seen.steps.reward, reward, rtol=1e-6, atol=1e-6)
@@ -291,14 +289,15 @@ def test_an_episode_of_a_suite_is_drawn_by_its_own_renderer(env_id, tmp_path):
     config = read_config("cartpole_cleanrl", [f"env.id={env_id}", "env.kwargs.time_limit=6"]).config
     env = make_environment(**config.env.making())
     assert env.render is not None
+    reset, step_once = jit_barely(env.reset), jit_barely(env.step)
     keys = jax.random.split(jax.random.key(0), 1)
-    obs, state = env.reset(env.default_params, keys)
+    obs, state = reset(env.default_params, keys)
     all_obs, states = [obs[0]], []
     for step in range(6):
         states.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), data_of_keys(state)))
         legal = env.legal(env.default_params, state)
         action = jnp.array([step % 2]) if isinstance(legal, tuple) else jnp.argmax(legal, axis=-1)
-        obs, state, _ = env.step(env.default_params, keys, state, obs, action)
+        obs, state, _ = step_once(env.default_params, keys, state, obs, action)
         all_obs.append(obs[0])
     episode = Episode(np.array(all_obs), states, np.zeros(6), "cut off by the time limit")
     film = write_film(tmp_path / "out.gif", episode, config, seed_index=0)

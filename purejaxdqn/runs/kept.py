@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import platform
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,7 +107,7 @@ def load(place: Path | None, layout: Layout) -> Parts | None:
 
 
 class Keeping:
-    """Keeps the programs of a training: each is packed when it is compiled, and all are written together later.
+    """Keeps the programs of a training: each is packed when it is compiled, and all are written together.
 
     A program must be packed before it runs for the first time: jaxlib cannot serialise one with a sort afterwards.
     """
@@ -114,6 +115,7 @@ class Keeping:
     def __init__(self, place: Path | None):
         self._place = place
         self._packed: dict[str, list[Any]] = {}
+        self._writing = threading.Lock()
 
     def pack(self, name: str, program: Any) -> Any:
         """Pack a program, unless nothing is kept; returns the program."""
@@ -128,16 +130,22 @@ class Keeping:
         return program
 
     def write(self, state: Any) -> None:
-        """Write what was packed, with the shapes of the state; nothing if a program is missing, or it was written."""
-        if self._place is None or set(self._packed) != set(PARTS):
-            return
+        """Write what was packed, with the shapes of the state; nothing if a program is missing, or it was written.
+
+        A second thread waits for the first.
+        """
+        with self._writing:
+            if self._place is not None and set(self._packed) == set(PARTS):
+                self._write(self._place, state)
+
+    def _write(self, place: Path, state: Any) -> None:
         programs = [self._packed.pop(name) for name in PARTS]
         contents = pickle.dumps({"programs": programs, "state": jax.tree.map(_to_plain, state)})
         with contextlib.suppress(OSError):  # the disk is full, or the directory read-only
-            self._place.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._place) as part:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(place) as part:
                 part.write_bytes(hashlib.sha256(contents).hexdigest().encode() + b"\n" + contents)
-            files = sorted(self._place.parent.glob("training-*.programs"), key=lambda path: path.stat().st_mtime)
+            files = sorted(place.parent.glob("training-*.programs"), key=lambda path: path.stat().st_mtime)
             for path in files[:-_MOST]:
                 path.unlink(missing_ok=True)
 

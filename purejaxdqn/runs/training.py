@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -69,6 +69,10 @@ class Compiling:
         if self._program.done():
             self._program.result()
 
+    def then(self, action: Callable[[], Any]) -> None:
+        """Do something once it is compiled, in the compiler's thread; nothing if compiling fails."""
+        self._program.add_done_callback(lambda program: program.exception() or action())
+
     def __enter__(self) -> "Compiling":
         return self
 
@@ -95,7 +99,7 @@ class Training(NamedTuple):
         return self.first_seconds + self.finish.waited
 
     def keep(self) -> None:
-        """Write the programs to disk, so that another run need not trace them; waits for the compiler."""
+        """Wait until the programs are compiled and, if they are to be kept, on disk."""
         self.finish.ready()
         self.keeping.write(self.state)
 
@@ -158,7 +162,7 @@ def compile_training(
       segments: number of calls of ``segment``; divides the epochs.
       batch_size: see ``lay_out``.
       devices: see ``lay_out``.
-      keep: take the programs from disk if an earlier run has kept them, and say where to keep them otherwise.
+      keep: take the programs from disk if an earlier run has kept them; otherwise write them when all are compiled.
     """
     start = time.perf_counter()
     with collector_paused():
@@ -189,6 +193,7 @@ def compile_training(
         (map_runs(program.finish, layout), hparams, state),
         keeping := kept.Keeping(file),
     )
+    finish.then(lambda: keeping.write(state))  # now, so that a run that is interrupted finds them when it goes on
     return Training(
         layout=layout,
         segments=segments,
