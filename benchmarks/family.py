@@ -13,9 +13,9 @@ those of `deepsea_ensemble` and `swingup`: one-hot observations into 50-50, and 
 n-step returns and prioritised replay do not change the gradient step, but what comes before and after it. So a fourth
 table has a whole training: acting, environments, replay and gradient steps of two shipped configs as plain DQN.
 
-    python -m benchmarks.family              about 5 minutes on two cores
+    python -m benchmarks.family              about 10 minutes on two cores
     python -m benchmarks.family --members    only the third table: a minute
-    python -m benchmarks.family --replay     only the fourth table: a minute
+    python -m benchmarks.family --replay     only the fourth table: 5 minutes
     python -m benchmarks.family --quick      under a minute: few choices, the small network
 """
 
