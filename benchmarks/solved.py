@@ -258,34 +258,48 @@ def read_curves() -> dict[str, list[list[Point]]]:
     return {name: list(found.values()) for name, found in curves.items()}
 
 
+_CACHED = ", cached"
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("purejaxdqn")
+
+
 def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     """Draw the greedy return against seconds since the start of the process: ``results/solved_curves.png``.
 
-    A line is the seed with the median time; a dot is where a seed was solved. Ours are blue.
+    A line is the seed with the median time; a dot is where a seed was solved. Ours are blue, a line style for each
+    config, and paler with hollow dots where programs were cached.
     """
     from matplotlib.ticker import NullFormatter
 
     from purejaxdqn.pictures.figures import legend_below, style, subplots
     from purejaxdqn.pictures.palette import EVALUATION_COLOR, LINES, SOLVED_COLOR, look
 
-    others, lines = itertools.count(1), itertools.cycle(LINES)
+    others, configs = itertools.count(1), itertools.count()
+    lines = {name: LINES[next(configs)] for name in curves if _is_ours(name) and not name.endswith(_CACHED)}
     with style():
         figure, axes = subplots(figsize=(7.2, 4.6))
         for name, found in curves.items():
             by_time = sorted(found, key=lambda curve: curve[-1].seconds)
             middle = by_time[len(by_time) // 2]
             seconds, values = [point.seconds for point in middle], [point.greedy_return for point in middle]
-            ours = name.startswith("purejaxdqn")
-            color, line, marker = (EVALUATION_COLOR, next(lines), "o") if ours else look(next(others))
-            width = 2.4 if ours else 1.2
-            axes.plot(seconds, values, color=color, linestyle=line, linewidth=width, label=name, zorder=2 + ours)
+            ours, cached = _is_ours(name), name.endswith(_CACHED)
+            own_look = EVALUATION_COLOR, lines.get(name.removesuffix(_CACHED), "-"), "o"
+            color, line, marker = own_look if ours else look(next(others))
+            width, alpha = 2.4 if ours else 1.2, 0.5 if cached else 1.0
+            axes.plot(
+                seconds, values, color=color, linestyle=line, linewidth=width, alpha=alpha, label=name, zorder=2 + ours
+            )
             ends = [curve[-1] for curve in found if curve[-1].greedy_return >= SOLVED]
             dots = [end.seconds for end in ends], [end.greedy_return for end in ends]
-            axes.plot(*dots, marker, color=color, markersize=4.5, clip_on=False, zorder=4)
+            face = "white" if cached else color
+            axes.plot(*dots, marker, color=color, markerfacecolor=face, markersize=4.5, clip_on=False, zorder=4)
         axes.axhline(SOLVED, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
         axes.axvline(TARGET, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
         axes.set(xscale="log", xlabel="seconds since the process started", ylabel="greedy return", ylim=(0, 510))
-        axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
+        axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+        axes.set_xlim(left=1)
         axes.xaxis.set_minor_formatter(NullFormatter())
         legend_below(figure)
         return save(figure, "solved_curves")

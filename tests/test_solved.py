@@ -34,3 +34,12 @@ def test_a_seed_that_is_never_solved_counts_as_endless():
     assert (row["quickest"], row["seconds (median)"], row["slowest"]) == (2.0, float("inf"), float("inf"))
     assert row["first evaluation after (s)"] == 1.5
     assert row["steps (median)"] == "1,000"
+
+
+def test_no_two_lines_of_the_picture_look_alike(monkeypatch):
+    seen = []
+    monkeypatch.setattr(solved, "save", lambda figure, name: seen.extend(figure.axes[0].get_lines()))
+    solved.draw({name: [[solved.Point(1.0, 5_000, 480.0)]] for name in solved.CONTENDERS})
+    lines = {one.get_label(): one for one in seen if one.get_label() in solved.CONTENDERS}
+    looks = {(one.get_color(), one.get_linestyle(), one.get_linewidth(), one.get_alpha()) for one in lines.values()}
+    assert len(looks) == len(lines) == len(solved.CONTENDERS)
