@@ -11,7 +11,8 @@ A third table has the update of an ensemble with priors, compared with as many u
 those of `deepsea_ensemble` and `swingup`: one-hot observations into 50-50, and 64-64.
 
 n-step returns and prioritised replay do not change the gradient step, but what comes before and after it. So a fourth
-table has a whole training: acting, environments, replay and gradient steps of two shipped configs as plain DQN.
+table has the first iterations after the warm-up: acting, environments, replay and gradient steps of two shipped
+configs as plain DQN, and one greedy episode at the end.
 
     python -m benchmarks.family              about 10 minutes on two cores
     python -m benchmarks.family --members    only the third table: a minute
@@ -82,13 +83,13 @@ TRAININGS = ("cartpole_cleanrl", "minatar/breakout")
 """Shipped configs, under the preset ``dqn``."""
 PRESETS = ("dqn", "n_step", "per")
 STEPS = 20_000
-"""Environment steps of a training after its warm-up."""
+"""Environment steps after the warm-up."""
 
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="few choices, the small network, short runs", rounds=15)
     parser.add_argument("--members", action="store_true", help="only the table of ensembles")
-    parser.add_argument("--replay", action="store_true", help="only the table of whole trainings")
+    parser.add_argument("--replay", action="store_true", help="only the table of iterations")
     arguments = parser.parse_args()
     if arguments.worker:
         configure_cpu(devices=1)
@@ -237,6 +238,7 @@ def measure_replay(*, name: str, rounds: int) -> dict[str, Any]:
                 "choice": preset,
                 "microseconds a step": 1e6 * statistics.median(times[preset]),
                 "time ratio": ratio_of(times[preset], times["dqn"]),
+                "rounds": spread_of(times[preset], times["dqn"]),
             }
             for preset in PRESETS
         ]
@@ -373,6 +375,12 @@ def in_turn(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, l
 def ratio_of(times: list[float], others: list[float]) -> float:
     """Return the median over rounds of ``times / others``."""
     return statistics.median(one / other for one, other in zip(times, others, strict=True))
+
+
+def spread_of(times: list[float], others: list[float]) -> str:
+    """Return the lowest and the highest ``times / others`` of the rounds."""
+    ratios = [one / other for one, other in zip(times, others, strict=True)]
+    return f"{min(ratios):.3f} to {max(ratios):.3f}"
 
 
 def largest_difference(tree: Any, other: Any) -> float:

@@ -10,10 +10,10 @@ Commands run in a pseudo-terminal, as a person would see them, with separate cac
 Nothing is cached, or everything is, as the names say. With `--base REV` another revision is measured, too, interleaved
 with the working tree. `--seeds N` also trains `cartpole.yaml` on N fresh seeds, each in a separate process with an
 empty cache: how many reach 500, and after how many seconds each was saved. The speed of a machine changes within
-these minutes, so with ``--base`` the other revision's command is timed before and after every five of them.
+these minutes, so with `--base` the other revision's command is timed before and after every few seeds.
 
     python -m benchmarks.first_hour --base REV    8 minutes on two quiet cores
-    python -m benchmarks.first_hour --seeds 30    and 5 minutes more; with --base 10
+    python -m benchmarks.first_hour --seeds 30    and 5 minutes more, 8 with --base
     python -m benchmarks.first_hour --quick       under a minute: one round of this tree, nothing kept
 """
 

@@ -3,8 +3,8 @@
 The clock starts with the process, so interpreter, imports, compilation and evaluation count; compilation caches are
 empty unless the name says otherwise. Every contender of `peers.py` trains CartPole with evaluations (10 greedy episodes
 every 5,000 steps, reported at once) until the first mean return of 475 or more, or to its end. All use CleanRL's
-hyperparameters; ours and Stable-Baselines3's also run with their own, from `cartpole.yaml` (which evaluates every
-2,000 steps), `cartpole_pqn.yaml` and rl-zoo3.
+hyperparameters; ours and Stable-Baselines3's also run with their own, from `cartpole.yaml` and `cartpole_pqn.yaml`
+(with their own number and interval of evaluations) and rl-zoo3.
 
     python -m benchmarks.solved            about 10 minutes on two cores
     python -m benchmarks.solved --quick    under a minute: one seed of ours and of the scan
@@ -276,8 +276,9 @@ def draw(curves: Mapping[str, Sequence[Sequence[Point]]]) -> Path:
     from purejaxdqn.pictures.figures import legend_below, style, subplots
     from purejaxdqn.pictures.palette import EVALUATION_COLOR, LINES, SOLVED_COLOR, look
 
-    others, configs = itertools.count(1), itertools.count()
-    lines = {name: LINES[next(configs)] for name in curves if _is_ours(name) and not name.endswith(_CACHED)}
+    others = itertools.count(1)
+    configs = [name for name in curves if _is_ours(name) and not name.endswith(_CACHED)]
+    lines = dict(zip(configs, itertools.cycle(LINES), strict=False))
     with style():
         figure, axes = subplots(figsize=(7.2, 4.6))
         for name, found in curves.items():

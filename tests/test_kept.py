@@ -1,11 +1,13 @@
 """Compiled programs that are kept on disk whole, and what a run prepares while it trains."""
 
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import time
-from concurrent.futures import Future
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from purejaxdqn.runs import kept, training
 from purejaxdqn.runs.ahead import Ahead
 from purejaxdqn.runs.population import advance, finish_training
 from purejaxdqn.runs.training import compile_training, seeds_of
-from tests.conftest import TINY, command
+from tests.conftest import ROOT, TINY, command
 
 SMALL = [*TINY, "total_timesteps=240", "num_seeds=2"]
 
@@ -71,7 +73,11 @@ def test_programs_that_were_kept_are_the_same_and_nothing_is_traced(small, cache
         np.testing.assert_array_equal(mine, its)
 
 
-def test_programs_are_kept_once_they_are_compiled_whatever_becomes_of_the_run(small, cached, barely_compiled):
+@pytest.mark.parametrize("cores", [1, 8])
+def test_programs_are_kept_once_they_are_compiled_whatever_becomes_of_the_run(
+    cores, small, cached, barely_compiled, monkeypatch
+):
+    monkeypatch.setattr(training, "usable_cores", lambda: cores)
     compiled = compile_training(small, seeds_of(small), segments=2, keep=True)
     compiled.finish.ready()
     end = time.monotonic() + 60
@@ -85,13 +91,13 @@ def test_a_second_thread_waits_until_the_first_has_written(cached, monkeypatch):
     keeping._packed = {name: [] for name in kept.PARTS}
     let, order = threading.Event(), []
 
-    def write(place, state):
+    def write(place):
         keeping._packed = {}
         assert let.wait(60)
         order.append("written")
 
     monkeypatch.setattr(keeping, "_write", write)
-    threads = [threading.Thread(target=keeping.write, args=((),)) for _ in range(2)]
+    threads = [threading.Thread(target=keeping.write) for _ in range(2)]
     for thread in threads:
         thread.start()
     threads[1].join(0.05)
@@ -100,14 +106,6 @@ def test_a_second_thread_waits_until_the_first_has_written(cached, monkeypatch):
     for thread in threads:
         thread.join(60)
     assert order == ["written"]
-
-
-def test_nothing_is_done_after_a_program_that_does_not_compile():
-    done, failed = [], Future()
-    failed.set_exception(ValueError("no"))
-    training.Compiling(failed).then(lambda: done.append("failed"))
-    training.Compiling.compiled(3).then(lambda: done.append("compiled"))
-    assert done == ["compiled"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no digest", b"0" * 64 + b"\nx", None])
@@ -121,12 +119,12 @@ def test_a_damaged_file_is_removed_and_nothing_is_loaded(content, small, cached)
 def test_what_cannot_be_packed_or_written_is_not_kept(cached, tmp_path):
     keeping = kept.Keeping(cached / "training-y.programs")
     assert keeping.pack("init", 3) == 3  # no program
-    keeping.write(())
+    keeping.write()
     assert list(cached.iterdir()) == []
     (tmp_path / "file").touch()
     keeping = kept.Keeping(tmp_path / "file" / "training-y.programs")
     keeping._packed = {name: [] for name in kept.PARTS}
-    keeping.write(())
+    keeping.write()
 
 
 def test_only_the_newest_files_are_kept(cached, monkeypatch):
@@ -134,7 +132,7 @@ def test_only_the_newest_files_are_kept(cached, monkeypatch):
     for letter in "abc":
         keeping = kept.Keeping(cached / f"training-{letter}.programs")
         keeping._packed = {name: [] for name in kept.PARTS}
-        keeping.write(())
+        keeping.write()
     assert sorted(path.name for path in cached.glob("training-*.programs")) == [
         "training-b.programs",
         "training-c.programs",
@@ -195,3 +193,20 @@ def test_work_ahead_is_done_when_it_is_waited_for_and_its_failures_are_nobodys()
     ahead.wait()
     assert done == [1, 2]
     Ahead().wait()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_finds_its_programs_when_it_goes_on(tmp_path):
+    cache, run = tmp_path / "cache", tmp_path / "run"
+    env = {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "purejaxdqn.train", "--config", "cartpole_cleanrl", "--out", str(run), "--quiet"]
+    with subprocess.Popen([*line, "total_timesteps=200_000"], env={**os.environ, **env}) as process:
+        while not list(cache.glob("training-*.programs")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (run / "summary.json").exists()
+    before = [(path.name, path.stat().st_mtime_ns) for path in cache.glob("training-*.programs")]
+    done = command("train", "--resume", run, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert before == [(path.name, path.stat().st_mtime_ns) for path in cache.glob("training-*.programs")]

@@ -109,11 +109,14 @@ def load(place: Path | None, layout: Layout) -> Parts | None:
 class Keeping:
     """Keeps the programs of a training: each is packed when it is compiled, and all are written together.
 
+    Nothing is reported if they cannot be written, as when the disk is full: the run does not need them.
+
     A program must be packed before it runs for the first time: jaxlib cannot serialise one with a sort afterwards.
     """
 
-    def __init__(self, place: Path | None):
+    def __init__(self, place: Path | None, state: Any = None):
         self._place = place
+        self._state = state  # shapes and types, for ``Parts``
         self._packed: dict[str, list[Any]] = {}
         self._writing = threading.Lock()
 
@@ -129,25 +132,21 @@ class Keeping:
                 self._packed[name] = [contents, *examples]
         return program
 
-    def write(self, state: Any) -> None:
-        """Write what was packed, with the shapes of the state; nothing if a program is missing, or it was written.
-
-        A second thread waits for the first.
-        """
-        with self._writing:
+    def write(self) -> None:
+        """Write what was packed, if it is complete and was not written; a second thread waits for the first."""
+        with self._writing, contextlib.suppress(Exception):
             if self._place is not None and set(self._packed) == set(PARTS):
-                self._write(self._place, state)
+                self._write(self._place)
 
-    def _write(self, place: Path, state: Any) -> None:
+    def _write(self, place: Path) -> None:
         programs = [self._packed.pop(name) for name in PARTS]
-        contents = pickle.dumps({"programs": programs, "state": jax.tree.map(_to_plain, state)})
-        with contextlib.suppress(OSError):  # the disk is full, or the directory read-only
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(place) as part:
-                part.write_bytes(hashlib.sha256(contents).hexdigest().encode() + b"\n" + contents)
-            files = sorted(place.parent.glob("training-*.programs"), key=lambda path: path.stat().st_mtime)
-            for path in files[:-_MOST]:
-                path.unlink(missing_ok=True)
+        contents = pickle.dumps({"programs": programs, "state": jax.tree.map(_to_plain, self._state)})
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(place) as part:
+            part.write_bytes(hashlib.sha256(contents).hexdigest().encode() + b"\n" + contents)
+        files = sorted(place.parent.glob("training-*.programs"), key=lambda path: path.stat().st_mtime)
+        for path in files[:-_MOST]:
+            path.unlink(missing_ok=True)
 
 
 class _Plain(NamedTuple):

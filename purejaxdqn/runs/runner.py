@@ -109,7 +109,7 @@ def _prepare(opened: OpenRun, training: Training, options: RunOptions) -> Ahead:
     if layout.platform == "cpu" and usable_cores() <= len(layout.devices):
         opened.checkpoints.open()
         return Ahead()
-    return Ahead(opened.checkpoints.open, *([options.prepare] if options.prepare else []), training.keep)
+    return Ahead(opened.checkpoints.open, *([options.prepare] if options.prepare else []))
 
 
 def _first_position(opened: OpenRun, training: Training) -> Position:

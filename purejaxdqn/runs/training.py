@@ -69,10 +69,6 @@ class Compiling:
         if self._program.done():
             self._program.result()
 
-    def then(self, action: Callable[[], Any]) -> None:
-        """Do something once it is compiled, in the compiler's thread; nothing if compiling fails."""
-        self._program.add_done_callback(lambda program: program.exception() or action())
-
     def __enter__(self) -> "Compiling":
         return self
 
@@ -99,9 +95,9 @@ class Training(NamedTuple):
         return self.first_seconds + self.finish.waited
 
     def keep(self) -> None:
-        """Wait until the programs are compiled and, if they are to be kept, on disk."""
+        """Wait until the programs are compiled, and written if they are to be kept and can be."""
         self.finish.ready()
-        self.keeping.write(self.state)
+        self.keeping.write()
 
     def fetch_policy(self, state: RunnerState) -> Any:
         """What acting needs, on the host; leaves [R, ...], which may share the state's memory."""
@@ -191,9 +187,8 @@ def compile_training(
         (mapped_init, hparams, place),
         (map_runs(segment, layout, in_place=True), hparams, state),
         (map_runs(program.finish, layout), hparams, state),
-        keeping := kept.Keeping(file),
+        keeping := kept.Keeping(file, state),
     )
-    finish.then(lambda: keeping.write(state))  # now, so that a run that is interrupted finds them when it goes on
     return Training(
         layout=layout,
         segments=segments,
@@ -210,7 +205,10 @@ def compile_training(
 def _compile_parts(
     layout: Layout, init: Any, segment: Any, finish: Any, keeping: kept.Keeping
 ) -> tuple[Any, Any, Compiling]:
-    """Compile ``(function, *arguments)`` of each part; the last may still be compiling when this returns."""
+    """Compile ``(function, *arguments)`` of each part; the last may still be compiling when this returns.
+
+    Whichever is compiled last writes what is kept, in its thread: a run that is interrupted finds it when it goes on.
+    """
 
     def compile_part(name: str, lowered: Lowered) -> Any:
         return keeping.pack(name, compile_lowered(lowered, layout.platform, once=name != "segment"))
@@ -218,15 +216,20 @@ def _compile_parts(
     def compile_finish() -> Any:
         return compile_part("finish", lower_runs(*finish))
 
+    def submit(task: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        job = pool.submit(task, *arguments)
+        job.add_done_callback(lambda _: keeping.write())  # those who wait for the job do not wait for this
+        return job
+
     pool = ThreadPoolExecutor()
     try:  # lowering is Python's work, so it stays in this thread; the first compiles beside the lowering of the second
-        init_job = pool.submit(compile_part, "init", lower_runs(*init))
-        segment_job = pool.submit(compile_part, "segment", lower_runs(*segment))
+        init_job = submit(compile_part, "init", lower_runs(*init))
+        segment_job = submit(compile_part, "segment", lower_runs(*segment))
         behind = layout.platform == "cpu" and usable_cores() > len(layout.devices)
-        ahead = None if behind else pool.submit(compile_finish)
+        ahead = None if behind else submit(compile_finish)
         parts = init_job.result(), segment_job.result()
         if ahead:
             ahead.result()
-        return *parts, Compiling(ahead or pool.submit(compile_finish))
+        return *parts, Compiling(ahead or submit(compile_finish))
     finally:
         pool.shutdown(wait=False)
