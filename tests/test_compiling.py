@@ -251,7 +251,7 @@ def test_the_pool_of_threads_is_a_matter_of_the_network_and_not_of_the_seeds(ove
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the heap is measured by glibc's mallinfo2")
 def test_a_program_of_large_products_does_not_grow_while_it_runs():
-    """Four IQN runs on two devices, half a minute; with YNN it grows by more than 80 MB, else by less than 30."""
+    """With YNN the heap grows by more than 80 MB in four IQN runs, else by less than 30 (half a minute)."""
     run = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 40e6
 
