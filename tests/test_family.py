@@ -130,7 +130,7 @@ LEARNING = [
     ("fqf", "greedy", "uniform", 3, "true", "true"),
 ]
 MARGIN = 70.0
-"""Steps of CartPole by which the greedy return grows; the untrained networks here stay up for 9 to 34."""
+"""Steps of CartPole by which the greedy return grows; the untrained networks here stay up for 9 to 48."""
 
 
 @pytest.mark.slow
