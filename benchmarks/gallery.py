@@ -3,12 +3,14 @@
 Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. The agent
 with the **median** greedy return at the end of the run is exported, and not the best one (with an even number of seeds
 the lower of the two in the middle; among equals the first). `agents/NAME` has its weights, its card (`README.md`,
-`policy.json`) and a film of the episode with seed 0, made smaller. Weights, cards and films are under 6 MB together.
+`policy.json`) and a small film of the first steps of the episode with seed 0. Weights, cards and films are under 6 MB
+together.
 
     python -m benchmarks.gallery              trains missing agents, small environments first: an hour on two cores
     python -m benchmarks.gallery catch pong   only these; it can be stopped, and resumes where it was
     python -m benchmarks.gallery --list       lists the agents, and which exist
     python -m benchmarks.gallery --again pong makes an agent again that exists, of the run in --runs if that is finished
+    python -m benchmarks.gallery --films      films all agents that exist again, or those that are named
     python -m benchmarks.gallery --quick      under a minute: one agent in a directory that is removed
 
 `agents/gallery.csv` has a row for each agent: what trained it, the greedy return of every seed, and which was taken.
@@ -31,8 +33,10 @@ AGENTS_DIRECTORY = harness.ROOT / "agents"
 TABLE = "gallery.csv"
 SIZE_LIMIT = 6_000_000
 """Bytes of all agents together."""
-FILM_LIMIT = 120_000
-"""Bytes of a film; frames are left out until it is below."""
+FILM_LIMIT = 100_000
+"""Bytes of a film; it is cut after as many frames as this holds."""
+FILM_STEPS = 150
+"""Environment steps of a film at most, one frame each, so that every movement and all of a short episode show."""
 SEED = 2028
 """Config key ``seed`` of every agent; no search and no row of ``learning.py`` uses it."""
 
@@ -77,7 +81,7 @@ AGENTS: dict[str, Agent] = {
     "freeway": Agent("minatar/freeway_pqn", seeds=3, overrides=_SHORT),
     "seaquest": Agent("minatar/seaquest_pqn", seeds=3, overrides=_SHORT),
     "meta_maze": Agent("meta_maze", seeds=3),
-    "pong": Agent("pong", seeds=3),
+    "pong": Agent("pong", seeds=3, overrides=("network.hidden=[32]", "total_timesteps=500_000")),  # 3,600 inputs
     "empty_5x5": Agent("xminigrid/empty_5x5", seeds=3),
     "swingup": Agent("swingup", seeds=3),
 }
@@ -90,12 +94,18 @@ def main() -> None:
     parser.add_argument("agents", nargs="*", choices=[*AGENTS, []], metavar="NAME", help="which (default all)")
     parser.add_argument("--list", action="store_true", help="list the agents, and which exist")
     parser.add_argument("--again", action="store_true", help="make agents again that exist")
+    parser.add_argument("--films", action="store_true", help="film agents again that exist")
     parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="for the runs (default runs/gallery)")
     parser.add_argument("--quick", action="store_true", help="a small agent, nothing kept")
     arguments = parser.parse_args()
     if arguments.list:
         for name, agent in AGENTS.items():
             print(f"{'x' if is_there(AGENTS_DIRECTORY / name) else ' '} {name:<20} {agent.command}")
+    elif arguments.films:
+        for row in read_rows():
+            if row["agent"] in (arguments.agents or AGENTS):
+                film(AGENTS_DIRECTORY / row["agent"])
+        check_size(AGENTS_DIRECTORY)
     elif arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
             quick = Agent("catch", seeds=3, overrides=("total_timesteps=20_000",))
@@ -137,10 +147,7 @@ def add(name: str, agent: Agent, gallery: Path, runs: Path) -> str:
     folder = gallery / name
     shutil.rmtree(folder, ignore_errors=True)
     _command("export", runs / name, "--format", "safetensors", "--seed-index", seed_index, "--out", folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / "film.gif"
-        _command("evaluate", folder, "--episodes", 1, "--gif", whole)
-        shrink(whole, film_of(folder))
+    film(folder)
     write_row(gallery / TABLE, name, agent, summary, seed_index)
     size = sum(path.stat().st_size for path in folder.iterdir())
     return f"{name}: {summary['final_eval_return'][seed_index]:g}, agent {seed_index}, {size:,} bytes"
@@ -155,6 +162,14 @@ def median_seed(returns: Sequence[float | None]) -> int:
     return numbers.index(sorted(numbers)[(len(numbers) - 1) // 2])
 
 
+def film(folder: Path) -> None:
+    """Film the agent in a folder of the gallery."""
+    with tempfile.TemporaryDirectory() as scratch:
+        large = Path(scratch) / "film.gif"
+        _command("evaluate", folder, "--episodes", 1, "--gif", large, "--gif-steps", FILM_STEPS)
+        shrink(large, film_of(folder))
+
+
 def _command(name: str, *arguments: object) -> None:
     subprocess.run(
         [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)],
@@ -163,27 +178,36 @@ def _command(name: str, *arguments: object) -> None:
 
 
 def shrink(film: Path, small: Path, *, width: int = 280, limit: int = FILM_LIMIT) -> None:
-    """Write a smaller copy of a GIF: ``width`` pixels wide, and of its frames every n-th until ``limit`` bytes hold it.
+    """Write a smaller copy of a GIF: ``width`` pixels wide, and as many of its first frames as ``limit`` bytes hold.
 
-    The last frame always stays, and shows for as long as it did.
+    The last frame shows for as long as that of the GIF. All frames share one palette, as pixels that do not change from
+    one frame to the next then take no room.
     """
     from PIL import Image, ImageSequence
 
     with Image.open(film) as whole:
-        durations, frames = [], []
+        frames, durations = [], []
         for frame in ImageSequence.Iterator(whole):
             durations.append(frame.info["duration"])
             size = width, round(frame.height * width / frame.width)
-            frames.append(frame.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(32, dither=0))
-    stride = 1
-    while True:
-        kept = sorted({*range(0, len(frames), stride), len(frames) - 1})
-        times = [durations[at] * min(stride, 2) for at in kept[:-1]] + durations[-1:]
-        first, *rest = [frames[at] for at in kept]
-        first.save(small, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
-        if small.stat().st_size <= limit or len(kept) <= 2:
-            return
-        stride += 1
+            frames.append(frame.convert("RGB").resize(size, Image.Resampling.BOX))
+    samples = [*frames[:: max(1, len(frames) // 8)], frames[-1]]
+    montage = Image.new("RGB", (width, frames[0].height * len(samples)))
+    for at, sample in enumerate(samples):
+        montage.paste(sample, (0, frames[0].height * at))
+    palette = montage.quantize(48, dither=Image.Dither.NONE)
+    drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+
+    def written(count: int) -> int:
+        times = [*durations[: count - 1], durations[-1]]
+        drawn[0].save(small, save_all=True, append_images=drawn[1:count], duration=times, loop=0, optimize=True)
+        return small.stat().st_size
+
+    fits, too_many = 1, len(drawn) + 1
+    while too_many - fits > 1:
+        count = (fits + too_many) // 2 if too_many <= len(drawn) else len(drawn)
+        fits, too_many = (count, too_many) if written(count) <= limit else (fits, count)
+    written(fits)
 
 
 def write_row(path: Path, name: str, agent: Agent, summary: dict, seed_index: int) -> None:

@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
     print_returns(arguments, returns)
     if arguments.gif:
         with Status("drawing the film", quiet=arguments.json):
-            said = films.film_episode(arguments.gif, config, params, arguments.seed_index or 0, seed=arguments.seed)
+            said = films.film_episode(
+                arguments.gif, config, params, arguments.seed_index or 0, seed=arguments.seed, steps=arguments.gif_steps
+            )
         tell(said)
     return 0
 
@@ -46,6 +48,8 @@ def _check(arguments: Namespace) -> None:
         raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
     if not 0 <= arguments.seed < 2**32:
         raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
+    if arguments.gif_steps is not None and not (arguments.gif and arguments.gif_steps >= 1):
+        raise UserError("--gif-steps: takes a number of steps from 1, with --gif FILE")
     if arguments.gif:
         if arguments.backend != "gymnax":
             raise UserError("--gif: only episodes of gymnax can be drawn; leave out --backend gymnasium")

@@ -115,7 +115,7 @@ def test_of_a_long_episode_every_nth_step_is_drawn_and_the_last(steps, stride, s
     monkeypatch.setattr(films, "_with_header", lambda *these: texts.append(these[1:]) or right(*these))
     config, episode = walk(steps)
     film = films.write_film(tmp_path / "out.gif", episode, config, seed_index=7)
-    assert film == (len(shown), stride)
+    assert film == (len(shown), stride, len(episode.rewards))
     assert texts == [("Breakout-MinAtar, agent 7", f"step {n}   return {(n + 1) // 2}") for n in shown]
     pictures = pictures_of(tmp_path / "out.gif")
     assert len(pictures) == len(shown)

@@ -71,6 +71,23 @@ def test_an_exported_policy_is_filmed_and_told_in_words(exported, quietly, tmp_p
     assert film.read_bytes()[:4] == b"GIF8"
 
 
+@pytest.mark.parametrize(("steps", "frames"), [(3, 4), (100_000, None)])
+def test_a_film_may_show_the_first_steps_alone(steps, frames, exported, quietly, tmp_path):
+    film = tmp_path / "film.gif"
+    code, _, err = quietly(evaluate, exported, "--episodes", 2, "--gif", film, "--gif-steps", steps)
+    assert code == 0
+    assert ("4 frames of its first 3 steps" in err[-1]) == bool(frames)
+    with Image.open(film) as shown:
+        assert shown.n_frames == frames or (not frames and shown.n_frames > 4)
+
+
+@pytest.mark.parametrize("options", [("--gif-steps", 3), ("--gif", "film.gif", "--gif-steps", 0)])
+def test_steps_of_a_film_that_make_no_sense_are_refused(options, exported, quietly):
+    code, out, err = quietly(evaluate, exported, *options)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "--gif-steps" in err[0]
+
+
 def change(folder, name, old, new):
     text = (folder / name).read_text(encoding="utf-8")
     assert old in text
@@ -174,22 +191,26 @@ def test_the_median_seed_is_taken_and_not_the_best(returns, index):
     assert gallery.median_seed(returns) == index
 
 
-def test_a_film_is_made_smaller_and_ends_with_its_last_frame(tmp_path):
+@pytest.mark.parametrize("limit", [4_000, 1_000_000])
+def test_a_film_is_made_smaller_and_cut_after_what_the_limit_holds(limit, tmp_path):
     frames = []
-    for k in range(40):
+    for k in range(40):  # only the last one has this blue
         frame = Image.new("RGB", (560, 400), "white")
         ImageDraw.Draw(frame).rectangle([10 * k, 0, 10 * k + 80, 400], fill="red" if k < 39 else "blue")
         frames.append(frame)
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=[40] * 39 + [1500])
-    gallery.shrink(tmp_path / "film.gif", tmp_path / "small.gif", limit=6_000)
-    assert (tmp_path / "small.gif").stat().st_size <= 6_000
+    gallery.shrink(tmp_path / "film.gif", tmp_path / "small.gif", limit=limit)
+    size = (tmp_path / "small.gif").stat().st_size
+    assert limit / 2 < size <= limit or limit == 1_000_000
     with Image.open(tmp_path / "small.gif") as small:
+        count = small.n_frames
         assert small.size == (280, 200)
-        assert 2 < small.n_frames < 40
-        small.seek(small.n_frames - 1)
-        assert small.info["duration"] == 1500
-        red, _, blue = small.convert("RGB").getpixel((200, 100))
-        assert blue > red
+        assert 2 < count < 40 if limit == 4_000 else count == 40
+        for k in range(count):  # every step of the first ones
+            small.seek(k)
+            assert small.info["duration"] == (1500 if k == count - 1 else 40)
+            red, _, blue = small.convert("RGB").getpixel((5 * k + 20, 100))
+            assert (blue > red) == (k == 39)
 
 
 def test_a_row_of_the_table_is_replaced_and_the_order_kept(tmp_path):

@@ -31,6 +31,7 @@ class Film(NamedTuple):
 
     frames: int  # number of frames
     stride: int  # environment steps from one frame to the next
+    steps: int  # environment steps from the first frame to the last
 
 
 def check_film(path: Path) -> None:
@@ -53,7 +54,9 @@ def check_film(path: Path) -> None:
         require("--gif with .mp4", "imageio_ffmpeg", install="purejaxdqn[video]")
 
 
-def film_episode(path: Path, config: Config, params: Any, seed_index: int, *, seed: int) -> str:
+def film_episode(
+    path: Path, config: Config, params: Any, seed_index: int, *, seed: int, steps: int | None = None
+) -> str:
     """Play and draw a greedy episode of the first agent in ``params``, and describe it.
 
     Args:
@@ -62,17 +65,19 @@ def film_episode(path: Path, config: Config, params: Any, seed_index: int, *, se
       params: a PyTree of parameters with a leading axis of agents.
       seed_index: the agent's number in its run, for the description.
       seed: of the episode.
+      steps: draw only this many first steps of the episode; by default all.
     """
     episode = record_episode(config, jax.tree.map(lambda leaf: leaf[0], params), seed=seed)
-    film = write_film(path, episode, config, seed_index=seed_index)
+    film = write_film(path, episode, config, seed_index=seed_index, steps=steps)
     skipped = f", one in {film.stride} steps" if film.stride > 1 else ""
+    shown = f" of its first {film.steps} steps" if film.steps < len(episode.rewards) else ""
     return (
         f"{path}: agent {seed_index}, return {episode.rewards.sum():g} in {len(episode.rewards)} steps, "
-        f"{episode.ending}; {film.frames} frames{skipped}"
+        f"{episode.ending}; {film.frames} frames{shown}{skipped}"
     )
 
 
-def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int) -> Film:
+def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int, steps: int | None = None) -> Film:
     """Write an episode to ``path``, as a GIF or MP4 by its suffix.
 
     Args:
@@ -80,13 +85,14 @@ def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int)
       episode: the episode.
       config: the config of the run.
       seed_index: number of the agent, for the title.
+      steps: draw only this many first steps of the episode; by default all.
 
     Raises:
       UserError: the file cannot be written.
     """
-    steps = len(episode.rewards)
-    stride = math.ceil(steps / MAX_FRAMES)
-    shown_steps = sorted({*range(0, steps + 1, stride), steps})
+    last = len(episode.rewards) if steps is None else min(steps, len(episode.rewards))
+    stride = math.ceil(last / MAX_FRAMES)
+    shown_steps = sorted({*range(0, last + 1, stride), last})
     drawing = choose_drawing(config, episode.obs)
     frames = _frames(episode, drawing, shown_steps, title=f"{config.env.id}, agent {seed_index}")
     write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
@@ -95,7 +101,7 @@ def write_film(path: Path, episode: Episode, config: Config, *, seed_index: int)
             write(part, frames, drawing.fps)
     except OSError as error:
         raise UserError(f"--gif: {path} cannot be written: {error.strerror or error}") from error
-    return Film(len(shown_steps), stride)
+    return Film(len(shown_steps), stride, last)
 
 
 def _frames(episode: Episode, drawing: Drawing, shown_steps: list[int], *, title: str) -> Iterator[Image.Image]:
