@@ -48,6 +48,7 @@ from tests.conftest import (
     mostly_slow,
     tiny_for,
 )
+from tests.test_environments import DISCRETE
 
 
 @pytest.fixture(scope="module")
@@ -513,6 +514,12 @@ def test_a_config_of_each_environment_runs_for_a_short_budget(name, quietly, tmp
     once = [f"evaluation={{every: {every}, episodes: 1, final_episodes: 1}}"]
     code, _, err = quietly(train, "--config", name, "--out", tmp_path / "run", "--quiet", *tiny, *once)
     assert code == 0, err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert np.isfinite(summary["final_eval_return"]).all()
+
+
+def test_every_environment_with_discrete_actions_is_trained_in():
+    assert set(DISCRETE) <= {ENVIRONMENTS_OF_CONFIGS[name].id for name in SHORTLY_TRAINED}
 
 
 @pytest.mark.slow

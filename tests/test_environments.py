@@ -191,7 +191,7 @@ def test_the_inputs_that_are_known_before_jax_starts_are_what_networks_get():
 @pytest.mark.parametrize("sticky_actions", mostly_slow([0.0, 0.25], fast=[0.0]))
 @pytest.mark.parametrize("env_id", DISCRETE)
 def test_every_environment_with_discrete_actions_steps_and_evaluates(env_id, sticky_actions):
-    """In the abstract; the test marked slow plays them."""
+    """In the abstract; ``test_commands.py`` trains in each, evaluation included."""
     assert len(DISCRETE) == 20
     env = make_environment(env_id, sticky_actions=sticky_actions)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -224,15 +224,6 @@ def test_space_invaders_has_no_chance_in_it(env_id, any_chance):
     assert ("random_bits" in str(jax.make_jaxpr(play)(jax.random.key(0)))) == any_chance
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("env_id", DISCRETE)
-def test_greedy_evaluation_of_every_environment_ends(env_id):
-    env = make_environment(env_id)
-    second_action = values_of(lambda obs: jnp.tile(jnp.arange(env.num_actions) == 1, (obs.shape[0], 1)))
-    play = jit_barely(lambda key: greedy_returns(env, second_action, env.default_params, key, episodes=4))
-    assert np.isfinite(play(jax.random.key(0))).all()
-
-
 ROLLOUTS = [(env_id, {}) for env_id in DISCRETE] + [("FourRooms-misc", {"use_visual_obs": True})]
 QUICK = {"Catch-bsuite", "DeepSea-bsuite"}
 
@@ -249,15 +240,14 @@ def test_advancing_is_stepping_but_for_the_reset(env_id, sticky_actions):
     """On the way of a policy that acts at random, which begins many episodes."""
     env = make_environment(env_id, sticky_actions=sticky_actions)
     params, num_envs = env.with_params({"max_steps_in_episode": np.asarray(12)}), 20
-    step, advance = jit_barely(env.step), jit_barely(env.advance)
+    both = jit_barely(lambda *those: (env.step(*those), env.advance(*those)))  # what they share is compiled once
     obs, state = env.reset(params, jax.random.split(jax.random.key(0), num_envs))
     generator, ended = np.random.default_rng(0), 0
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)  # two programs may round differently
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)  # sums may be ordered differently
     for t in range(40):
         keys = jax.random.split(jax.random.key(t), num_envs)
         action = jnp.asarray(generator.integers(env.num_actions, size=num_envs))
-        *after, happened = step(params, keys, state, obs, action)
-        *onward, also_happened = advance(params, keys, state, obs, action)
+        (*after, happened), (*onward, also_happened) = both(params, keys, state, obs, action)
         done = np.asarray(happened.terminated | happened.truncated)
         jax.tree.map(close, happened, also_happened)
         jax.tree.map(close, *jax.tree.map(lambda leaf, done=done: leaf[~done], (tuple(after), tuple(onward))))
