@@ -185,11 +185,11 @@ def test_the_gradient_of_a_network_with_a_prior_is_that_of_the_network_alone(mem
     network, obs = members.parts.network, jax.random.normal(jax.random.key(0), (B, 4))
     online, prior = (network.init(jax.random.key(k), obs[:1], 0.5) for k in (1, 2))
     summed = add_prior(network, prior, jnp.float32(3))
-    out, pull_back = jax.vjp(lambda params: network.apply(params, obs, None, None), online)
-    both = summed.apply(online, obs, None, None)
-    np.testing.assert_allclose(both, out + 3 * network.apply(prior, obs, None, None), rtol=1e-5)
+    out, pull_back = jax.vjp(lambda params: network.apply(params, obs, None, None)[0], online)
+    both = summed.apply(online, obs, None, None)[0]
+    np.testing.assert_allclose(both, out + 3 * network.apply(prior, obs, None, None)[0], rtol=1e-5)
     (wanted,) = pull_back(2 * both)
-    found = jax.grad(lambda params: jnp.sum(jnp.square(summed.apply(params, obs, None, None))))(online)
+    found = jax.grad(lambda params: jnp.sum(jnp.square(summed.apply(params, obs, None, None)[0])))(online)
     chex_close(found, wanted)
 
 
@@ -304,8 +304,8 @@ def test_a_greedy_policy_takes_the_mean_of_the_members(algorithm, config, env, m
     hparams, policy = config.hparams(), algorithm.policy(trained[1].algorithm)
     obs, network = jax.random.normal(jax.random.key(5), (B, 4)), members.parts.network
     each = [
-        network.apply(member_of(policy["members"], k), obs, None, None)
-        + 2.0 * network.apply(member_of(policy["prior"], k), obs, None, None)
+        network.apply(member_of(policy["members"], k), obs, None, None)[0]
+        + 2.0 * network.apply(member_of(policy["prior"], k), obs, None, None)[0]
         for k in range(K)
     ]
     found, memory = algorithm.values(hparams, policy, ActorView(obs))

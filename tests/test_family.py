@@ -216,10 +216,10 @@ def test_fractions_are_drawn_anew_for_each_item_and_each_update():
     config = load_config("cartpole_cleanrl", [*TINY, DISTRIBUTIONS["iqn"]])
     seen, parts = [], make_parts(config, from_gymnax(MDP))
 
-    def apply(params, obs, noise, fractions):
+    def apply(params, obs, noise, fractions, *recall):
         if fractions is not None:
             jax.debug.callback(lambda fractions: seen.append(np.asarray(fractions)), fractions)
-        return parts.network.apply(params, obs, noise, fractions)
+        return parts.network.apply(params, obs, noise, fractions, *recall)
 
     learning = jitted(make_learner(parts._replace(network=parts.network._replace(apply=apply))))
     learner, rate = learning.init(config.hparams(), jax.random.key(0)), config.hparams().optimizer_learning_rate

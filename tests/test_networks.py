@@ -119,7 +119,9 @@ def test_dueling_is_the_value_plus_advantages_less_their_mean(distribution):
     advantages = dense(np.maximum(0, dense(shared, layers[1])), layers[2]).reshape(B, A, atoms)
     value = dense(np.maximum(0, dense(shared, layers[3])), layers[4]).reshape(B, 1, atoms)
     wanted = value + advantages - advantages.mean(1, keepdims=True)
-    np.testing.assert_allclose(net.apply(params, obs(), None, None).reshape(B, A, atoms), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        net.apply(params, obs(), None, None)[0].reshape(B, A, atoms), wanted, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -159,7 +161,9 @@ def test_a_plain_network_is_flaxs_with_the_same_start(distribution):
         assert layer["weight"].shape == (layer["bias"].size, x.shape[-1])
         x = nn.Dense(layer["bias"].size).apply({"params": {"kernel": layer["weight"].T, "bias": layer["bias"]}}, x)
         x = jax.nn.relu(x) if i < 2 else x
-    np.testing.assert_allclose(net.apply({"params": params}, obs(), None, None).reshape(B, -1), x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        net.apply({"params": params}, obs(), None, None)[0].reshape(B, -1), x, rtol=1e-4, atol=1e-5
+    )
     hidden = params["Dense_1"]["weight"]
     theirs = nn.Dense(64).init(jax.random.key(0), jnp.zeros((1, 64)))["params"]["kernel"]
     np.testing.assert_allclose(np.std(hidden), np.std(theirs), rtol=0.05)
@@ -201,14 +205,14 @@ def test_the_minatar_network_is_a_convolution_and_a_hidden_layer():
     )
     x = jax.nn.relu(jnp.transpose(convolved, (0, 3, 1, 2))).reshape(B, -1)
     x = jax.nn.relu(x @ params["Dense_0"]["weight"].T) @ params["Dense_1"]["weight"].T
-    np.testing.assert_allclose(net.apply({"params": params}, images, None, None), x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.apply({"params": params}, images, None, None)[0], x, rtol=1e-4, atol=1e-5)
 
 
 def test_minatars_network_is_one_case_of_the_convolutional_one():
     images = obs(10, 10, 4) > 0
     ours, theirs = (network(torso=torso, hidden=(128,)) for torso in ("cnn", "minatar_cnn"))
     params = params_of(theirs, images)
-    np.testing.assert_array_equal(ours.apply(params, images, None, None), theirs.apply(params, images, None, None))
+    np.testing.assert_array_equal(*(net.apply(params, images, None, None)[0] for net in (ours, theirs)))
 
 
 @pytest.mark.slow
@@ -232,7 +236,7 @@ def test_a_convolutional_network_takes_pictures_of_any_size_and_merges_their_las
         x = jax.nn.relu(x + bias)
     x = jnp.transpose(x, (0, 3, 1, 2)).reshape(B, -1)
     x = jax.nn.relu(x @ params["Dense_0"]["weight"].T) @ params["Dense_1"]["weight"].T
-    np.testing.assert_allclose(net.apply({"params": params}, images, None, None), x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.apply({"params": params}, images, None, None)[0], x, rtol=1e-4, atol=1e-5)
 
 
 def test_an_implicit_network_is_the_papers_formula():
@@ -240,7 +244,7 @@ def test_an_implicit_network_is_the_papers_formula():
     net = network("iqn")
     params = params_of(net)
     fractions = jax.random.uniform(jax.random.key(6), (B, K))
-    out = net.apply(params, obs(), None, fractions)
+    out, _ = net.apply(params, obs(), None, fractions)
     layer = {
         name: jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"][name]) for name in params["params"]
     }
@@ -264,7 +268,7 @@ def test_proposed_fractions_are_in_order_and_make_up_the_whole(seed):
     net = network("fqf", atoms=9)
     params = net.init(jax.random.key(seed), obs()[:1], 0.5)
     params["params"]["fractions"]["weight"] *= 300.0  # far from even
-    out = net.apply(params, obs(), None, None)
+    out, _ = net.apply(params, obs(), None, None)
     assert isinstance(out, Quantiles)
     assert out.values.shape == (B, A, 9)
     assert out.edge_values.shape == (B, A, 8)
@@ -282,7 +286,7 @@ def test_values_and_edge_values_are_the_quantile_function_at_fractions_and_edges
     net = network("fqf")
     params = params_of(net)
     params["params"]["fractions"]["weight"] *= 300.0  # far from even
-    out = net.apply(params, obs(), None, None)
+    out, _ = net.apply(params, obs(), None, None)
     layer = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
 
     def dense(x, name):
@@ -302,9 +306,9 @@ def test_the_fraction_loss_moves_the_proposal_alone_and_the_quantile_loss_all_el
     net = network("fqf")
     params = params_of(net)
     for part, moved in (("edges", {"fractions"}), ("values", {"Dense_0", "Dense_1", "Dense_2", "embedding"})):
-        grads = jax.grad(lambda params, part=part: jnp.sum(getattr(net.apply(params, obs(), None, None), part) ** 2))(
-            params
-        )
+        grads = jax.grad(
+            lambda params, part=part: jnp.sum(getattr(net.apply(params, obs(), None, None)[0], part) ** 2)
+        )(params)
         assert {name for name, leaf in grads["params"].items() if np.any(leaf["weight"])} == moved
 
 
@@ -316,7 +320,7 @@ def test_layer_norm_stands_before_the_activation():
     normal = (hidden - hidden.mean(-1, keepdims=True)) / hidden.std(-1, keepdims=True)
     last = params["params"]["Dense_1"]
     wanted = np.tanh(normal) @ last["weight"].T + last["bias"]
-    np.testing.assert_allclose(net.apply(params, scaled, None, None), wanted, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(net.apply(params, scaled, None, None)[0], wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(12,), (4, 3)])
@@ -328,8 +332,8 @@ def test_the_one_hot_torso_is_the_first_layer_of_an_mlp(shape):
     first = {"weight": params["Embedding_0"]["embedding"].T, "bias": params["Embedding_0"]["bias"]}
     rest = {f"Dense_{n}": params[f"Dense_{n - 1}"] for n in (1, 2)}
     np.testing.assert_allclose(
-        embedded.apply({"params": params}, x, None, None),
-        mlp.apply({"params": {"Dense_0": first, **rest}}, x, None, None),
+        embedded.apply({"params": params}, x, None, None)[0],
+        mlp.apply({"params": {"Dense_0": first, **rest}}, x, None, None)[0],
         rtol=1e-5,
         atol=1e-6,
     )

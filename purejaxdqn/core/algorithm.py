@@ -28,6 +28,11 @@ def no_memory(num_envs: int) -> tuple:
     return ()
 
 
+def all_starting(memory: Any, num_envs: int) -> Any:
+    """``ActorView.start`` [E] of actors before their first step; () without a memory."""
+    return jnp.ones(num_envs, bool) if jax.tree.leaves(memory) else ()
+
+
 class Algorithm(NamedTuple):
     """A learning algorithm as pure functions of a state, which is any pytree.
 

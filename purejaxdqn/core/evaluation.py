@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.algorithm import ActorView, greedy
+from purejaxdqn.core.algorithm import ActorView, all_starting, greedy
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import Array
 
@@ -36,7 +36,7 @@ def greedy_returns(
     """
     keys = jax.random.split(key, episodes + 1)
     obs, env_state = env.reset(env_params, keys[1:])
-    start = jnp.ones(episodes, bool) if jax.tree.leaves(memory) else ()
+    start = all_starting(memory, episodes)
 
     def body(carry: tuple) -> tuple:
         time, key, obs, env_state, memory, start, running, returns = carry

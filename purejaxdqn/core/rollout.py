@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxdqn.core.algorithm import ActorView
+from purejaxdqn.core.algorithm import ActorView, all_starting
 from purejaxdqn.core.draws import ActDraws, StepDraws
 from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import ActorState, Array, EpisodeStats, Rollout, Step
@@ -18,8 +18,8 @@ Act = Callable[[ActorView, ActDraws, Array], tuple[Array, Any]]
 def start_actors(env: Environment, env_params: Any, key: Array, *, num_envs: int, memory: Any = ()) -> ActorState:
     """Reset ``num_envs`` environments. Consumes ``key``."""
     obs, env_state = env.reset(env_params, jax.random.split(key, num_envs))
-    start = jnp.ones(num_envs, bool) if jax.tree.leaves(memory) else ()
-    return ActorState(env_state, obs, _no_episodes(num_envs), env_step=jnp.int32(0), memory=memory, start=start)
+    start, episodes = all_starting(memory, num_envs), _no_episodes(num_envs)
+    return ActorState(env_state, obs, episodes, env_step=jnp.int32(0), memory=memory, start=start)
 
 
 def rollout(
@@ -32,7 +32,7 @@ def rollout(
         action, memory = act(view, draws.act, actors.env_step)
         obs, env_state, step = env.step(env_params, draws.env_keys, actors.env_state, actors.obs, action)
         step = step._replace(legal=view.legal)
-        start = () if isinstance(actors.start, tuple) else step.terminated | step.truncated
+        start = jax.tree.map(lambda _: step.terminated | step.truncated, actors.start)
         episodes = _count_episodes(actors.episodes, step)
         env_step = actors.env_step + action.shape[0]
         return ActorState(env_state, obs, episodes, env_step, memory, start), (step, view.start)

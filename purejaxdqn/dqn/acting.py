@@ -34,10 +34,9 @@ def make_acting(learner: Learner, num_actions: int, precision: str) -> Acting:
     q_values = jax.default_matmul_precision(precision)(learner.q_values)
 
     def recalled(hparams: HParams, policy: Params, view: ActorView, key: Array | None) -> tuple[Array, Any]:
-        """Q-values [E, A], and what the actors remember from now on."""
-        if learner.memory is None:
-            return q_values(hparams, policy, view.obs, key)[0], view.memory
-        out, carries = q_values(hparams, policy, view.obs, key, Recall(view.memory, view.start[None]))
+        """Q-values [E, A], and what the actors remember from now on: as sequences of one step."""
+        recall = Recall(view.memory, jax.tree.map(lambda leaf: leaf[None], view.start))
+        out, carries = q_values(hparams, policy, view.obs, key, recall)
         return out, jax.tree.map(lambda leaf: leaf[0], carries)
 
     def act(hparams: HParams, policy: Params, view: ActorView, draws: ActDraws, clock: Clock) -> tuple[Array, Any]:

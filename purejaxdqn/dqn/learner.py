@@ -120,8 +120,6 @@ def forward(
     parts: Parts, params: Params, x: Array, noise: Array | None, fractions: Array | None, recall: Recall
 ) -> tuple[Any, Any]:
     """The network's output for inputs ``x`` [B, ...], and the carries after each step, leaves [L, B', ...]."""
-    if parts.network.memory is None:
-        return parts.network.apply(params, x, noise, fractions), ()
     return parts.network.apply(params, x, noise, fractions, *recall)
 
 

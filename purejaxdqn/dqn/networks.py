@@ -42,10 +42,10 @@ class QFunction(NamedTuple):
     """A network as the learner uses it."""
 
     init: Callable[[Array, Array, Any], Params]  # key (consumed), obs[1, O], sigma[] -> parameters
-    apply: Callable[..., Any]
+    apply: Callable[..., tuple[Any, Any]]
     # parameters, obs[B, O], noise [noise_size] for the whole batch or [B, noise_size] or None, fractions [K] or [B, K]
-    # or None -> [B, A], [B, A, K] or Quantiles. With a memory, B is L * B', sequences with time first, and two more
-    # arguments, a carry with leaves [B', ...] and start[L, B'], give a second result: carries, leaves [L, B', ...]
+    # or None, carry=(), start=() -> [B, A], [B, A, K] or Quantiles; carries. With a memory, B is L * B', sequences with
+    # time first, from a carry with leaves [B', ...] and start[L, B'] to carries with leaves [L, B', ...]
     memory: Memory | None = None
 
 
@@ -86,7 +86,7 @@ def adapt(network: Network) -> QFunction:
     """A network of the user's own, which takes neither noise nor fractions."""
     return QFunction(
         init=lambda key, obs, sigma: network.init(key, obs),
-        apply=lambda params, obs, noise, fractions: network.apply(params, obs),
+        apply=lambda params, obs, noise, fractions, carry=(), start=(): (network.apply(params, obs), carry),
     )
 
 
@@ -222,17 +222,22 @@ class QNetwork(nn.Module):
         fractions: Array | None = None,
         carry: Any = (),
         start: Any = (),
-    ) -> Any:
+    ) -> tuple[Any, Any]:
         """Map observations [B, O] of any type, which become float32 here and not earlier."""
         rest = _Noise(noise)
         x = self.torso(obs.astype(jnp.float32), self.activation)
         for width in self.hidden[:-1]:
             x = self._layer(x, width, rest)
+        x, carries = self._remember(x, carry, start)
+        return self._output(x, rest, fractions), carries
+
+    def _remember(self, x: Array, carry: Any, start: Any) -> tuple[Array, Any]:
+        """Features [F, B] with those of the steps before, and carries; the identity without a memory."""
         if self.memory is None:
-            return self._output(x, rest, fractions)
+            return x, carry
         params = self.param("memory", self.memory.init, x.shape[0])
         y, carries = unroll(self.memory, params, x.reshape(-1, *start.shape), carry, start)
-        return self._output(y.reshape(y.shape[0], -1), rest, fractions), carries
+        return y.reshape(y.shape[0], -1), carries
 
     def _output(self, x: Array, rest: "_Noise", fractions: Array | None) -> Any:
         match self.fractions:

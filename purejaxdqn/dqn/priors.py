@@ -3,6 +3,7 @@
 from typing import Any
 
 from purejaxdqn.core.types import Array, Params, Quantiles
+from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.networks import QFunction
 
 
@@ -18,18 +19,17 @@ def add_prior(network: QFunction, prior: Params, scale: Array) -> QFunction:
             return out._replace(values=out.values + scale * known.values)
         return out + scale * known
 
-    def apply(params: Params, obs: Array, noise: Array | None, fractions: Array | None) -> Any:
-        return add(network.apply(params, obs, noise, fractions), network.apply(prior, obs, None, fractions))
-
-    def recall(
-        params: Params, obs: Array, noise: Array | None, fractions: Array | None, carry: Any, start: Array
+    def apply(
+        params: Params, obs: Array, noise: Array | None, fractions: Array | None, carry: Any = (), start: Any = ()
     ) -> tuple[Any, Any]:
-        out, carries = network.apply(params, obs, noise, fractions, carry[0], start)
-        known, prior_carries = network.apply(prior, obs, None, fractions, carry[1], start)
-        return add(out, known), (carries, prior_carries)
+        mine, priors = carry or ((), ())
+        out, carries = network.apply(params, obs, noise, fractions, mine, start)
+        known, prior_carries = network.apply(prior, obs, None, fractions, priors, start)
+        return add(out, known), carry and (carries, prior_carries)
 
-    if network.memory is None:
-        return network._replace(apply=apply)
-    fresh = network.memory.carry
-    memory = network.memory._replace(carry=lambda batch: (fresh(batch), fresh(batch)))
-    return network._replace(apply=recall, memory=memory)
+    return network._replace(apply=apply, memory=network.memory and _two(network.memory))
+
+
+def _two(memory: Memory) -> Memory:
+    """A memory of two networks, whose carries are a pair."""
+    return memory._replace(carry=lambda batch: (memory.carry(batch), memory.carry(batch)))
