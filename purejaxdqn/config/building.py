@@ -1,4 +1,4 @@
-"""From a config to a program: the parts that its names stand for, or those that are passed in their place."""
+"""Builds programs from a config, whose parts the caller may replace."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ def resolve(config: Config) -> Config:
 
 
 def find_faults(config: Config) -> Iterator[Fault]:
-    """Everything wrong between the keys of a config whose single keys are right."""
+    """All contradictions between keys that are valid by themselves."""
     if config.env.resets != "all" and config.env.resets > config.env.num_envs:
         message = (
             f"{config.env.resets} is more than env.num_envs ({config.env.num_envs}); all makes as many as there are"

@@ -12,7 +12,7 @@ from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import Array
 
 MAX_STEPS = 100_000
-"""Steps after which an episode counts as it stands: where nothing else ends it, a good agent can play forever."""
+"""The largest number of steps of an evaluation episode, as not every environment has a time limit."""
 
 Values = Callable[[ActorView], tuple[Array, Any]]
 """What the actors see [N] -> Q-values [N, A], memory."""

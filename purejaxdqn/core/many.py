@@ -20,7 +20,7 @@ from purejaxdqn.core.types import Array
 
 
 class Layout(NamedTuple):
-    """The places of runs: ``size`` of them, of which the first ``num_runs`` count and the rest repeat the last run."""
+    """``size`` places for runs. The first ``num_runs`` are used; the others repeat the last run."""
 
     num_runs: int
     devices: tuple[jax.Device, ...]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from purejaxdqn.core.config import Config
 
 MAX_EPOCHS = 20
-"""Epochs of a run whose config leaves ``evaluation.every`` open, at most."""
+"""The largest number of epochs of a run whose ``evaluation.every`` is null."""
 
 
 class Plan(NamedTuple):

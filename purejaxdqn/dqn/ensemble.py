@@ -39,14 +39,14 @@ class EnsembleState(NamedTuple):
     learner: LearnerState
     # leaves [K, ...], but for what members share: statistics of observations, and the optimiser's numbers of updates
     prior: Params  # [K, ...] parameters of the priors, which nothing changes; () without priors
-    salt: Array  # [] uint32, drawn once: it makes the masks those of this run
+    salt: Array  # [] uint32, drawn once: the seed of the masks of this run
     seen: Array  # [] int32 steps observed so far, over all environments
 
 
 class Following(NamedTuple):
     """What an actor remembers."""
 
-    member: Array  # [E] int32: whom the environment follows in this episode
+    member: Array  # [E] int32: the member that acts in this episode
     carry: Any = ()  # leaves [E, K, ...]: what the networks of all members carry; () without ``network.memory``
 
 
@@ -63,9 +63,9 @@ def ensemble(members: Members, algorithm: Algorithm) -> Algorithm:
     """``algorithm``, whose members act one at a time and are evaluated together.
 
     Args:
-      members: who learns.
-      algorithm: what teaches them: ``dqn.algorithm.off_policy`` of ``batch_learner``, or ``on_rollouts``. Its state has
-        or is an ``EnsembleState``.
+      members: the members.
+      algorithm: updates them: ``dqn.algorithm.off_policy`` of ``batch_learner``, or ``on_rollouts``. Its state has or
+        is an ``EnsembleState``.
     """
     carried = _memory_of_all(members)
 
@@ -152,7 +152,7 @@ def batch_learner(members: Members, *, capacity: int, num_envs: int = 1, period:
     """A learner that updates all members with each batch, so that replay keeps and samples a step once.
 
     Args:
-      members: who learns.
+      members: the members.
       capacity: steps that replay keeps, in a ring.
       num_envs: E.
       period: of sequences, one of which has index k * E + e if it begins with step k * period of environment e; 1 where
@@ -210,7 +210,7 @@ def on_rollouts(members: Members, make: Callable[[Parts], Algorithm]) -> Algorit
     """An algorithm that updates all members with each rollout, each in an order of its own.
 
     Args:
-      members: who learns.
+      members: the members.
       make: the algorithm of one member, whose state is a ``LearnerState``.
     """
     one = make(members.parts)

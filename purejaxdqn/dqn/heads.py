@@ -210,7 +210,7 @@ def quantile_head(atoms: int) -> Head:
             return losses, td_error
         pull = 2 * _taken(quantiles.edge_values, action) - values[:, :-1] - values[:, 1:]
         pulled = jnp.sum(jax.lax.stop_gradient(pull) * quantiles.edges, axis=-1)
-        gradient_alone = pulled - jax.lax.stop_gradient(pulled)  # the value of what has this gradient means nothing
+        gradient_alone = pulled - jax.lax.stop_gradient(pulled)  # its value is 0; only its gradient counts
         return losses + gradient_alone, td_error
 
     return Head(q_values, value, backup, loss, outputs=(atoms,))

@@ -134,7 +134,7 @@ def mean_q(
 
 
 class Bootstrapped(NamedTuple):
-    """What a head makes a target of."""
+    """The inputs of ``Head.backup``, but for the hyper-parameters."""
 
     value: Any  # of next_obs, leaves [B, ...]; see ``Head``
     reward: Array  # [B] with what the bootstrap adds

@@ -31,6 +31,6 @@ def first_rows(indices: Array, *, num_envs: int, period: int) -> Array:
 
 
 def step_numbers(rows: Array, seen: Array, capacity: int) -> Array:
-    """The numbers [B], from 0, of the steps in these rows of a ring that ``seen`` [] steps have been added to."""
+    """The numbers [B], from 0, of the steps in these rows of a ring, to which ``seen`` [] steps have been added."""
     age = (seen - 1 - rows) % capacity  # 0 is the newest
     return seen - 1 - age

@@ -1,7 +1,6 @@
-"""Replay: how the steps that are kept are sampled.
+"""Replay buffers: a ring (``dqn.rings``) of transitions or sequences, and a sampler that draws from it.
 
-What an update gets is two independent choices: what begins at a step that is kept, a transition or a sequence
-(``dqn.rings``), and which are drawn (``uniform_replay``, ``prioritised_replay``).
+The samplers are ``uniform_replay`` and ``prioritised_replay``. Either works with either kind of ring.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Rings: what begins at each of the last steps: a transition of n steps, or a sequence of them."""
+"""Ring buffers of environment steps, from which transitions of n steps or sequences are read."""
 
 import functools
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from purejaxdqn.dqn.rows import Rows, make_buffer
 class Ring(NamedTuple):
     """The last steps, one a row, in the order [T, E]: an environment's next step lies E rows further.
 
-    What an update draws begins at one of ``size`` places. A place is a candidate from the time when all that is drawn
-    with it is in until its first step is overwritten; candidates follow each other, modulo ``size``.
+    A transition or a sequence begins at one of ``size`` places. A place is a candidate, which may be sampled, from when
+    all of its steps are stored until the first of them is overwritten. Candidates follow each other, modulo ``size``.
     """
 
     size: int
@@ -25,7 +25,7 @@ class Ring(NamedTuple):
     add: Callable[[Any, Any], Any]  # state, steps with leaves [T, E, ...] -> state
     candidates: Callable[[Any], tuple[Array, Array]]  # state -> place of the oldest [], number of candidates []
     changes: Callable[[Any, Any], tuple[Array, Array]]
-    # state, what is added next -> places [N] that this changes, whether they are candidates then [N] bool
+    # state, what is added next -> places [N] whose status this changes, whether they are candidates then [N] bool
     transitions: Callable[[HParams, Any, Array], tuple[Array, Transition, Any]]
     # places[B] -> places modulo size, leaves [B, ...], (); or of sequences: leaves [L, B, ...], ``Sequence``
 
@@ -192,7 +192,7 @@ def make_sequence_ring(*, size: int, n_step: int, num_envs: int, sequence: int, 
         return oldest * num_envs, ((end - sequence) // period + 1 - oldest) * num_envs
 
     def changes(state: SequenceState, rollout: Rollout) -> tuple[Array, Array]:
-        """The slot that is being written is none, and the one whose last step comes in becomes one."""
+        """The slot being written stops being a candidate; the slot whose last step arrives becomes one."""
         block = rollout.steps.reward.shape[0]
         time, full = state.rows.current_index // num_envs, state.rows.is_full
         written, last_start = time // period, time + block - sequence

@@ -18,7 +18,7 @@ from purejaxdqn.runs.training import shapes_of_run
 from purejaxdqn.system.faults import UserError
 
 _SMALL = 2**29
-"""Bytes that JAX and its compiler take themselves: a run that needs fewer is not worth a look at what is free."""
+"""Bytes that JAX and its compiler take themselves. Runs that need fewer are not compared with the free memory."""
 _ROW_BYTES, _RUN_BYTES = 60, 200
 """Bytes on the host of the metrics of one run and one epoch, and of the rest of a run, at least."""
 
@@ -80,7 +80,7 @@ def check_memory(config: Config) -> None:
 
 
 def _generous_bytes(config: Config) -> float:
-    """More bytes than all seeds of a run need, by the numbers of its config; infinite if that cannot be said."""
+    """An upper bound of the bytes that all seeds of a run need, from its config; infinite if there is none."""
     if config.env.kwargs or config.env.id not in INPUTS:
         return math.inf
     inputs, plan = INPUTS[config.env.id] * config.env.frame_stack, make_plan(config)

@@ -12,9 +12,9 @@ import scipy.stats
 
 RESAMPLES = 2_000
 EXACT = 6
-"""Seeds up to which an interval comes from all resamples: 2,000 would put its ends off by a tenth of its width."""
+"""The largest number of seeds whose interval comes from all resamples: with 2,000, ends are off by a tenth of it."""
 FEWEST = 5
-"""Seeds from which a bootstrap interval is shown; below, it is the range of the seeds, and called so."""
+"""The smallest number of seeds with a bootstrap interval. With fewer seeds, their range is shown instead."""
 
 
 def iqm(values: np.ndarray) -> float:

@@ -65,7 +65,7 @@ def _checksum(log: dict[str, Any]) -> int:
 
 
 class _JournalLock(JournalFileSymlinkLock):
-    """A symbolic link beside the journal, as other tools of Optuna make it; who gets it finds the last line complete.
+    """A symbolic link beside the journal, as other tools of Optuna make it. With the lock, the last line is complete.
 
     Optuna's own lock looks at the file that the link points to. It waits forever if there is none: a relative path is
     then taken from the folder of the link.
@@ -102,7 +102,7 @@ class _JournalLock(JournalFileSymlinkLock):
         return True
 
     def _state(self) -> tuple[int, int] | None:
-        """What changes when the lock changes hands; None if it is free."""
+        """A value that differs for each holder of the lock; None if it is free."""
         try:
             found = self._link.lstat()
         except FileNotFoundError:

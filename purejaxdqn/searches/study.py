@@ -15,8 +15,8 @@ from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text
 from purejaxdqn.system.faults import require
 
 _AGAIN, _SURPLUS, _REASON, _RUNS, _OUTCOME = "again", "surplus", "reason", "runs", "outcome"
-"""Attributes of a trial: the number of the killed trial that it repeats; whether the study had no room for it; why it
-failed; its runs; and the outcome that it will be told, see ``tell_batch``."""
+"""Attributes of a trial: the number of the killed trial that it repeats; whether it is beyond the study's number of
+trials; why it failed; its runs; and its outcome, see ``tell_batch``."""
 
 
 class ScoredTrial(NamedTuple):

@@ -38,7 +38,7 @@ class PausedRun(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """From where to where runs are trained."""
+    """A part of the runs: they are trained from one epoch to another, and paused."""
 
     ends: Callable[[Config], Sequence[int]]  # the epochs at which the stages of a run end, ascending
     number: int  # of this stage, from 0

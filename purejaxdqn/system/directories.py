@@ -17,7 +17,7 @@ from purejaxdqn.system.faults import UserError, reason_of
 from purejaxdqn.system.files import is_utf8, write_text
 
 _FRESH = 10.0
-"""Seconds within which a process has surely locked the directory that it is making."""
+"""Seconds within which a process locks the directory that it is making."""
 
 
 def default_directories(names: Sequence[str]) -> Iterator[Path]:

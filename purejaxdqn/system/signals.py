@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """A signal asked the process to stop; ``exit_code`` is 128 plus its number: 130 after Ctrl-C."""
+    """A signal stops the process; ``exit_code`` is 128 plus its number: 130 after Ctrl-C."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)

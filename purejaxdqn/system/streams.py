@@ -9,7 +9,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Write to nowhere in place of streams that are closed, and of standard error from when nobody reads it.
+    """Discard what is written to closed streams, and to a standard error that nobody reads any more.
 
     A closed stream would leave its number to the next file that is opened, and libraries would write into that.
     """
@@ -27,7 +27,7 @@ def lasting_streams() -> Iterator[None]:
 
 
 class _Lasting:
-    """A text stream to nowhere, once it cannot be written to: a pipe without a reader, a terminal that is closed."""
+    """A text stream that discards its text once it cannot be written to: a pipe without a reader, a closed terminal."""
 
     def __init__(self, stream: Any):
         self._stream = stream
