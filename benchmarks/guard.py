@@ -1,9 +1,9 @@
 """Has the compiled program grown? Counts that do not depend on the speed of the machine.
 
-For every preset on CartPole: the instructions, fusions and loops of the compiled segment (all that a run repeats:
-acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step and its targets
-before compilation. `tests/test_guard.py` compares them with `results/guard.csv`, which has counts for each version of
-jaxlib that compiled them.
+For presets of every kind on CartPole: the instructions, fusions and loops of the compiled segment (all that a run
+repeats: acting, environment, replay, updates, target network, evaluation), and the FLOPs of one gradient step and its
+targets before compilation (of one member, and not of sequences). `tests/test_guard.py` compares them with
+`results/guard.csv`, which has counts for each version of jaxlib that compiled them.
 
     python -m benchmarks.guard            compares with the stored counts: a minute
     python -m benchmarks.guard --store    stores the counts, beside those of other versions
@@ -33,7 +33,11 @@ PRESETS = (
     "munchausen",
     "rainbow",
     "pqn",
+    "pqn_gru",
+    "r2d2",
+    "bootstrapped_priors",
 )
+"""One for each kind of program, and one with a memory without replay, a memory with replay, and members."""
 COUNTED = ("instructions", "fusions", "loops", "update flops")
 
 
@@ -61,7 +65,8 @@ def measure(preset: str) -> dict[str, Any]:
 
     config = load_config(("cartpole_cleanrl", preset), ("total_timesteps=20_000",))
     counts = compiled_counts(config)
-    return {"preset": preset, "jaxlib": jaxlib.__version__, **counts, "update flops": update_flops(config)}
+    flops = update_flops(config) if config.network.memory == "none" else ""
+    return {"preset": preset, "jaxlib": jaxlib.__version__, **counts, "update flops": flops}
 
 
 def compiled_counts(config: Any) -> dict[str, int]:
@@ -118,7 +123,12 @@ def grown(row: dict[str, Any], stored: Mapping[tuple[str, str], Mapping[str, Any
     before = stored.get((row["preset"], row["jaxlib"]))
     if before is None:
         return "not stored for this jaxlib"
-    return ", ".join(f"{100 * (row[name] / float(before[name]) - 1):+.1f}%" for name in COUNTED)
+    return ", ".join(f"{100 * (row[name] / float(before[name]) - 1):+.1f}%" for name in counted(row))
+
+
+def counted(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of ``COUNTED`` that a row has."""
+    return tuple(name for name in COUNTED if row[name] != "")
 
 
 if __name__ == "__main__":

@@ -161,6 +161,14 @@ CASES = {
         "period: 2}' bootstrap.kind=double"
     ),
     "ensemble": _train("'ensemble={members: 3, prior_scale: 3.0, mask: 0.5}' num_seeds=2"),
+    "ensemble-pqn-gru": _train(
+        f"{PQN} network.memory=gru network.memory_size=8 rollout.minibatches=2 "
+        "'ensemble={members: 2, prior_scale: 1.0, mask: 0.7}'"
+    ),
+    "hl_gauss": _train("distribution={kind: hl_gauss, atoms: 11, v_min: -10, v_max: 30}".join("''")),
+    "torso-resets-scale": _train(
+        "env.id=DeepSea-bsuite network.torso=one_hot env.resets=2 evaluation.every=80 replay.kind=prioritised"
+    ),
     "observe-frame_stack": _train("env.observe=[0,2] env.frame_stack=2 optimizer.name=radam"),
     "cnn": _train(
         "env.id=Breakout-MinAtar 'network={torso: cnn, channels: [4], hidden: [8]}' total_timesteps=320 "

@@ -1,5 +1,6 @@
 """Parts of your own in place of the config's: every axis is a value, and the package knows nothing of it."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +17,8 @@ from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.replay import uniform_replay
 from purejaxdqn.dqn.rings import make_ring
 from purejaxdqn.environments.registry import from_gymnax
-from tests.conftest import SEQUENCES, TINY, jit_quickly
+from tests.conftest import PQN, SEQUENCES, TINY, jit_quickly
 from tests.probes import Table, TableMDP
-
-# One state; action 0 pays 1 or -1 by turns of the state, action 1 nothing; gamma is 0.
-PAYS = TableMDP([[1, 0], [0, 1]], [[1, 0], [-1, 0]], [False] * 2, time_limit=20)
 
 
 def expectile_head(level):
@@ -35,7 +33,7 @@ def expectile_head(level):
     return plain._replace(loss=loss)
 
 
-def mellowmax(hparams, estimates):
+def boltzmann(hparams, estimates):
     """The softmax policy of the target network at temperature 1, a soft operator without Munchausen's bonus."""
     return Backup(policy=jax.nn.softmax(estimates.target_next(), axis=-1))
 
@@ -83,7 +81,7 @@ def _coin():
 def test_a_bootstrap_of_your_own_is_learned():
     """One state, rewards 1 and 0, gamma 0.5: q = r + 0.5 softmax(q) . q, solved by iteration in float64."""
     env = from_gymnax(TableMDP([[0, 0]], [[1, 0]], [False], time_limit=20))
-    q = fitted(["gamma=0.5"], env=env, bootstrap=mellowmax)
+    q = fitted(["gamma=0.5"], env=env, bootstrap=boltzmann)
     wanted = np.zeros(2)
     for _ in range(200):
         policy = np.exp(wanted) / np.exp(wanted).sum()
@@ -123,7 +121,7 @@ def test_run_many_takes_the_same_parts():
     config = load_config("cartpole_cleanrl", TINY)
     keys = jax.random.split(jax.random.key(0), 2)
     plain = run_many(config, config.hparams(), keys)
-    own = run_many(config, config.hparams(), keys, bootstrap=mellowmax)
+    own = run_many(config, config.hparams(), keys, bootstrap=boltzmann)
     again = run_many(config, config.hparams(), keys, bootstrap=BOOTSTRAPS.names["greedy"].make(config))
     assert not np.array_equal(plain.rows.loss, own.rows.loss)
     np.testing.assert_array_equal(plain.rows.loss, again.rows.loss)
@@ -140,7 +138,7 @@ def test_a_config_knows_the_names_of_its_tables(axis):
 
 
 def test_a_new_number_is_declared_once():
-    """Everything else is derived: its key, its field, its value, and that no program is built from it."""
+    """Everything else is derived: its key, its field, its value, and that all its values share a program."""
 
     class Optimizer(OptimizerConfig):
         momentum: config_module.Annotated[Share, Traced()] = 0.9
@@ -148,11 +146,13 @@ def test_a_new_number_is_declared_once():
     class Extended(Config):
         optimizer: Optimizer = Optimizer()
 
-    extended = Extended(optimizer=Optimizer(momentum=0.5))
+    extended = Extended.model_validate({"optimizer": {"momentum": 0.5}})
     assert set(traced_keys(Extended)) - set(traced_keys()) == {"optimizer.momentum"}
     assert extended.hparams().optimizer_momentum == np.float32(0.5)
     assert extended.static() == Extended().static()
     assert extended.static() != Extended(optimizer=Optimizer(name="sgd")).static()
+    program = jax.jit(chex.assert_max_traces(lambda hparams: 2 * hparams.optimizer_momentum, n=1))
+    assert [program(one.hparams()) for one in (Extended(), extended)] == [np.float32(1.8), 1.0]
 
 
 def test_a_head_says_what_it_takes_of_the_network():
@@ -176,6 +176,8 @@ def _wrong_parts(config):
     return {
         "head.q_values": {"head": head._replace(q_values=lambda hparams, out: out[:, :1])},
         "head.loss": {"head": head._replace(loss=lambda *arguments: (jnp.zeros(()), jnp.zeros(())))},
+        "head.backup": {"head": head._replace(backup=lambda hparams, value, reward, discount: value[:, None])},
+        "replay.reprioritise": {"replay": replay._replace(reprioritise=lambda hparams, state, *rest: (state,))},
         "bootstrap: the policy": {"bootstrap": lambda hparams, estimates: Backup(estimates.target_next()[:, 0])},
         "bootstrap: the bonus": {
             "bootstrap": lambda hparams, estimates: Backup(estimates.target_next(), bonus=jnp.zeros((8, 1)))
@@ -196,7 +198,7 @@ def _wrong_parts(config):
 @pytest.mark.parametrize("part", _wrong_parts(None))
 def test_a_part_of_your_own_is_named_where_its_shapes_are_wrong(part):
     remembers = ["network.memory=gru", *SEQUENCES] if "memory" in part else []
-    config = load_config("cartpole_cleanrl", [*TINY, *remembers])
+    config = load_config("cartpole_cleanrl", [*(PQN if part == "head.backup" else TINY), *remembers])
     with pytest.raises(AssertionError, match=part):  # a network with a memory is made with the program
         train = make_train(config, **_wrong_parts(config)[part])
         jax.eval_shape(train, config.hparams(), jax.random.key(0))

@@ -202,9 +202,26 @@ def _stepping(env, **changed):
         ("next_obs of step", {"next_obs": lambda step: step.next_obs.astype(jnp.int8)}),
     ],
 )
-def test_what_an_environment_hands_over_is_checked_when_it_is_traced(part, changed):
+def test_what_a_step_of_an_environment_hands_over_is_checked_when_it_is_traced(part, changed):
     with pytest.raises(AssertionError, match=f"environment TableMDP: {part}"):
         train(counting(), _stepping(from_gymnax(CYCLE), **changed))
+
+
+@pytest.mark.parametrize("part", ["reset", "advance", "legal"])
+def test_what_else_an_environment_hands_over_is_checked_when_it_is_traced(part):
+    env = from_gymnax(CYCLE)
+
+    def advance(*arguments):
+        obs, state, happened = env.advance(*arguments)
+        return obs, state, happened._replace(reward=happened.reward[:, None])
+
+    wrong = {
+        "reset": lambda params, keys: (env.reset(params, keys)[0][:, None], env.reset(params, keys)[1]),
+        "advance": advance,
+        "legal": lambda params, state: jnp.ones((len(jax.tree.leaves(state)[0]), 1), bool),
+    }[part]
+    with pytest.raises(AssertionError, match=f"environment TableMDP: .*{part}"):
+        train(counting(), env._replace(**{part: wrong}))
 
 
 def test_a_run_is_traced_once():
@@ -217,3 +234,6 @@ def test_a_run_is_traced_once():
     init(HPARAMS._replace(gamma=np.float32(0.5)), jax.random.key(1))
     for _ in range(PLAN.epochs):
         state, _ = segment(HPARAMS, state)
+    finish = jax.jit(chex.assert_max_traces(program.finish, n=1))
+    for gamma in (0.5, 0.9):
+        finish(HPARAMS._replace(gamma=np.float32(gamma)), state)

@@ -14,6 +14,7 @@ from purejaxdqn.core import kernels
 from purejaxdqn.core.algorithm import Algorithm, mean
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.draws import LearnDraws
+from purejaxdqn.core.environment import assert_same_structure
 from purejaxdqn.core.keys import keys_of
 from purejaxdqn.core.schedules import Clock
 from purejaxdqn.core.types import Array, Rollout, UpdateStats
@@ -174,6 +175,7 @@ def lambda_returns(head: Head, hparams: HParams, steps: Bootstrapped, ends: Arra
             return (1 - share) * value + share * after
 
         target = head.backup(hparams, jax.tree.map(mix, step.value, after), step.reward, step.discount)
+        assert_same_structure(step.value, target, "head.backup: a target, beside a value,")
         return target, target
 
     last = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), steps.value)
