@@ -263,8 +263,8 @@ def flops_of(size: int) -> dict[str, Any]:
 
     from purejaxdqn import load_config
     from purejaxdqn.config.building import make_members, make_parts
-    from purejaxdqn.core.types import Batch, Transition
     from purejaxdqn.dqn.ensemble import batch_learner
+    from purejaxdqn.dqn.types import Batch, Transition
     from purejaxdqn.environments.registry import make_environment
 
     def million(*overrides: str) -> float:

@@ -37,10 +37,11 @@ from benchmarks import harness
 from purejaxdqn import configure_cpu, load_config
 from purejaxdqn.config.building import Own, make_members, make_parts, make_program
 from purejaxdqn.core.config import Config, HParams
-from purejaxdqn.core.types import Array, Batch, Params, Transition, UpdateStats
+from purejaxdqn.core.types import Array, Params, UpdateStats
 from purejaxdqn.dqn.ensemble import batch_learner
 from purejaxdqn.dqn.learner import LearnerState, make_learner
 from purejaxdqn.dqn.networks import Convolution, noise_size
+from purejaxdqn.dqn.types import Batch, Transition
 from purejaxdqn.environments.registry import Environment, make_environment
 from purejaxdqn.system.compiling import compile_runs
 

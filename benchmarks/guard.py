@@ -94,8 +94,8 @@ def update_flops(config: Any) -> float:
 
     from purejaxdqn.config.building import make_parts
     from purejaxdqn.core.plan import batch_size_of
-    from purejaxdqn.core.types import Batch, Transition
     from purejaxdqn.dqn.learner import make_learner
+    from purejaxdqn.dqn.types import Batch, Transition
     from purejaxdqn.environments.registry import make_environment
 
     env = make_environment(**config.env.making())

@@ -11,8 +11,8 @@ from scipy import stats
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.kernels import quantile_huber
-from purejaxdqn.core.types import Quantiles
 from purejaxdqn.dqn.heads import HEADS, RISKS, project
+from purejaxdqn.dqn.types import Quantiles
 
 B, A, K = 32, 3, 7
 LOW, HIGH = -4.0, 9.0

@@ -19,7 +19,7 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import ActDraws
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.core.schedules import make_clock
-from purejaxdqn.core.types import Batch, Rollout, Transition
+from purejaxdqn.core.types import Rollout
 from purejaxdqn.dqn.ensemble import batch_learner, q_values
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.dqn.masks import first_rows, masks, step_numbers
@@ -27,6 +27,7 @@ from purejaxdqn.dqn.networks import adapt
 from purejaxdqn.dqn.priors import add_prior
 from purejaxdqn.dqn.replay import example_step
 from purejaxdqn.dqn.rings import make_sequence_ring
+from purejaxdqn.dqn.types import Batch, Transition
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.export import main as export
 from purejaxdqn.policies.exports import acting_of, choose_agent

@@ -12,10 +12,10 @@ from purejaxdqn import load_config
 from purejaxdqn.config.building import Own, make_algorithm, make_parts, make_program
 from purejaxdqn.core.algorithm import ActorView
 from purejaxdqn.core.draws import draw
-from purejaxdqn.core.types import Batch, Transition
 from purejaxdqn.dqn import observations
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.dqn.observations import no_statistics, normalize
+from purejaxdqn.dqn.types import Batch, Transition
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import TINY, jit_quickly, mostly_slow
 from tests.probes import Table, TableMDP

@@ -14,11 +14,11 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import ActDraws
 from purejaxdqn.core.kernels import global_norm
 from purejaxdqn.core.schedules import epsilon, make_clock
-from purejaxdqn.core.types import Batch, Transition
 from purejaxdqn.dqn.bootstrap import Estimates, double, greedy, munchausen
 from purejaxdqn.dqn.heads import scalar_head
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.dqn.optimizers import OPTIMIZERS
+from purejaxdqn.dqn.types import Batch, Transition
 from purejaxdqn.environments.registry import from_gymnax
 from tests.probes import Table, TableMDP
 

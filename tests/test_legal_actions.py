@@ -13,11 +13,12 @@ from purejaxdqn.core.draws import NO_LEARNING, random_action
 from purejaxdqn.core.draws import draw as draw_steps
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.rollout import rollout, start_actors
-from purejaxdqn.core.types import Step, Transition
+from purejaxdqn.core.types import Step
 from purejaxdqn.dqn import bootstrap
 from purejaxdqn.dqn.learner import LearnerState, bootstrapped, draw
 from purejaxdqn.dqn.replay import example_step, prioritised_replay, uniform_replay
 from purejaxdqn.dqn.rings import fold, make_ring
+from purejaxdqn.dqn.types import Transition
 from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.policies.greedy import Policy
 from tests.conftest import PQN, TINY, jit_quickly, mostly_slow

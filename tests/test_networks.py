@@ -9,9 +9,9 @@ import pytest
 from flax import linen as nn
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.core.types import Quantiles
 from purejaxdqn.dqn.heads import HEADS
 from purejaxdqn.dqn.networks import Convolution, Dense, NoisyDense, _Noise, make_network, noise_size
+from purejaxdqn.dqn.types import Quantiles
 from tests.conftest import mostly_slow
 
 B, A, K, INPUTS = 5, 3, 4, 6

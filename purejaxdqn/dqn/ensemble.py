@@ -25,12 +25,13 @@ from purejaxdqn.core.choices import Axis, Choice, Fault
 from purejaxdqn.core.config import Config, HParams
 from purejaxdqn.core.draws import ActDraws, LearnDraws
 from purejaxdqn.core.schedules import Clock
-from purejaxdqn.core.types import Array, Batch, Params, Rollout, Sequence, UpdateStats
+from purejaxdqn.core.types import Array, Params, Rollout, UpdateStats
 from purejaxdqn.dqn.acting import explore
 from purejaxdqn.dqn.learner import NO_RECALL, Learner, LearnerState, Parts, Recall, make_learner
 from purejaxdqn.dqn.masks import first_rows, masks, step_numbers
 from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.priors import add_prior
+from purejaxdqn.dqn.types import Batch, Sequence
 
 
 class EnsembleState(NamedTuple):

@@ -22,9 +22,10 @@ import optax
 from purejaxdqn.core import kernels
 from purejaxdqn.core.choices import Axis, Choice, Fault
 from purejaxdqn.core.config import Config, HParams
-from purejaxdqn.core.types import Array, Params, Quantiles
+from purejaxdqn.core.types import Array, Params
 from purejaxdqn.dqn.networks import is_fraction_proposal
 from purejaxdqn.dqn.optimizers import nothing_apart
+from purejaxdqn.dqn.types import Quantiles
 
 
 class Head(NamedTuple):

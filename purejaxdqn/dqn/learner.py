@@ -17,13 +17,14 @@ import optax
 from purejaxdqn.core.algorithm import masked
 from purejaxdqn.core.config import HParams
 from purejaxdqn.core.environment import assert_same_structure
-from purejaxdqn.core.types import Array, Batch, Params, Quantiles, Transition, UpdateStats
+from purejaxdqn.core.types import Array, Params, UpdateStats
 from purejaxdqn.dqn.bootstrap import Bootstrap, Estimates
 from purejaxdqn.dqn.heads import Head
 from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.networks import QFunction, draw_noise
 from purejaxdqn.dqn.observations import Observations
 from purejaxdqn.dqn.optimizers import Optimizer
+from purejaxdqn.dqn.types import Batch, Quantiles, Transition
 
 
 class Parts(NamedTuple):

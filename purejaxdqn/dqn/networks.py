@@ -23,8 +23,9 @@ from flax import traverse_util
 from purejaxdqn.core import kernels
 from purejaxdqn.core.choices import Axis, Choice, Fault
 from purejaxdqn.core.config import Config, NetworkConfig
-from purejaxdqn.core.types import Array, Network, Params, Quantiles
+from purejaxdqn.core.types import Array, Network, Params
 from purejaxdqn.dqn.memory import Memory, unroll
+from purejaxdqn.dqn.types import Quantiles
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,

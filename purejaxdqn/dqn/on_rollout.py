@@ -88,19 +88,7 @@ def on_rollout(
         state, rate = observe(hparams, state, rollout), clock.learning_rate()
         with_target = state if target_network else state._replace(target=state.online)
         target = _targets(parts, units, hparams, with_target, rollout, draws.target_key, minibatches)
-        seen = rollout.steps.obs, rollout.steps.action, target, rollout.weight, rollout.start
-        drawn_from = units.cut(seen), rollout.memory
-
-        def gradient_step(state: LearnerState, xs: tuple[Array, Array]) -> tuple[LearnerState, UpdateStats]:
-            rows, key = xs
-            minibatch = jax.tree.map(lambda leaf: leaf[rows], drawn_from)
-            sample = _sample(parts, units, state, minibatch, key)
-            state, _, stats = descend(parts, hparams, state, sample, rate)
-            return state, stats
-
-        rows = kernels.permutations(draws.order).reshape(updates, -1)
-        state, stats = jax.lax.scan(gradient_step, state, (rows, draws.keys))
-        return state, mean(stats)
+        return _fit(parts, units, hparams, state, rollout, target, draws, rate)
 
     def sync(hparams: HParams, state: LearnerState) -> LearnerState:
         return learner.sync(hparams, state) if target_network else state
@@ -112,6 +100,32 @@ def on_rollout(
     acting = make_acting(learner, parts.num_actions, precision)
     learn = jax.default_matmul_precision(precision)(learn)
     return Algorithm(init, learner.policy, acting.act, acting.values, observe, learn, sync, draws, acting.memory)
+
+
+def _fit(
+    parts: Parts,
+    units: Units,
+    hparams: HParams,
+    state: LearnerState,
+    rollout: Rollout,
+    target: Any,
+    draws: RolloutDraws,
+    rate: Array,
+) -> tuple[LearnerState, UpdateStats]:
+    """A gradient step on each minibatch of a rollout with these targets, in the order of ``draws``."""
+    seen = rollout.steps.obs, rollout.steps.action, target, rollout.weight, rollout.start
+    drawn_from = units.cut(seen), rollout.memory
+
+    def gradient_step(state: LearnerState, xs: tuple[Array, Array]) -> tuple[LearnerState, UpdateStats]:
+        rows, key = xs
+        minibatch = jax.tree.map(lambda leaf: leaf[rows], drawn_from)
+        sample = _sample(parts, units, state, minibatch, key)
+        state, _, stats = descend(parts, hparams, state, sample, rate)
+        return state, stats
+
+    rows = kernels.permutations(draws.order).reshape(len(draws.keys), -1)
+    state, stats = jax.lax.scan(gradient_step, state, (rows, draws.keys))
+    return state, mean(stats)
 
 
 def _sample(parts: Parts, units: Units, state: LearnerState, minibatch: tuple[Any, Any], key: Array) -> Sample:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from purejaxdqn.core.types import Array, Params, Quantiles
+from purejaxdqn.core.types import Array, Params
 from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.networks import QFunction
+from purejaxdqn.dqn.types import Quantiles
 
 
 def add_prior(network: QFunction, prior: Params, scale: Array) -> QFunction:

@@ -14,9 +14,10 @@ from purejaxdqn.core.choices import Axis, Choice, Fault
 from purejaxdqn.core.config import Config, HParams, value_at
 from purejaxdqn.core.draws import uniform_from_bits
 from purejaxdqn.core.environment import assert_same_structure
-from purejaxdqn.core.types import Array, Batch, Step
+from purejaxdqn.core.types import Array, Step
 from purejaxdqn.dqn.rings import Ring, make_ring, make_sequence_ring
 from purejaxdqn.dqn.sum_tree import make_sum_tree
+from purejaxdqn.dqn.types import Batch
 
 
 class Replay(NamedTuple):

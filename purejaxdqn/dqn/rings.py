@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxdqn.core.config import HParams
-from purejaxdqn.core.types import Array, Rollout, Sequence, Step, Transition
+from purejaxdqn.core.types import Array, Rollout, Step
 from purejaxdqn.dqn.rows import Rows, make_buffer
+from purejaxdqn.dqn.types import Sequence, Transition
 
 
 class Ring(NamedTuple):
