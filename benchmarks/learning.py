@@ -52,6 +52,13 @@ COLUMNS = (
 )
 
 
+CARTPOLE = {
+    "cartpole/cleanrl": "cartpole_cleanrl: DQN",
+    "cartpole/100k": "cartpole_100k: Munchausen",
+    "cartpole/pqn": "cartpole_pqn: without replay",
+}
+"""The rows of the picture in the README, with their labels."""
+
 Lines = list[dict[str, Any]]
 
 
@@ -274,6 +281,7 @@ def main() -> None:
         table = summarise(read())
         print(harness.table(table))
         print(harness.write("learning_table", table, of="learning"), draw(read()), draw_curves(read("learning_curves")))
+        print(draw_cartpole(read("learning_curves")))
         return
     group = next((name for name in ("gpu", "pqn", "memory", "suites") if getattr(arguments, name)), "all")
     names = arguments.row or [name for name, row in ROWS.items() if row.group == group]
@@ -547,6 +555,25 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
 
     title = "Greedy return during training: IQM over seeds, its 95% interval, target (dotted)"
     return _draw_rows("learning_curves", title, lines, panel)
+
+
+def draw_cartpole(lines: Sequence[dict[str, Any]]) -> Path:
+    """Draw the rows of ``CARTPOLE`` in one panel, for the first screen of the README: ``learning_cartpole.png``."""
+    from purejaxdqn.pictures.figures import style, subplots
+    from purejaxdqn.pictures.palette import COLORS, LINES
+
+    with style():
+        figure, axes = subplots(figsize=(4.2, 3.0))
+        for (name, label), color, line in zip(CARTPOLE.items(), COLORS, LINES, strict=False):
+            mine = [one for one in lines if one["row"] == name]
+            columns = ("env_step", "IQM", "95% CI low", "95% CI high")
+            steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
+            axes.fill_between(steps, low, high, color=color, alpha=0.25, linewidth=0)
+            axes.plot(steps, middle, color=color, linestyle=line, label=label)
+        axes.set(xlabel="environment steps", ylabel="greedy return", xscale="log", ylim=(0, 520))
+        axes.set_title("CartPole: IQM of 30 seeds, 95% interval", fontsize=10)
+        axes.legend(loc="lower right", fontsize=8)
+        return save(figure, "learning_cartpole")
 
 
 def _draw_rows(
