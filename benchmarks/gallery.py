@@ -3,8 +3,8 @@
 Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. The agent
 with the **median** greedy return at the end of the run is exported, and not the best one (with an even number of seeds
 the lower of the two in the middle; among equals the first). `agents/NAME` has its weights, its card (`README.md`,
-`policy.json`) and a small film of the first steps of the episode with seed 0. Weights, cards and films are under 6 MB
-together.
+`policy.json`) and a small film of the first steps of the episode with seed 0. The weights have half precision. Weights,
+cards and films are under 6 MB together.
 
     python -m benchmarks.gallery              trains missing agents, small environments first: an hour on two cores
     python -m benchmarks.gallery catch pong   only these; it can be stopped, and resumes where it was
@@ -33,7 +33,7 @@ AGENTS_DIRECTORY = harness.ROOT / "agents"
 TABLE = "gallery.csv"
 SIZE_LIMIT = 6_000_000
 """Bytes of all agents together."""
-FILM_LIMIT = 100_000
+FILM_LIMIT = 72_000
 """Bytes of a film; it is cut after as many frames as this holds."""
 FILM_STEPS = 150
 """Environment steps of a film at most, one frame each, so that every movement and all of a short episode show."""
@@ -146,7 +146,7 @@ def add(name: str, agent: Agent, gallery: Path, runs: Path) -> str:
     gallery.mkdir(parents=True, exist_ok=True)
     folder = gallery / name
     shutil.rmtree(folder, ignore_errors=True)
-    _command("export", runs / name, "--format", "safetensors", "--seed-index", seed_index, "--out", folder)
+    _command("export", runs / name, "--format", "safetensors", "--half", "--seed-index", seed_index, "--out", folder)
     film(folder)
     write_row(gallery / TABLE, name, agent, summary, seed_index)
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -177,7 +177,7 @@ def _command(name: str, *arguments: object) -> None:
     )  # fmt: skip
 
 
-def shrink(film: Path, small: Path, *, width: int = 280, limit: int = FILM_LIMIT) -> None:
+def shrink(film: Path, small: Path, *, width: int = 240, limit: int = FILM_LIMIT) -> None:
     """Write a smaller copy of a GIF: ``width`` pixels wide, and as many of its first frames as ``limit`` bytes hold.
 
     The last frame shows for as long as that of the GIF. All frames share one palette, as pixels that do not change from
@@ -195,7 +195,7 @@ def shrink(film: Path, small: Path, *, width: int = 280, limit: int = FILM_LIMIT
     montage = Image.new("RGB", (width, frames[0].height * len(samples)))
     for at, sample in enumerate(samples):
         montage.paste(sample, (0, frames[0].height * at))
-    palette = montage.quantize(48, dither=Image.Dither.NONE)
+    palette = montage.quantize(32, dither=Image.Dither.NONE)
     drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
     def written(count: int) -> int:

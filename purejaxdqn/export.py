@@ -11,6 +11,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     kind = arguments.format
+    if arguments.half and kind != "safetensors":
+        raise UserError("--half: only --format safetensors has weights in half precision")
     if kind == "onnx":
         require("--format onnx", "onnx", "onnxruntime", install="purejaxdqn[onnx]")
     if kind == "stablehlo":
@@ -27,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     agent = choose_agent(arguments.run_dir, seed_index=arguments.seed_index, best=arguments.best, trust=arguments.trust)
     folder = arguments.out or arguments.run_dir / "exports" / f"{kind}-{agent.seed_index}"
     _check_out(folder)
-    write_folder(agent, folder, kind)
+    write_folder(agent, folder, kind, half=arguments.half)
     print(folder)
     return 0
 

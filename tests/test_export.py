@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
+from flax import traverse_util
 from jax import export as jax_export
 from safetensors.numpy import load_file, save_file
 
@@ -27,7 +28,7 @@ from purejaxdqn.export import main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
 from purejaxdqn.policies.command_line import FORMATS
-from purejaxdqn.policies.exported import _described_environment
+from purejaxdqn.policies.exported import _described_environment, load_exported
 from purejaxdqn.policies.greedy import Policy, as_batch
 from purejaxdqn.policies.onnx_graphs import observations, to_onnx
 from purejaxdqn.policies.programs import (
@@ -304,6 +305,30 @@ def test_exported_weights_are_the_agents_bit_for_bit(kind, folders, finished_run
     assert (folders[kind] / "config.yaml").read_bytes() == (finished_run / "config.yaml").read_bytes()
 
 
+def test_halved_weights_take_half_the_bytes_and_load_as_numbers_of_32_bits(finished_run, quietly, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    whole = load_file(run / "policy.safetensors")
+    whole["params/Dense_0/bias"][0, 0] = 70_000  # beyond half precision, so this layer stays as it is
+    save_file(whole, run / "policy.safetensors")
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["policy_sha256"], summary["summary_sha256"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    for seed_index in (0, 1):
+        folder = tmp_path / f"half-{seed_index}"
+        options = ("--format", "safetensors", "--half", "--seed-index", seed_index, "--out", folder)
+        assert quietly(main, run, *options)[0] == 0
+        stored = load_file(folder / "policy.safetensors")
+        kept = {"params/Dense_0/bias"} if seed_index == 0 else set()
+        assert {name for name, leaf in stored.items() if leaf.dtype == np.float32} == kept
+        assert all(leaf.dtype in (np.float16, np.float32) for leaf in stored.values())
+        loaded = traverse_util.flatten_dict(load_exported(folder)[2], sep="/")
+        for name, leaf in loaded.items():
+            assert leaf.dtype == np.float32
+            np.testing.assert_allclose(leaf, whole[name][seed_index], rtol=2**-11, atol=1e-7)
+        assert json.loads((folder / "policy.json").read_text())["network"]["weights"] == "float16"
+        assert "in half precision" in (folder / "README.md").read_text()
+
+
 def test_a_folder_says_what_is_in_it(folders, finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
     for kind, folder in folders.items():
@@ -432,6 +457,7 @@ def runs(finished_run, tmp_path, monkeypatch):
         (["garbled", "--format", "onnx"], "summary.json cannot be read"),
         (["run"], "--format"),
         (["run", "--format", "pickle"], "invalid choice: 'pickle'"),
+        (["run", "--format", "onnx", "--half"], "--half: only --format safetensors"),
         (["run", "--format", "onnx", "--seed-index", "3"], "3 is not an agent of this run, which has 0 to 2"),
         (["run", "--format", "onnx", "--seed-index", "-1"], "-1 is not an agent"),
         (["run", "--format", "onnx", "--seed-index", "1", "--best"], "not allowed with"),

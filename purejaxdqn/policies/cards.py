@@ -217,7 +217,8 @@ def _network_text(network: dict[str, Any]) -> str:
     size = network["ensemble"]["members"]
     members = [f"the mean of an ensemble of {size}"] if size > 1 else []
     words = [f"{torso} {network['hidden']}", network["activation"], *extras, f"distribution {kind}", *members]
-    return f"{', '.join(words)}; {network['parameter_count']:,} parameters"
+    halved = " in half precision" if network.get("weights") == "float16" else ""
+    return f"{', '.join(words)}; {network['parameter_count']:,} parameters{halved}"
 
 
 def _features_text(features: dict[str, Any]) -> str:

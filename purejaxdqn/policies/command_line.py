@@ -49,6 +49,8 @@ def export_parser() -> Parser:
     which = parser.add_mutually_exclusive_group()
     _add_agent_option(which, default="0")
     which.add_argument("--best", action="store_true", help="the agent with the highest final greedy return")
+    half = "write the weights in half precision, in half the bytes; only with --format safetensors"
+    parser.add_argument("--half", action="store_true", help=half)
     parser.add_argument("--out", type=path_of, metavar="DIR", help="default RUN_DIR/exports/FORMAT-K")
     add_trust_option(parser)
     return parser

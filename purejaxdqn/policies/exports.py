@@ -22,7 +22,7 @@ from purejaxdqn.policies.cards import DESCRIPTION_FILE
 from purejaxdqn.policies.policies import check_seed_index, load_params
 from purejaxdqn.policies.programs import TrainedAgent, write_program
 from purejaxdqn.policies.summaries import digests, read_summary
-from purejaxdqn.policies.weights import POLICY_FILE
+from purejaxdqn.policies.weights import POLICY_FILE, halved
 from purejaxdqn.system.directories import create_directory
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_json
@@ -98,8 +98,14 @@ def _acting_of_members(estimates: Any, hparams: Any, params: Any, memory: Any) -
     return values, np.asarray(pack(leaves))
 
 
-def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
+def write_folder(agent: TrainedAgent, folder: Path, kind: str, *, half: bool = False) -> None:
     """Export ``agent`` to ``folder`` in format ``kind``: stablehlo, onnx or safetensors.
+
+    Args:
+      agent: a trained agent.
+      folder: a new folder.
+      kind: the format.
+      half: whether the file of weights has half precision; programs keep single precision.
 
     Raises:
       UserError: the folder exists or cannot be created, or the network cannot be exported in this format.
@@ -107,12 +113,13 @@ def write_folder(agent: TrainedAgent, folder: Path, kind: str) -> None:
 
     def fill(draft: Path) -> None:
         flat = traverse_util.flatten_dict(agent.params, sep="/")
-        weights = save({name: np.asarray(leaf, order="C") for name, leaf in flat.items()})
+        stored = halved if half else np.asarray
+        weights = save({name: stored(np.asarray(leaf, order="C")) for name, leaf in flat.items()})
         (draft / POLICY_FILE).write_bytes(weights)
         (draft / CONFIG_FILE).write_text(to_yaml(agent.config), encoding="utf-8")
-        description = describe(agent, kind, write_program(agent, draft, kind)) | digests(
-            draft, POLICY_FILE, CONFIG_FILE
-        )
+        description = describe(agent, kind, write_program(agent, draft, kind))
+        description["network"]["weights"] = "float16" if half else "float32"
+        description |= digests(draft, POLICY_FILE, CONFIG_FILE)
         write_json(draft / DESCRIPTION_FILE, description)
         (draft / "README.md").write_text(cards.model_card(description), encoding="utf-8")
         if script := cards.run_script(description):

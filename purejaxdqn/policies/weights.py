@@ -27,13 +27,24 @@ def save_policy(folder: Path, params: Any) -> None:
         part.write_bytes(save(flat))  # save_file would make the file readable by its owner only
 
 
+def halved(leaf: np.ndarray) -> np.ndarray:
+    """``leaf`` in half precision; unchanged if it has other numbers than float32, or numbers too large for that."""
+    if leaf.dtype != np.float32 or np.abs(leaf).max(initial=0) > np.finfo(np.float16).max:
+        return leaf
+    return leaf.astype(np.float16)
+
+
 def read_params(folder: Path, config: Config, env: Environment, *, leading: tuple[int, ...] = ()) -> Any:
-    """Read parameters whose leaves have ``leading`` axes in front of the shapes of the config's network."""
+    """Read parameters whose leaves have ``leading`` axes in front of the shapes of the config's network.
+
+    Weights in half precision become float32.
+    """
     try:
         flat = load_file(folder / POLICY_FILE)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / POLICY_FILE} is damaged: {error}") from error
     expected = traverse_util.flatten_dict(policy_shapes(config, env), sep="/")
+    flat = {path: leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf for path, leaf in flat.items()}
     kinds = {path: ((*leading, *leaf.shape), leaf.dtype) for path, leaf in expected.items()}
     if kinds == {path: (leaf.shape, leaf.dtype) for path, leaf in flat.items()}:
         return traverse_util.unflatten_dict(flat, sep="/")
