@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib
 import itertools
+import json
 import re
 import shlex
 import sys
@@ -263,6 +264,15 @@ def test_the_reference_has_every_command_and_no_html_by_accident():
     assert all(f"\n## {name}\n" in f"\n{text}" for name in COMMANDS)
     assert "| `--resume RUN_DIR` |" in text and "| `--objective final\\|auc` |" in text
     assert not re.search(r"^\|.*<\w", text, re.MULTILINE)
+
+
+def test_the_reference_has_every_file_of_a_run_and_every_key_of_its_summary(finished_run):
+    text, _, studies = (DOCS / "reference" / "files.md").read_text(encoding="utf-8").partition("## A sweep directory")
+    named = set(re.findall(r"`([^`]+)`", text))
+    assert {path.name + "/" * path.is_dir() for path in finished_run.iterdir()} <= named
+    assert set(json.loads((finished_run / "summary.json").read_text(encoding="utf-8"))) <= named
+    assert set((finished_run / "metrics.csv").read_text(encoding="utf-8").split("\n")[0].split(",")) <= named
+    assert studies
 
 
 def test_a_link_out_of_the_docs_is_text_without_a_repository_and_a_link_with_one():
