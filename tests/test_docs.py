@@ -266,6 +266,13 @@ def test_the_reference_has_every_command_and_no_html_by_accident():
     assert not re.search(r"^\|.*<\w", text, re.MULTILINE)
 
 
+def test_the_reference_has_every_public_name():
+    text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    named = {name.rpartition(".")[2] for name in re.findall(r"^(?:::: |### )([\w.]+)$", text, re.MULTILINE)}
+    assert {*purejaxdqn.__all__} <= named
+    assert {"Policy", "Picture", "Memory", "Head", "Single", "batched", "iqm", "iqm_interval", "UserError"} <= named
+
+
 def test_the_reference_has_every_file_of_a_run_and_every_key_of_its_summary(finished_run):
     text, _, studies = (DOCS / "reference" / "files.md").read_text(encoding="utf-8").partition("## A sweep directory")
     named = set(re.findall(r"`([^`]+)`", text))
