@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import sys
+import tomllib
 from importlib import import_module
 
 import pytest
@@ -15,6 +16,7 @@ import yaml
 
 import purejaxdqn
 from docsite import hooks, notebooks, reference
+from docsite.urls import ProjectUrls
 from purejaxdqn.__main__ import COMMANDS
 from purejaxdqn.config.reading import read_config, shipped_configs
 from purejaxdqn.core.config import config_keys
@@ -25,6 +27,7 @@ from purejaxdqn.sweeps.spaces import read_space
 from tests.conftest import ROOT, SUITES_OF_CONFIGS, TINY, tiny_for
 
 DOCS = ROOT / "docs"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
 
@@ -293,9 +296,38 @@ def test_a_link_out_of_the_docs_is_text_without_a_repository_and_a_link_with_one
     assert inside("![c](../../benchmarks/results/peers.png)", None) == "![c](../figures/peers.png)"
 
 
-def test_the_citation_has_the_version_of_the_package():
+def test_the_instructions_have_the_address_of_the_repository_if_there_is_one():
+    page = (DOCS / "installation.md").read_text(encoding="utf-8")
+    assert page.count("ADDRESS") == 2
+    text = hooks.with_address(page, "https://host/r")
+    assert "ADDRESS" not in text and "\ngit clone https://host/r purejaxdqn\n" in text
+    assert "from a clone of its repository:\n" in text
+
+
+@pytest.mark.parametrize("url", ["", "https://host/r", "https://host/r/"])
+def test_one_setting_fills_the_addresses_of_the_metadata(url):
+    metadata = {}
+    ProjectUrls(str(ROOT), {"url": url}).update(metadata)
+    made = {"Source": "https://host/r", "Issues": "https://host/r/issues"}
+    made["Changelog"] = "https://host/r/blob/main/CHANGELOG.md"
+    assert metadata == {"urls": made if url else {}}
+
+
+def test_the_citation_has_the_version_of_the_package_its_date_and_the_address():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited["version"] == purejaxdqn.__version__
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {cited['version']} ({cited['date-released']})\n" in changelog
+    assert cited.get("repository-code", "") == PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["url"]
+
+
+def test_a_source_distribution_has_the_files_that_pages_name():
+    """The build adds the first three by itself."""
+    built = {"README.md", "LICENSE", "pyproject.toml"}
+    built |= {name.removeprefix("/") for name in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
+    codes = [code for path in WRITTEN for code in code_of(path.read_text(encoding="utf-8"))]
+    named = {word for code in codes for word in code.split() if "/" not in word and (ROOT / word).is_file()}
+    assert "pins.txt" in named and named <= built
 
 
 def test_the_readme_is_short():
