@@ -40,6 +40,18 @@ def test_every_table_is_on_some_page():
     assert {path.stem for path in harness.RESULTS.glob("*.csv")} - drawn_only <= marked
 
 
+def test_the_readme_of_the_benchmarks_names_every_script():
+    text = (harness.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    scripts = [
+        path.stem
+        for path in (harness.ROOT / "benchmarks").glob("*.py")
+        if f"python -m benchmarks.{path.stem}" in path.read_text(encoding="utf-8").split('"""')[1]
+    ]
+    assert len(scripts) > 25
+    missing = [name for name in scripts if f"]({name}.py)" not in text and f"`python -m benchmarks.{name}`" not in text]
+    assert not missing
+
+
 def test_no_table_has_a_95_percent_interval_of_fewer_than_five_seeds():
     """ "nan to nan" is shown as "-"; where the rows do not name their seeds, there are ten or more."""
     checked = 0
