@@ -110,6 +110,12 @@ def test_there_are_commands_with_presets():
     assert sum(words.count("--config") > 1 for words in CONFIGS) > 5
 
 
+def test_what_a_page_says_is_moved_is_moved():
+    text = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
+    (words,) = [words for words in CONFIGS if "checkpoint.every=20_000" in words]
+    assert blocks_of(text, "text")[-1] == read_config(words[2], words[3:]).moves + "\n"
+
+
 def test_commands_of_every_kind_are_found():
     assert {words[0] for words in COMMANDS_OF_PAGES} == {*COMMANDS}
     assert any("--gif" in words for words in COMMANDS_OF_PAGES) and len(CONFIGS) > 10
