@@ -228,6 +228,12 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(PAGES) == sorted([*MADE, *(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))])
 
 
+def test_the_text_of_a_box_is_indented_by_four_spaces():
+    """More would make it code."""
+    texts = [text for path in WRITTEN for text in re.findall(r"^!!! .*\n( +)", path.read_text("utf-8"), re.MULTILINE)]
+    assert texts and set(texts) == {"    "}
+
+
 def test_links_between_pages_and_files_lead_somewhere():
     for path in WRITTEN:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", path.read_text(encoding="utf-8")):
