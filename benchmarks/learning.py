@@ -256,6 +256,15 @@ ROWS: dict[str, Row] = {
     },
 }
 
+PICTURES = {
+    "learning_curves_pqn": ("cartpole/pqn", "cartpole_positions/full", "cartpole_positions/frame_stack"),
+    "learning_curves_memory": (
+        *(f"memory_chain/{length}" for length in (5, 30, 100)),
+        *(f"cartpole_positions/{name}" for name in ("gru", "lru", "none", "frame_stack", "full")),
+    ),
+}
+"""The rows whose curves ``docs/pqn.md`` and ``docs/memory.md`` show."""
+
 
 def main() -> None:
     parser = harness.Options(__doc__)
@@ -280,7 +289,9 @@ def main() -> None:
     if arguments.table:
         table = summarise(read())
         print(harness.table(table))
-        print(harness.write("learning_table", table, of="learning"), draw(read()), draw_curves(read("learning_curves")))
+        print(harness.write("learning_table", table, of="learning"), draw(read()))
+        for file in ("learning_curves", *PICTURES):
+            print(draw_curves(read("learning_curves"), file))
         print(draw_cartpole(read("learning_curves")))
         return
     group = next((name for name in ("gpu", "pqn", "memory", "suites") if getattr(arguments, name)), "all")
@@ -538,8 +549,8 @@ def draw(lines: Sequence[dict[str, Any]]) -> Path:
     return _draw_rows("learning", title, lines, panel)
 
 
-def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
-    """Draw the IQM of the greedy return, with its interval, against environment steps: ``learning_curves.png``."""
+def draw_curves(lines: Sequence[dict[str, Any]], file: str = "learning_curves") -> Path:
+    """Draw the IQM of the greedy return, with its interval, against environment steps, of all rows or of a picture."""
     from purejaxdqn.pictures.palette import EVALUATION_COLOR, SOLVED_COLOR
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
@@ -554,7 +565,7 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Path:
         axes.set(xlabel="thousand steps")
 
     title = "Greedy return during training: IQM over seeds, its 95% interval, target (dotted)"
-    return _draw_rows("learning_curves", title, lines, panel)
+    return _draw_rows(file, title, [one for one in lines if one["row"] in PICTURES.get(file, ROWS)], panel)
 
 
 def draw_cartpole(lines: Sequence[dict[str, Any]]) -> Path:

@@ -5,7 +5,8 @@ In a page of ``docs/``
 - ``<!-- NAME ... -->`` is replaced by the table of ``benchmarks/results/NAME.csv`` (``benchmarks/readme.py``), or by
   what the function NAME of ``GENERATED`` returns;
 - an image of ``benchmarks/results`` becomes a file of the site;
-- a link to a file of the repository that is not a page becomes a link to ``repo_url``, or plain text without one.
+- a link to a file of the repository that is not a page becomes a link to ``repo_url``, or plain text without one;
+- ``git clone ADDRESS`` has ``repo_url``, and the sentence that explains ADDRESS is left out, unless there is none.
 """
 
 import posixpath
@@ -30,6 +31,7 @@ GENERATED = {
     "first_hour_targets": targets.first_hour,
     "changelog": lambda: (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
 }
+EXPLANATION = ". `ADDRESS` stands for the address of the repository:\n"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -59,7 +61,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         if marker in markdown:
             markdown = markdown.replace(marker, generate())
     filled = re.sub(r"^<!-- (?:(?!-->).)* -->\n|<!-- .*? -->", "", readme.fill(markdown), flags=re.MULTILINE)
+    if config.repo_url:
+        filled = with_address(filled, config.repo_url)
     return _LINK.sub(lambda link: _inside(link, page.file.src_uri, config.repo_url), filled)
+
+
+def with_address(markdown: str, repo_url: str) -> str:
+    """Return a page with the repository's address in its instructions."""
+    return markdown.replace(EXPLANATION, ":\n").replace("git clone ADDRESS", f"git clone {repo_url}")
 
 
 def _inside(link: re.Match[str], page: str, repo_url: str | None) -> str:

@@ -40,6 +40,34 @@ def test_every_table_is_on_some_page():
     assert {path.stem for path in harness.RESULTS.glob("*.csv")} - drawn_only <= marked
 
 
+def test_the_readme_of_the_benchmarks_names_every_script():
+    text = (harness.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    scripts = [
+        path.stem
+        for path in (harness.ROOT / "benchmarks").glob("*.py")
+        if f"python -m benchmarks.{path.stem}" in path.read_text(encoding="utf-8").split('"""')[1]
+    ]
+    assert len(scripts) > 25
+    missing = [name for name in scripts if f"]({name}.py)" not in text and f"`python -m benchmarks.{name}`" not in text]
+    assert not missing
+
+
+def test_no_table_has_a_95_percent_interval_of_fewer_than_five_seeds():
+    """ "nan to nan" is shown as "-"; where the rows do not name their seeds, there are ten or more."""
+    checked = 0
+    for page in (readme.README, *readme.PAGES):
+        for name, columns, _, conditions in re.findall(
+            r"<!-- (\w+)(?:: ((?:(?! where |-->).)+?))?( where (.+?))? -->", page.read_text(encoding="utf-8")
+        ):
+            if name in hooks.GENERATED or columns == "machine":
+                continue
+            for row in readme.select(name, [one for one in conditions.split("; ") if one], least=0):
+                if "95% CI" in row and "seeds" in row and (not columns or "95% CI" in columns.split("; ")):
+                    assert int(row["seeds"]) >= 5 or row["95% CI"] == "nan to nan", (page.name, name)
+                    checked += 1
+    assert checked > 20
+
+
 def test_a_place_can_ask_for_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     monkeypatch.setattr(harness, "commit", lambda: "abc")

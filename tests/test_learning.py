@@ -262,3 +262,28 @@ def test_a_line_of_a_tuning_counts_seeds_that_reach_the_best():
     better = tuning.summarise(what, "n_step=3", np.array([500.0, 500.0, 500.0, 480.0]))
     best = tuning.summarise(what, "n_step=5", np.array([500.0, 500.0, 500.0, 490.0]))  # the same IQM, a better mean
     assert tuning.sort([line, better, best]) == [best, better, line]
+
+
+@pytest.mark.parametrize("picture", learning.PICTURES)
+def test_a_page_shows_the_curves_of_agents_that_the_family_is_not_compared_with(picture):
+    rows = learning.PICTURES[picture]
+    assert set(rows) <= {one["row"] for one in learning.read("learning_curves")}
+    page = harness.ROOT / "docs" / f"{picture.rpartition('_')[2]}.md"
+    assert f"](../benchmarks/results/{picture}.png)" in page.read_text(encoding="utf-8")
+    assert (harness.RESULTS / f"{picture}.png").is_file()
+    members = {learning.members_of(learning.ROWS[row]).split(" + ")[0] for row in rows}
+    assert members == {"pqn"}
+
+
+def test_a_picture_has_the_curves_of_its_rows_alone(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(learning, "save", lambda figure, file: drawn.append((file, figure)))
+    points = [
+        {"row": row, "env_step": step, "IQM": 1.0, "95% CI low": 0.5, "95% CI high": 1.5}
+        for row in ("catch/dqn", "cartpole/pqn")
+        for step in (1, 2)
+    ]
+    for file in ("learning_curves", "learning_curves_pqn"):
+        learning.draw_curves(points, file)
+    titles = {file: [axes.get_title() for axes in figure.axes if axes.get_title()] for file, figure in drawn}
+    assert titles == {"learning_curves": ["catch/dqn", "cartpole/pqn"], "learning_curves_pqn": ["cartpole/pqn"]}
