@@ -14,6 +14,7 @@ from purejaxdqn.config.reading import read_config, shipped_configs, to_yaml
 from purejaxdqn.core.config import Config, config_keys, traced_keys, value_at
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.environments.registry import make_environment
+from purejaxdqn.runs.resuming import read_run
 from purejaxdqn.runs.training import choose_segments
 from tests.conftest import PQN, TRAINABLE
 
@@ -119,12 +120,90 @@ MOVED = {
 @pytest.mark.parametrize("overrides", MOVED)
 def test_what_does_not_fit_the_schedule_is_moved_and_named_in_a_line(overrides):
     with_replay = "replay.kind=none" not in overrides
-    overrides, moves = ("evaluation.every=null", *overrides), MOVED[overrides]
+    moves = MOVED[overrides]
     draft = read_config("cartpole_double" if with_replay else ["cartpole_double", "pqn"], overrides)
     assert draft.moves == (moves and f"moved to fit the schedule: {moves}")
     if draft.moves:
         with pytest.warns(UserWarning, match="moved to fit"):
             load_config("cartpole_double" if with_replay else ["cartpole_double", "pqn"], overrides)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_any_budget_of_a_shipped_config_gives_about_20_evaluations(name):
+    """Also of one that sets ``evaluation.every``, which stays while it gives 10 to 100, or as many as in the file."""
+    file = read_config(name).config
+    for total in ("60_000", "1e6"):
+        config = read_config(name, [f"total_timesteps={total}"]).config
+        epochs = make_plan(config).epochs
+        if config.evaluation.every == file.evaluation.every is not None:
+            assert min(10, make_plan(file).epochs) <= epochs <= 100
+        else:
+            assert 10 <= epochs <= 20
+        assert config.total_timesteps == pytest.approx(float(total), rel=0.03)
+    assert read_config(name, [f"total_timesteps={file.total_timesteps}"]).config == file
+
+
+INTERVALS = {
+    # overrides of cartpole, whose file has an evaluation every 2,000 of 100,000 steps: its interval and length
+    (): (2_000, 100_000),
+    ("total_timesteps=60_000",): (2_000, 60_000),
+    ("total_timesteps=22_000",): (2_000, 22_000),
+    ("total_timesteps=202_000",): (2_000, 202_000),  # 100 evaluations
+    ("total_timesteps=204_000",): (20_200, 204_000),
+    ("total_timesteps=1e6",): (99_800, 1_000_000),
+    ("total_timesteps=10_000",): (400, 10_000),
+    ("total_timesteps=1e6", "evaluation.every=2_000"): (2_000, 1_000_000),
+    ("evaluation.every=500", "total_timesteps=1e6"): (600, 999_800),
+    ("evaluation={every: 2_000}", "total_timesteps=1e6"): (2_000, 1_000_000),
+    ("total_timesteps=1e6", "evaluation.every=null"): (None, 1_000_000),
+    ("evaluation.every=200",): (200, 100_000),  # 490 evaluations, which is meant
+}
+
+
+@pytest.mark.parametrize("overrides", INTERVALS)
+def test_the_interval_of_a_file_is_set_anew_for_another_budget(overrides):
+    draft = read_config("cartpole", overrides)
+    every, total = INTERVALS[overrides]
+    assert (draft.config.evaluation.every, draft.config.total_timesteps) == (every, total)
+    assert draft.config.total_timesteps == 100_000 or every in (None, 2_000) or "evaluation.every" in draft.moves
+    assert fit(draft.config) == draft.config
+
+
+def test_the_new_interval_is_said_in_a_line_and_stands_in_the_resolved_config(tmp_path):
+    with pytest.warns(UserWarning, match=r"^moved to fit the schedule: evaluation\.every 2000 -> 99800$"):
+        config = load_config("cartpole", total_timesteps=1_000_000)
+    assert config.evaluation.every == 99_800
+    (tmp_path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert load_config("cartpole", total_timesteps=1_000_000, **{"evaluation.every": 2_000}).evaluation.every == 2_000
+    assert load_config("cartpole", evaluation={"every": 2_000}, total_timesteps=1e6).evaluation.every == 2_000
+
+
+def test_a_run_that_is_resumed_keeps_its_interval_whatever_its_new_length(tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(load_config("cartpole")), encoding="utf-8")
+    config = read_run(tmp_path, ["total_timesteps=1e6"]).config
+    assert (config.evaluation.every, config.total_timesteps) == (2_000, 1_000_000)
+
+
+def test_a_later_file_may_change_the_budget_or_the_interval(tmp_path):
+    longer, often = tmp_path / "longer.yaml", tmp_path / "often.yaml"
+    longer.write_text("total_timesteps: 1_000_000\n", encoding="utf-8")
+    often.write_text("evaluation.every: 1_000\n", encoding="utf-8")
+
+    def every(*sources):
+        return read_config(sources).config.evaluation.every
+
+    assert every("cartpole", longer) == every("cartpole", often, longer) == 99_800
+    assert every("cartpole", longer, often) == 1_000  # written beside the longer run
+    both = tmp_path / "both.yaml"
+    both.write_text("total_timesteps: 1_000_000\nevaluation: {every: 1_000}\n", encoding="utf-8")
+    assert every("cartpole", both) == 1_000
+    assert every(both) == 1_000
+    assert read_config(both, ["total_timesteps=990_000"]).config.evaluation.every == 1_000  # 988; 998 in the file
+    assert read_config(both, ["total_timesteps=1_100_000"]).config.evaluation.every > 50_000
+    for length in ("many", ".nan", f"1{'0' * 400}"):
+        both.write_text(f"total_timesteps: {length}\nevaluation: {{every: 1_000}}\n", encoding="utf-8")
+        assert read_config(both, ["total_timesteps=10_000"]).config.total_timesteps == 10_000
 
 
 @pytest.mark.parametrize(

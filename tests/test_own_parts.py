@@ -1,5 +1,7 @@
 """Parts of your own in place of the config's: every axis is a value, and the package knows nothing of it."""
 
+from types import SimpleNamespace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,9 @@ import optax
 import pytest
 
 from purejaxdqn import load_config, make_train, run_many
+from purejaxdqn.config import building
+from purejaxdqn.config.building import Own
+from purejaxdqn.config.checks import find_faults
 from purejaxdqn.core import config as config_module
 from purejaxdqn.core.config import Config, OptimizerConfig, Share, Traced, config_keys, traced_keys
 from purejaxdqn.dqn.axes import AXES
@@ -16,7 +21,7 @@ from purejaxdqn.dqn.heads import HEADS, scalar_head
 from purejaxdqn.dqn.memory import Memory
 from purejaxdqn.dqn.replay import uniform_replay
 from purejaxdqn.dqn.rings import make_ring
-from purejaxdqn.environments.registry import from_gymnax
+from purejaxdqn.environments.registry import from_gymnax, make_environment
 from tests.conftest import PQN, SEQUENCES, TINY, jit_quickly
 from tests.probes import Table, TableMDP
 
@@ -114,6 +119,62 @@ def test_a_replay_of_your_own_takes_the_place_of_the_configs():
 
     env = from_gymnax(TableMDP([[0, 0]], [[1, 3]], [False], time_limit=20))
     np.testing.assert_allclose(fitted(env=env, replay=replay._replace(sample=sample))[0], [2, 6], atol=1e-3)
+
+
+@pytest.mark.parametrize("part", Own._fields)
+def test_make_train_and_run_many_build_the_program_with_every_part(part, monkeypatch):
+    """And ``run_many`` keeps a program for the same part only."""
+    config, built = load_config("cartpole_cleanrl", TINY), []
+
+    def make_program(config, own):
+        built.append(own)
+        return SimpleNamespace(train=lambda hparams, key: hparams.gamma)
+
+    monkeypatch.setattr(building, "make_program", make_program)
+    monkeypatch.setattr(building, "map_runs", lambda train, layout: train)
+    monkeypatch.setattr(building, "compile_runs", lambda train, *_: train)
+    monkeypatch.setattr(building, "_compiled", {})
+    one, other, keys = SimpleNamespace(), SimpleNamespace(), jax.random.split(jax.random.key(0), 2)
+    make_train(config, **{part: one})
+    for mine in (one, one, other):
+        run_many(config, config.hparams(), keys, **{part: mine})
+    run_many(config, config.hparams(), keys)
+    assert [getattr(own, part) for own in built] == [one, one, other, None]
+    assert all(own._replace(**{part: None}) == building.NOTHING_OWN for own in built)
+
+
+FAULTS = {
+    # a part of your own: what the config says of the part that it replaces, with which no program is built without it
+    "env": (["env.resets=4"], {"env.num_envs": 2}),
+    "network": ([], {"network.torso": "cnn", "network.strides": (1, 1)}),
+    "head": (PQN, {"distribution.kind": "quantile", "distribution.atoms": 11}),
+    "bootstrap": (PQN, {"bootstrap.kind": "double"}),
+    "replay": ([], {"replay.size": 4}),
+    "optimizer": ([], {"optimizer.centered": True}),
+}
+
+
+@pytest.mark.parametrize("part", FAULTS)
+def test_a_fault_of_what_a_part_replaces_is_none(part):
+    overrides, wrong = FAULTS[part]
+    config = load_config("cartpole_cleanrl", [*TINY, *overrides])
+    for key, value in wrong.items():
+        section, _, name = key.partition(".")
+        config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: value})})
+    faults = [fault.key for fault in find_faults(config)]
+    assert faults
+    own = {
+        "env": make_environment(**config.env.making()),
+        "network": Table(np.zeros((4, 2))),
+        "head": scalar_head("squared"),
+        "bootstrap": boltzmann,
+        "replay": uniform_replay(make_ring(size=300, n_step=1, num_envs=4)),
+        "optimizer": optax.sgd(0.1),
+    }
+    for other in sorted(set(own) - {part, "replay"}):  # with which an ensemble and learning without replay do not go
+        with pytest.raises(ValueError, match=faults[0]):
+            make_train(config, **{other: own[other]})
+    make_train(config, **{part: own[part]})
 
 
 @pytest.mark.slow

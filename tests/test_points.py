@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from purejaxdqn.searches.halving import Halving, check_rungs
 from purejaxdqn.sweeps.directory import check_directory, describe, hold_directory, read_directory
 from purejaxdqn.sweeps.points import (
     check_points,
@@ -209,6 +210,17 @@ def test_drawn_points_carry_their_values():
         {"gamma": pytest.approx(0.945), "network.hidden": (16,)},
     ]
     assert points[1].config.network.hidden == (16,)
+
+
+def test_every_length_that_is_swept_has_its_own_interval_and_can_be_searched():
+    """The file's, 2,000 steps, serves 40,000 steps, but not a million, of which halving reaches two rungs."""
+    candidates = grid_candidates(["cartpole"], ["total_timesteps=40_000,1_000_000", "stop.return=null"])
+    short, long = (draft.config for draft in read_points(candidates))
+    assert (short.evaluation.every, long.evaluation.every) == (2_000, 99_800)
+    for config in (short, long):
+        check_rungs(Halving(factor=2, rungs=2), config)
+    own = grid_candidates(["cartpole"], ["total_timesteps=40_000,1_000_000", "evaluation.every=2_000"])
+    assert [draft.config.evaluation.every for draft in read_points(own)] == [2_000, 2_000]
 
 
 def test_a_space_that_names_an_unknown_key_is_refused():

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from purejaxdqn.config.arguments import check_numbers, count_points, one_key
 from purejaxdqn.config.checks import find_faults
 from purejaxdqn.core.algorithm import ActorView, Algorithm
 from purejaxdqn.core.config import Config, HParams
@@ -49,6 +49,17 @@ class Own(NamedTuple):
 NOTHING_OWN = Own()
 """Every part as the config names it."""
 
+_REPLACED = {
+    "env": ("env.resets",),
+    "network": ("network.",),
+    "head": ("distribution.", "loss"),
+    "bootstrap": ("bootstrap.",),
+    "replay": ("replay.",),
+    "optimizer": ("optimizer.",),
+    "memory": (),
+}
+"""What a part of your own replaces of the config: keys and sections in which a fault is none."""
+
 
 def make_train(
     config: Config,
@@ -62,6 +73,8 @@ def make_train(
     memory: Memory | None = None,
 ) -> Callable[[HParams, Array], Result]:
     """The pure function ``train(hparams, key) -> Result`` of a whole run.
+
+    It takes single numbers and one key, and refuses others with a ``ValueError``; ``jax.vmap`` maps it over more.
 
     Args:
       config: only its static part is used; the numbers come in through ``hparams``.
@@ -78,14 +91,21 @@ def make_train(
       ValueError: the config's keys contradict each other (``load_config`` would have refused it), the network's output
         does not fit the head, or JAX is in 64-bit mode.
     """
-    return make_program(config, Own(env, network, head, bootstrap, replay, optimizer, memory)).train
+    program = make_program(config, Own(env, network, head, bootstrap, replay, optimizer, memory))
+
+    def train(hparams: HParams, key: Array) -> Result:
+        check_numbers(config, hparams)
+        return program.train(hparams, one_key(key))
+
+    return train
 
 
 def make_program(config: Config, own: Own = NOTHING_OWN) -> Program:
     """The program of a run; see ``make_train``."""
     if jax.config.read("jax_enable_x64"):
         raise ValueError("jax_enable_x64 (JAX_ENABLE_X64) is on; programs compute in 32 bits, so switch it off")
-    faults = [f"{fault.key}: {fault.message}" for fault in find_faults(config)]
+    replaced = tuple(key for part, keys in _REPLACED.items() if getattr(own, part) is not None for key in keys)
+    faults = [f"{one.key}: {one.message}" for one in find_faults(config) if not one.key.startswith(replaced)]
     if faults:
         raise ValueError("; ".join(faults))
     config = config.static()
@@ -206,7 +226,11 @@ def make_estimates(
 
 def policy_shapes(config: Config, env: Environment) -> Params:
     """Shapes and types of a policy."""
-    algorithm = make_algorithm(config, env)
+    return shapes_of_policy(config, make_algorithm(config, env))
+
+
+def shapes_of_policy(config: Config, algorithm: Algorithm) -> Params:
+    """``policy_shapes`` of an algorithm that is made."""
     return jax.eval_shape(lambda: algorithm.policy(algorithm.init(config.hparams(), jax.random.key(0))))
 
 
@@ -243,8 +267,11 @@ def run_many(
 
     Returns:
       A ``Result`` whose leaves start with axes [P, S]; P is 1 where ``hparams`` has no axis.
+
+    Raises:
+      ValueError: the numbers of ``hparams`` differ in P, ``keys`` are not keys, or see ``make_train``.
     """
-    points = max([np.shape(leaf)[0] for leaf in jax.tree.leaves(hparams) if np.ndim(leaf)], default=1)
+    points = count_points(config, hparams)
     keys = typed_keys(keys)
     seeds = len(keys)
     hparams = jax.tree.map(lambda leaf: jnp.repeat(jnp.broadcast_to(leaf, (points,)), seeds), hparams)

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from purejaxdqn.core.config import Config, value_at
 from purejaxdqn.core.plan import intervals_of, most_epochs
 
-FEW_EPOCHS, ENOUGH_EPOCHS = 10, 15
-"""A run that leaves ``evaluation.every`` open and has fewer evaluations than the first is given the second, or more."""
+FEW_EPOCHS, ENOUGH_EPOCHS, MANY_EPOCHS = 10, 15, 100
+"""A run that leaves ``evaluation.every`` open and has fewer evaluations than the first is given the second, or more.
+
+An interval of evaluations that was written for another length of the run stays if it gives the first to the third.
+"""
 _KEPT = 0.1
 """The share by which ``evaluation.every`` may move so that the length of a run need not."""
 _SEARCHED = 10_000  # numbers on either side
@@ -23,17 +26,23 @@ _KEYS = (
 """What may be moved, in the order in which it is."""
 
 
-def fit(config: Config) -> Config:
+def fit(config: Config, *, written_for: float | None = None) -> Config:
     """The config with intervals that fit; equal to ``config`` if all do.
+
+    Args:
+      config: to fit.
+      written_for: the ``total_timesteps`` beside which ``evaluation.every`` was written; None for that of ``config``.
+        If they differ, and the interval gives too few or too many evaluations (``_misses``), it is set anew.
 
     ``warmup`` and ``train_every`` become multiples of the number of environments, ``target_every`` of ``train_every``,
     and the rest of ``total_timesteps`` after the warm-up of ``evaluation.every``, which is a multiple of
     ``target_every``. Checkpoints fall between evaluations. With a network with a memory, the warm-up becomes a multiple
     of ``train_every``, and replay holds whole sequences. What cannot be meant is left for ``checks`` to refuse.
     """
-    for step in (_fit_schedule, _fit_replay, _fit_length, _fit_checkpoints):
-        config = step(config)
-    return config
+    config = _fit_replay(_fit_schedule(config))
+    if written_for is not None and _misses(config, written_for):
+        config = _evaluate_anew(config)
+    return _fit_checkpoints(_fit_length(config))
 
 
 def describe_moves(before: Config, after: Config) -> str:
@@ -63,6 +72,28 @@ def _fit_replay(config: Config) -> Config:
         return config
     unit = config.env.num_envs * config.replay.period_of_sequences()
     return _with(config, "replay.size", nearest_multiple(config.replay.size, unit))
+
+
+def _misses(config: Config, written_for: float) -> bool:
+    """Whether ``evaluation.every`` is of another length of the run, and gives too few or too many evaluations in this.
+
+    Those are fewer than 10 or more than 100, unless the length for which it was written has as few or as many, too.
+    """
+    every, warmup = config.evaluation.every, intervals_of(config).warmup
+    if every is None or config.total_timesteps == written_for:
+        return False
+    count, meant = (round((total - warmup) / every) for total in (config.total_timesteps, written_for))
+    return not min(FEW_EPOCHS, meant) <= count <= max(MANY_EPOCHS, meant)
+
+
+def _evaluate_anew(config: Config) -> Config:
+    """The config with the length and the interval that it has if it leaves ``evaluation.every`` open."""
+    warmup, _, period = intervals_of(config)
+    if config.total_timesteps - warmup < period:
+        return config
+    config = _fit_length(_with(config, "evaluation.every", None))
+    learning = config.total_timesteps - warmup
+    return _with(config, "evaluation.every", learning // most_epochs(learning // period))
 
 
 def _fit_length(config: Config) -> Config:

@@ -28,10 +28,11 @@ class Draft(NamedTuple):
     lines: tuple[str, ...]  # about words that are no overrides
     faults: tuple[Fault, ...]
     moves: str = ""  # what ``fitted`` has moved, as one line
+    written_for: float | None = None  # see ``fitting.fit``
 
     def fitted(self) -> "Draft":
         """The draft with intervals that fit each other (``fitting.fit``)."""
-        config = fit(self.config)
+        config = fit(self.config, written_for=self.written_for)
         return self._replace(config=config, moves=describe_moves(self.config, config))
 
     def unchecked(self) -> Config:
@@ -66,6 +67,13 @@ class Draft(NamedTuple):
                 blamed.add(fault.key)
         self._replace(faults=tuple(faults)).unchecked()
         return resolve(env_checks.with_typed_parameters(self.config, look_up))
+
+
+class Keys(NamedTuple):
+    """The keys of config files, laid over each other."""
+
+    tree: Tree
+    written_for: Any = None  # what ``total_timesteps`` was as ``evaluation.every`` was set; None if it was not
 
 
 def load_config(source: str | Path | Sequence[str | Path], *overrides: str | Sequence[str], **values: Any) -> Config:
@@ -113,25 +121,31 @@ def read_exactly(
     return draft_of(read_sources([source] if isinstance(source, str | Path) else source), overrides, values)
 
 
-def read_sources(sources: Sequence[str | Path]) -> Tree:
+def read_sources(sources: Sequence[str | Path]) -> Keys:
     """The keys of config files, of which later ones override earlier ones.
 
     Raises:
       ConfigError: a file is missing or not a mapping.
     """
-    tree: Tree = {}
+    keys = Keys({})
     for one in sources:
-        tree = _merge(tree, read_yaml(find_config(one)))
-    return tree
+        above = read_yaml(find_config(one))
+        tree = _merge(keys.tree, above)
+        keys = Keys(tree, _length_in(tree) if _sets_interval(above) else keys.written_for)
+    return keys
 
 
-def draft_of(tree: Tree, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Draft:
-    """The config with these keys, overrides and then values by dotted key; ``tree`` is not changed."""
-    tree, lines = _apply_overrides(copy.deepcopy(tree), overrides)
-    for key, value in (values or {}).items():
-        tree = _merge(tree, {key: _as_plain(value)})
+def draft_of(keys: Keys, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Draft:
+    """The config with these keys, overrides and then values by dotted key; ``keys`` are not changed.
+
+    Overrides and values are of one place, so that an interval among them is meant for the length that they give.
+    """
+    above, lines = _read_overrides(overrides)
+    layers = [above, *({key: _as_plain(value)} for key, value in (values or {}).items())]
+    written_for = None if any(map(_sets_interval, layers)) else keys.written_for
+    tree = reduce(_merge, layers, copy.deepcopy(keys.tree))
     try:
-        return Draft(Config.model_validate(tree), tuple(lines), ())
+        return Draft(Config.model_validate(tree), tuple(lines), (), written_for=written_for)
     except ValidationError as error:
         # One for each key: a union reports an error for each of its members, a list for each of its elements.
         once: dict[tuple[str, ...], Any] = {}
@@ -140,7 +154,19 @@ def draft_of(tree: Tree, overrides: Sequence[str], values: Mapping[str, Any] | N
     faults = tuple(_describe(tree, path, detail) for path, detail in once.items())
     for path in once:
         _remove(tree, path)
-    return Draft(Config.model_validate(tree), tuple(lines), faults)
+    return Draft(Config.model_validate(tree), tuple(lines), faults, written_for=written_for)
+
+
+def _length_in(tree: Tree) -> float | None:
+    """``total_timesteps`` in a tree that may have faults; None if it is no length."""
+    length = tree.get("total_timesteps", Config.model_fields["total_timesteps"].default)
+    return length if isinstance(length, int | float) and 0 < length < 2**31 else None
+
+
+def _sets_interval(layer: Mapping[str, Any]) -> bool:
+    """Whether a layer of keys has ``evaluation.every``."""
+    section = _merge({}, layer).get("evaluation")
+    return isinstance(section, dict) and "every" in section
 
 
 def shipped_configs(kind: str = "--config") -> dict[str, Path]:
@@ -221,7 +247,8 @@ def _as_plain(value: Any) -> Any:
     return [_as_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[str]]:
+def _read_overrides(overrides: Sequence[str]) -> tuple[Tree, list[str]]:
+    """The keys of ``key=value`` words, and a line for each word that is none."""
     lines: list[str] = []
     above: Tree = {}
     for override in overrides:
@@ -233,7 +260,7 @@ def _apply_overrides(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[s
             above = _merge(above, {key: load_yaml(text, key)})
         except UserError as error:
             lines.extend(error.lines)
-    return _merge(tree, above), lines
+    return above, lines
 
 
 _WANTED = {

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxdqn.config.building import make_algorithm
+from purejaxdqn.config.arguments import check_agents
+from purejaxdqn.config.building import make_algorithm, shapes_of_policy
 from purejaxdqn.config.reading import CONFIG_FILE, read_config
 from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.algorithm import ActorView
@@ -144,9 +145,13 @@ def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: i
 
     Returns:
       Undiscounted returns [S, N].
+
+    Raises:
+      ValueError: the parameters are of another network, or not of S agents.
     """
     env = make_environment(**config.env.making())
     algorithm = make_algorithm(config, env)
+    check_agents(params, shapes_of_policy(config, algorithm))
     params = jax.device_get(params)  # those of ``run_many`` may be sharded over other devices than the episodes are
 
     def play(hparams: Any, params: Any) -> Any:
