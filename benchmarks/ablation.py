@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.pictures import save
-from purejaxdqn.runs.statistics import iqm, iqm_interval, probability_of_improvement
+from purejaxdqn.runs.statistics import improvement_in_words, iqm, iqm_interval
 
 SEED = 2026
 ADDITIONS = (
@@ -211,8 +211,7 @@ def summarise(lines: Sequence[Mapping[str, Any]], study: Study = STUDIES["ablati
         better = {"final_eval_return": "", "auc": ""}
         if against and (environment, against) in scores:
             for name, values in mine.items():
-                chance, (low, high) = probability_of_improvement(values, scores[environment, against][name])
-                better[name] = f"{chance:.2f} ({low:.2f} to {high:.2f})"
+                better[name] = improvement_in_words(values, scores[environment, against][name])
         rows.append(
             {
                 "environment": environment,

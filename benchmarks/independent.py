@@ -98,7 +98,7 @@ def summarise(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per agent, with the probability that a run of ours scores higher than one of the agent's."""
     import numpy as np
 
-    from purejaxdqn.runs.statistics import iqm, iqm_interval, probability_of_improvement
+    from purejaxdqn.runs.statistics import improvement_in_words, iqm, iqm_interval
 
     names = dict.fromkeys(line["agent"] for line in lines)
     scores = {name: np.array([float(x["training_return"]) for x in lines if x["agent"] == name]) for name in names}
@@ -107,8 +107,7 @@ def summarise(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         low, high = iqm_interval(values) or (np.nan, np.nan)
         row = {"agent": name, "seeds": len(values), "IQM": iqm(values), "95% CI low": low, "95% CI high": high}
         row |= {"mean": float(values.mean()), "lowest seed": float(values.min()), "highest seed": float(values.max())}
-        probability, (least, most) = probability_of_improvement(scores[OURS], values)
-        higher = "" if name == OURS else f"{probability:.2f} ({least:.2f} to {most:.2f})"
+        higher = "" if name == OURS else improvement_in_words(scores[OURS], values)
         rows.append({**row, "ours is higher": higher})
     return rows
 

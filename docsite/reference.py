@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from purejaxdqn.__main__ import COMMANDS
 from purejaxdqn.core.config import Config, config_keys, traced_keys
+from purejaxdqn.system.options import shows_default
 
 SENTENCES: dict[str, str] = yaml.safe_load((Path(__file__).parent / "keys.yaml").read_text(encoding="utf-8"))
 """What each config key does, by its dotted name."""
@@ -36,7 +37,7 @@ def _option(action: argparse.Action) -> str:
     word = "" if action.nargs == 0 else _metavar(action)
     names = ", ".join(f"`{name} {word}`".replace(" `", "`") for name in action.option_strings) or f"`{word}`"
     says = (action.help or "").replace("%%", "%")
-    if action.default not in (None, False, argparse.SUPPRESS, []) and "default" not in says:
+    if shows_default(action):
         says += f" (default {action.default})"
     return f"| {_cell(names)} | {_cell(says.strip()).replace('<', '&lt;')} |"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from purejaxdqn.core.types import Result
     from purejaxdqn.environments.registry import from_gymnax
     from purejaxdqn.policies.policies import evaluate_policy, load_policy
+    from purejaxdqn.system.faults import UserError
     from purejaxdqn.system.runtime import configure_cpu
 
 # Imported on first use, so that ``configure_cpu`` and bad command lines come before anything slow.
@@ -23,6 +24,7 @@ _HOMES = {
     "HParams": "core.config",
     "Result": "core.types",
     "Run": "api",
+    "UserError": "system.faults",
     "configure_cpu": "system.runtime",
     "evaluate_policy": "policies.policies",
     "from_gymnax": "environments.registry",
@@ -40,6 +42,7 @@ __all__ = [
     "HParams",
     "Result",
     "Run",
+    "UserError",
     "configure_cpu",
     "evaluate_policy",
     "from_gymnax",

@@ -19,7 +19,7 @@ COMMANDS = {
 }
 _HELP = """usage: purejaxdqn COMMAND ...
        purejaxdqn --version
-       purejaxdqn --print-completion {bash,zsh,tcsh}
+       purejaxdqn --print-completion {bash,zsh}
 
 commands (purejaxdqn COMMAND --help shows the options of one):
 """

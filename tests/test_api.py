@@ -128,6 +128,35 @@ def test_the_package_shows_its_interface_and_train_is_a_function_in_any_order():
     assert "nothing is neither a file nor a shipped one" in done.stdout
 
 
+CONTRACT = {
+    *("load_config", "make_train", "run_many", "evaluate_policy", "load_policy", "configure_cpu", "from_gymnax"),
+    *("train", "load_run", "Run", "Result", "HParams", "Config", "ConfigError", "UserError"),
+}
+"""The public names: those of ../shared/contract.md, and the types that their signatures and Raises name."""
+RUN = ("config", "summary", "metrics", "policy", "plot", "film")
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_every_public_name_is_imported_from_the_package(name):
+    assert name in purejaxdqn.__all__
+    assert name in dir(purejaxdqn)
+    assert getattr(purejaxdqn, name) is not None
+
+
+def test_the_package_has_these_names_and_no_others():
+    assert set(purejaxdqn.__all__) == CONTRACT
+    assert set(RUN) <= set(dir(purejaxdqn.Run)) | set(purejaxdqn.Run.__dataclass_fields__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        purejaxdqn.nothing  # noqa: B018
+
+
+def test_what_is_wrong_with_a_folder_is_the_packages_own_error(tmp_path):
+    for call in (purejaxdqn.load_run, purejaxdqn.load_policy):
+        with pytest.raises(purejaxdqn.UserError, match="nothing"):
+            call(tmp_path / "nothing")
+    assert issubclass(purejaxdqn.ConfigError, purejaxdqn.UserError)
+
+
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
@@ -150,6 +179,19 @@ def test_values_of_unknown_keys_and_wrong_types_are_named():
         "network.hidden: 64 must be a list",
         "gama: unknown key; did you mean 'gamma'?",
     )
+
+
+def test_a_string_where_a_list_is_wanted_is_one_error():
+    with pytest.raises(ConfigError) as caught:
+        load_config("cartpole_cleanrl", **{"network.hidden": "64, 64", "env.observe": "0"})
+    assert sorted(caught.value.lines) == [
+        "env.observe: '0' must be null or a list of numbers from 0 on",
+        "network.hidden: '64, 64' must be a list",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load_config("cartpole_cleanrl", "network.hidden=64 64")
+    assert caught.value.lines == ("network.hidden: '64 64' must be a list",)
+    assert load_config("cartpole_cleanrl", log="wandb").log == ("wandb",)  # which takes one name, too
 
 
 def test_configure_cpu_after_jax_has_started_warns_and_goes_on():

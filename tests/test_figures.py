@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 from purejaxdqn import load_config
 from purejaxdqn.pictures import runs as pictures
+from purejaxdqn.pictures.comparisons import draw_improvement, draw_profile
 from purejaxdqn.pictures.figures import ink_on, nice_edges, save_figure, save_figures, scale_of, score_colors, style
 from purejaxdqn.pictures.palette import COLORS, look
 from purejaxdqn.pictures.panels import by_environment
@@ -281,6 +282,34 @@ def test_each_environment_has_its_own_axes(drawn):
     assert titles == ["CartPole-v1", "Catch-bsuite"]
     solved = [[line.get_ydata()[0] for line in axes.lines if line.get_label() == "solved"] for axes in compared.axes]
     assert solved == [[475.0], []]
+
+
+@pytest.mark.parametrize(("seeds", "shown"), [(4, False), (5, True)])
+def test_comparisons_of_points_have_an_interval_from_five_seeds_on(seeds, shown):
+    points, _, summaries = make_sweep(COMPARED[:2], seeds)
+    groups = by_environment(points, summaries)
+    profile, (improvement, _) = draw_profile(groups).axes[0], draw_improvement(groups).axes
+    assert [len(axes.collections) for axes in (profile, improvement)] == [2 * shown, 0]
+    assert all(("95% CI" in axes.get_title()) == shown for axes in (profile, improvement))
+    cells = [text.get_text() for text in improvement.texts]
+    assert len(cells) == 2
+    assert all(("\n" in cell) == shown for cell in cells)
+
+
+def test_compared_runs_say_what_their_bands_are():
+    runs = [ComparedRun(f"run{seeds}", make_metrics(seeds), "CartPole-v1", None) for seeds in (1, 4, 5)]
+    labels = pictures.draw_comparison(runs).axes[0].get_legend_handles_labels()[1]
+    assert labels == ["run1", "run4 (IQM of 4 seeds, range)", "run5 (IQM of 5 seeds, 95% CI)"]
+
+
+def test_a_band_has_a_gap_where_too_few_seeds_are_left_for_what_it_is():
+    values = make_metrics(5).eval_return
+    values[0, 3] = np.nan  # four seeds have a range, which is no 95% CI
+    figure = pictures.draw_comparison([ComparedRun("run", make_metrics(5)._replace(eval_return=values), "x", None)])
+    (band,) = figure.axes[0].collections
+    steps = {x for path in band.get_paths() for x in path.vertices[:, 0]}
+    assert len(steps) == 11
+    assert 4 * 5000.0 not in steps
 
 
 def test_where_nothing_is_solved_the_report_shows_q_values_in_its_last_quarter():

@@ -110,7 +110,7 @@ def test_an_option_of_the_compiler_is_named_in_one_place():
 
 def test_importing_the_package_loads_nothing_slow_and_starts_nothing():
     code = (
-        "import sys, purejaxdqn; assert 'jax' not in sys.modules\n"
+        "import sys, purejaxdqn; from purejaxdqn import UserError; assert 'jax' not in sys.modules\n"
         "from purejaxdqn import configure_cpu, load_config, make_train, run_many\n"
         "assert not {'matplotlib', 'scipy', 'pandas', 'gymnax'} & set(sys.modules)\n"
         "configure_cpu(devices=3)\n"

@@ -24,6 +24,6 @@ def test_ours_is_held_against_each_of_the_others():
     rows = {row["agent"]: row for row in independent.summarise(lines)}
     assert (rows["purejaxdqn"]["ours is higher"], rows["purejaxdqn"]["mean"]) == ("", 4.0)
     # 3 beats 1 of (1, 4), 5 beats both; 3 beats none of (5, 5), 5 ties with both.
-    assert rows["PyTorch"]["ours is higher"].startswith("0.75 (")
-    assert rows["scan and cond"]["ours is higher"].startswith("0.25 (")
+    assert rows["PyTorch"]["ours is higher"] == "0.75"  # of too few seeds for an interval
+    assert rows["scan and cond"]["ours is higher"] == "0.25"
     assert (rows["PyTorch"]["lowest seed"], rows["PyTorch"]["highest seed"], rows["PyTorch"]["seeds"]) == (1.0, 4.0, 2)

@@ -1,8 +1,11 @@
 """What a newcomer sees of the commands: the list of configs, help, completion, the schema, and short notes."""
 
+import contextlib
+import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from importlib import import_module
 
@@ -10,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+from docsite import reference
 from docsite import schema as schemas
 from purejaxdqn import load_config
 from purejaxdqn.__main__ import COMMANDS
@@ -127,6 +131,9 @@ def test_help_shows_defaults():
     text = " ".join(import_module("purejaxdqn.search").parser().format_help().partition("options:")[2].split())
     assert "the sampler that proposes trials (default tpe)" in text
     assert "default False" not in text and "default None" not in text
+    text = " ".join(import_module("purejaxdqn.sweep").parser().format_help().split())
+    assert "random seed of the draws (default 0)" in text
+    assert "| `--draw-seed N` | random seed of the draws (default 0) |" in reference.commands()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -135,11 +142,62 @@ def test_a_shell_completes_commands_configs_and_keys(shell, capsys):
     script = capsys.readouterr().out
     for word in ("sweep", "--seeds-at-once", "cartpole_pqn", "search/dqn", "optimizer.learning_rate=", "stablehlo"):
         assert word in script
-    if shell == "bash":
-        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+COMPLETED = {
+    # words after ``purejaxdqn``, the last of them to be completed: what it becomes, in a folder of the files below
+    "sw": {"sweep"},
+    "train --config acro": {"acrobot"},
+    "train --config minatar/breakout_": {"minatar/breakout_pqn"},
+    "train --config my": {"my.yaml", "my_runs"},
+    "train --config my_runs/": {"my_runs/cartpole", "my_runs/own.yaml"},
+    "sweep --configs my": {"my.yaml", "my_runs"},
+    "sweep --space search/dq": {"search/dqn"},
+    "search --space my": {"my.yaml", "my_runs"},
+    "train --resume my": {"my_runs"},
+    "train --config cartpole --out my_runs/": {"my_runs/cartpole"},
+    "train --log w": {"wandb"},
+    "train gam": {"gamma="},
+    "evaluate agents/froz": {"agents/frozen_lake"},
+    "evaluate my": {"my_runs"},
+    "evaluate my_runs/cartpole --gif my": {"my.gif", "my.yaml", "my_runs"},
+    "evaluate my_runs/cartpole --backend gymna": {"gymnax", "gymnasium"},
+    "export my": {"my_runs"},
+    "export my_runs/cartpole --format on": {"onnx"},
+    "report my": {"my_runs"},
+    "plot my_runs/cartpole my": {"my_runs"},
+    "plot my_runs/cartpole --out my": {"my.gif", "my.yaml", "my_runs"},
+}
+
+
+@pytest.fixture(scope="module")
+def in_bash(tmp_path_factory):
+    """What bash offers for each of ``COMPLETED``: the scripts are sourced once."""
+    folder = tmp_path_factory.mktemp("completion")
+    (folder / "my_runs" / "cartpole").mkdir(parents=True)
+    for name in ("my.yaml", "my.gif", "my_runs/own.yaml", "my_runs/notes.txt"):
+        (folder / name).touch()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        print_completion(["bash"], list(COMMANDS))
+    lines = [printed.getvalue()]
+    for words in COMPLETED:
+        line = ["purejaxdqn", *words.split(" ")]
+        lines.append(f"COMP_WORDS=({shlex.join(line)}); COMP_CWORD={len(line) - 1}; _shtab_purejaxdqn")
+        lines.append('echo "${COMPREPLY[@]}"')
+    found = subprocess.run(["bash"], input="\n".join(lines), cwd=folder, text=True, capture_output=True, check=True)
+    assert found.stderr == ""
+    return dict(zip(COMPLETED, map(str.split, found.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("words", COMPLETED)
+def test_bash_completes_names_files_and_directories(words, in_bash):
+    assert set(in_bash[words]) == COMPLETED[words]
 
 
 def test_completion_for_another_shell_is_refused():
-    for words in ([], ["fish"], ["bash", "zsh"]):
-        with pytest.raises(UserError, match="--print-completion takes one of bash, zsh, tcsh"):
+    for words in ([], ["fish"], ["tcsh"], ["bash", "zsh"]):
+        with pytest.raises(UserError, match=r"--print-completion takes one of bash, zsh$"):
             print_completion(words, list(COMMANDS))

@@ -50,7 +50,7 @@ def test_any_name_is_drawn_as_it_is(finished_run, tmp_path, name):
         pictures.draw_report(metrics, title=name, solved_at=475.0),
         pictures.draw_learning_curve(metrics, title=name, solved_at=475.0),
     ]
-    for figure, wanted in zip(drawn, ((name, f"{name} (3 seeds)"), (name,), (name,)), strict=True):
+    for figure, wanted in zip(drawn, ((name, f"{name} (IQM of 3 seeds, range)"), (name,), (name,)), strict=True):
         save_figure(figure, tmp_path / "x.png")
         texts = [(text.strip(), formula) for text, formula in text_of(figure)]
         assert {(one.replace("\udcff", "?"), False) for one in wanted} <= set(texts)

@@ -1,15 +1,18 @@
 """Statistics against their published definitions, and the coverage of the interval by simulation."""
 
 import itertools
+import re
 import tracemalloc
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from purejaxdqn.runs import statistics
 from purejaxdqn.runs.statistics import (
     RESAMPLES,
     _weighted_percentiles,
+    improvement_in_words,
     iqm,
     iqm_interval,
     name_of_spread,
@@ -51,10 +54,14 @@ def test_an_interval_needs_five_seeds_and_repeats():
     assert iqm_interval(values[:4]) is None
 
 
+def all_resamples(values):
+    return np.array(list(itertools.product(values, repeat=len(values))))
+
+
 @pytest.mark.parametrize("count", [5, 6])
 def test_the_interval_of_few_seeds_is_that_of_all_resamples(count):
     values = np.random.default_rng(count).normal(size=count)
-    every = scipy.stats.trim_mean(np.array(list(itertools.product(values, repeat=count))), 0.25, axis=1)
+    every = scipy.stats.trim_mean(all_resamples(values), 0.25, axis=1)
     assert len(every) == count**count
     np.testing.assert_allclose(iqm_interval(values), np.percentile(every, [2.5, 97.5]), rtol=1e-12)
 
@@ -94,11 +101,24 @@ def test_the_moving_average_reaches_back_until_it_holds_a_hundred_episodes(means
 
 
 def test_a_performance_profile_is_the_share_of_runs_above_each_threshold():
-    shares, (low, high) = performance_profile(np.array([1.0, 2.0, 2.0, 4.0]), np.array([0.0, 1.0, 1.5, 2.0, 4.0]))
+    values, thresholds = np.array([1.0, 2.0, 2.0, 4.0]), np.array([0.0, 1.0, 1.5, 2.0, 4.0])
+    shares, interval = performance_profile(values, thresholds)
     np.testing.assert_array_equal(shares, [1.0, 0.75, 0.75, 0.25, 0.0])  # strictly above, as in the paper
+    assert interval is None  # of four seeds
+    shares, (low, high) = performance_profile(np.repeat(values, 2), thresholds)
+    np.testing.assert_array_equal(shares, [1.0, 0.75, 0.75, 0.25, 0.0])
     assert (low <= shares).all()
     assert (shares <= high).all()
     assert (low[0], high[0], low[-1], high[-1]) == (1.0, 1.0, 0.0, 0.0)  # no resample scores otherwise
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_the_interval_of_a_profile_of_few_seeds_is_that_of_all_resamples(count, monkeypatch):
+    values, thresholds = np.random.default_rng(count).normal(size=count), np.linspace(-1, 1, 7)
+    monkeypatch.delattr(np.random, "default_rng")  # nothing is drawn, though draws would often give the same shares
+    every = (all_resamples(values)[:, :, None] > thresholds).mean(1)
+    _, interval = performance_profile(values, thresholds)
+    np.testing.assert_allclose(interval, np.percentile(every, [2.5, 97.5], axis=0), rtol=1e-12)
 
 
 def test_the_interval_of_a_profile_covers_the_true_share():
@@ -153,6 +173,30 @@ def test_the_probability_of_improvement_is_that_of_all_pairs_bit_for_bit(kind):
         values[:3], others[:4] = [np.nan, np.inf, -np.inf], [np.nan, np.nan, np.inf, -np.inf]
     for one, other in ((values, others), (others, values)):
         assert probability_of_improvement(one, other) == pair_by_pair(one, other)
+
+
+def test_the_interval_of_an_improvement_of_few_seeds_is_that_of_all_pairs_of_resamples(monkeypatch):
+    """By its definition, of four against three seeds: all pairs of resamples of five would not fit in memory."""
+    monkeypatch.setattr(statistics, "FEWEST", 3)
+    generator = np.random.default_rng(5)
+    values, others = generator.normal(0.5, 1.0, 4).round(1), np.array([0.5, np.nan, 0.1])
+    x, y = all_resamples(values)[:, None, :, None], all_resamples(others)[:, None, :]
+    every = ((x > y) + 0.5 * (x == y)).mean((-1, -2)).ravel()
+    assert len(every) == 4**4 * 3**3
+    monkeypatch.delattr(np.random, "default_rng")
+    probability, interval = probability_of_improvement(values, others)
+    np.testing.assert_allclose(interval, np.percentile(every, [2.5, 97.5]), rtol=1e-12)
+    assert interval[0] <= probability <= interval[1]
+
+
+@pytest.mark.parametrize(("seeds", "others"), [(4, 30), (30, 4), (2, 2)])
+def test_an_improvement_of_fewer_than_five_seeds_has_no_interval(seeds, others):
+    generator = np.random.default_rng(0)
+    values, others = generator.normal(size=seeds), generator.normal(size=others)
+    probability, interval = probability_of_improvement(values, others)
+    assert interval is None
+    assert improvement_in_words(values, others) == f"{probability:.2f}"
+    assert re.fullmatch(r"0\.\d\d \(0\.\d\d to [01]\.\d\d\)", improvement_in_words(np.arange(5.0), np.arange(5) + 0.5))
 
 
 def test_the_memory_for_the_probability_of_improvement_grows_with_the_seeds_and_not_with_their_pairs():

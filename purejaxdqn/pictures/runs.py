@@ -37,7 +37,7 @@ class ComparedRun(NamedTuple):
 def draw_learning_curve(metrics: Metrics, *, title: str, solved_at: float | None) -> Figure:
     """Plot evaluation and training return against environment steps.
 
-    Thin lines are seeds; the thick line is their IQM, with its 95% interval.
+    Thin lines are seeds; the thick line is their IQM, with its 95% interval or range.
 
     Args:
       metrics: the metrics of the run.
@@ -91,7 +91,7 @@ def draw_report(metrics: Metrics, *, title: str, solved_at: float | None) -> Fig
 
 
 def draw_comparison(runs: Sequence[ComparedRun]) -> Figure:
-    """Plot the greedy return of several runs against environment steps: IQM over seeds with its 95% interval.
+    """Plot the greedy return of several runs against environment steps: IQM over seeds with its 95% interval or range.
 
     Each environment has its own axes, with a line at the return that counts as solved.
     """
@@ -106,9 +106,10 @@ def draw_comparison(runs: Sequence[ComparedRun]) -> Figure:
         for axes, env_id in zip(grid.flat, env_ids, strict=False):
             mine = [(nth, run) for nth, run in enumerate(runs) if run.env_id == env_id]
             for nth, (name, metrics, _, _) in mine:
-                seeds = f" ({len(metrics.eval_return)} seeds)" if len(metrics.eval_return) > 1 else ""
+                seeds = len(metrics.eval_return)
+                band = f" (IQM of {seeds} seeds, {name_of_spread(seeds)})" if seeds > 1 else ""
                 values = np.where(np.isfinite(metrics.eval_return), metrics.eval_return, np.nan)
-                draw_band(axes, metrics.env_step[0], values, label=literal(f"{name}{seeds}"), **look(nth)._asdict())
+                draw_band(axes, metrics.env_step[0], values, label=literal(f"{name}{band}"), **look(nth)._asdict())
             solved = {run.solved_at for _, run in mine}
             draw_solved_line(axes, solved.pop() if len(solved) == 1 else None, label="solved")
             axes.set(xlabel="environment steps", title=literal(env_id))
@@ -134,7 +135,10 @@ def _draw_seeds(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, o
 def draw_band(
     axes: Axes, steps: np.ndarray, values: np.ndarray, *, color: Any, linestyle: str, marker: str, label: str
 ) -> None:
-    """Plot the IQM of values [S, T] at steps [T] with its 95% interval; NaN values are left out of their step's IQM."""
+    """Plot the IQM of values [S, T] at steps [T] with its ``spread``; NaN values are left out of their step's IQM.
+
+    A step at which too few values are left for the interval that the others have has none.
+    """
     columns = [column[~np.isnan(column)] for column in values.T]
     centre = [iqm(column) if len(column) else np.nan for column in columns]
     every = max(1, math.ceil(len(steps) / 10))
@@ -143,7 +147,9 @@ def draw_band(
         label=label,
     )  # fmt: skip
     resamples = min(RESAMPLES, max(200, 200_000 // len(values)))  # a thousand seeds would take seconds for each line
-    interval = np.array([spread(column, resamples=resamples) or (np.nan, np.nan) for column in columns])
+    name = name_of_spread(len(values))
+    spreads = [spread(one, resamples=resamples) if name_of_spread(len(one)) == name else None for one in columns]
+    interval = np.array([ends or (np.nan, np.nan) for ends in spreads])
     axes.fill_between(steps, interval[:, 0], interval[:, 1], color=color, alpha=0.16, lw=0)
 
 

@@ -25,7 +25,7 @@ def evaluate_parser() -> Parser:
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes of each agent")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax", help=backend)
     _add_agent_option(parser, default="all")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the episodes (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the episodes")
     parser.add_argument("--gif", type=path_of, metavar="FILE", help="film an episode of agent K (or 0) as .gif or .mp4")
     parser.add_argument("--gif-steps", type=int, metavar="N", help="film only its first N steps (default all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -42,7 +42,7 @@ def parser() -> Parser:
     parser.add_argument("--seeds-at-once", type=int, metavar="N", help=at_once)
     parser.add_argument("--debug-nans", action="store_true", help="stop at the first NaN and name its operation")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
-    parser.add_argument("--list-configs", action="store_true", help="list the shipped configs, one per line, and exit")
+    parser.add_argument("--list-configs", action="store_true", help="list the shipped configs in groups, and exit")
     parser.add_argument("--version", action="version", version=purejaxdqn.__version__)
     return parser
 

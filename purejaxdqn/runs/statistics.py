@@ -77,7 +77,7 @@ def _all_resamples(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _weighted_percentiles(values: np.ndarray, counts: np.ndarray, level: float) -> np.ndarray:
-    """``_percentiles`` of values [K] of which each occurs ``counts`` [K] times."""
+    """``_percentiles`` [2] of values [K] of which each occurs ``counts`` [K] times."""
     order = np.argsort(values)
     values, until = values[order], counts[order].cumsum()
     tail = 0.5 * (1.0 - level)
@@ -89,7 +89,7 @@ def _weighted_percentiles(values: np.ndarray, counts: np.ndarray, level: float) 
 
 def performance_profile(
     values: np.ndarray, thresholds: np.ndarray, *, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Share of runs that score above each threshold (Agarwal et al. 2021, equation 2, with one task).
 
     Args:
@@ -98,33 +98,59 @@ def performance_profile(
       level: of the pointwise bootstrap interval.
 
     Returns:
-      The shares [T], and their interval [2, T].
+      The shares [T], and their interval [2, T], as exact as ``iqm_interval``; None below ``FEWEST`` seeds.
     """
+    shares = (values[:, None] > thresholds).mean(0)
+    if len(values) < FEWEST:
+        return shares, None
+    if len(values) <= EXACT:
+        kinds, counts = _all_resamples(len(values))
+        resampled = values[kinds][..., None] > thresholds
+        ends = [_weighted_percentiles(column, counts, level) for column in resampled.mean(1).T]
+        return shares, np.stack(ends, -1)
     resamples = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
-    shares = np.stack([(resamples > threshold).mean(-1) for threshold in thresholds], -1)
-    return (values[:, None] > thresholds).mean(0), _percentiles(shares, level)
+    resampled = np.stack([(resamples > threshold).mean(-1) for threshold in thresholds], -1)
+    return shares, _percentiles(resampled, level)
 
 
 def probability_of_improvement(
     values: np.ndarray, others: np.ndarray, *, level: float = 0.95
-) -> tuple[float, tuple[float, float]]:
+) -> tuple[float, tuple[float, float] | None]:
     """Probability that a run of ``values`` [S] scores higher than a run of ``others`` [S']; a tie counts half.
 
-    The Mann-Whitney statistic over S * S' pairs (Agarwal et al. 2021, section 4.3), with a bootstrap interval. Scores
+    The Mann-Whitney statistic over S * S' pairs (Agarwal et al. 2021, section 4.3), with a bootstrap interval, which is
+    that of all pairs of resamples if both have up to ``EXACT`` seeds, and None if one has fewer than ``FEWEST``. Scores
     are counted by rank, since the pairs of all resamples would not fit in memory. NaN neither wins nor ties.
     """
     scores, ranks = np.unique(np.concatenate([values, others]), return_inverse=True)
     ordered = int((~np.isnan(scores)).sum())  # NaN comes last
 
-    def share(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        mine, theirs = (_count_ranks(one, len(scores))[:, :ordered] for one in (x, y))
-        pairs, lower = x.shape[-1] * y.shape[-1], theirs.cumsum(-1) - theirs
+    def count(rows: np.ndarray) -> np.ndarray:
+        return _count_ranks(rows, len(scores))[:, :ordered]
+
+    def share(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+        pairs, lower = len(values) * len(others), theirs.cumsum(-1) - theirs
         return (mine * lower).sum(-1) / pairs + 0.5 * ((mine * theirs).sum(-1) / pairs)
 
-    generator = np.random.default_rng(0)
     both = np.split(ranks, [len(values)])
-    low, high = _percentiles(share(*(generator.choice(one, (RESAMPLES, len(one))) for one in both)), level)
-    return float(share(*(one[None] for one in both))[0]), (float(low), float(high))
+    probability = float(share(*(count(one[None]) for one in both))[0])
+    if min(map(len, both)) < FEWEST:
+        return probability, None
+    if max(map(len, both)) <= EXACT:
+        (kinds, often), (other_kinds, as_often) = (_all_resamples(len(one)) for one in both)
+        resampled = share(count(both[0][kinds])[:, None], count(both[1][other_kinds]))
+        ends = _weighted_percentiles(resampled.ravel(), np.outer(often, as_often).ravel(), level)
+    else:
+        generator = np.random.default_rng(0)
+        resampled = share(*(count(generator.choice(one, (RESAMPLES, len(one)))) for one in both))
+        ends = _percentiles(resampled, level)
+    return probability, (float(ends[0]), float(ends[1]))
+
+
+def improvement_in_words(values: np.ndarray, others: np.ndarray) -> str:
+    """``0.68 (0.54 to 0.81)``: ``probability_of_improvement`` with its interval, or alone without one."""
+    probability, interval = probability_of_improvement(values, others)
+    return f"{probability:.2f} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else f"{probability:.2f}"
 
 
 def _count_ranks(ranks: np.ndarray, count: int) -> np.ndarray:

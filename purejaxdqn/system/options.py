@@ -18,10 +18,17 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Help with the defaults of options, and examples as they are written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        nothing = action.default in (None, False, argparse.SUPPRESS) or action.default == []
-        if nothing or not action.help or "default" in action.help:
+        if not shows_default(action) or not action.help:
             return action.help
         return f"{action.help} (default %(default)s)"
+
+
+def shows_default(action: argparse.Action) -> bool:
+    """Whether the help of an option has its default added: it has one, of which its text does not speak."""
+    default = action.default
+    if default is None or default is False:  # not by ``==``: 0 equals False, and is shown
+        return False
+    return default not in (argparse.SUPPRESS, []) and "default" not in (action.help or "")
 
 
 class Parser(argparse.ArgumentParser):
