@@ -5,7 +5,7 @@ Commands run in a pseudo-terminal, as a person would see them, with separate cac
 - first output: until the terminal shows anything, for `train` and for short commands until they end;
 - first segment: until the first segment of a run has ended, and `metrics.csv` has its rows;
 - saved: until `cartpole.yaml`'s command has ended, and everything is on disk, pictures included;
-- longest silence: the longest time in such a run in which the terminal does not change.
+- longest silence: the longest time in which what the terminal shows does not change, for commands that work.
 
 Nothing is cached, or everything is, as the names say. With `--base REV` another revision is measured, too, interleaved
 with the working tree. `--seeds N` also trains `cartpole.yaml` on N fresh seeds, each in a separate process with an
@@ -18,20 +18,16 @@ these minutes, so with `--base` the other revision's command is timed before and
 """
 
 import json
-import os
-import pty
-import select
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from benchmarks import harness
+from benchmarks import harness, terminal
 from benchmarks.same_bits import check_out
 
 SEED = 2190
@@ -46,24 +42,43 @@ class Seen(NamedTuple):
     first_output: float
     first_segment: float | None
     ended: float
-    silence: float  # the longest time without output
+    silence: float  # the longest time in which the terminal shows the same
 
 
 class Case(NamedTuple):
     """A command, and what is measured of it."""
 
-    words: tuple[str, ...]  # after ``python -m``; a run is a command that has --config and no option that ends it
+    words: tuple[str, ...]  # after ``python -m``; ``RUN`` is a finished run, ``CUT`` one to be resumed, ``OUT`` is new
     cached: bool
     target: Mapping[str, float] = MappingProxyType({})  # seconds, by the name of the measurement
+    works: bool = False  # whether it does enough for a silence to be noticed
 
 
 _RUN = ("purejaxdqn.train", "--config", "cartpole")
+_SMALL = ("--config", "cartpole", "--seeds", "2", "--out", "OUT", "total_timesteps=20_000")
+_SILENCE = {"first output": 0.3, "longest silence": 2.0}
 CASES: dict[str, Case] = {
     "train --config cartpole, nothing cached": Case(
-        _RUN, False, {"first output": 0.3, "saved": 10.0, "longest silence": 2.0}
+        _RUN, False, {"first output": 0.3, "saved": 10.0, "longest silence": 2.0}, works=True
     ),
     "train --config cartpole, cached": Case(
-        _RUN, True, {"first output": 0.3, "first segment": 1.5, "longest silence": 2.0}
+        _RUN, True, {"first output": 0.3, "first segment": 1.5, "longest silence": 2.0}, works=True
+    ),
+    "train --resume, nothing cached": Case(
+        ("purejaxdqn.train", "--resume", "CUT", "stop.return=null", "total_timesteps=120_000"), False, _SILENCE, True
+    ),
+    "sweep, nothing cached": Case(("purejaxdqn.sweep", *_SMALL, "gamma=0.98,0.99"), False, _SILENCE, True),
+    "search, nothing cached": Case(
+        ("purejaxdqn.search", *_SMALL, "--space", "search/dqn", "--trials", "2", "--retest", "2"), False, _SILENCE, True
+    ),
+    "evaluate --gif, nothing cached": Case(("purejaxdqn.evaluate", "RUN", "--gif", "OUT.gif"), False, _SILENCE, True),
+    "plot": Case(("purejaxdqn.plot", "RUN"), True, _SILENCE, True),
+    "report": Case(("purejaxdqn.report", "RUN"), True, _SILENCE, True),
+    "export --format stablehlo": Case(
+        ("purejaxdqn.export", "RUN", "--format", "stablehlo", "--out", "OUT"), True, _SILENCE, True
+    ),
+    "export --format onnx": Case(
+        ("purejaxdqn.export", "RUN", "--format", "onnx", "--out", "OUT"), True, _SILENCE, True
     ),
     "train --help": Case(("purejaxdqn.train", "--help"), True),
     "train --list-configs": Case(("purejaxdqn.train", "--list-configs"), True),
@@ -99,13 +114,13 @@ def measure(trees: dict[str, Path], rounds: int, scratch: Path) -> dict[tuple[st
     """Time every case in every tree, in turn -> by case and tree, one for each round."""
     found: dict[tuple[str, str], list[Seen]] = {}
     for tree, place in trees.items():  # what is cached is compiled before the clock runs
-        run(place, CASES["train --config cartpole, cached"].words, _cache(scratch, tree), scratch / f"first-{tree}")
+        run(place, CASES["train --config cartpole, cached"].words, _cache(scratch, tree), scratch / tree)
     for number in range(rounds):
         for case, what in CASES.items():
             for tree, place in trees.items():
                 name = f"{tree}-{number}-{list(CASES).index(case)}"
                 cache = _cache(scratch, tree if what.cached else name)
-                seen = run(place, what.words, cache, scratch / name)
+                seen = run(place, what.words, cache, scratch / name, finished=scratch / tree, works=what.works)
                 found.setdefault((case, tree), []).append(seen)
                 print(f"{case}, {tree}: {seen}", file=sys.stderr, flush=True)
     return found
@@ -115,45 +130,50 @@ def _cache(scratch: Path, name: str) -> Path:
     return scratch / "caches" / name
 
 
-def run(tree: Path, words: Sequence[str], cache: Path, folder: Path, *more: str) -> Seen:
+def run(
+    tree: Path,
+    words: Sequence[str],
+    cache: Path,
+    folder: Path,
+    *more: str,
+    finished: Path | None = None,
+    works: bool = False,
+) -> Seen:
     """Run a command of a tree in a terminal, and watch the terminal and its run directory.
 
+    Args:
+      tree: the working tree.
+      words: of the command, see ``Case``.
+      cache: the directory of compiled programs.
+      folder: a new directory, for ``OUT`` and for a training.
+      *more: further words.
+      finished: a finished run, of which the commands that need one get a copy.
+      works: whether the command must not be refused; a misspelt key is.
+
     Raises:
-      SystemExit: it failed; a misspelt key is expected to be refused.
+      SystemExit: it failed.
     """
     trains = tuple(words) == _RUN
-    command = [sys.executable, "-m", *words, *more, *(["--out", str(folder)] if trains else [])]
+    places = {"OUT": folder, "OUT.gif": folder.with_suffix(".gif")}
+    if finished and {"RUN", "CUT"} & set(words):
+        places |= dict.fromkeys(("RUN", "CUT"), shutil.copytree(finished, folder.with_suffix(".run")))
+    command = [sys.executable, "-m", *(str(places.get(word, word)) for word in words), *more]
     env = harness.clean_environment() | {
         "JAX_COMPILATION_CACHE_DIR": str(cache), "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "", "TERM": "xterm", "COLUMNS": "80", "LINES": "24",
+        "PYTHONDONTWRITEBYTECODE": "",
     }  # fmt: skip
-    master, slave = pty.openpty()
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=tree, env=env, stdin=slave, stdout=slave, stderr=slave)
-    os.close(slave)
-    times, segment = [0.0], None
-    metrics = folder / "metrics.csv"
-    text = b""
-    while True:
-        ready, _, _ = select.select([master], [], [], 0.005)
-        now = time.perf_counter() - start
-        if segment is None and trains and metrics.exists() and metrics.read_bytes().count(b"\n") > 1:
-            segment = now
-        if ready:
-            try:
-                piece = os.read(master, 65536)
-            except OSError:  # Linux: the other end is closed
-                piece = b""
-            if not piece:
-                break
-            text += piece
-            times.append(now)
-    code, ended = process.wait(), time.perf_counter() - start
-    os.close(master)
-    if code not in (0, 2) or (trains and code):
-        sys.exit(f"{command} ended with {code}:\n{text.decode(errors='replace')[-2000:]}")
-    gaps = [after - before for before, after in zip(times, [*times[1:], ended], strict=True)]
-    return Seen(times[1] if len(times) > 1 else ended, segment, ended, max(gaps))
+    metrics, segments = folder / "metrics.csv", list[float]()
+
+    def look(seconds: float) -> None:
+        if trains and not segments and metrics.exists() and metrics.read_bytes().count(b"\n") > 1:
+            segments.append(seconds)
+
+    command += ["--out", str(folder)] if trains else []
+    seen = terminal.watch(command, columns=80, env=env, cwd=tree, meanwhile=look)
+    if seen.code not in (0, 2) or (seen.code and (works or trains)):
+        sys.exit(f"{command} ended with {seen.code}:\n{seen.output[-2000:]}")
+    first = seen.frames[0].seconds if seen.frames else seen.ended
+    return Seen(first, segments[0] if segments else None, seen.ended, seen.silence)
 
 
 _MEASUREMENTS: dict[str, Callable[[Seen], float | None]] = {
@@ -171,7 +191,7 @@ def summarise(found: dict[tuple[str, str], list[Seen]]) -> list[dict[str, Any]]:
     for case, what in CASES.items():
         trains = found[case, trees[0]][0].first_segment is not None
         for name, of in _MEASUREMENTS.items():
-            if not trains and name in ("first segment", "longest silence"):
+            if (name == "first segment" and not trains) or (name == "longest silence" and not what.works):
                 continue
             row: dict[str, Any] = {"command": case, "seconds until": name if trains or name != "saved" else "its end"}
             for tree in trees:

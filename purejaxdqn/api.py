@@ -23,6 +23,7 @@ from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import replacing
 from purejaxdqn.system.signals import Stopped, StopSignals
+from purejaxdqn.system.status import Status
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,25 @@ class Run:
 
         return load_policy(self.folder, seed_index=seed_index, trust=True)
 
-    def evaluate(self, *, episodes: int = 100, seed: int = 0) -> np.ndarray:
-        """Play greedy episodes with every agent; returns undiscounted returns [S, episodes].
+    def evaluate(self, *, episodes: int = 100, seed: int = 0, progress: bool = True) -> np.ndarray:
+        """Play greedy episodes with every agent.
+
+        Args:
+          episodes: number of episodes of each agent.
+          seed: of the episodes.
+          progress: False shows nothing meanwhile.
+
+        Returns:
+          Undiscounted returns [S, episodes].
 
         Raises:
           UserError: the run is not finished.
         """
-        from purejaxdqn.policies.policies import evaluate_policy, load_params
+        with Status("compiling and playing", quiet=not progress):
+            from purejaxdqn.policies.policies import evaluate_policy, load_params
 
-        config, params = load_params(self.folder, trust=True)
-        return evaluate_policy(config, params, episodes=episodes, seed=seed)
+            config, params = load_params(self.folder, trust=True)
+            return evaluate_policy(config, params, episodes=episodes, seed=seed)
 
     def plot(self) -> Picture:
         """Draw the learning curve, evaluation and training return against environment steps.
@@ -111,7 +121,9 @@ class Run:
         path = draw_run(self.folder, metrics, self.config)[0]
         return Picture(path, lambda: next(run_figures(metrics, self.config))[1])
 
-    def film(self, path: str | Path | None = None, *, seed_index: int = 0, seed: int = 0) -> Picture:
+    def film(
+        self, path: str | Path | None = None, *, seed_index: int = 0, seed: int = 0, progress: bool = True
+    ) -> Picture:
         """Film a greedy episode.
 
         Args:
@@ -119,6 +131,7 @@ class Run:
             is there.
           seed_index: the agent K.
           seed: of the episode.
+          progress: False shows nothing meanwhile.
 
         Raises:
           UserError: the file exists or cannot be written, there is no such agent, or the environment cannot be drawn.
@@ -132,12 +145,13 @@ class Run:
         if not path and place.exists():
             return Picture(place)
         check_film(place)
-        config, params = load_params(self.folder, trust=True)
-        check_seed_index(config, seed_index)
-        check_drawable(config)
-        agent = jax.tree.map(lambda leaf: leaf[seed_index], params)
-        episode = record_episode(config, agent, seed=seed)
-        write_film(place, episode, config, seed_index=seed_index)
+        with Status("playing an episode and drawing it", quiet=not progress):
+            config, params = load_params(self.folder, trust=True)
+            check_seed_index(config, seed_index)
+            check_drawable(config)
+            agent = jax.tree.map(lambda leaf: leaf[seed_index], params)
+            episode = record_episode(config, agent, seed=seed)
+            write_film(place, episode, config, seed_index=seed_index)
         return Picture(place)
 
 
@@ -154,7 +168,8 @@ def train(
       config: a ``Config``, or what ``load_config`` takes.
       out: the run directory, which must not exist; by default ``runs/<name>/<timestamp>`` with the config's name, or
         that of the environment for a ``Config``.
-      progress: False shows none; by default there is a bar on a terminal and in a notebook, and lines elsewhere.
+      progress: False shows none; by default a terminal and a notebook show the phase and a bar, and there are lines
+        elsewhere.
       callback: called after each of about twenty segments, or after each evaluation if ``stop.return`` is set, with
         the metrics so far, leaves [S, T]. If it returns True, the run ends there; its last state is saved, so that
         ``train --resume`` continues it.
@@ -172,10 +187,11 @@ def train(
     from purejaxdqn.runs.memory import check_memory
     from purejaxdqn.system.runtime import use_compilation_cache
 
-    ready = config if isinstance(config, Config) else load_config(config)
-    ready = ready if ready.evaluation.every else resolve(ready)
-    check_loggers(ready)
-    check_memory(ready)
+    with Status("checking the config", quiet=not progress):
+        ready = config if isinstance(config, Config) else load_config(config)
+        ready = ready if ready.evaluation.every else resolve(ready)
+        check_loggers(ready)
+        check_memory(ready)
     use_compilation_cache()
     names = [ready.env.id.replace(":", "-")] if isinstance(config, Config) else _listed(config)
     folders = [Path(out)] if out else default_directories(names)

@@ -18,17 +18,19 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     _check(arguments)
-    from purejaxdqn.policies import policies
-    from purejaxdqn.system import runtime
+    with Status("starting", quiet=arguments.json):
+        from purejaxdqn.policies import policies
+        from purejaxdqn.system import runtime
 
-    runtime.configure_cpu()
-    runtime.start_jax()
-    runtime.use_compilation_cache()
-    config, params = policies.load_agents(arguments.folder, seed_index=arguments.seed_index, trust=arguments.trust)
-    if arguments.gif:
-        from purejaxdqn.pictures import drawings, films
+        runtime.configure_cpu()
+        runtime.start_jax()
+        runtime.use_compilation_cache()
+    with Status("loading the agents", quiet=arguments.json):
+        config, params = policies.load_agents(arguments.folder, seed_index=arguments.seed_index, trust=arguments.trust)
+        if arguments.gif:
+            from purejaxdqn.pictures import drawings, films
 
-        drawings.check_drawable(config)
+            drawings.check_drawable(config)
     play = policies.evaluate_policy if arguments.backend == "gymnax" else policies.evaluate_in_gymnasium
     with Status("compiling and playing", quiet=arguments.json):
         returns = play(config, params, episodes=arguments.episodes, seed=arguments.seed)

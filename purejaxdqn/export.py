@@ -5,6 +5,7 @@ from pathlib import Path
 
 from purejaxdqn.policies.command_line import export_parser as parser
 from purejaxdqn.system.faults import UserError, require, run_command
+from purejaxdqn.system.status import Status
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,16 +21,20 @@ def main(argv: Sequence[str]) -> int:
     if arguments.out:
         _check_out(arguments.out)
 
-    from purejaxdqn.system import runtime
+    with Status("starting"):
+        from purejaxdqn.system import runtime
 
-    runtime.configure_cpu()
-    runtime.start_jax()
-    from purejaxdqn.policies.exports import choose_agent, write_folder
-
-    agent = choose_agent(arguments.run_dir, seed_index=arguments.seed_index, best=arguments.best, trust=arguments.trust)
+        runtime.configure_cpu()
+        runtime.start_jax()
+        from purejaxdqn.policies.exports import choose_agent, write_folder
+    with Status("loading the agent"):
+        agent = choose_agent(
+            arguments.run_dir, seed_index=arguments.seed_index, best=arguments.best, trust=arguments.trust
+        )
     folder = arguments.out or arguments.run_dir / "exports" / f"{kind}-{agent.seed_index}"
     _check_out(folder)
-    write_folder(agent, folder, kind, half=arguments.half)
+    with Status("compiling and checking the program" if kind == "onnx" else "writing the policy"):
+        write_folder(agent, folder, kind, half=arguments.half)
     print(folder)
     return 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from purejaxdqn.system.faults import UserError, did_you_mean, run_command
 from purejaxdqn.system.options import Parser, path_of
+from purejaxdqn.system.status import Status
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -38,9 +39,10 @@ def main(argv: Sequence[str]) -> int:
     others = [folder for folder in arguments.folders if folder not in (*sweeps, *searches)]
     if arguments.out and len(others) < 2:
         raise UserError("--out names the picture that compares several runs, but fewer than two are given")
-    from purejaxdqn.pictures import redrawing  # late: it reads runs, which loads more than a refusal needs
+    with Status("reading the runs" if others else "starting"):
+        from purejaxdqn.pictures import redrawing  # late: it reads runs, which loads more than a refusal needs
 
-    runs = redrawing.read_runs(others)
+        runs = redrawing.read_runs(others)
     redrawing.draw_runs(runs, formats)
     if len(runs) > 1:
         redrawing.compare_runs(

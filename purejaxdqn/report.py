@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from purejaxdqn.system.faults import run_command
 from purejaxdqn.system.options import Parser, add_trust_option, path_of
+from purejaxdqn.system.status import Status
 
 
 def parser() -> Parser:
@@ -24,17 +25,20 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
 
-    from purejaxdqn.pictures.report_films import lacks_film
-    from purejaxdqn.pictures.reports import write_report
-
     films = not arguments.no_films
-    if films and lacks_film(arguments.folder):
-        from purejaxdqn.system import runtime
+    with Status("starting"):
+        from purejaxdqn.pictures.report_films import lacks_film
+        from purejaxdqn.pictures.reports import write_report
 
-        runtime.configure_cpu()
-        runtime.start_jax()
-        runtime.use_compilation_cache()
-    print(write_report(arguments.folder, films=films, trust=arguments.trust))
+        if films and lacks_film(arguments.folder):
+            from purejaxdqn.system import runtime
+
+            runtime.configure_cpu()
+            runtime.start_jax()
+            runtime.use_compilation_cache()
+    with Status("writing the report"):
+        path = write_report(arguments.folder, films=films, trust=arguments.trust)
+    print(path)
     return 0
 
 

@@ -15,6 +15,7 @@ from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.messages import announce
 from purejaxdqn.system.options import check_at_least, parse_memory
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
+from purejaxdqn.system.status import Status
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,19 +28,22 @@ def main(argv: Sequence[str]) -> int:
     check_at_least(argparse.Namespace(seeds=seeds, devices=arguments.devices), seeds=1, devices=1)
     memory = parse_memory(arguments.memory)
     configure_cpu_for(*(draft.config for draft in drafts), runs=seeds * len(drafts), devices=arguments.devices)
-    process, processes = join_processes(arguments)  # after the devices are set, before JAX starts
-    start_jax()
+    with Status("waiting for all processes" if arguments.coordinator else "starting JAX", quiet=arguments.quiet):
+        process, processes = join_processes(arguments)  # after the devices are set, before JAX starts
+        start_jax()
     if any(word.partition("=")[0] == "num_seeds" for candidate in candidates for word in candidate.overrides):
         raise UserError("num_seeds: a sweep takes its seeds from --seeds")
-    points = check_points(candidates, drafts)
+    with Status("checking the points", quiet=arguments.quiet):
+        points = check_points(candidates, drafts)
     if process == 0:
         words = [word for candidate in candidates for word in candidate.overrides]
         notes = [note_of_default_environment(drafts[0].config), *describe_moves(drafts)]
         announce(notes, find_idle_keys(points, words))
     if not arguments.no_cache:
         use_compilation_cache()
-    from purejaxdqn.sweeps.results import table
-    from purejaxdqn.sweeps.runner import SweepOptions, run_sweep
+    with Status("loading", quiet=arguments.quiet):
+        from purejaxdqn.sweeps.results import table
+        from purejaxdqn.sweeps.runner import SweepOptions, run_sweep
 
     options = SweepOptions(seeds, memory, arguments.devices, arguments.quiet, process, processes)
     names = ["sweep", *(arguments.config or ()), *compared]

@@ -22,6 +22,7 @@ from purejaxdqn.system.directories import default_directories
 from purejaxdqn.system.faults import run_command
 from purejaxdqn.system.messages import announce, tell
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
+from purejaxdqn.system.status import Status
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,14 +40,15 @@ def main(argv: Sequence[str]) -> int:
             what = "every seed diverged" if all(diverged) else "total_timesteps=... extends it"
             tell(f"{arguments.resume} is finished; {what}")
             return 3 if all(diverged) else 0
-    configure_cpu_for(draft.config)
-    start_jax()
-    keep = not arguments.no_cache and not arguments.print_config and take_over(draft.config)
-    if arguments.resume:
-        check_trust(arguments.resume, draft.unchecked(), trust=arguments.trust)
-    config = draft.checked()
-    from purejaxdqn.config.checks import find_warnings
-    from purejaxdqn.config.shipped import note_of_default_environment
+    with Status("checking the config", quiet=arguments.quiet):
+        configure_cpu_for(draft.config)
+        start_jax()
+        keep = not arguments.no_cache and not arguments.print_config and take_over(draft.config)
+        if arguments.resume:
+            check_trust(arguments.resume, draft.unchecked(), trust=arguments.trust)
+        config = draft.checked()
+        from purejaxdqn.config.checks import find_warnings
+        from purejaxdqn.config.shipped import note_of_default_environment
 
     note = None if arguments.resume else note_of_default_environment(draft.config)
     announce([note, draft.moves], find_warnings(draft.config))
@@ -58,17 +60,18 @@ def main(argv: Sequence[str]) -> int:
 
 def _train(config: Config, arguments: argparse.Namespace, *, keep: bool) -> int:
     """Train and print the results; returns the exit code."""
-    from purejaxdqn.runs import opening, runner
-    from purejaxdqn.runs.loggers import check_loggers
-    from purejaxdqn.runs.memory import check_memory
-    from purejaxdqn.system.signals import StopSignals
+    with Status("checking the memory", quiet=arguments.quiet):
+        from purejaxdqn.runs import opening, runner
+        from purejaxdqn.runs.loggers import check_loggers
+        from purejaxdqn.runs.memory import check_memory
+        from purejaxdqn.system.signals import StopSignals
 
-    check_loggers(config)
-    check_memory(config)
+        check_loggers(config)
+        check_memory(config)
     if not arguments.no_cache:
         use_compilation_cache()
     if arguments.resume:
-        opened_run = opening.reopen_run(arguments.resume, config, segments=arguments.segments)
+        opened_run = opening.reopen_run(arguments.resume, config, segments=arguments.segments, quiet=arguments.quiet)
     else:
         folders = [arguments.out] if arguments.out else default_directories(arguments.config)
         opened_run = opening.open_run(folders, config, segments=arguments.segments)

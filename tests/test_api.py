@@ -1,6 +1,8 @@
 """The Python interface for notebooks and scripts: train, load_run and load_config."""
 
 import base64
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -14,16 +16,23 @@ import pytest
 import purejaxdqn
 from purejaxdqn import ConfigError, api, load_config, load_run
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.runs import opening, progress
+from purejaxdqn.runs import opening, runner
+from purejaxdqn.runs.population import BEGINNING
 from purejaxdqn.system.faults import UserError
 from tests.conftest import TINY, quick_compiler
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def said():
+    """What ``run`` wrote to standard error."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, said):
     """A run by ``train``, and the metrics that its callback saw."""
     seen, config = [], load_config("cartpole_cleanrl", TINY, num_seeds=2)
-    with quick_compiler():
+    with quick_compiler(), contextlib.redirect_stderr(said):
         folder = tmp_path_factory.mktemp("api") / "run"
         found = api.train(config, out=folder, progress=False, callback=seen.append)
     return found, seen
@@ -40,6 +49,34 @@ def test_train_leaves_a_run_directory_with_its_results(run):
     assert found.evaluate(episodes=3).shape == (2, 3)
     assert [found.policy(index)(np.zeros((3, 4), np.float32)).shape for index in (0, 1)] == [(3,), (3,)]
     assert repr(found).startswith(f"Run(folder={found.folder!r}")
+
+
+def test_training_without_progress_prints_nothing(run, said):
+    assert said.getvalue() == ""
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_an_early_end_is_said_unless_that_is_progress_nobody_wants(quiet, config, capsys):
+    options = runner.RunOptions(quiet=quiet, callback=lambda metrics: True)
+    recorder = runner._Recorder(SimpleNamespace(config=config), None, None, None, BEGINNING, options, None)
+    assert recorder._ends_early(SimpleNamespace(env_step=80, metrics=None))
+    line = "stopped at step 80: the callback returned True\n"
+    assert capsys.readouterr().err == ("" if quiet else line)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_playing_and_filming_name_their_phase_unless_it_is_not_wanted(progress, run, monkeypatch, tmp_path):
+    phases = []
+
+    def status(text, *, quiet):
+        phases.append((text, quiet))
+        raise InterruptedError
+
+    monkeypatch.setattr(api, "Status", status)
+    for call in (run[0].evaluate, lambda **about: run[0].film(tmp_path / "a.gif", **about)):
+        with pytest.raises(InterruptedError):
+            call(progress=progress)
+    assert phases == [("compiling and playing", not progress), ("playing an episode and drawing it", not progress)]
 
 
 def test_a_run_is_loaded_as_it_was_trained(run):
@@ -203,24 +240,6 @@ def test_configure_cpu_after_jax_has_started_warns_and_goes_on():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert done.stdout == "configure_cpu has no effect: JAX has already started\n"
-
-
-def test_a_notebook_shows_a_bar_that_moves(run, monkeypatch):
-    shown = []
-
-    class Handle:
-        update = shown.append
-
-    display = SimpleNamespace(HTML=lambda text: text, display=lambda text, display_id: shown.append(text) or Handle())
-    shell = SimpleNamespace(kernel=None)
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
-    with progress.RunProgress(run[0].config) as bar:
-        bar.update(run[1][-1])
-    assert len(shown) == 2
-    assert "value='0'" in shown[0] and "warm-up" in shown[0]
-    assert "600 steps" in shown[1] and f"value='{run[1][-1].env_step[0, -1]}'" in shown[1]
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
-    assert not progress.is_notebook()
 
 
 def test_each_evaluation_may_end_a_run_with_an_early_end():

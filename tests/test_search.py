@@ -289,13 +289,13 @@ def test_a_search_that_is_stopped_leaves_the_tables_of_its_batches(search, line,
     """Four trials a batch; each is told its number, as if it had trained. The third batch does not end."""
     rows = []
 
-    def train(study, trials, *_):
+    def train(worker, trials):
         rows.append(len(table(tmp_path / "out")) if rows else 0)
         if len(rows) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         for trial in trials:
-            searching.tell(study, trial, Score(float(trial.number), None))
+            searching.tell(worker.study, trial, Score(float(trial.number), None))
 
     monkeypatch.setattr(runner, "_train", train)
     code, _, err = search(*line, "--trials", "12", "--out", tmp_path / "out")
@@ -373,7 +373,7 @@ def test_two_workers_that_know_the_same_ask_for_different_points(search, line, t
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     shared = [*line, "--trials", "8", "--sampler", sampler, "--storage", storage]
 
-    def killed(study, trials, options, setting):
+    def killed(worker, trials):
         assert len(trials) == 4
         raise RuntimeError("killed")
 
@@ -718,7 +718,7 @@ def test_searches_without_out_that_start_in_one_second_have_a_directory_each(sea
     monkeypatch.setattr("time.strftime", lambda _: "now")
     taken = []
 
-    def begin(options, base, folder):
+    def begin(options, base, folder, *, said):
         taken.append(folder.as_posix())
         return 0 if len(taken) == 2 else search(*line)[0]
 

@@ -16,6 +16,7 @@ from purejaxdqn.config.yaml_text import MAX_DEPTH, ConfigError, Tree, load_yaml,
 from purejaxdqn.core.choices import Fault
 from purejaxdqn.core.config import Config, config_keys
 from purejaxdqn.system.faults import UserError, did_you_mean
+from purejaxdqn.system.status import aside
 
 CONFIG_FILE = "config.yaml"
 """The config of a run, in its directory."""
@@ -95,7 +96,8 @@ def load_config(source: str | Path | Sequence[str | Path], *overrides: str | Seq
     draft = read_config(source, words, values)
     config = draft.checked()
     if draft.moves:
-        warnings.warn(draft.moves, stacklevel=2)
+        with aside():
+            warnings.warn(draft.moves, stacklevel=2)
     return config
 
 

@@ -11,6 +11,7 @@ from purejaxdqn.policies.summaries import warn_of_changes
 from purejaxdqn.runs.metrics import Metrics, read_metrics, solved_at
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import refusing_damage
+from purejaxdqn.system.status import Status
 
 
 class Drawable(NamedTuple):
@@ -44,7 +45,8 @@ def _read(folder: Path) -> Drawable:
 
 def draw_runs(runs: Sequence[Drawable], formats: Sequence[str]) -> None:
     """Draw the pictures of each run into its folder."""
-    from purejaxdqn.pictures.run_directory import draw_run  # Matplotlib: late, as it loads slowly
+    with Status("loading Matplotlib"):
+        from purejaxdqn.pictures.run_directory import draw_run  # Matplotlib: late, as it loads slowly
 
     for run in runs:
         _draw(run.folder, draw_run, *run, formats)
@@ -53,13 +55,16 @@ def draw_runs(runs: Sequence[Drawable], formats: Sequence[str]) -> None:
 def draw_studies(folders: Sequence[Path], formats: Sequence[str], *, kind: str) -> None:
     """Draw the pictures of sweeps or searches, which ``kind`` says, into their folders."""
     for folder in folders:
-        _draw(folder, import_module(f"purejaxdqn.pictures.{kind}").draw_directory, folder, formats)
+        with Status("loading Matplotlib"):
+            draw = import_module(f"purejaxdqn.pictures.{kind}").draw_directory
+        _draw(folder, draw, folder, formats)
 
 
 def compare_runs(runs: Sequence[Drawable], paths: Sequence[Path]) -> None:
     """Draw all runs in one picture, and write it to each of the paths."""
-    from purejaxdqn.pictures.figures import save_figure
-    from purejaxdqn.pictures.runs import ComparedRun, draw_comparison
+    with Status("loading Matplotlib"):
+        from purejaxdqn.pictures.figures import save_figure
+        from purejaxdqn.pictures.runs import ComparedRun, draw_comparison
 
     compared = [ComparedRun(str(run.folder), run.metrics, run.config.env.id, solved_at(run.config)) for run in runs]
 
@@ -75,7 +80,7 @@ def compare_runs(runs: Sequence[Drawable], paths: Sequence[Path]) -> None:
 def _draw(place: Path, draw: Callable[..., Sequence[Path]], *arguments: Any) -> None:
     """Draw and print the names of the files; an error of the system becomes one line."""
     try:
-        with refusing_damage(place):
+        with refusing_damage(place), Status("drawing"):
             drawn = draw(*arguments)
     except OSError as error:
         raise UserError(f"{place} cannot be written to: {error.strerror}") from error

@@ -66,7 +66,9 @@ def print_results(config: Config, summary: dict[str, Any]) -> None:
     around = spread_in_words(summary["final_eval_return"], digits=".1f")
     score = "not finite" if summary["iqm"] is None else f"{summary['iqm']:.1f}{around}"
     score += f", IQM of {config.num_seeds} seeds" if around else ""
-    print(f"ran in {summary['run_seconds']:.1f} s, {summary['env_steps_per_second']:,} environment steps a second")
+    rate = f"{summary['env_steps_per_second']:,} environment steps a second"
+    rate += f" of {config.num_seeds} seeds together" if config.num_seeds > 1 else ""
+    print(f"ran in {summary['run_seconds']:.1f} s, {rate}")
     print(f"greedy return over {config.evaluation.final_episodes} episodes: {score}")
     for seed_index, step in enumerate(summary["diverged_step"]):
         if step is not None:

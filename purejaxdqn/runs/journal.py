@@ -11,6 +11,7 @@ from purejaxdqn.runs.loggers import open_loggers
 from purejaxdqn.runs.metrics import COLUMNS, CsvFile, Metrics, csv_rows, write_csv
 from purejaxdqn.runs.progress import RunProgress
 from purejaxdqn.runs.snapshots import Snapshot
+from purejaxdqn.system.status import Status
 
 TIMING_COLUMNS = ("env_step", "wall_seconds")
 _Rows = Callable[[Metrics], Iterable[Iterable[str]]]
@@ -40,7 +41,8 @@ class Journal:
                 rows = csv_rows(self._snapshot.metrics) if self._snapshot else ()
                 file = closing.enter_context(CsvFile(self._folder / "metrics.csv", COLUMNS, rows))
                 self._files.append((file, csv_rows))
-            self._loggers = open_loggers(self._config, self._folder, done=done if self._resumed else None)
+            with Status("opening the logs", quiet=self._quiet):
+                self._loggers = open_loggers(self._config, self._folder, done=done if self._resumed else None)
             for logger in self._loggers:
                 closing.callback(logger.close)
             self._progress = closing.enter_context(RunProgress(self._config, done=done, quiet=self._quiet))
@@ -48,7 +50,9 @@ class Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._closing.close()
+        self.close_progress()
+        with Status("closing the logs", quiet=self._quiet):
+            self._closing.close()
 
     @property
     def seconds(self) -> float:

@@ -18,6 +18,7 @@ from purejaxdqn.runs.training import choose_segments
 from purejaxdqn.system.directories import lock_directory
 from purejaxdqn.system.faults import UserError, resumable
 from purejaxdqn.system.files import storage_faults
+from purejaxdqn.system.status import Status
 
 
 class OpenRun(NamedTuple):
@@ -48,8 +49,14 @@ def open_run(folders: Iterable[Path], config: Config, *, segments: int | None) -
 
 
 @contextlib.contextmanager
-def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterator[OpenRun]:
+def reopen_run(folder: Path, config: Config, *, segments: int | None, quiet: bool = False) -> Iterator[OpenRun]:
     """Check what can be checked, then hold an existing run directory, ready to be resumed.
+
+    Args:
+      folder: the run directory.
+      config: with which it continues.
+      segments: parts of the run; None to choose.
+      quiet: show nothing while the checkpoints are read.
 
     Raises:
       UserError: the directory, a checkpoint in it or the number of segments is refused.
@@ -61,9 +68,10 @@ def reopen_run(folder: Path, config: Config, *, segments: int | None) -> Iterato
         held.enter_context(storage_faults(folder))
         with _refusing_denied(folder):
             held.enter_context(lock_directory(folder))
-            snapshot, refused = newest_snapshot(checkpoints, config)
-            if snapshot:
-                check_state(snapshot)
+            with Status("reading the checkpoints", quiet=quiet):
+                snapshot, refused = newest_snapshot(checkpoints, config)
+                if snapshot:
+                    check_state(snapshot)
             segments, segment_epochs = _choose_segments(config, segments, snapshot)
             if snapshot:  # only now: a run that is refused must not change
                 set_aside(checkpoints, refused, sound=snapshot.env_step)

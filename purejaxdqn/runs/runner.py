@@ -69,12 +69,14 @@ def run(
             config, seeds, segments=opened.segments, batch_size=options.seeds_at_once, keep=options.keep
         )
     stop.check()
-    print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
-    ahead = _prepare(opened, training, options)
-    position = _first_position(opened, training)
+    if not options.quiet:
+        print(f"compiled in {training.compile_seconds:.1f} s", file=sys.stderr)
+    with Status("preparing", quiet=options.quiet):
+        ahead = _prepare(opened, training, options)
+        position = _first_position(opened, training)
     # ``training.finish`` waits for the compiler in here, where a second signal still ends the process immediately.
     with training.finish, _journal(opened, options) as journal:
-        recorder = _Recorder(opened, training, stop, journal, position, options.callback, ahead)
+        recorder = _Recorder(opened, training, stop, journal, position, options, ahead)
         if options.debug_nans:
             recorder.debugger = Debugger(config, training, seeds, segment_epochs=opened.segment_epochs)
             recorder.debugger.keep(position)
@@ -82,8 +84,8 @@ def run(
             position = advance(config, training, seeds, position, after_segment=recorder.after_segment)
         waited = training.finish.waited
         journal.close_progress()
-        ahead.wait()
         with Status("final evaluation", quiet=options.quiet):
+            ahead.wait()
             agents = finish_training(training, seeds, position.state)
         stop.check()
         run_seconds = journal.seconds - (training.finish.waited - waited)
@@ -94,10 +96,11 @@ def run(
         summary["stopped_at"] = recorder.stopped_at
         directory.check_there(opened.folder)
         journal.finish(metrics, summary)
-    save_policy(opened.folder, agents.params)
-    summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
-    write_summary(opened.folder, summary)  # it says that the run is finished
-    training.keep()
+    with Status("saving", quiet=options.quiet):
+        save_policy(opened.folder, agents.params)
+        summary |= digests(opened.folder, POLICY_FILE, CONFIG_FILE, METRICS_FILE)
+        write_summary(opened.folder, summary)  # it says that the run is finished
+        training.keep()
     with drawing(opened.folder), Status("drawing", quiet=options.quiet):
         draw(opened.folder, metrics, config)
     return summary
@@ -134,11 +137,11 @@ class _Recorder:
         stop: StopSignals,
         journal: Journal,
         position: Position,
-        callback: Callable[[Metrics], Any] | None,
+        options: RunOptions,
         ahead: Ahead,
     ) -> None:
         self._opened, self._training, self._stop, self._journal = opened, training, stop, journal
-        self._callback, self._ahead = callback, ahead
+        self._callback, self._quiet, self._ahead = options.callback, options.quiet, ahead
         self.stopped_at: int | None = None  # environment step at which the run ended early
         self.debugger: Debugger | None = None
         self.watch = DivergenceWatch(opened.config.num_seeds)
@@ -171,7 +174,8 @@ class _Recorder:
         if reached or asked:
             self.stopped_at = position.env_step
             why = "stop.return is reached" if reached else "the callback returned True"
-            print(f"stopped at step {position.env_step:,}: {why}", file=sys.stderr)
+            if not self._quiet:
+                print(f"stopped at step {position.env_step:,}: {why}", file=sys.stderr)
         return reached or asked
 
     def _save(self, position: Position) -> None:

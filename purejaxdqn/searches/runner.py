@@ -1,16 +1,17 @@
 """One worker of a search: it asks for batches of trials, trains them and tells their scores until the study is full."""
 
-import sys
+import contextlib
+import functools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from purejaxdqn.config.reading import to_yaml
+from purejaxdqn.config.reading import Draft, to_yaml
 from purejaxdqn.core.config import Config
 from purejaxdqn.searches import study as studies
 from purejaxdqn.searches.directory import check_directory, hold_directory
@@ -21,10 +22,12 @@ from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study
 from purejaxdqn.searches.tables import read_retest, warn_of_lost_trials, write_retest, write_tables
 from purejaxdqn.searches.trials import BatchSettings, train_batch
 from purejaxdqn.searches.workers import WorkerWatch, at_work
-from purejaxdqn.sweeps.points import Point, candidate_of, check_points, read_points
+from purejaxdqn.sweeps.points import Point, candidate_of, check_points, describe_moves, read_points
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_text
+from purejaxdqn.system.messages import announce, tell
 from purejaxdqn.system.signals import StopSignals
+from purejaxdqn.system.status import Status
 
 _HOPELESS = 8
 """Number of trials without any score after which a search ends."""
@@ -49,35 +52,41 @@ class _Worker(NamedTuple):
     settings: BatchSettings
     seed: int
     folder: Path
+    said: set[str]  # what was said of moved keys; new lines are added
 
 
-def run_search(spec: SearchSpec, base: Config, folder: Path) -> SearchResult:
+def run_search(spec: SearchSpec, base: Config, folder: Path, *, said: Iterable[str] = ()) -> SearchResult:
     """Run trials until the study is full, then test the best one on fresh seeds.
 
     Args:
       spec: the search.
       base: the config without the searched keys.
       folder: of the search; it is made if it does not exist.
+      said: lines about moved keys (``Draft.moves``) that need not be said again.
 
     Raises:
       Stopped: a signal arrived; told trials are kept.
       UserError: the directory or the storage is refused.
     """
     definition = define(spec, base)
-    studies.make_sampler(spec.sampler, 0)  # refuses what is not installed
-    storage = spec.storage or str(folder / STUDY_FILE)
-    # Both are checked before either is made, so that a search that is refused leaves nothing behind.
-    check_directory(folder, definition)
-    shared = open_study(storage, spec.study, definition) if spec.storage else None
+    opening = functools.partial(Status, "opening the study", quiet=spec.quiet)
+    with opening():
+        studies.make_sampler(spec.sampler, 0)  # refuses what is not installed
+        storage = spec.storage or str(folder / STUDY_FILE)
+        # Both are checked before either is made, so that a search that is refused leaves nothing behind.
+        check_directory(folder, definition)
+        shared = open_study(storage, spec.study, definition) if spec.storage else None
     with StopSignals() as stop, hold_directory(folder, definition) as name:
-        study = shared or open_study(storage, spec.study, definition)
-        claim_study(study, storage, definition)
-        warn_of_lost_trials(folder, study)
-        worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder)
+        with opening():
+            study = shared or open_study(storage, spec.study, definition)
+            claim_study(study, storage, definition)
+            warn_of_lost_trials(folder, study)
+        worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder, set(said))
         with at_work(study, name):
             _print_start(worker, base, again=studies.requeue_killed(study, name))
             _run_trials(worker)
-        write_tables(folder, study, spec.space)  # other workers may have told trials since our last batch
+        with Status("writing the tables", quiet=spec.quiet):
+            write_tables(folder, study, spec.space)  # other workers may have told trials since our last batch
         best = studies.best_trial(study)
         return SearchResult(study, best, _retest(worker, best) if best else None)
 
@@ -109,52 +118,63 @@ def _run_trials(worker: _Worker) -> None:
     for but replaced.
     """
     spec, study = worker.spec, worker.study
-    watch, tried, waited = WorkerWatch(), False, False
-    while True:
-        worker.settings.check()
-        others = watch.under_way(study, worker.name)  # first: a trial that ends now is counted twice rather than never
-        done = studies.finished(study)
-        left = spec.trials - len(done) - len(others)
-        # If no trial has a score, more of the same would be a waste.
-        hopeless = tried and studies.best_trial(study) is None and len(done) >= _HOPELESS
-        if left > 0 and not hopeless:
-            _run_batch(worker, watch, left)
-            tried = True
-        elif others:
-            if not waited:
-                print(f"waiting for {len(others)} trials of other searches", file=sys.stderr)
-            waited = True
-            time.sleep(_POLL)
-        else:
-            return
+    watch, tried, waits = WorkerWatch(), False, False
+    with contextlib.ExitStack() as waiting:
+        while True:
+            worker.settings.check()
+            others = watch.under_way(study, worker.name)  # first: a trial that ends now counts twice rather than never
+            done = studies.finished(study)
+            left = spec.trials - len(done) - len(others)
+            # If no trial has a score, more of the same would be a waste.
+            hopeless = tried and studies.best_trial(study) is None and len(done) >= _HOPELESS
+            if left > 0 and not hopeless:
+                waiting.close()
+                _run_batch(worker, watch, left)
+                tried, waits = True, False
+            elif not others:
+                return
+            else:
+                if not waits:
+                    _say(spec, f"waiting for {len(others)} trials of other searches")
+                    waiting.enter_context(Status("waiting for other searches", quiet=spec.quiet))
+                waits = True
+                time.sleep(_POLL)
 
 
 def _run_batch(worker: _Worker, watch: WorkerWatch, left: int) -> None:
     """Ask for a batch of at most ``left`` trials, train it, and write the tables."""
     spec, study, name = worker.spec, worker.study, worker.name
     count = min(studies.count_waiting(study, name) or spec.batch, left)
-    trials = studies.ask(study, spec.space, count, worker=name, sampler=spec.sampler, seed=worker.seed)
-    trials = studies.fail_surplus(study, trials, spec.trials, worker=name, watch=watch)
+    with Status("choosing the trials", quiet=spec.quiet):
+        trials = studies.ask(study, spec.space, count, worker=name, sampler=spec.sampler, seed=worker.seed)
+        trials = studies.fail_surplus(study, trials, spec.trials, worker=name, watch=watch)
     if trials:
-        _train(study, trials, spec, worker.settings)
+        _train(worker, trials)
         _print_progress(study, spec)
-        write_tables(worker.folder, study, spec.space)
+        with Status("writing the tables", quiet=spec.quiet):
+            write_tables(worker.folder, study, spec.space)
 
 
-def _train(study: optuna.Study, trials: Sequence[optuna.Trial], spec: SearchSpec, settings: BatchSettings) -> None:
+def _train(worker: _Worker, trials: Sequence[optuna.Trial]) -> None:
     """Train a batch and tell the study: each trial when it is done, or all together if they were compared."""
+    spec, study = worker.spec, worker.study
     points: list[Point] = []
+    drafts: list[Draft] = []
     trained: list[optuna.Trial] = []
-    for trial in trials:
-        try:
-            point = _point_of(spec, trial.params)
-            check_rungs(settings.halving, point.config)
-        except UserError as error:
-            studies.tell(study, trial, Score(None, "; ".join(error.lines)))
-            continue
-        points.append(point)
-        trained.append(trial)
-    results = train_batch(points, spec.seeds, settings)
+    with Status("checking the trials", quiet=spec.quiet):
+        for trial in trials:
+            try:
+                draft, point = _point_of(spec, trial.params)
+                check_rungs(worker.settings.halving, point.config)
+            except UserError as error:
+                studies.tell(study, trial, Score(None, "; ".join(error.lines)))
+                continue
+            points.append(point)
+            drafts.append(draft)
+            trained.append(trial)
+    announce(describe_moves(draft for draft in drafts if draft.moves not in worker.said))
+    worker.said.update(draft.moves for draft in drafts)
+    results = train_batch(points, spec.seeds, worker.settings)
     if spec.halving:
         studies.tell_batch(
             study,
@@ -170,21 +190,22 @@ def _train(study: optuna.Study, trials: Sequence[optuna.Trial], spec: SearchSpec
             studies.tell(study, trained[one.point], score(one.runs, spec.objective), one.runs)
 
 
-def _point_of(spec: SearchSpec, values: dict[str, Any]) -> Point:
+def _point_of(spec: SearchSpec, values: dict[str, Any]) -> tuple[Draft, Point]:
     candidate = candidate_of(spec.sources, spec.overrides, values)
-    (point,) = check_points([candidate], read_points([candidate]))
-    return point
+    (draft,) = read_points([candidate])
+    (point,) = check_points([candidate], [draft])
+    return draft, point
 
 
 def _retest(worker: _Worker, best: FrozenTrial) -> dict[str, Any]:
     """Write ``best.yaml``, whose run by ``train`` equals the re-test bit for bit, and test it unless that was done."""
     spec, folder = worker.spec, worker.folder
-    config = _point_of(spec, best.params).config
+    config = _point_of(spec, best.params)[1].config
     config = config.model_copy(update={"seed": (config.seed + 1) % 2**32, "num_seeds": spec.retest})
     write_text(folder / "best.yaml", to_yaml(config))
     retest = read_retest(folder, config)
     if retest is None:
-        print(f"testing trial {best.number} again on {spec.retest} fresh seeds", file=sys.stderr)
+        _say(spec, f"testing trial {best.number} again on {spec.retest} fresh seeds")
         settings = worker.settings._replace(halving=NO_HALVING)
         (one,) = train_batch([Point(config, {})], spec.retest, settings)
         retest = write_retest(folder, config, best, one.runs)
@@ -197,10 +218,10 @@ def _print_start(worker: _Worker, base: Config, *, again: int) -> None:
         factor, rungs = spec.halving
         places = ", ".join(f"1/{factor ** (rungs - rung)}" for rung in range(rungs))
         halving = f" (one trial in {factor} continues at {places} of a run)"
-    print(
+    _say(
+        spec,
         f"{spec.trials} trials x {spec.seeds} seeds x {base.total_timesteps:,} environment steps{halving}; "
         f"{len(studies.finished(worker.study))} trials done{f', {again} run again' if again else ''}",
-        file=sys.stderr,
     )
 
 
@@ -210,4 +231,9 @@ def _print_progress(study: optuna.Study, spec: SearchSpec) -> None:
     stopped = sum(studies.is_stopped(trial) for trial in done)
     line = f"best {best.value:.4g} (trial {best.number})" if best else "none has a score"
     counts = [f", {count} {what}" for count, what in ((stopped, "stopped early"), (failed, "failed")) if count]
-    print(f"{len(done)}/{spec.trials} trials: {line}{''.join(counts)}", file=sys.stderr)
+    _say(spec, f"{len(done)}/{spec.trials} trials: {line}{''.join(counts)}")
+
+
+def _say(spec: SearchSpec, line: str) -> None:
+    if not spec.quiet:
+        tell(line)

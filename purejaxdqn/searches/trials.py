@@ -52,7 +52,7 @@ def train_batch(points: Sequence[Point], seeds: int, settings: BatchSettings) ->
     alive, paused = list(range(len(points))), dict[Run, PausedRun]()
     marks: dict[int, list[tuple[int, float]]] = {point: [] for point in alive}
     with WorkProgress(seeds * steps, quiet=settings.quiet) as progress:
-        controls = Controls(settings.check, progress.update, settings.compiled)
+        controls = Controls(settings.check, progress.update, settings.compiled, progress.compiling)
         train = functools.partial(_train_points, points, seeds=seeds, settings=settings, controls=controls)
         for rung, count in enumerate(halving.counts(len(points))[1:]):
             results = dict(train(alive, stage=Stage(halving.epochs, rung, paused)))

@@ -30,6 +30,7 @@ from purejaxdqn.system.directories import how_to_resume
 from purejaxdqn.system.faults import drawing, resumable
 from purejaxdqn.system.messages import tell
 from purejaxdqn.system.signals import StopSignals
+from purejaxdqn.system.status import Status
 
 Draw = Callable[[Path, Sequence[Point], Sequence[RunResult], Sequence[PointResult]], Any]
 
@@ -64,7 +65,7 @@ def run_sweep(points: Sequence[Point], folder: Path, options: SweepOptions, *, d
     with contextlib.ExitStack() as held:  # the directory, until the last picture is drawn
         with resumable(how_to_resume(folder), label=folder / SWEEP_FILE), StopSignals() as stop:
             _train(points, folder, options, held, stop)
-        return _finish(points, folder, draw) if options.process == 0 else None
+        return _finish(points, folder, draw, quiet=options.quiet) if options.process == 0 else None
 
 
 def _train(
@@ -74,16 +75,19 @@ def _train(
     check_results(len(points) * options.seeds, make_plan(points[0].config).epochs, option="--seeds")
     runs, description = all_runs(points, options.seeds), describe(points, options.seeds)
     ours = hold_directory(folder, description, process=options.process if options.processes > 1 else None)
-    found = check_directory(folder, description, wait=options.process > 0)
-    if found:
-        held.enter_context(ours)
-    done = done_runs(load_pieces(folder, _warn)) if found else set()
+    with Status("reading what is done", quiet=options.quiet):
+        found = check_directory(folder, description, wait=options.process > 0)
+        if found:
+            held.enter_context(ours)
+        done = done_runs(load_pieces(folder, _warn)) if found else set()
     # Each process takes its share of all runs, done or not, so that processes need not agree on which are done.
     mine = [run for place, run in enumerate(runs) if place * options.processes // len(runs) == options.process]
     missing = [run for run in mine if run not in done]
-    work = plan_work(points, missing, devices=options.devices, memory=options.memory)
+    with Status("planning", quiet=options.quiet):
+        work = plan_work(points, missing, devices=options.devices, memory=options.memory)
     already = f", {len(mine) - work.runs} already done" if len(mine) > work.runs else ""
-    print(work.in_words(f"{len(points)} points x {options.seeds} seeds{already}"), file=sys.stderr)
+    if not options.quiet:
+        print(work.in_words(f"{len(points)} points x {options.seeds} seeds{already}"), file=sys.stderr)
     if not found:  # only now: a plan that is refused leaves no directory
         held.enter_context(ours)
     took = _train_work(points, folder, work, options, stop)
@@ -91,7 +95,8 @@ def _train(
         summary = {"points": len(points), "seeds": options.seeds, **took, **provenance(work.devices)}
         write_summary(folder, summary)
     if options.processes > 1 and options.process == 0:
-        wait_for_runs(folder, runs, check=stop.check, tell=_print_waiting)
+        with Status("waiting for other processes", quiet=options.quiet):
+            wait_for_runs(folder, runs, check=stop.check, tell=_tell_waiting)
 
 
 def _train_work(
@@ -100,15 +105,18 @@ def _train_work(
     """Train all pieces and save each; returns the times for the summary."""
     start, compiled = time.perf_counter(), dict[Any, Any]()
     with WorkProgress(work.env_steps, quiet=options.quiet) as progress:
-        for piece in train_stage(points, work, whole_runs(), Controls(stop.check, progress.update, compiled)):
+        controls = Controls(stop.check, progress.update, compiled, progress.compiling)
+        for piece in train_stage(points, work, whole_runs(), controls):
             save_piece(folder, piece)
     compile_seconds = sum(training.compile_seconds for training in compiled.values())
     run_seconds = time.perf_counter() - start - compile_seconds
     rate = work.env_steps / run_seconds if work.runs else 0.0
-    print(
-        f"compiled in {compile_seconds:.1f} s, ran in {run_seconds:.1f} s, {rate:,.0f} environment steps a second",
-        file=sys.stderr,
-    )
+    if not options.quiet:
+        print(
+            f"compiled in {compile_seconds:.1f} s, ran in {run_seconds:.1f} s, "
+            f"{rate:,.0f} environment steps a second of all runs together",
+            file=sys.stderr,
+        )
     return {
         "programs": len(work.groups),
         "runs": work.runs,
@@ -119,23 +127,23 @@ def _train_work(
     }
 
 
-def _finish(points: Sequence[Point], folder: Path, draw: Draw) -> list[PointResult]:
+def _finish(points: Sequence[Point], folder: Path, draw: Draw, *, quiet: bool) -> list[PointResult]:
     """Write the tables and draw the pictures of a sweep whose pieces are complete."""
-    results = collect(points, load_pieces(folder))
-    summaries = summarise_points(points, results)
-    write_results(folder, points, results)
-    write_points(folder, points, summaries)
-    with drawing(folder):
+    with Status("writing the tables", quiet=quiet):
+        results = collect(points, load_pieces(folder))
+        summaries = summarise_points(points, results)
+        write_results(folder, points, results)
+        write_points(folder, points, summaries)
+    with drawing(folder), Status("drawing", quiet=quiet):
         draw(folder, points, results, summaries)
     return summaries
 
 
-def _print_waiting(missing: int) -> None:
+def _tell_waiting(missing: int) -> None:
     """This process cannot know whether a process on another machine is slow or dead, so it tells the user."""
-    print(
+    tell(
         f"waiting for {missing} runs of other processes; if one of these has died, stop this process and run the "
-        "same command again",
-        file=sys.stderr,
+        "same command again"
     )
 
 

@@ -5,6 +5,7 @@ their end pause on the host, and the next stage continues them, perhaps in small
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +62,7 @@ class Controls(NamedTuple):
     check: Callable[[], None]  # called between segments; may raise to stop
     report: Callable[[int, int], None]  # called between segments: the number of runs, and new environment steps of each
     compiled: dict[Any, Training]  # programs, which are used again; new ones are added
+    compiling: Callable[[], AbstractContextManager[None]] = nullcontext  # around the compilation of a program
 
 
 def train_stage(points: Sequence[Point], work: Work, stage: Stage, controls: Controls) -> Iterator[PieceResult]:
@@ -76,7 +78,7 @@ def train_stage(points: Sequence[Point], work: Work, stage: Stage, controls: Con
         ends = stage.ends(group.config)
         segments = choose_segments(ends[-1], None, stops=ends)
         example = population_of(points, pad(group.runs[:size], size))
-        training = _program(group.config, example, segments, work.devices, controls.compiled)
+        training = _program(group.config, example, segments, work.devices, controls)
         with training.finish:
             for runs in cut(group.runs, size):
                 controls.check()
@@ -85,13 +87,14 @@ def train_stage(points: Sequence[Point], work: Work, stage: Stage, controls: Con
 
 
 def _program(
-    config: Config, example: Population, segments: int, devices: tuple[jax.Device, ...], compiled: dict[Any, Training]
+    config: Config, example: Population, segments: int, devices: tuple[jax.Device, ...], controls: Controls
 ) -> Training:
     """The program for populations like ``example``, the same for all stages; compiled if it is not there yet."""
     name = config.static(), len(example.seed), segments, devices
-    if name not in compiled:
-        compiled[name] = compile_training(config, example, segments=segments, devices=devices)
-    return compiled[name]
+    if name not in controls.compiled:
+        with controls.compiling():
+            controls.compiled[name] = compile_training(config, example, segments=segments, devices=devices)
+    return controls.compiled[name]
 
 
 def _train_piece(

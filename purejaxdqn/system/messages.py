@@ -4,6 +4,8 @@ import re
 import sys
 from collections.abc import Iterable
 
+from purejaxdqn.system.status import aside
+
 MAX_LENGTH, _TAIL = 1000, 250
 """Characters of a message, and of its end, which are kept of a longer one: its end says what is wrong."""
 
@@ -28,4 +30,5 @@ def announce(notes: Iterable[str | None], warnings: Iterable[str] = ()) -> None:
 
 def tell(text: str) -> None:
     """Print a message as one line on standard error."""
-    print(one_line(text), file=sys.stderr)
+    with aside():
+        print(one_line(text), file=sys.stderr)

@@ -56,4 +56,5 @@ class StopSignals:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
         message = f"{signal.Signals(signum).name}: stopping after this segment; send it again to stop immediately\n"
         with contextlib.suppress(OSError):  # not print: the signal may have interrupted one
-            os.write(2, message.encode())
+            line = "\r\x1b[K" if os.isatty(2) else ""  # in place of the phase that is shown
+            os.write(2, f"{line}{message}".encode())
