@@ -12,9 +12,9 @@ with the working tree. `--seeds N` also trains `cartpole.yaml` on N fresh seeds,
 empty cache: how many reach 500, and after how many seconds each was saved. The speed of a machine changes within
 these minutes, so with `--base` the other revision's command is timed before and after every few seeds.
 
-    python -m benchmarks.first_hour --base REV    8 minutes on two quiet cores
+    python -m benchmarks.first_hour --base REV    about 20 minutes on two quiet cores
     python -m benchmarks.first_hour --seeds 30    and 5 minutes more, 8 with --base
-    python -m benchmarks.first_hour --quick       under a minute: one round of this tree, nothing kept
+    python -m benchmarks.first_hour --quick       about two minutes: one round of this tree, nothing kept
 """
 
 import json

@@ -80,7 +80,7 @@ def test_a_run_leaves_all_its_files(run):
     assert [one.name for one in (path / "checkpoints").iterdir()] == ["600"]
     assert done.stdout.splitlines()[-1] == str(path.relative_to(path.parents[2]))
     assert "compiled in" in done.stderr
-    assert "ran in" in done.stdout
+    assert re.search(r"^ran in .* environment steps a second of 3 seeds together$", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stderr + done.stdout  # no terminal, so plain lines
     assert sum("/600 train" in line for line in done.stderr.splitlines()) == 13
     for picture in ("learning_curve.png", "report.png"):

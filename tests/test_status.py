@@ -3,10 +3,12 @@
 Seconds pass only where a test says so: a thread that counts them runs to the end of its phase when it starts.
 """
 
+import contextlib
 import io
 import os
 import re
 import shutil
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -24,9 +26,11 @@ from purejaxdqn.report import main as report
 from purejaxdqn.runs import opening, progress
 from purejaxdqn.searches import runner
 from purejaxdqn.sweeps import runner as sweeps
+from purejaxdqn.sweeps import stages
 from purejaxdqn.system import status
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.messages import tell
+from purejaxdqn.system.signals import StopSignals
 from tests.conftest import PQN, ROOT, TINY
 
 
@@ -148,10 +152,10 @@ def test_a_quiet_phase_shows_nothing(columns, clock, stream):
 def test_of_phases_inside_each_other_the_innermost_is_shown(clock, stream):
     shown = stream(columns=80)
     clock.until = 1.5
-    with status.Status("writing"):
+    with status.Status("writing") as outer:
         clock.until = 3.0
         with status.Status("filming"):
-            pass
+            outer._show()  # as its thread does once a second
     assert [text for _, text in shown.frames] == [
         "writing",
         "writing (1 s)",
@@ -169,6 +173,16 @@ def test_a_message_takes_the_line_of_a_phase_off_the_screen(clock, stream):
         tell("warning: changed")
         assert shown.screen.text == "warning: changed"
     assert shown.screen.text == "warning: changed"
+
+
+@pytest.mark.parametrize(("terminal", "before"), [(True, "\r\x1b[K"), (False, "")])
+def test_what_a_signal_says_takes_the_place_of_a_phase(terminal, before, monkeypatch):
+    written = []
+    monkeypatch.setattr(os, "isatty", lambda number: terminal)
+    monkeypatch.setattr(os, "write", lambda number, text: written.append((number, text.decode())))
+    StopSignals()._note(signal.SIGINT, None)
+    ((number, text),) = written
+    assert number == 2 and text.startswith(f"{before}SIGINT: stopping after this segment")
 
 
 def test_a_notebook_shows_a_phase_of_a_second_and_forgets_it(clock, cells):
@@ -300,6 +314,22 @@ def test_many_runs_show_how_long_they_compile_and_leave_it_out_of_the_rate(bar, 
         display.update(3, 100)
         display._bar.refresh()
         assert last_line(shown) == "300/1,200 steps ━━━━━━━━ 100 steps/s 0:10 elapsed 0:09 left"
+
+
+def test_a_program_is_compiled_inside_that_phase_unless_it_is_there(config, monkeypatch):
+    order = []
+
+    @contextlib.contextmanager
+    def compiling():
+        order.append("begin")
+        yield
+        order.append("end")
+
+    monkeypatch.setattr(stages, "compile_training", lambda *_, **__: order.append("compile") or "program")
+    controls = stages.Controls(None, None, {}, compiling)
+    example = SimpleNamespace(seed=[0])
+    assert [stages._program(config, example, 1, (), controls) for _ in range(2)] == ["program"] * 2
+    assert order == ["begin", "compile", "end"]
 
 
 def test_elsewhere_many_runs_have_a_line_while_they_compile(clock, stream):
