@@ -163,7 +163,7 @@ def test_a_place_is_filled_once_and_text_around_it_stays(tmp_path, monkeypatch):
     assert "| a |" not in readme.fill(once)
 
 
-def test_a_wrong_option_of_a_script_is_told_in_a_line(capsys):
+def test_a_wrong_option_of_a_script_is_reported_in_one_line(capsys):
     with pytest.raises(SystemExit) as left:
         harness.parser("what it answers", quick="less", rounds=3).parse_args(["--rounds", "0"])
     assert left.value.code == 2

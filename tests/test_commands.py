@@ -224,7 +224,7 @@ def test_plot_draws_several_runs_in_one_picture(run, quietly, tmp_path, monkeypa
         ("a" * 300, "{} cannot be read: File name too long"),
     ],
 )
-def test_plot_says_in_a_line_why_there_is_nothing_to_draw(name, line, run, quietly, tmp_path):
+def test_plot_says_in_one_line_why_there_is_nothing_to_draw(name, line, run, quietly, tmp_path):
     (tmp_path / "a file").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "bare").mkdir()

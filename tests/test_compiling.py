@@ -143,7 +143,7 @@ def test_the_size_of_the_largest_product_goes_along():
     assert compile_lowered(lowered, "cpu")(None, jnp.zeros((9, 9))).shape == (9, 9)
 
 
-def test_another_error_of_the_compiler_is_told():
+def test_another_error_of_the_compiler_is_reported():
     def compile(compiler_options=None):
         raise jax.errors.JaxRuntimeError("INTERNAL: xla_backend_optimization_level and out of luck")
 
@@ -204,7 +204,7 @@ def test_training_begins_before_the_final_evaluation_is_compiled(monkeypatch, co
     assert found.compile_seconds == before + found.finish.waited
 
 
-def test_what_fails_to_compile_behind_is_told_after_the_next_segment(monkeypatch, config):
+def test_what_fails_to_compile_behind_is_reported_after_the_next_segment(monkeypatch, config):
     fake = Fake(monkeypatch, error=ValueError("no such evaluation"))
     found = compile_training(config, seeds_of(config), segments=3)
     rows = np.zeros(found.layout.size)

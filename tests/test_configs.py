@@ -349,7 +349,7 @@ def test_a_bad_override_is_refused_in_one_line(override, line):
     assert all("\n" not in one for one in lines)
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     lines = faults("gamma=2", "loss=l1", "colour=red", "total_timesteps=9000", "env.id=Nowhere-v0", "x")
     assert len(lines) == 6
     for part in ("gamma: 2", "loss: 'l1'", "colour: unknown", "total_timesteps: 9000", "env.id: 'Nowhere", "'x' is"):

@@ -192,7 +192,7 @@ def test_a_quick_run_keeps_nothing(results, monkeypatch, capsys):
     assert capsys.readouterr().out.count("\n") == 4
 
 
-def test_an_agent_that_does_not_exist_is_told_in_a_line(monkeypatch, capsys):
+def test_an_agent_that_does_not_exist_is_reported_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["curves", "--agents", "dqn", "pqn"])
     with pytest.raises(SystemExit, match="2"):
         curves.main()

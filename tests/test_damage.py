@@ -190,7 +190,7 @@ def is_compared(reader, path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
-def test_damage_to_any_file_is_told_in_a_line_or_makes_no_difference(kind, made, quietly, monkeypatch, tmp_path):
+def test_damage_to_any_file_is_reported_in_one_line_or_makes_no_difference(kind, made, quietly, monkeypatch, tmp_path):
     readers = Readers(made, quietly, monkeypatch)
     sound = {}
     for reader in READERS[kind]:
@@ -251,12 +251,12 @@ def in_a_line(said, *words):
     ],
     ids=["a cell of 140,000", "no index", "negative", "large", "no step", "infinite step", "short", "NUL"],
 )
-def test_metrics_that_are_damaged_are_told_in_a_line(main, row, small, quietly):
+def test_metrics_that_are_damaged_are_reported_in_one_line(main, row, small, quietly):
     (small / "run" / "metrics.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")
     assert in_a_line(quietly(main, small / "run"), "metrics.csv is damaged")
 
 
-def test_a_table_with_a_long_cell_is_told_in_a_line(small, quietly):
+def test_a_table_with_a_long_cell_is_reported_in_one_line(small, quietly):
     (small / "points.csv").write_text(f"point\n{'1' * 140_000}\n")
     assert in_a_line(quietly(report, small), "points.csv is damaged: field larger than field limit")
 
@@ -278,7 +278,7 @@ def test_a_table_with_a_long_cell_is_told_in_a_line(small, quietly):
         ("num_seeds: 2", "\x00"),
     ],
 )
-def test_a_damaged_sweep_is_told_in_a_line(old, new, small, quietly):
+def test_a_damaged_sweep_is_reported_in_one_line(old, new, small, quietly):
     path = small / "sweep" / "sweep.yaml"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
@@ -286,7 +286,7 @@ def test_a_damaged_sweep_is_told_in_a_line(old, new, small, quietly):
     assert in_a_line(quietly(sweep, *SWEEP, "--out", small / "sweep"), "--out: ")
 
 
-def test_a_sweep_whose_description_has_changed_is_told_in_a_line(tmp_path, quietly):
+def test_a_sweep_whose_description_has_changed_is_reported_in_one_line(tmp_path, quietly):
     config = load_config("cartpole_cleanrl", TINY)
     points = [Point(config, {"gamma": config.gamma})]
     with sweep_directory.hold_directory(tmp_path / "sweep", sweep_directory.describe(points, 2)):

@@ -76,7 +76,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("name", mostly_slow(list(LINES), fast=["train JAX_NUM_CPU_DEVICES=x"]))
-def test_a_variable_that_jax_refuses_is_told_in_a_line(tmp_path, name):
+def test_a_variable_that_jax_refuses_is_reported_in_one_line(tmp_path, name):
     command, variable, value = name.replace("=", " ").split()
     if (variable, value) == ("JAX_PLATFORMS", "cuda") and any(one.platform == "gpu" for one in jax.devices()):
         pytest.skip("there is one")
@@ -91,7 +91,7 @@ def test_a_variable_that_jax_refuses_is_told_in_a_line(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_flag_that_xla_refuses_is_told_in_a_line(tmp_path):
+def test_a_flag_that_xla_refuses_is_reported_in_one_line(tmp_path):
     """XLA ends the process itself."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--foo"}
     line = [sys.executable, "-m", "purejaxdqn.train", *RUN]

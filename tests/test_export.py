@@ -532,7 +532,7 @@ def test_an_exported_folder_is_not_taken_for_a_run(command, folders, quietly, tm
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_weights_of_an_earlier_version_are_told_as_such(finished_run, tmp_path):
+def test_weights_of_an_earlier_version_are_named_as_such(finished_run, tmp_path):
     folder = shutil.copytree(finished_run, tmp_path / "run")
     weights = load_file(folder / "policy.safetensors")
     save_file({path.replace("weight", "kernel"): leaf for path, leaf in weights.items()}, folder / "policy.safetensors")

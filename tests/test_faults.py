@@ -30,7 +30,7 @@ OUT_OF_A_CPUS_MEMORY = "INTERNAL: Error dispatching computation: Out of memory a
     ],
     ids=repr,
 )
-def test_what_the_machine_refuses_is_told_in_a_line(capsys, error, line):
+def test_what_the_machine_refuses_is_reported_in_one_line(capsys, error, line):
     def main(argv):
         raise error
 

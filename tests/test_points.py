@@ -102,7 +102,7 @@ def test_a_choice_of_any_length_is_taken_whole():
     assert points[0].name == f"network.hidden={text}"
 
 
-def test_a_fault_of_many_points_is_told_once():
+def test_a_fault_of_many_points_is_reported_once():
     grid = ["gamma=0.9,0.8,0.7", "replay.batch_size=0"]
     assert lines_of(lambda: points_of(grid_candidates(["cartpole"], grid))) == [
         "replay.batch_size: 0 must be greater than or equal to 1"

@@ -161,7 +161,7 @@ def test_directories_of_one_revision_that_must_be_equal(both):
     assert str(found) == "within today: today/run/config.yaml gamma, largest relative difference 0.5"
 
 
-def test_a_revision_that_is_not_there_is_told_in_a_line(tmp_path, capsys):
+def test_a_revision_that_is_not_there_is_reported_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         same_bits.check_out("no-such-revision", tmp_path / "base")
     assert left.value.code == 2

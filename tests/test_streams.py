@@ -79,7 +79,7 @@ def test_a_run_whose_messages_have_no_reader_is_trained_to_its_end(tmp_path):
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
-def test_a_terminal_that_is_closed_is_told_twice_and_stops_once():
+def test_a_terminal_that_is_closed_is_reported_twice_and_stops_once():
     with pytest.raises(Stopped) as stopped, StopSignals() as stop:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)  # from the shell and from the system

@@ -232,7 +232,7 @@ def test_a_finished_sweep_is_not_trained_again(sweep, whole, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_damaged_piece_is_told_of_and_done_again(sweep, whole, tmp_path):
+def test_a_damaged_piece_is_reported_and_done_again(sweep, whole, tmp_path):
     out = tmp_path / "out"
     assert sweep(*ARGUMENTS, "--out", out)[0] == 0
     piece = min((out / "pieces").iterdir())
