@@ -396,9 +396,11 @@ def rlax_update(config: Config, env: Environment) -> Update:
 
     kind, atoms = config.distribution.kind, config.distribution.atoms
     parts = make_parts(config, env)
-    net = parts.network
     double = config.bootstrap.kind == "double"
     midpoints = (jnp.arange(atoms) + 0.5) / atoms
+
+    def q_of(*arguments: Any) -> Any:
+        return parts.network.apply(*arguments)[0]
 
     def losses_and_q(hparams: HParams, out: Any, nexts: tuple[Any, ...], batch: Batch) -> tuple[Array, Array]:
         """Return losses [B] and Q-values [B, A], from outputs at obs and at next_obs (target network, selector)."""
@@ -427,14 +429,14 @@ def rlax_update(config: Config, env: Environment) -> Update:
         size = noise_size(learner.online)
         noise = jax.random.normal(noise_key, (3, size)) if size else (None, None, None)
         fractions = jax.random.uniform(fraction_key, (2, *action.shape, atoms)) if kind == "iqn" else (None, None)
-        nexts = (net.apply(learner.target, next_obs, noise[1], fractions[1]),)
+        nexts = (q_of(learner.target, next_obs, noise[1], fractions[1]),)
         if double:
-            nexts += (net.apply(learner.online, next_obs, noise[2], midpoints),)
+            nexts += (q_of(learner.online, next_obs, noise[2], midpoints),)
         elif kind == "iqn":
-            nexts += (net.apply(learner.target, next_obs, noise[1], midpoints),)
+            nexts += (q_of(learner.target, next_obs, noise[1], midpoints),)
 
         def loss(online: Params) -> tuple[Array, tuple[Array, Array]]:
-            out = net.apply(online, obs, noise[0], fractions[0])
+            out = q_of(online, obs, noise[0], fractions[0])
             losses, q_values = losses_and_q(hparams, out, nexts, batch)
             taken = jnp.take_along_axis(q_values, action[:, None], axis=1)
             return jnp.mean(batch.weight * losses), (losses, jnp.mean(taken))

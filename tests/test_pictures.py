@@ -153,7 +153,7 @@ def test_a_sweep_whose_pictures_fail_has_its_tables(tmp_path, capsys):
     metrics = Metrics(*np.ones((len(Metrics._fields), 1, 3)))
     save_piece(tmp_path, PieceResult((Run(0, 0),), np.ones((1, 2)), np.zeros(1, bool), metrics))
     points = [Point(load_config("cartpole_cleanrl", TINY), {})]
-    (result,) = sweep_runner._finish(points, tmp_path, fail)
+    (result,) = sweep_runner._finish(points, tmp_path, fail, quiet=True)
     assert (result.iqm, (tmp_path / "points.csv").is_file()) == (1.0, True)
     assert capsys.readouterr().err == (
         "warning: the pictures could not be drawn, "
@@ -167,10 +167,10 @@ def test_a_search_whose_pictures_fail_says_what_it_has_found(tmp_path, capsys, m
     (trial,) = studies.ask(study, {"gamma": Range(0.9, 0.99)}, 1, worker="me")
     studies.tell(study, trial, Score(3.0, None))
     result = search_runner.SearchResult(study, studies.best_trial(study), {"iqm": None, "final_eval_return": [None]})
-    monkeypatch.setattr(search_runner, "run_search", lambda *_: result)
+    monkeypatch.setattr(search_runner, "run_search", lambda *_, **__: result)
     monkeypatch.setattr("purejaxdqn.pictures.searches.draw_search", fail)
     spec = SearchSpec(*[None] * len(SearchSpec._fields))._replace(retest=5)
-    assert search.search(spec, config, tmp_path) == 0
+    assert search.search(spec, config, tmp_path, said=set()) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-2:] == ["trial 0 on 5 fresh seeds: greedy return not finite", str(tmp_path)]
     assert err.startswith("warning: the pictures could not be drawn, ")
