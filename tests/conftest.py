@@ -154,6 +154,23 @@ def barely_compiled():
         yield
 
 
+@pytest.fixture
+def jitted_barely(monkeypatch):
+    """``jax.jit`` compiles with the same options where a page of the documentation, a test or ``episodes`` calls it.
+
+    Elsewhere it may be called while another program is traced, and JAX takes options for the outermost alone.
+    """
+    jit, bare = jax.jit, known_bare_options()
+
+    def barely(function, **options):
+        caller = sys._getframe(1).f_globals.get("__name__", "tests")  # a page's code has none
+        if caller.startswith(("tests", "purejaxdqn.policies.episodes")):
+            options = {"compiler_options": bare} | options
+        return jit(function, **options)
+
+    monkeypatch.setattr(jax, "jit", barely)
+
+
 @pytest.fixture(scope="module")
 def all_barely_compiled():
     """For a module whose fixtures compile too; none of its tests may compare with a command in another process."""

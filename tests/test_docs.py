@@ -146,7 +146,7 @@ RUN = [page for page, blocks in PYTHON.items() if any(is_python(block) for block
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, barely_compiled):
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, barely_compiled, jitted_barely):
     """On tiny configs. A block that is a file is put into the working directory."""
     load_config = purejaxdqn.load_config
 

@@ -23,7 +23,7 @@ from purejaxdqn.pictures import films
 from purejaxdqn.pictures.drawings import CLASSIC, choose_drawing
 from purejaxdqn.policies.episodes import Episode, record_episode
 from purejaxdqn.system.faults import UserError
-from tests.conftest import TINY, TRAINABLE, first_with_each_environment, jit_barely, tiny_for
+from tests.conftest import TINY, TRAINABLE, first_with_each_environment, tiny_for
 
 
 def pictures_of(path):
@@ -209,11 +209,11 @@ DISCRETE = [name for name, path in TRAINABLE.items() if "env: {id" in path.read_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", first_with_each_environment(DISCRETE))
-def test_every_environment_with_a_config_can_be_drawn(name, tmp_path, monkeypatch):
+def test_every_environment_with_a_config_can_be_drawn(name, tmp_path, monkeypatch, jitted_barely):
     monkeypatch.setattr(films, "MAX_FRAMES", 40)
     config = load_config(name, tiny_for(name))
     algorithm = make_algorithm(config, make_environment(**config.env.making()))
-    params = jit_barely(lambda key: algorithm.policy(algorithm.init(config.hparams(), key)))(jax.random.key(0))
+    params = jax.jit(lambda key: algorithm.policy(algorithm.init(config.hparams(), key)))(jax.random.key(0))
     episode = record_episode(config, params, seed=0)
     film = films.write_film(tmp_path / "out.gif", episode, config, seed_index=0)
     pictures = pictures_of(tmp_path / "out.gif")
