@@ -5,8 +5,8 @@ Left out are configs that have not been shown to learn (Octax, Craftax) and seco
 Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. The agent
 with the **median** greedy return at the end of the run is exported, and not the best one (with an even number of seeds
 the lower of the two in the middle; among equals the first). `agents/NAME` has its weights, its card (`README.md`,
-`policy.json`) and a small film of the first steps of the episode with seed 0. The weights have half precision. Weights,
-cards and films are under 6 MB together.
+`policy.json`) and a small film of the first steps of the episode with seed 0. The weights have half precision, but
+for a game without chance, where rounding them changes every episode alike. All files are under 6 MB together.
 
     python -m benchmarks.gallery              trains missing agents, small environments first: an hour on two cores
     python -m benchmarks.gallery catch pong   only these; it can be stopped, and resumes where it was
@@ -49,6 +49,7 @@ class Agent(NamedTuple):
     config: str  # a shipped config
     seeds: int = 5
     overrides: tuple[str, ...] = ()
+    half: bool = True  # whether the weights have half precision
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ AGENTS: dict[str, Agent] = {
     "breakout": Agent("minatar/breakout_pqn", seeds=3, overrides=_SHORT),
     "mountaincar_sparse": Agent("mountaincar_sparse", seeds=3),
     "asterix": Agent("minatar/asterix_pqn", seeds=3, overrides=_SHORT),
-    "space_invaders": Agent("minatar/space_invaders_pqn", seeds=3, overrides=_SHORT),
+    "space_invaders": Agent("minatar/space_invaders_pqn", seeds=3, overrides=_SHORT, half=False),  # has no chance in it
     "freeway": Agent("minatar/freeway_pqn", seeds=3, overrides=_SHORT),
     "seaquest": Agent("minatar/seaquest_pqn", seeds=3, overrides=_SHORT),
     "meta_maze": Agent("meta_maze", seeds=3),
@@ -151,7 +152,8 @@ def add(name: str, agent: Agent, gallery: Path, runs: Path) -> str:
     gallery.mkdir(parents=True, exist_ok=True)
     folder = gallery / name
     shutil.rmtree(folder, ignore_errors=True)
-    _command("export", runs / name, "--format", "safetensors", "--half", "--seed-index", seed_index, "--out", folder)
+    half = ("--half",) if agent.half else ()
+    _command("export", runs / name, "--format", "safetensors", *half, "--seed-index", seed_index, "--out", folder)
     film(folder)
     write_row(gallery / TABLE, name, agent, summary, seed_index)
     size = sum(path.stat().st_size for path in folder.iterdir())
