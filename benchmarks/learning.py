@@ -554,10 +554,7 @@ def draw_curves(lines: Sequence[dict[str, Any]], file: str = "learning_curves") 
     from purejaxdqn.pictures.palette import EVALUATION_COLOR, SOLVED_COLOR
 
     def panel(axes: Any, name: str, mine: Lines) -> None:
-        columns = ("env_step", "IQM", "95% CI low", "95% CI high")
-        steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
-        axes.fill_between(steps / 1000, low, high, color=EVALUATION_COLOR, alpha=0.25, linewidth=0)
-        axes.plot(steps / 1000, middle, color=EVALUATION_COLOR, linewidth=1.2)
+        _draw_curve(axes, mine, color=EVALUATION_COLOR, linewidth=1.2)
         target = target_of(name)
         if target is not None and ROWS[name].column == "final_eval_return":
             axes.axhline(target, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
@@ -577,14 +574,26 @@ def draw_cartpole(lines: Sequence[dict[str, Any]]) -> Path:
         figure, axes = subplots(figsize=(4.2, 3.0))
         for (name, label), color, line in zip(CARTPOLE.items(), COLORS, LINES, strict=False):
             mine = [one for one in lines if one["row"] == name]
-            columns = ("env_step", "IQM", "95% CI low", "95% CI high")
-            steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
-            axes.fill_between(steps, low, high, color=color, alpha=0.25, linewidth=0)
-            axes.plot(steps, middle, color=color, linestyle=line, label=label)
-        axes.set(xlabel="environment steps", ylabel="greedy return", xscale="log", ylim=(0, 520))
-        axes.set_title("CartPole: IQM of 30 seeds, 95% interval", fontsize=10)
+            _draw_curve(axes, mine, color=color, linestyle=line, label=label)
+        axes.set(xlabel="thousand steps", ylabel="greedy return", xscale="log", ylim=(0, 520))
+        axes.set_title(f"CartPole: IQM of {_seeds_of(CARTPOLE)} seeds, 95% interval", fontsize=10)
         axes.legend(loc="lower right", fontsize=8)
         return save(figure, "learning_cartpole")
+
+
+def _draw_curve(axes: Any, mine: Lines, *, color: str, **style: Any) -> None:
+    """Draw the IQM of one row against thousands of environment steps, with its interval."""
+    columns = ("env_step", "IQM", "95% CI low", "95% CI high")
+    steps, middle, low, high = (np.array([float(one[column]) for one in mine]) for column in columns)
+    axes.fill_between(steps / 1000, low, high, color=color, alpha=0.25, linewidth=0)
+    axes.plot(steps / 1000, middle, color=color, **style)
+
+
+def _seeds_of(names: Iterable[str]) -> int:
+    """The number of seeds that each of these rows has in ``learning.csv``."""
+    rows = [one["row"] for one in read()]
+    (count,) = {rows.count(name) for name in names}
+    return count
 
 
 def _draw_rows(

@@ -50,8 +50,11 @@ def _check(arguments: Namespace) -> None:
         raise UserError(f"--episodes: {arguments.episodes} must be from 1 to {MAX_EPISODES}")
     if not 0 <= arguments.seed < 2**32:
         raise UserError(f"--seed: {arguments.seed} must be from 0 to {2**32 - 1}")
-    if arguments.gif_steps is not None and not (arguments.gif and arguments.gif_steps >= 1):
-        raise UserError("--gif-steps: takes a number of steps from 1, with --gif FILE")
+    if arguments.gif_steps is not None:
+        if not arguments.gif:
+            raise UserError("--gif-steps: needs --gif FILE")
+        if arguments.gif_steps < 1:
+            raise UserError(f"--gif-steps: {arguments.gif_steps} must be 1 or more")
     if arguments.gif:
         if arguments.backend != "gymnax":
             raise UserError("--gif: only episodes of gymnax can be drawn; leave out --backend gymnasium")

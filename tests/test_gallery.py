@@ -85,7 +85,7 @@ def test_a_film_may_show_the_first_steps_alone(steps, frames, exported, quietly,
 def test_steps_of_a_film_that_make_no_sense_are_refused(options, exported, quietly):
     code, out, err = quietly(evaluate, exported, *options)
     assert (code, out, len(err)) == (2, [], 1)
-    assert "--gif-steps" in err[0]
+    assert "--gif-steps: " in err[0]
 
 
 def change(folder, name, old, new):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from purejaxdqn.config.building import make_algorithm
-from purejaxdqn.core.algorithm import ActorView, greedy
+from purejaxdqn.core.algorithm import ActorView, all_starting, greedy
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.keys import data_of_keys, episodes_key
 from purejaxdqn.environments.registry import make_environment
@@ -36,7 +36,7 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
     env, sight = make_environment(**config.env.making_whole()), make_sight(config.env.observe, config.env.frame_stack)
     algorithm, hparams = make_algorithm(config, make_environment(**config.env.making())), config.hparams()
     env_params, memory = env.with_params(hparams.env_params), algorithm.memory(1)
-    start: Any = np.ones(1, bool) if jax.tree.leaves(memory) else ()
+    start = all_starting(memory, 1)
 
     @jax.jit
     def step(key: jax.Array, obs: jax.Array, seen: jax.Array, state: Any, memory: Any, start: Any) -> Any:
