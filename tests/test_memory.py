@@ -222,6 +222,20 @@ def test_what_was_shown_two_steps_ago_is_remembered(kind, reached):
     assert reached or 0.2 < returns.mean() < 0.8  # a coin
 
 
+def test_an_actor_forgets_where_an_episode_starts_and_remembers_elsewhere():
+    config = load_config("cartpole_cleanrl", [*PQN, "network={memory: gru, memory_size: 4}", "rollout.minibatches=2"])
+    hparams, algorithm = config.hparams(), make_program(config).algorithm
+    policy = algorithm.policy(algorithm.init(hparams, jax.random.key(0)))
+    obs, fresh = jax.random.normal(jax.random.key(1), (2, 4)), algorithm.memory(2)
+    start = jnp.array([True, False])
+    (expected, carry), (found, after) = (
+        algorithm.values(hparams, policy, ActorView(obs, (), memory, start)) for memory in (fresh, fresh + 1)
+    )
+    for one, other in ((expected, found), (carry, after)):
+        np.testing.assert_array_equal(one[0], other[0])
+        assert np.any(one[1] != other[1])
+
+
 @pytest.mark.slow
 def test_a_policy_with_a_memory_is_played_and_stepped_from_its_directory(quietly, barely_compiled, tmp_path):
     """In gymnax and in Gymnasium, as a film's episode, and by hand: step by step as in an evaluation."""
