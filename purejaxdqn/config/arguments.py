@@ -13,10 +13,10 @@ from purejaxdqn.core.types import Array
 
 
 def check_numbers(config: Config, hparams: HParams) -> None:
-    """Check the numbers of one run, for which ``vmap`` has taken the axis of points away.
+    """Check that ``hparams`` has single numbers, as each run has under ``vmap``.
 
     Raises:
-      ValueError: one is an array, or none; or ``hparams`` are not those of a config.
+      ValueError: a leaf is an array or no number; or ``hparams`` are not those of a config.
     """
     for name, shape in _shapes(config, hparams):
         if shape:

@@ -58,7 +58,7 @@ _REPLACED = {
     "optimizer": ("optimizer.",),
     "memory": (),
 }
-"""What a part of your own replaces of the config: keys and sections in which a fault is none."""
+"""The keys and sections of the config that a part of your own replaces; faults in them are ignored."""
 
 
 def make_train(

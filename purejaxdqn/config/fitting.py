@@ -75,9 +75,10 @@ def _fit_replay(config: Config) -> Config:
 
 
 def _misses(config: Config, written_for: float) -> bool:
-    """Whether ``evaluation.every`` is of another length of the run, and gives too few or too many evaluations in this.
+    """Whether ``evaluation.every`` was written for another length of the run, and gives too few or many evaluations.
 
-    Those are fewer than 10 or more than 100, unless the length for which it was written has as few or as many, too.
+    Fewer than 10 are too few and more than 100 too many; if the length for which it was written has fewer or more, that
+    number is the limit.
     """
     every, warmup = config.evaluation.every, intervals_of(config).warmup
     if every is None or config.total_timesteps == written_for:

@@ -191,7 +191,7 @@ class _NotebookBar:
 
 _ORDER = ("steps", "bar", "train", "eval", "more", "rate", "phase", "elapsed", "left")
 _LEFT_OUT = ("more", "rate", "bar", "train", "steps", "eval", "elapsed")
-"""What a narrow terminal does without, the first first; in place of the steps it gets their share."""
+"""What is left out on a narrow terminal, in this order; the steps are replaced by a percentage."""
 
 
 def fit(parts: Mapping[str, str], share: float, room: int) -> dict[str, str]:
