@@ -367,7 +367,7 @@ class ScheduleConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Greedy episodes; ``every`` null gives about 20 evaluations, as many as divide the run."""
+    """Greedy episodes; ``every`` null gives 10 to 20 evaluations, as many as divide the run."""
 
     every: Count | None = None
     episodes: Count = 10
