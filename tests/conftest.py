@@ -142,6 +142,59 @@ def quick_compiler(options=QUICKLY):
         yield
 
 
+AS_USERS = {
+    "test_api.py",
+    "test_commands.py",
+    "test_compiling.py",
+    "test_ensemble.py",
+    "test_gallery.py",
+    "test_guard.py",
+    "test_halving.py",
+    "test_kept.py",
+    "test_memory.py",
+    "test_notebooks.py",
+    "test_on_rollout.py",
+    "test_population.py",
+    "test_program.py",
+    "test_same_bits.py",
+    "test_search.py",
+    "test_seam.py",
+    "test_sequences.py",
+    "test_sight.py",
+    "test_survival.py",
+    "test_sweep.py",
+}
+"""Files whose tests compare bits, programs, times or scores, and so compile as users do."""
+
+
+@contextlib.contextmanager
+def optimised(whether=True):
+    """Whether XLA optimises, in this process and in commands that it starts. Otherwise it compiles faster."""
+    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+    before = jax.config.read(name.lower())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, str(int(not whether)))
+        jax.config.update(name.lower(), not whether)
+        yield
+        jax.config.update(name.lower(), before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_as_the_file_needs(request):
+    as_users = request.path.name in AS_USERS
+    with optimised(as_users), pytest.MonkeyPatch.context() as patch:
+        if not as_users:
+            patch.setattr("purejaxdqn.config.building._compiled", {})  # what is kept there is for the others
+        yield
+
+
+@pytest.fixture
+def compiled_as_users():
+    """For a test of bits in another file."""
+    with optimised():
+        yield
+
+
 @pytest.fixture
 def compiled_quickly():
     with quick_compiler():
@@ -200,7 +253,8 @@ def program(config):
 @pytest.fixture(scope="session")
 def compiled_train(config, program):
     """``train`` of one run, compiled: the reference that all other ways to run are held against."""
-    return jax.jit(program.train).lower(config.hparams(), jax.random.key(0)).compile()
+    with optimised():
+        return jax.jit(program.train).lower(config.hparams(), jax.random.key(0)).compile()
 
 
 @pytest.fixture(scope="session")
@@ -209,7 +263,7 @@ def finished_run(tmp_path_factory):
     from purejaxdqn.train import main
 
     folder = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, optimised():
         patch.setattr("purejaxdqn.train.configure_cpu_for", lambda config: None)
         assert main(["--config", "cartpole_cleanrl", "--out", str(folder), "--quiet", "num_seeds=3", *TINY]) == 0
     return folder

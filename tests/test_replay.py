@@ -402,6 +402,7 @@ def _history(hparams, key):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_as_users")
 def test_a_seed_draws_the_same_whether_or_not_others_run_beside_it():
     keys = jax.random.split(jax.random.key(8), 5)
     together = jax.jit(jax.vmap(_history, (None, 0)))(ALPHA, keys)
