@@ -148,23 +148,18 @@ AS_USERS = {
     "test_compiling.py",
     "test_ensemble.py",
     "test_gallery.py",
-    "test_guard.py",
     "test_halving.py",
     "test_kept.py",
-    "test_memory.py",
     "test_notebooks.py",
-    "test_on_rollout.py",
     "test_population.py",
     "test_program.py",
     "test_same_bits.py",
     "test_search.py",
     "test_seam.py",
-    "test_sequences.py",
-    "test_sight.py",
     "test_survival.py",
     "test_sweep.py",
 }
-"""Files whose tests compare bits, programs, times or scores, and so compile as users do."""
+"""Files whose tests compare bits, times or scores, and so compile as users do."""
 
 
 @contextlib.contextmanager

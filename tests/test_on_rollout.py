@@ -364,6 +364,7 @@ def test_epochs_and_rollouts_are_in_orders_of_their_own(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_as_users")
 def test_a_seed_does_not_depend_on_the_seeds_beside_it_nor_on_segments():
     config = load_config("cartpole_cleanrl", [*PQN, "env.normalize=true", "network.noisy=true"])
     keys = jnp.stack([run_key(np.uint32(0), np.uint32(k)) for k in range(3)])

@@ -147,12 +147,12 @@ class Played(NamedTuple):
     episodes: object  # at the end
 
 
-@functools.cache
 def jit_for(case, function):
     """A step of octax runs an emulator for so long that it pays to compile it better."""
     return (jit_quickly if suite_of(case.env_id) == "octax" else jit_barely)(function)
 
 
+@functools.cache
 def _played(index):
     case = CASES[index]
     env = checked_environment(make_environment(case.env_id, case.kwargs, legal_only=case.legal_only))
