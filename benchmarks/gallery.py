@@ -9,7 +9,7 @@ the lower of the two in the middle; among equals the first). `agents/NAME` has i
 `policy.json`) and a small film of the first steps of the episode with seed 0. The weights have half precision, but
 for a game without chance, where rounding them changes every episode alike. All files are under 6 MB together.
 
-    python -m benchmarks.gallery              trains missing agents, small environments first: an hour on two cores
+    python -m benchmarks.gallery              trains missing agents, small environments first: about two hours
     python -m benchmarks.gallery catch pong   only these; it can be stopped, and resumes where it was
     python -m benchmarks.gallery --list       lists the agents, and which exist
     python -m benchmarks.gallery --again pong makes an agent again that exists, of the run in --runs if that is finished

@@ -160,6 +160,7 @@ AS_USERS = {
     "test_sweep.py",
 }
 """Files whose tests compare bits, times or scores, and so compile as users do."""
+assert all((ROOT / "tests" / name).is_file() for name in AS_USERS)
 
 
 @contextlib.contextmanager
@@ -169,17 +170,18 @@ def optimised(whether=True):
     before = jax.config.read(name.lower())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(name, str(int(not whether)))
+        if before is whether:  # the programs that are kept were compiled otherwise
+            patch.setattr("purejaxdqn.config.building._compiled", {})
         jax.config.update(name.lower(), not whether)
-        yield
-        jax.config.update(name.lower(), before)
+        try:
+            yield
+        finally:
+            jax.config.update(name.lower(), before)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compile_as_the_file_needs(request):
-    as_users = request.path.name in AS_USERS
-    with optimised(as_users), pytest.MonkeyPatch.context() as patch:
-        if not as_users:
-            patch.setattr("purejaxdqn.config.building._compiled", {})  # what is kept there is for the others
+    with optimised(request.path.name in AS_USERS):
         yield
 
 
