@@ -211,8 +211,8 @@ ROWS: dict[str, Row] = {
         group="suites",
         note="illegal actions can be taken, and end the game",
     ),
-    "octax/brix": Row(("octax/brix",), 983_040, "random", seeds=5, group="suites"),
-    "octax/pong": Row(("octax/pong",), 983_040, "random", seeds=5, group="suites"),
+    "octax/brix": Row(("octax/brix",), 500_000, "random", seeds=5, group="suites"),
+    "octax/pong": Row(("octax/pong",), 500_000, "random", seeds=5, group="suites"),
     "craftax/classic": Row(
         ("craftax/classic_symbolic",), 10_000_000, seeds=3, group="suites", note="one for each achievement, of 22"
     ),
