@@ -187,7 +187,7 @@ ROWS: dict[str, Row] = {
     ),
     "xminigrid/doorkey_5x5": Row(
         ("xminigrid/doorkey_5x5",),
-        5_000_000,
+        2_000_000,
         0.86,
         seeds=10,
         group="suites",
