@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.optimal import best_return_of, mean_and_error, random_returns
+from benchmarks.optimal import best_return_of, mean_and_error, random_returns, stored_random
 from benchmarks.pictures import save
 from purejaxdqn.runs.statistics import iqm, iqm_interval
 
@@ -451,7 +451,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "lowest seed": f"{scores.min():.4g}",
         "seeds that reach it": found,
         "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",
-        "random policy": "-" if best is None and row.target != "random" else f"{random_policy(name)[0]:.3g}",
+        "random policy": f"{random_policy(name)[0]:.3g}" if has_random_return(name, best) else "-",
         "best possible": "-" if best is None else f"{best:.4g}",
         "target": target_text,
         "reached": "-" if target is None else "open" if missing else "yes" if met else "no",
@@ -489,9 +489,22 @@ def target_of(name: str) -> float | None:
             return row.target
 
 
+def has_random_return(name: str, best: float | None) -> bool:
+    """Return whether the table shows a random policy's return beside the best return of a row."""
+    return best is not None or ROWS[name].target == "random" or stored_random(name) is not None
+
+
 @functools.cache
 def random_policy(name: str) -> tuple[float, float]:
-    """Return the mean return of uniformly random actions in a row's environment, and its standard error."""
+    """Return the mean return of uniformly random actions in a row's environment, and its standard error.
+
+    Raises:
+      SystemExit: the environment is of another suite than gymnax, and ``optimal.py --suites`` has no line for it.
+    """
+    if ROWS[name].group == "suites":
+        if (stored := stored_random(name)) is None:
+            raise SystemExit(f"{name}: first run python -m benchmarks.optimal --suites")
+        return stored
     return mean_and_error(random_returns(read_environment(name), episodes=1_000, **kwargs_of(ROWS[name])))
 
 

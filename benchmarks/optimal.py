@@ -4,12 +4,19 @@ Small environments are written as tables of transitions and rewards, and solved 
 limit, without a discount. A random policy is simulated. The learning table takes targets from both.
 
     python -m benchmarks.optimal [--quick]
+    python -m benchmarks.optimal --suites     the random policy in other suites' environments, as far as installed
+
+The second command keeps the lines of environments whose suites are not installed.
 """
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+RANDOM_OF_SUITES = "random_suites"
+"""The results of ``--suites``, which need packages that few have; the table of ``learning.py`` reads them."""
 
 
 class Mdp(NamedTuple):
@@ -204,13 +211,46 @@ def mean_and_error(returns: np.ndarray) -> tuple[float, float]:
     return float(returns.mean(dtype=np.float64)), float(returns.std(ddof=1) / np.sqrt(len(returns)))
 
 
+def stored_random(row: str) -> tuple[float, float] | None:
+    """Return the stored mean return of random actions in a row of ``learning.py`` and its error; None if not there."""
+    return next(((float(one["random"]), float(one["its error"])) for one in _stored() if one["row"] == row), None)
+
+
+def _stored() -> list[dict[str, Any]]:
+    from benchmarks import harness
+
+    path = harness.RESULTS / f"{RANDOM_OF_SUITES}.csv"
+    return list(csv.DictReader(path.open(encoding="utf-8", newline=""))) if path.exists() else []
+
+
+def play_suites(episodes: int) -> Iterator[Mapping[str, Any]]:
+    """Yield a line for each row of a suite that is installed and whose agents use legal actions only."""
+    from benchmarks.learning import ROWS, kwargs_of, read_environment
+    from purejaxdqn.environments.importing import is_installed
+    from purejaxdqn.environments.listed import suite_of
+
+    for name, row in ROWS.items():
+        env_id = read_environment(name)
+        if row.group == "suites" and "env.legal_only=false" not in row.overrides and is_installed(suite_of(env_id)):
+            mean, error = mean_and_error(random_returns(env_id, episodes=episodes, **kwargs_of(row)))
+            yield {"row": name, "environment": env_id, "random": mean, "its error": error}
+
+
 def main() -> None:
     from benchmarks import harness
 
     parser = harness.Options(__doc__)
+    parser.add_argument("--suites", action="store_true", help="the environments of other suites than gymnax")
     parser.add_argument("--quick", action="store_true", help="100 random episodes instead of 1,000, nothing kept")
     arguments = parser.parse_args()
     episodes = 100 if arguments.quick else 1_000
+    if arguments.suites:
+        found = list(play_suites(episodes))
+        print(harness.table(found))
+        if not arguments.quick:
+            kept = [one for one in _stored() if one["row"] not in {line["row"] for line in found}]
+            print(harness.write(RANDOM_OF_SUITES, [*kept, *found]))
+        return
     rows = []
     for env_id in (*TABLES, "MetaMaze-misc", "Pong-misc"):
         mean, error = mean_and_error(random_returns(env_id, episodes=episodes))
