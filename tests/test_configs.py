@@ -576,6 +576,15 @@ def test_going_on_after_the_rate_has_come_to_0_is_a_warning():
     assert not list(find_warnings(load_config("cartpole_cleanrl", ["optimizer.anneal=true"])))
 
 
+def test_an_annealed_run_of_a_single_rollout_is_a_warning():
+    """The rate is read at the end of a rollout, and there it is 0: nothing would be learned."""
+    one = ["env.num_envs=4", "rollout={steps: 100, minibatches: 4}", "total_timesteps=400"]
+    (warning,) = find_warnings(load_config(["cartpole_cleanrl", "pqn"], one))
+    assert warning.startswith("nothing is learned: ") and "ends at step 400" in warning
+    for other in ("optimizer.anneal=false", "total_timesteps=800", "schedule.horizon=800"):
+        assert not list(find_warnings(load_config(["cartpole_cleanrl", "pqn"], [*one, other]))), other
+
+
 def test_exploration_that_does_not_reach_its_end_is_a_warning():
     longer = ["exploration.fraction=1", "total_timesteps=200_000"]
     (warning,) = find_warnings(load_config("cartpole_cleanrl", longer))
