@@ -617,6 +617,21 @@ TOO_LARGE = {
         f"network.memory_size: {LARGE} must be less than or equal to 65536",
     ),
     "train updates": (train, [f"schedule.gradient_steps={LARGE}"], "1 seed needs about 52 TB .*schedule.*smaller"),
+    "train seeds without replay": (
+        train,
+        [*PQN, f"num_seeds={LARGE}"],
+        f"{LARGE} seeds need .*; make num_seeds, env.num_envs or network.hidden smaller",
+    ),
+    "train epochs without replay": (
+        train,
+        [*PQN, "rollout.epochs=1_000_000_000", "num_seeds=2"],
+        "2 seeds need .*; make env.num_envs, rollout.steps or rollout.epochs, or the episodes of evaluation, smaller",
+    ),
+    "sweep environments without replay": (
+        sweep,
+        ["--config", "pqn", "--memory", "300kB"],
+        "--memory: one run needs about .*; make env.num_envs or network.hidden smaller",
+    ),
     "sweep replay.size": (sweep, [f"replay.size={LARGE}"], f"--memory: one run needs about .*{SMALLER}"),
     "sweep updates": (sweep, [f"schedule.gradient_steps={LARGE}"], "--memory: one run needs about 52 TB.*smaller"),
     "sweep seeds": (sweep, ["--seeds", LARGE], f"--seeds: the results of {LARGE} runs need about .* are free"),
