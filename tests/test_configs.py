@@ -600,6 +600,45 @@ def test_no_shipped_config_is_warned_of():
             assert (list(find_warnings(draft.config)), draft.moves) == ([], ""), name
 
 
+ALPHA, TAU = "replay.alpha (needs replay.kind prioritised)", "schedule.tau (needs schedule.target_every)"
+LAMBDA, ONCE = "rollout.lambda (needs replay.kind none)", "network.sigma (needs network.noisy true)"
+IDLE = {
+    ("catch", "pqn", "replay.alpha=0.5"): ALPHA,
+    ("catch", "pqn", "schedule={tau: 0.3}", "replay.alpha=0.5"): f"{TAU}, {ALPHA}",
+    ("catch", "replay.sequence=4"): "replay.sequence (needs network.memory gru or lru)",
+    ("catch", "rollout.lambda=0.2", "network.sigma=1", "network.sigma=2"): f"{LAMBDA}, {ONCE}",
+    ("catch", "pqn", "replay={kind: none, size: null, alpha: null}"): "",
+    ("catch", "pqn", "rollout.lambda=0.2"): "",
+    ("catch", "rainbow", "distribution.kind=scalar"): "",  # the preset's support is not what the caller set
+    ("catch", "pqn", "per"): "",
+}
+
+
+def idle_of(*words, **values):
+    sources = [word for word in words if "=" not in str(word)]
+    return read_config(sources, [word for word in words if word not in sources], values).idle()
+
+
+@pytest.mark.parametrize("words", IDLE)
+def test_keys_that_the_caller_set_and_that_do_nothing_are_named_in_a_line(words):
+    assert idle_of(*words) == (IDLE[words] and f"keys without effect: {IDLE[words]}")
+
+
+def test_keys_of_ones_own_later_files_that_do_nothing_are_named_and_those_of_a_first_file_are_not(tmp_path):
+    own, run = tmp_path / "own.yaml", tmp_path / "config.yaml"
+    own.write_text("replay: {alpha: 0.5}\nschedule.tau: 0.3\n", encoding="utf-8")
+    assert idle_of("catch", own, "pqn") == f"keys without effect: {ALPHA}, {TAU}"
+    assert idle_of("catch", own) == f"keys without effect: {ALPHA}"
+    assert idle_of("catch", shipped_configs()["rainbow"], "distribution.kind=scalar") == ""
+    run.write_text(to_yaml(load_config("catch")), encoding="utf-8")  # which writes every key out
+    assert idle_of(run) == ""
+
+
+def test_values_that_do_nothing_are_a_warning():
+    with pytest.warns(UserWarning, match=r"^keys without effect: replay\.alpha \(needs replay\.kind prioritised\)$"):
+        load_config("catch", **{"replay.alpha": 0.5})
+
+
 def test_no_exploration_at_all_is_a_warning():
     (warning,) = find_warnings(load_config(["cartpole_cleanrl", "noisy", "dqn"]))
     assert "the agent does not explore" in warning

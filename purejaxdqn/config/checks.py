@@ -1,6 +1,6 @@
 """Contradictions between the keys of a config, warnings about unlikely settings, and keys without effect."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from purejaxdqn.core.choices import Fault
@@ -126,3 +126,10 @@ def find_idle(config: Config) -> dict[str, str]:
     if config.schedule.target_every is None:
         idle["schedule.tau"] = "schedule.target_every"
     return idle
+
+
+def describe_idle(config: Config, keys: Iterable[str]) -> str:
+    """Which of these keys have no effect in this config, and what they need, as one line; empty if all have one."""
+    idle = find_idle(config)
+    words = [f"{key} (needs {idle[key]})" for key in keys if key in idle]
+    return f"keys without effect: {', '.join(words)}" if words else ""
