@@ -269,6 +269,8 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.num_envs=true", "env.num_envs: True must be an integer"),
         ("network.layer_norm=1", "network.layer_norm: 1 must be true or false"),
         ("network.hidden=64", "network.hidden: 64 must be a list"),
+        ("rollout.lambda=null", "rollout.lambda: null must be a number"),
+        ("loss=null", "loss: null is not one of huber, squared"),
         ("gamma=1.5", "gamma: 1.5 must be less than or equal to 1"),
         ("gamma=.nan", "gamma: nan must be less than or equal to 1"),
         ("optimizer.learning_rate=.inf", "optimizer.learning_rate: inf must be finite"),
@@ -441,6 +443,10 @@ def test_the_yaml_of_a_config_holds_every_key():
         (
             ["distribution.atoms=51"],
             "distribution.atoms: 51, but distribution.kind is scalar, which has one number per action",
+        ),
+        (
+            ["distribution={kind: hl_gauss, atoms: 1, v_min: 0, v_max: 1}"],
+            "distribution.atoms: 1 is below 2: an hl_gauss distribution needs at least two",
         ),
         (
             ["distribution={kind: quantile, atoms: 1}"],

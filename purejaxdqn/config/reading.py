@@ -331,17 +331,18 @@ def _inside(section: Any, name: str) -> Any:
 def _describe(tree: Tree, path: Sequence[str], detail: Mapping[str, Any]) -> Fault:
     """A fault from one of pydantic's errors, about the key at ``path``."""
     key, value, section = ".".join(path), reduce(getitem, path, tree), reduce(_inside, path, Config)
+    shown = "null" if value is None else repr(value)  # as a config file has it
     if detail["type"] == "extra_forbidden":
         return Fault(key, f"unknown key{_similar_key(key)}", ())
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         word = detail["input"]  # which may be one of a list
         hint = did_you_mean(word, allowed) if isinstance(word, str) else ""
-        return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
+        return Fault(key, f"{shown} is not one of {', '.join(allowed)}{hint}", ())
     if detail["type"] == "model_type":
-        return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())
+        return Fault(key, f"{shown} is not a section of keys: {', '.join(section.model_fields)}", ())
     wanted = _WANTED.get(detail["type"]) or re.sub(r"^(Input should be|Value error,) ", "", detail["msg"])
-    return Fault(key, f"{value!r} must be {wanted}", ())
+    return Fault(key, f"{shown} must be {wanted}", ())
 
 
 def _similar_key(key: str) -> str:
