@@ -156,7 +156,10 @@ def main() -> None:
     arguments = parser.parse_args()
     name = "ablation_minatar" if arguments.minatar else "ablation_pqn" if arguments.pqn else "ablation"
     if arguments.table:
-        with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        path = harness.RESULTS / f"{name}.csv"
+        if not path.exists():
+            parser.error(f"--table: {path} does not exist; call without --table, which trains and writes it")
+        with path.open(encoding="utf-8", newline="") as file:
             show(name, list(csv.DictReader(file)), keep=True)
         return
     study = STUDIES[name]

@@ -1,11 +1,15 @@
-"""What returns does the shipped config `cartpole_double` reach on 30 fresh seeds, and how long does one seed take?
+"""What returns does a shipped config of CartPole reach on 30 fresh seeds, and how long does one seed take?
+
+The config is `cartpole_double`, or that of ``--config``, whose name the result files begin with.
 
 The seeds (0 to 29 of ``seed=2026``) were not used for choosing the config. Scores are greedy returns of the final
 parameters over 100 episodes, in gymnax and in Gymnasium. Times are wall-clock seconds from the start of the process to
 its end, measured in interleaved rounds with an empty and with a filled compilation cache.
 
-    python -m benchmarks.cartpole            about 7 minutes on two cores
-    python -m benchmarks.cartpole --quick    under a minute: 3 seeds and one timing of short runs, nothing kept
+    python -m benchmarks.cartpole                          about 7 minutes on two cores
+    python -m benchmarks.cartpole --config cartpole_pqn    the same of another config, in files of its own
+    python -m benchmarks.cartpole --quick                  under a minute: 3 seeds and one timing of short runs,
+                                                           nothing kept
 """
 
 import json
@@ -32,12 +36,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         times = measure_times(what, Path(folder), rounds=1 if arguments.quick else 3)
         scores = measure_scores(what, Path(folder), seeds=3 if arguments.quick else 30)
-    tables = {"cartpole_scores": scores, "cartpole_reached": count(scores), "cartpole_times": times}
     print(f"{harness.machine()}\n")
-    for name, rows in tables.items():
+    for name, rows in tables_of(arguments.config, scores, times).items():
         print(harness.table(rows), "", sep="\n")
         if not arguments.quick:
             print(harness.write(name, rows), "", sep="\n")
+
+
+def tables_of(
+    config: str, scores: list[dict[str, Any]], times: list[dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the tables by the names of their files, which differ from config to config."""
+    name = config.removesuffix(".yaml").replace("/", "_")
+    return {f"{name}_scores": scores, f"{name}_reached": count(scores), f"{name}_times": times}
 
 
 def measure_scores(what: Sequence[str], folder: Path, *, seeds: int) -> list[dict[str, Any]]:

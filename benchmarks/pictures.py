@@ -73,7 +73,7 @@ PICTURES: dict[str, Bars] = {
         around=1.0,
         title="memory / sum of what must be kept",
     ),
-    "cartpole_times": Bars(("run",), ("median (s)",), spread=("lowest (s)", "highest (s)"), title="seconds"),
+    "cartpole_double_times": Bars(("run",), ("median (s)",), spread=("lowest (s)", "highest (s)"), title="seconds"),
     "checkpoint": Bars(
         ("what", "seeds"), ("cost (%)",), spread=("lowest (%)", "highest (%)"), title="additional time (%)"
     ),

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         from purejaxdqn.config.shipped import note_of_default_environment
 
     note = None if arguments.resume else note_of_default_environment(draft.config)
-    announce([note, draft.moves], find_warnings(draft.config))
+    announce([note, draft.moves], filter(None, (*find_warnings(draft.config), draft.idle())))
     if arguments.print_config:
         print(to_yaml(config), end="")
         return 0

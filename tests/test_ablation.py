@@ -95,3 +95,13 @@ def test_probabilities_are_those_of_pairs_and_the_comparison_is_the_one_named():
         "Rainbow": ("DQN", "1.00", "0.00"),
         "Rainbow - PER": ("Rainbow", "0.00", "1.00"),
     }
+
+
+@pytest.mark.parametrize("study", ["--minatar", "--pqn"])
+def test_a_table_without_results_is_an_error_of_one_line(study, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["ablation", study, "--table"])
+    monkeypatch.setattr(ablation.harness, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        ablation.main()
+    error = capsys.readouterr().err
+    assert error.startswith("error: --table: ") and error.count("\n") == 1

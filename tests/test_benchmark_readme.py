@@ -30,7 +30,7 @@ def test_every_table_is_on_some_page():
         "learning",
         "learning_curves",
         "ablation",
-        "cartpole_scores",
+        "cartpole_double_scores",
         "solved_curves",
         "curves",
         "curves_scores",

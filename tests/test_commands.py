@@ -300,6 +300,14 @@ def test_plot_in_a_directory_that_may_only_be_read_is_refused(mark, run, quietly
     assert quietly(plot, tmp_path) == (2, [], [f"error: {tmp_path} cannot be written to: Permission denied"])
 
 
+def test_train_names_given_keys_without_effect_in_one_warning(quietly):
+    words = ["--config", "catch", "--config", "pqn", "replay.alpha=0.5", "schedule.tau=0.3", "--print-config"]
+    code, _, err = quietly(train, *words)
+    named = "replay.alpha (needs replay.kind prioritised), schedule.tau (needs schedule.target_every)"
+    assert (code, err) == (0, [f"warning: keys without effect: {named}"])
+    assert quietly(train, *words[:4], "--print-config")[2] == []
+
+
 def test_printing_and_listing_write_nothing(quietly, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = quietly(train, "--config", "cartpole_cleanrl", "--print-config", "gamma=0.5")
@@ -617,6 +625,21 @@ TOO_LARGE = {
         f"network.memory_size: {LARGE} must be less than or equal to 65536",
     ),
     "train updates": (train, [f"schedule.gradient_steps={LARGE}"], "1 seed needs about 52 TB .*schedule.*smaller"),
+    "train seeds without replay": (
+        train,
+        ["--config", "pqn", f"num_seeds={LARGE}"],
+        f"{LARGE} seeds need .*; make num_seeds, env.num_envs or network.hidden smaller",
+    ),
+    "train epochs without replay": (
+        train,
+        ["--config", "pqn", "rollout.epochs=1_000_000_000", "num_seeds=2"],
+        "2 seeds need .*; make env.num_envs, rollout.steps or rollout.epochs, or the episodes of evaluation, smaller",
+    ),
+    "sweep environments without replay": (
+        sweep,
+        ["--config", "pqn", "--memory", "300kB"],
+        "--memory: one run needs about .*; make env.num_envs or network.hidden smaller",
+    ),
     "sweep replay.size": (sweep, [f"replay.size={LARGE}"], f"--memory: one run needs about .*{SMALLER}"),
     "sweep updates": (sweep, [f"schedule.gradient_steps={LARGE}"], "--memory: one run needs about 52 TB.*smaller"),
     "sweep seeds": (sweep, ["--seeds", LARGE], f"--seeds: the results of {LARGE} runs need about .* are free"),

@@ -269,6 +269,8 @@ def test_segments_divide_the_epochs(epochs, asked, expected):
         ("env.num_envs=true", "env.num_envs: True must be an integer"),
         ("network.layer_norm=1", "network.layer_norm: 1 must be true or false"),
         ("network.hidden=64", "network.hidden: 64 must be a list"),
+        ("rollout.lambda=null", "rollout.lambda: null must be a number"),
+        ("loss=null", "loss: null is not one of huber, squared"),
         ("gamma=1.5", "gamma: 1.5 must be less than or equal to 1"),
         ("gamma=.nan", "gamma: nan must be less than or equal to 1"),
         ("optimizer.learning_rate=.inf", "optimizer.learning_rate: inf must be finite"),
@@ -443,6 +445,10 @@ def test_the_yaml_of_a_config_holds_every_key():
             "distribution.atoms: 51, but distribution.kind is scalar, which has one number per action",
         ),
         (
+            ["distribution={kind: hl_gauss, atoms: 1, v_min: 0, v_max: 1}"],
+            "distribution.atoms: 1 is below 2: an hl_gauss distribution needs at least two",
+        ),
+        (
             ["distribution={kind: quantile, atoms: 1}"],
             "distribution.atoms: 1 is below 2: a quantile distribution needs at least two",
         ),
@@ -576,6 +582,15 @@ def test_going_on_after_the_rate_has_come_to_0_is_a_warning():
     assert not list(find_warnings(load_config("cartpole_cleanrl", ["optimizer.anneal=true"])))
 
 
+def test_an_annealed_run_of_a_single_rollout_is_a_warning():
+    """The rate is read at the end of a rollout, and there it is 0: nothing would be learned."""
+    one = ["env.num_envs=4", "rollout={steps: 100, minibatches: 4}", "total_timesteps=400"]
+    (warning,) = find_warnings(load_config(["cartpole_cleanrl", "pqn"], one))
+    assert warning.startswith("nothing is learned: ") and "ends at step 400" in warning
+    for other in ("optimizer.anneal=false", "total_timesteps=800", "schedule.horizon=800"):
+        assert not list(find_warnings(load_config(["cartpole_cleanrl", "pqn"], [*one, other]))), other
+
+
 def test_exploration_that_does_not_reach_its_end_is_a_warning():
     longer = ["exploration.fraction=1", "total_timesteps=200_000"]
     (warning,) = find_warnings(load_config("cartpole_cleanrl", longer))
@@ -589,6 +604,45 @@ def test_no_shipped_config_is_warned_of():
         if not name.startswith("search/") and "env" in read_config(name).config.model_fields_set:
             draft = read_config(name)
             assert (list(find_warnings(draft.config)), draft.moves) == ([], ""), name
+
+
+ALPHA, TAU = "replay.alpha (needs replay.kind prioritised)", "schedule.tau (needs schedule.target_every)"
+LAMBDA, ONCE = "rollout.lambda (needs replay.kind none)", "network.sigma (needs network.noisy true)"
+IDLE = {
+    ("catch", "pqn", "replay.alpha=0.5"): ALPHA,
+    ("catch", "pqn", "schedule={tau: 0.3}", "replay.alpha=0.5"): f"{TAU}, {ALPHA}",
+    ("catch", "replay.sequence=4"): "replay.sequence (needs network.memory gru or lru)",
+    ("catch", "rollout.lambda=0.2", "network.sigma=1", "network.sigma=2"): f"{LAMBDA}, {ONCE}",
+    ("catch", "pqn", "replay={kind: none, size: null, alpha: null}"): "",
+    ("catch", "pqn", "rollout.lambda=0.2"): "",
+    ("catch", "rainbow", "distribution.kind=scalar"): "",  # the preset's support is not what the caller set
+    ("catch", "pqn", "per"): "",
+}
+
+
+def idle_of(*words, **values):
+    sources = [word for word in words if "=" not in str(word)]
+    return read_config(sources, [word for word in words if word not in sources], values).idle()
+
+
+@pytest.mark.parametrize("words", IDLE)
+def test_keys_that_the_caller_set_and_that_do_nothing_are_named_in_a_line(words):
+    assert idle_of(*words) == (IDLE[words] and f"keys without effect: {IDLE[words]}")
+
+
+def test_keys_of_ones_own_later_files_that_do_nothing_are_named_and_those_of_a_first_file_are_not(tmp_path):
+    own, run = tmp_path / "own.yaml", tmp_path / "config.yaml"
+    own.write_text("replay: {alpha: 0.5}\nschedule.tau: 0.3\n", encoding="utf-8")
+    assert idle_of("catch", own, "pqn") == f"keys without effect: {ALPHA}, {TAU}"
+    assert idle_of("catch", own) == f"keys without effect: {ALPHA}"
+    assert idle_of("catch", shipped_configs()["rainbow"], "distribution.kind=scalar") == ""
+    run.write_text(to_yaml(load_config("catch")), encoding="utf-8")  # which writes every key out
+    assert idle_of(run) == ""
+
+
+def test_values_that_do_nothing_are_a_warning():
+    with pytest.warns(UserWarning, match=r"^keys without effect: replay\.alpha \(needs replay\.kind prioritised\)$"):
+        load_config("catch", **{"replay.alpha": 0.5})
 
 
 def test_no_exploration_at_all_is_a_warning():

@@ -322,45 +322,108 @@ class Line(TableMDP):
         super().__init__([[(i + 1) % length] * 2 for i in range(length)], np.zeros((length, 2)), [False] * length)
 
 
-def test_every_step_of_a_rollout_is_learned_once_an_epoch():
-    """The loss is minus the output and the optimiser adds it up: the table counts how often each state is learned."""
-    length, epochs = 24, 3
+LENGTH, EPOCHS, ROLLOUTS, MINIBATCHES = 24, 3, 20, 4
+
+
+def train_on_a_line(**parts):
+    """Train on rollouts that each show every state of a line once; the policy."""
     config = load_config(
         "cartpole_cleanrl",
         [
             *PQN,
             "env.num_envs=1",
-            f"total_timesteps={length * 20}",
-            f"rollout={{steps: {length}, epochs: {epochs}, minibatches: 4}}",
+            f"total_timesteps={LENGTH * ROLLOUTS}",
+            f"rollout={{steps: {LENGTH}, epochs: {EPOCHS}, minibatches: {MINIBATCHES}}}",
             "optimizer={name: sgd, learning_rate: 6.0, anneal: false, max_grad_norm: null}",  # undoes the mean of 6
             "env.params={}",
         ],
     )
+    train = make_train(config, env=from_gymnax(Line(LENGTH)), network=Table(np.zeros((LENGTH, 2))), **parts)
+    return jit_quickly(train)(config.hparams(), jax.random.key(0)).params
+
+
+def test_the_gradients_of_a_minibatch_are_those_of_its_steps():
+    """The loss is minus the output and the optimiser adds it up: the table counts how often each state is learned."""
 
     def count(hparams, out, action, target):
         taken = jnp.take_along_axis(out, action[:, None], axis=1)[:, 0]
         return -taken, taken
 
-    parts = {
-        "env": from_gymnax(Line(length)),
-        "network": Table(np.zeros((length, 2))),
-        "head": scalar_head("squared")._replace(loss=count),
+    policy = train_on_a_line(head=scalar_head("squared")._replace(loss=count))
+    np.testing.assert_allclose(np.sum(policy["q"], axis=1), EPOCHS * ROLLOUTS, rtol=1e-5)
+
+
+def repeats_of_a_run(monkeypatch):
+    """What a run repeats of "steps" within an epoch, "orders" of epochs and "keys" of targets and gradient steps."""
+    steps, keys = [], []
+    sample, draw = on_rollout._sample, on_rollout.draw
+
+    def record(kept, array):
+        jax.debug.callback(lambda values: kept.append(np.asarray(values)), array, ordered=True)
+
+    def recorded_sample(parts, units, state, minibatch, key):
+        record(steps, jnp.argmax(minibatch[0][0], axis=-1))  # the observation shows which step it is of
+        return sample(parts, units, state, minibatch, key)
+
+    def recorded_draw(parts, params, key, size):
+        record(keys, jax.random.key_data(key))
+        return draw(parts, params, key, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(on_rollout, "_sample", recorded_sample)
+        patch.setattr(on_rollout, "draw", recorded_draw)
+        train_on_a_line()
+        jax.effects_barrier()
+    assert (len(steps), len(keys)) == (ROLLOUTS * EPOCHS * MINIBATCHES, ROLLOUTS * (1 + EPOCHS * MINIBATCHES))
+    orders = np.reshape(steps, (ROLLOUTS * EPOCHS, LENGTH))
+    repeated = {
+        "steps": (np.sort(orders, axis=1) != np.arange(LENGTH)).any(),
+        "orders": len(np.unique(orders, axis=0)) < len(orders),
+        "keys": len(np.unique(keys, axis=0)) < len(keys),
     }
-    policy = jit_quickly(make_train(config, **parts))(config.hparams(), jax.random.key(0)).params
-    np.testing.assert_allclose(np.sum(policy["q"], axis=1), epochs * 20, rtol=1e-5)
+    return {name for name, is_repeated in repeated.items() if is_repeated}
 
 
-def test_epochs_and_rollouts_are_in_orders_of_their_own(monkeypatch):
-    config = load_config("cartpole_cleanrl", PQN)
-    algorithm = make_program(config).algorithm
-    shapes = algorithm.draws.shapes
-    words = [jax.random.bits(jax.random.key(i), (5, *shape), jnp.uint32) for i, shape in enumerate(shapes)]
-    draws = algorithm.draws.read(*words)
-    orders = np.asarray(on_rollout.kernels.permutations(draws.order)).reshape(-1, draws.order.shape[-1])
-    assert len(np.unique(orders, axis=0)) == len(orders) == 5 * config.rollout.epochs
-    assert (np.sort(orders, axis=1) == np.arange(orders.shape[1])).all()
-    keys = np.concatenate([jax.random.key_data(keys).reshape(-1, 2) for keys in (draws.target_key, draws.keys)])
-    assert len(np.unique(keys, axis=0)) == len(keys)
+def test_every_epoch_learns_every_step_once_in_an_order_and_with_keys_of_its_own(monkeypatch):
+    assert repeats_of_a_run(monkeypatch) == set()
+
+
+ORDERS = {
+    "one order for all epochs of a rollout": (
+        "orders",
+        lambda right, bits: jnp.broadcast_to(right(bits[:1]), bits.shape),
+    ),
+    "the same orders in every rollout": (
+        "orders",
+        lambda right, bits: right(jax.random.bits(jax.random.key(0), bits.shape)),
+    ),
+    "steps drawn with replacement": ("steps", lambda right, bits: (bits % LENGTH).astype(jnp.int32)),
+}
+KEYS = {
+    "one key for all gradient steps of a rollout": lambda draws: jnp.broadcast_to(draws.keys[0], draws.keys.shape),
+    "the same keys in every epoch": lambda draws: jnp.tile(draws.keys[:MINIBATCHES], EPOCHS),
+    "the key of the targets in a gradient step": lambda draws: draws.keys.at[0].set(draws.target_key),
+}
+
+
+@pytest.mark.parametrize("fault", mostly_slow(ORDERS, fast=["one order for all epochs of a rollout"]))
+def test_a_repeated_step_or_order_is_told_apart(monkeypatch, fault):
+    repeated, order = ORDERS[fault]
+    right = on_rollout.kernels.permutations
+    monkeypatch.setattr(on_rollout.kernels, "permutations", lambda bits: order(right, bits))
+    assert repeats_of_a_run(monkeypatch) == {repeated}
+
+
+@pytest.mark.parametrize("fault", mostly_slow(KEYS, fast=["one key for all gradient steps of a rollout"]))
+def test_a_repeated_key_is_told_apart(monkeypatch, fault):
+    right = on_rollout._fit
+
+    def fit(*arguments):
+        *others, draws, rate = arguments
+        return right(*others, draws._replace(keys=KEYS[fault](draws)), rate)
+
+    monkeypatch.setattr(on_rollout, "_fit", fit)
+    assert repeats_of_a_run(monkeypatch) == {"keys"}
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Contradictions between the keys of a config, warnings about unlikely settings, and keys without effect."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from purejaxdqn.core.choices import Fault
@@ -91,9 +91,9 @@ def find_warnings(config: Config) -> Iterator[str]:
         yield "the agent does not explore: exploration.start and exploration.end are 0, and network.noisy is false"
     if config.ensemble.prior and config.env.normalize:
         yield "env.normalize changes the input of the priors while its statistics change; fixed bounds would not"
+    if config.optimizer.anneal:
+        yield from _find_annealing_warnings(config)
     horizon = config.schedule.horizon or total
-    if config.optimizer.anneal and horizon < total:
-        yield f"nothing is learned after step {horizon} (schedule.horizon), where optimizer.anneal reaches a rate of 0"
     decayed = warmup + exploration.fraction * horizon
     if exploration.start != exploration.end and decayed > total:
         after = f" after schedule.warmup ({warmup})" if warmup else ""
@@ -101,6 +101,19 @@ def find_warnings(config: Config) -> Iterator[str]:
             f"exploration.end is not reached: its decay takes exploration.fraction ({exploration.fraction:g}) of "
             f"{horizon} steps{after}, and the run ends at {total}"
         )
+
+
+def _find_annealing_warnings(config: Config) -> Iterator[str]:
+    """Learning that a rate of 0 leaves out: all of it, or that after the horizon."""
+    horizon, intervals = config.schedule.horizon or config.total_timesteps, intervals_of(config)
+    first = intervals.warmup + intervals.train
+    if horizon <= first:
+        yield (
+            f"nothing is learned: optimizer.anneal reads the learning rate at the end of each rollout, and the first "
+            f"ends at step {first}, where the rate is 0"
+        )
+    elif horizon < config.total_timesteps:
+        yield f"nothing is learned after step {horizon} (schedule.horizon), where optimizer.anneal reaches a rate of 0"
 
 
 def find_idle(config: Config) -> dict[str, str]:
@@ -113,3 +126,10 @@ def find_idle(config: Config) -> dict[str, str]:
     if config.schedule.target_every is None:
         idle["schedule.tau"] = "schedule.target_every"
     return idle
+
+
+def describe_idle(config: Config, keys: Iterable[str]) -> str:
+    """Which of these keys have no effect in this config, and what they need, as one line; empty if all have one."""
+    idle = find_idle(config)
+    words = [f"{key} (needs {idle[key]})" for key in keys if key in idle]
+    return f"keys without effect: {', '.join(words)}" if words else ""

@@ -3,7 +3,7 @@
 import copy
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -30,6 +30,7 @@ class Draft(NamedTuple):
     faults: tuple[Fault, ...]
     moves: str = ""  # what ``fitted`` has moved, as one line
     written_for: float | None = None  # see ``fitting.fit``
+    given: tuple[str, ...] = ()  # keys that the caller has set, see ``Keys``, overrides and values included
 
     def fitted(self) -> "Draft":
         """The draft with intervals that fit each other (``fitting.fit``)."""
@@ -69,16 +70,28 @@ class Draft(NamedTuple):
         self._replace(faults=tuple(faults)).unchecked()
         return resolve(env_checks.with_typed_parameters(self.config, look_up))
 
+    def idle(self) -> str:
+        """Which of the keys that the caller has set have no effect, as one line; empty if there are none.
+
+        A preset sets keys for many environments and algorithms, so those of shipped configs are not named.
+        """
+        from purejaxdqn.config.checks import describe_idle  # late, see ``checked``
+
+        return describe_idle(self.config, self.given)
+
 
 class Keys(NamedTuple):
     """The keys of config files, laid over each other."""
 
     tree: Tree
     written_for: Any = None  # what ``total_timesteps`` was as ``evaluation.every`` was set; None if it was not
+    given: tuple[str, ...] = ()  # dotted keys of the files after the first that are not shipped
 
 
 def load_config(source: str | Path | Sequence[str | Path], *overrides: str | Sequence[str], **values: Any) -> Config:
     """Load and check a config. Intervals that do not fit each other are moved to the nearest that fit, with a warning.
+
+    Another warning names the keys of ``overrides``, ``values`` and your own later files that have no effect.
 
     Args:
       source: a path, or the name of a shipped config with or without ``.yaml``; or several, of which
@@ -95,9 +108,9 @@ def load_config(source: str | Path | Sequence[str | Path], *overrides: str | Seq
     words = [word for one in overrides for word in ([one] if isinstance(one, str) else one)]
     draft = read_config(source, words, values)
     config = draft.checked()
-    if draft.moves:
+    for line in filter(None, (draft.moves, draft.idle())):
         with aside():
-            warnings.warn(draft.moves, stacklevel=2)
+            warnings.warn(line, stacklevel=2)
     return config
 
 
@@ -130,10 +143,13 @@ def read_sources(sources: Sequence[str | Path]) -> Keys:
       ConfigError: a file is missing or not a mapping.
     """
     keys = Keys({})
-    for one in sources:
-        above = read_yaml(find_config(one))
+    for place, one in enumerate(sources):
+        path = find_config(one)
+        above = read_yaml(path)
         tree = _merge(keys.tree, above)
-        keys = Keys(tree, _length_in(tree) if _sets_interval(above) else keys.written_for)
+        written_for = _length_in(tree) if _sets_interval(above) else keys.written_for
+        given = () if place == 0 or _is_shipped(path) else tuple(_keys_in(above))
+        keys = Keys(tree, written_for, (*keys.given, *given))
     return keys
 
 
@@ -145,9 +161,10 @@ def draft_of(keys: Keys, overrides: Sequence[str], values: Mapping[str, Any] | N
     above, lines = _read_overrides(overrides)
     layers = [above, *({key: _as_plain(value)} for key, value in (values or {}).items())]
     written_for = None if any(map(_sets_interval, layers)) else keys.written_for
+    given = tuple(dict.fromkeys((*keys.given, *(key for layer in layers for key in _keys_in(layer)))))
     tree = reduce(_merge, layers, copy.deepcopy(keys.tree))
     try:
-        return Draft(Config.model_validate(tree), tuple(lines), (), written_for=written_for)
+        return Draft(Config.model_validate(tree), tuple(lines), (), written_for=written_for, given=given)
     except ValidationError as error:
         # One for each key: a union reports an error for each of its members, a list for each of its elements.
         once: dict[tuple[str, ...], Any] = {}
@@ -156,7 +173,7 @@ def draft_of(keys: Keys, overrides: Sequence[str], values: Mapping[str, Any] | N
     faults = tuple(_describe(tree, path, detail) for path, detail in once.items())
     for path in once:
         _remove(tree, path)
-    return Draft(Config.model_validate(tree), tuple(lines), faults, written_for=written_for)
+    return Draft(Config.model_validate(tree), tuple(lines), faults, written_for=written_for, given=given)
 
 
 def _length_in(tree: Tree) -> float | None:
@@ -169,6 +186,19 @@ def _sets_interval(layer: Mapping[str, Any]) -> bool:
     """Whether a layer of keys has ``evaluation.every``."""
     section = _merge({}, layer).get("evaluation")
     return isinstance(section, dict) and "every" in section
+
+
+def _keys_in(layer: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """The dotted keys that a layer sets; null leaves a key to its default."""
+    for key, value in layer.items():
+        if isinstance(value, Mapping):
+            yield from _keys_in(value, f"{section}{key}.")
+        elif value is not None:
+            yield f"{section}{key}"
+
+
+def _is_shipped(path: Path) -> bool:
+    return any(path.samefile(one) for one in shipped_configs().values() if one.name == path.name)
 
 
 def shipped_configs(kind: str = "--config") -> dict[str, Path]:
@@ -301,17 +331,18 @@ def _inside(section: Any, name: str) -> Any:
 def _describe(tree: Tree, path: Sequence[str], detail: Mapping[str, Any]) -> Fault:
     """A fault from one of pydantic's errors, about the key at ``path``."""
     key, value, section = ".".join(path), reduce(getitem, path, tree), reduce(_inside, path, Config)
+    shown = "null" if value is None else repr(value)  # as a config file has it
     if detail["type"] == "extra_forbidden":
         return Fault(key, f"unknown key{_similar_key(key)}", ())
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         word = detail["input"]  # which may be one of a list
         hint = did_you_mean(word, allowed) if isinstance(word, str) else ""
-        return Fault(key, f"{value!r} is not one of {', '.join(allowed)}{hint}", ())
+        return Fault(key, f"{shown} is not one of {', '.join(allowed)}{hint}", ())
     if detail["type"] == "model_type":
-        return Fault(key, f"{value!r} is not a section of keys: {', '.join(section.model_fields)}", ())
+        return Fault(key, f"{shown} is not a section of keys: {', '.join(section.model_fields)}", ())
     wanted = _WANTED.get(detail["type"]) or re.sub(r"^(Input should be|Value error,) ", "", detail["msg"])
-    return Fault(key, f"{value!r} must be {wanted}", ())
+    return Fault(key, f"{shown} must be {wanted}", ())
 
 
 def _similar_key(key: str) -> str:

@@ -72,11 +72,9 @@ def check_memory(config: Config) -> None:
     needs = memory_needs(config)
     needed = config.num_seeds * needs.state + needs.working
     if needed > free:
-        seeds, fewer = (
-            ("1 seed needs", "") if config.num_seeds == 1 else (f"{config.num_seeds} seeds need", "num_seeds or ")
-        )
-        advice = _advice(needs, fewer=fewer)
-        raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free{advice}")
+        seeds = "1 seed needs" if config.num_seeds == 1 else f"{config.num_seeds} seeds need"
+        advice = _advice(config, needs, seeds=config.num_seeds)
+        raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {advice}")
 
 
 def _generous_bytes(config: Config) -> float:
@@ -93,20 +91,36 @@ def _generous_bytes(config: Config) -> float:
     return config.num_seeds * (16.0 * steps * (inputs + 64) + 64.0 * updates + 64.0 * weights)
 
 
-def check_working(needs: Needs, memory: int) -> None:
+def check_working(config: Config, needs: Needs, memory: int) -> None:
     """Refuse a run whose draws, rollout or evaluation alone cannot fit in ``memory`` bytes.
 
     Raises:
       UserError: says how much memory is needed.
     """
     if needs.working > memory:
-        raise UserError(f"--memory: one run needs about {in_bytes(needs.working)}{_advice(needs)}")
+        raise UserError(f"--memory: one run needs about {in_bytes(needs.working)}; {_advice(config, needs)}")
 
 
-def _advice(needs: Needs, *, fewer: str = "") -> str:
-    if fewer or needs.state > needs.working:
-        return f"; make {fewer}replay.size smaller"
-    return "; make the intervals of schedule, or the episodes of evaluation, smaller"
+def _advice(config: Config, needs: Needs, *, seeds: int = 1) -> str:
+    """Which keys of this config make the larger of its needs smaller."""
+    if seeds * needs.state > needs.working:
+        return smaller_state(config, seeds=seeds)
+    if config.replay.kind != "none":
+        return "make the intervals of schedule, or the episodes of evaluation, smaller"
+    period = ["schedule.target_every"] if config.schedule.target_every else []
+    keys = _listed(["env.num_envs", "rollout.steps", "rollout.epochs", *period])
+    return f"make {keys}, or the episodes of evaluation, smaller"
+
+
+def smaller_state(config: Config, *, seeds: int = 1) -> str:
+    """Which keys of this config make the state of its runs smaller."""
+    largest = ["replay.size"] if config.replay.kind != "none" else ["env.num_envs", "network.hidden"]
+    return f"make {_listed([*(['num_seeds'] if seeds > 1 else []), *largest])} smaller"
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def check_results(runs: int, epochs: int, *, option: str) -> None:

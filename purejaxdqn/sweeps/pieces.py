@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.runs.memory import Needs, check_working, free_memory, in_bytes, memory_needs
+from purejaxdqn.runs.memory import Needs, check_working, free_memory, in_bytes, memory_needs, smaller_state
 from purejaxdqn.runs.training import Population
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.system.faults import UserError
@@ -89,11 +89,11 @@ def plan_work(
     groups = group_runs(points, runs)
     used = tuple(jax.local_devices()[:devices])
     for group in groups:
-        check_working(Needs(group.run_bytes, group.working_bytes), memory or free_memory(used))
+        check_working(group.config, Needs(group.run_bytes, group.working_bytes), memory or free_memory(used))
     if size is None:
         sizes = [piece_size(group, used, memory) for group in groups]
     else:
-        sizes = [min(size, most_at_once(group.run_bytes, used, memory)) for group in groups]
+        sizes = [min(size, most_at_once(group, used, memory)) for group in groups]
     return Work(groups, sizes, used)
 
 
@@ -126,14 +126,15 @@ def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None =
     Raises:
       UserError: not even one run fits.
     """
-    most = most_at_once(group.run_bytes, devices, memory)
+    most = most_at_once(group, devices, memory)
     runs = len(group.runs)
     wanted = -(-runs // PIECES) if devices[0].platform == "cpu" else MOST_RUNS * len(devices)
     return _even(runs, min(most, max(wanted, len(devices))), len(devices))
 
 
-def most_at_once(run_bytes: int, devices: Sequence[jax.Device], memory: int | None = None) -> int:
+def most_at_once(group: Group, devices: Sequence[jax.Device], memory: int | None = None) -> int:
     """The number of runs that fit in memory; see ``piece_size``."""
+    run_bytes = group.run_bytes
     cpu = devices[0].platform == "cpu"
     # On a CPU the devices share the memory, and each works on a copy of one run's state. On accelerators the runs are
     # batched, and the intermediate results of an update exist for all of them at once.
@@ -141,7 +142,7 @@ def most_at_once(run_bytes: int, devices: Sequence[jax.Device], memory: int | No
     most = room - len(devices) if cpu else room // 2
     if most < 1:
         needed = run_bytes * (1 + len(devices)) if cpu else 2 * run_bytes
-        raise UserError(f"--memory: one run needs about {in_bytes(needed)}; make replay.size smaller")
+        raise UserError(f"--memory: one run needs about {in_bytes(needed)}; {smaller_state(group.config)}")
     return int(most)
 
 
