@@ -446,11 +446,11 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             ["distribution={kind: hl_gauss, atoms: 1, v_min: 0, v_max: 1}"],
-            "distribution.atoms: 1 is below 2: an hl_gauss distribution needs at least two",
+            "distribution.atoms: 1 is below 2, the least that distribution.kind hl_gauss can have",
         ),
         (
             ["distribution={kind: quantile, atoms: 1}"],
-            "distribution.atoms: 1 is below 2: a quantile distribution needs at least two",
+            "distribution.atoms: 1 is below 2, the least that distribution.kind quantile can have",
         ),
         (
             ["distribution={kind: quantile, risk: cvar}"],

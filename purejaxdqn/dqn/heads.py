@@ -316,8 +316,7 @@ def _one_atom(config: Config) -> Iterator[Fault]:
 def _several_atoms(config: Config) -> Iterator[Fault]:
     kind, atoms = config.distribution.kind, config.distribution.atoms
     if atoms < 2:
-        article = "a" if kind in ("categorical", "quantile") else "an"  # the others are spelt out: an h, an i, an f
-        message = f"{atoms} is below 2: {article} {kind} distribution needs at least two"
+        message = f"{atoms} is below 2, the least that distribution.kind {kind} can have"
         yield Fault("distribution.atoms", message, ("distribution.kind",))
 
 
