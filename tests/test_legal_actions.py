@@ -20,8 +20,9 @@ from purejaxdqn.dqn.replay import example_step, prioritised_replay, uniform_repl
 from purejaxdqn.dqn.rings import fold, make_ring
 from purejaxdqn.dqn.types import Transition
 from purejaxdqn.environments.batched import Single, batched
+from purejaxdqn.environments.wrappers import with_sticky_actions
 from purejaxdqn.policies.greedy import Policy
-from tests.conftest import PQN, TINY, jit_quickly, mostly_slow
+from tests.conftest import PQN, TINY, jit_barely, jit_quickly, mostly_slow
 from tests.probes import Table
 
 GAMMA = 0.5
@@ -120,6 +121,24 @@ def test_a_rollout_has_the_legal_actions_of_both_observations():
     steps = rollout(env, (), act, actors, jax.tree.map(lambda leaf: leaf[0], draws))[1].steps
     np.testing.assert_array_equal(steps.legal, LEGAL[np.argmax(steps.obs, axis=-1)])
     np.testing.assert_array_equal(steps.next_legal, LEGAL[np.argmax(steps.next_obs, axis=-1)])
+
+
+def test_a_sticky_action_is_repeated_only_where_it_is_legal():
+    """Rewards show which action was executed: an illegal one pays 50."""
+    env = with_sticky_actions(batched(table(time_limit=4, random_start=True)), 0.5)
+    draws, _ = draw_steps(jax.random.key(1), 1, rollout=100, num_envs=8, learning=NO_LEARNING)
+
+    def act(view, draws, env_step):
+        return random_action(draws.choice, view.legal, 3), view.memory
+
+    @jit_barely
+    def play(draws):
+        return rollout(env, (), act, start_actors(env, (), jax.random.key(0), num_envs=8), draws)[1].steps
+
+    steps = play(jax.tree.map(lambda leaf: leaf[0], draws))
+    chosen = REWARD[np.argmax(steps.obs, axis=-1), steps.action]
+    assert steps.reward.max() < 50
+    assert 0.1 < (steps.reward != chosen).mean() < 0.25  # half of the steps would repeat, if they might
 
 
 def test_greedy_episodes_take_the_best_legal_action():

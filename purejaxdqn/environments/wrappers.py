@@ -84,7 +84,8 @@ def with_sticky_actions(env: Environment, probability: float) -> Environment:
     """``env`` where each step, with ``probability``, repeats the action executed before; ``Step.action`` is the choice.
 
     This replaces gymnax's ``StickyActionWrapper``, which carries the last action over a reset into the next episode;
-    the ALE, whose sticky actions these are (Machado et al. 2018), forgets it.
+    the ALE, whose sticky actions these are (Machado et al. 2018), forgets it. An action that is illegal by now is not
+    repeated: it may end the episode.
     """
     if not probability:
         return env
@@ -98,6 +99,9 @@ def with_sticky_actions(env: Environment, probability: float) -> Environment:
     ) -> tuple[Array, Any, Step]:
         repeat_keys, step_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
         repeat = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(repeat_keys)
+        if env.legal is not all_legal:
+            allowed = env.legal(params, state.env_state)
+            repeat = repeat & jnp.take_along_axis(allowed, state.last_action[:, None], axis=1)[:, 0]
         executed = jnp.where(repeat, state.last_action, action)
         next_obs, env_state, happened = of_env(params, step_keys, state.env_state, obs, executed)
         last_action = jnp.where(happened.terminated | happened.truncated, 0, executed)
