@@ -18,6 +18,8 @@ import pytest
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.core import evaluation
 from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.environments import registry
+from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.environments.gymnax import is_binary
 from purejaxdqn.environments.registry import INPUTS, environment_ids, from_gymnax, make_environment
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError
@@ -396,6 +398,53 @@ def test_features_have_the_shape_asked_for_and_observations_stay_what_they_are(e
         np.testing.assert_array_equal(seen.reshape(3, *env.obs_shape, -1).sum(-1), 1)
     else:
         np.testing.assert_array_equal(seen.reshape(obs.shape), obs)
+
+
+def _pictures(**more):
+    """A ``Single`` whose observations [2, 2, 3] are all 51."""
+    obs = jnp.full((2, 2, 3), 51, jnp.uint8)
+    end = (jnp.float32(0), jnp.bool_(False), jnp.bool_(False))
+    single = Single("pictures", 2, lambda key, params: (obs, 0), lambda key, state, action, params: (obs, state, *end))
+    return single._replace(**more)
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "shape", "value"),
+    [
+        ({"scale": 255.0}, {}, (2, 2, 3), 0.2),
+        ({"scale": 255.0}, {"scale": 51.0}, (2, 2, 3), 1.0),
+        ({"scale": 255.0}, {"flatten": True}, (12,), 0.2),
+        ({"scale": 255.0}, {"frame_stack": 2}, (2, 2, 6), 0.2),
+        ({"features": lambda obs: obs[..., :2] + 51}, {}, (2, 2, 2), 102),
+        ({"features": lambda obs: obs[..., :2] + 51}, {"scale": 510.0, "flatten": True}, (8,), 0.2),
+    ],
+)
+def test_features_are_divided_once_and_keep_the_environments_own(parts, options, shape, value, monkeypatch):
+    """Also where ``batched`` makes the environment, without a config."""
+    single = _pictures(**parts)
+    monkeypatch.setattr(registry, "underlying_environment", lambda *_: single)
+    env = make_environment("pictures", **options)
+    made = [env, batched(single)] if not options else [env]
+    for one in made:
+        obs, _ = one.reset((), jax.random.split(jax.random.key(0), 1))
+        seen = one.features(obs)
+        assert (obs.dtype, seen.shape) == (np.uint8, (1, *shape))
+        np.testing.assert_allclose(seen, value, rtol=1e-6)
+
+
+def test_gymnaxs_observations_are_divided_too():
+    env = make_environment("FrozenLake-misc", scale=4.0)
+    assert env.features(jnp.array([6], jnp.int32)).tolist() == [1.5]
+    both = make_environment("FrozenLake-misc", scale=4.0, one_hot=True)
+    assert both.features(jnp.array([6], jnp.int32)).sum() == 1  # one-hot features are not divided
+
+
+def test_features_of_an_environments_own_do_not_become_one_hot(monkeypatch):
+    single = _pictures(features=lambda obs: obs, bounds=lambda: (0, 255))
+    monkeypatch.setattr(registry, "underlying_environment", lambda *_: single)
+    with pytest.raises(EnvironmentRefusedError, match="makes features of its own") as caught:
+        make_environment("pictures", one_hot=True)
+    assert caught.value.key == "env.one_hot"
 
 
 def test_one_hot_features_tell_the_highest_place_from_all_others():

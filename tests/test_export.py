@@ -18,7 +18,7 @@ from jax import export as jax_export
 from safetensors.numpy import load_file, save_file
 
 from purejaxdqn import load_config, load_policy
-from purejaxdqn.config.building import make_algorithm, make_parts, make_q_values
+from purejaxdqn.config.building import make_algorithm, make_parts, make_q_values, policy_shapes
 from purejaxdqn.core.environment import all_legal
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.batched import batched
@@ -28,7 +28,7 @@ from purejaxdqn.export import main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
 from purejaxdqn.policies.command_line import FORMATS
-from purejaxdqn.policies.exported import _described_environment, load_exported
+from purejaxdqn.policies.exported import _described_environment, load_exported, load_to_play
 from purejaxdqn.policies.greedy import Policy, as_batch
 from purejaxdqn.policies.onnx_graphs import observations, to_onnx
 from purejaxdqn.policies.programs import (
@@ -234,6 +234,38 @@ def test_an_exported_policy_of_such_an_environment_asks_for_the_legal_actions(tm
     with pytest.raises(ValueError, match="pass the legal ones"):
         policy(np.zeros(3, np.float32))
     assert policy(np.zeros(3, np.float32), legal=np.array([False, False, True])) == 2
+
+
+WIDER = """
+import jax.numpy as jnp
+from purejaxdqn.environments.batched import Single
+
+end = (jnp.float32(0), jnp.bool_(True), jnp.bool_(False))
+wider = Single(
+    "wider", 2, lambda key, params: (jnp.zeros(3), 0), lambda key, state, action, params: (jnp.zeros(3), state, *end),
+    features=lambda obs: jnp.repeat(obs, 2, axis=1),
+)
+"""
+
+
+def test_features_of_an_environments_own_are_described_and_need_its_code(tmp_path, monkeypatch):
+    """Its observations have 3 numbers, and its network takes 6."""
+    (tmp_path / "wider_worlds.py").write_text(WIDER)
+    monkeypatch.chdir(tmp_path)
+    config = load_config("cartpole_cleanrl", [*TINY, "env.id=wider_worlds:wider"])
+    env = make_environment(**config.env.making())
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), policy_shapes(config, env))
+    agent = TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, lambda obs: obs)
+    folder = tmp_path / "exported"
+    exports.write_folder(agent, folder, "safetensors")
+    card = (folder / "README.md").read_text()
+    assert "| network input | features that the environment's own code makes |" in card
+    assert "load_policy" not in card
+    with pytest.raises(UserError, match="the code of wider_worlds:wider makes the features"):
+        load_policy(folder)
+    with pytest.raises(UserError, match="--trust"):
+        load_to_play(folder, trust=False)
+    assert {leaf.shape[1:] for leaf in jax.tree.leaves(load_to_play(folder, trust=True)[1])} >= {(16, 6)}
 
 
 def test_what_onnx_has_no_translation_for_is_refused_by_name():
