@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import itertools
 import math
 import re
@@ -369,6 +370,26 @@ def test_a_suite_that_is_not_installed_is_named_with_the_command_that_installs_i
     assert fault("env.id=craftax:Craftax-Symbolic-v1") == (
         "env.id: craftax:Craftax-Symbolic-v1 needs craftax, which is not installed: pip install 'purejaxdqn[craftax]'",
     )
+
+
+def test_a_folder_without_code_is_no_installed_suite(tmp_path, monkeypatch):
+    """Craftax's textures stay when pip uninstalls it."""
+    (tmp_path / "octarine").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.util.find_spec("octarine") is not None
+    assert not is_installed("octarine")
+    (tmp_path / "octarine" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert is_installed("octarine")
+
+
+@needs("craftax:")
+def test_parameters_of_craftax_have_types_of_jax():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = make_environment("craftax:Craftax-Classic-Symbolic-v1")
+        params = env.with_params({"day_length": 100, "spawn_cow_chance": 0.2})
+    assert {name: leaf.dtype for name, leaf in params.items()} == {name: env.params[name] for name in params}
 
 
 def test_every_suite_has_an_extra_of_its_name():
