@@ -356,6 +356,11 @@ def fault(*overrides):
         ("pgx:2049", "did you mean 'pgx:2048'?"),
         ("MiniGrid-Empty-5x5", "did you mean 'xminigrid:MiniGrid-Empty-5x5'?"),
         ("Game2048-v1", "did you mean 'jumanji:Game2048-v1'?"),
+        ("xminigird:MiniGrid-Empty-5x5", "did you mean 'xminigrid:MiniGrid-Empty-5x5'?"),
+        ("minigrid:MiniGrid-Empty-5x4", "did you mean 'xminigrid:MiniGrid-Empty-5x5'?"),
+        ("Pgx:2048", "did you mean 'pgx:2048'?"),
+        ("gymnax:CartPole-v0", "did you mean 'CartPole-v1'?"),
+        ("navix:Navix-Empty-5x5-v0", "navix needs an adapter, which docs/own-suite.md has"),
     ],
 )
 def test_a_name_that_cannot_be_trained_on_is_refused_in_a_line(env_id, line):
@@ -363,6 +368,29 @@ def test_a_name_that_cannot_be_trained_on_is_refused_in_a_line(env_id, line):
     (found,) = fault(f"env.id={env_id}")
     assert line in found
     assert found.startswith("env.id: ")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "argument", "line"),
+    [
+        (
+            "xminigrid:MiniGrid-Empty-5x5",
+            "max_steps=abc",
+            "the time limit of xminigrid:MiniGrid-Empty-5x5: 'abc' is not",
+        ),
+        ("xminigrid:MiniGrid-Empty-5x5", "max_steps=2.5", "the time limit of xminigrid:MiniGrid-Empty-5x5: 2.5 is not"),
+        ("xminigrid:MiniGrid-Empty-5x5", "view_size=0", "cannot be used: its observations have the shape [0, 0, 2]"),
+        ("octax:brix", "max_num_steps_per_episodes=0", "the time limit of octax:brix: 0 is not a number of steps"),
+        ("pgx:2048", "time_limit=0", "env.kwargs: time_limit: 0 is not a number of steps"),
+        ("sparse:CartPoleSwingUp", "move_cost=abc", "sparse:CartPoleSwingUp: step fails: "),
+    ],
+)
+def test_an_argument_that_a_suite_takes_and_cannot_use_is_refused_in_a_line(env_id, argument, line):
+    if not is_installed(suite_of(env_id)):
+        pytest.skip(f"{suite_of(env_id)} is not installed")
+    (found,) = fault(f"env.id={env_id}", f"env.kwargs.{argument}")
+    assert line in found
+    assert found.startswith("env.kwargs: ")
 
 
 def test_a_suite_that_is_not_installed_is_named_with_the_command_that_installs_it(monkeypatch):
