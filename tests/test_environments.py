@@ -18,7 +18,10 @@ import pytest
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.core import evaluation
 from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.environments import registry
+from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.environments.gymnax import is_binary
+from purejaxdqn.environments.interface import check_single
 from purejaxdqn.environments.registry import INPUTS, environment_ids, from_gymnax, make_environment
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError
 from tests.conftest import jit_barely, jit_quickly, mostly_slow
@@ -398,6 +401,53 @@ def test_features_have_the_shape_asked_for_and_observations_stay_what_they_are(e
         np.testing.assert_array_equal(seen.reshape(obs.shape), obs)
 
 
+def _pictures(**more):
+    """A ``Single`` whose observations [2, 2, 3] are all 51."""
+    obs = jnp.full((2, 2, 3), 51, jnp.uint8)
+    end = (jnp.float32(0), jnp.bool_(False), jnp.bool_(False))
+    single = Single("pictures", 2, lambda key, params: (obs, 0), lambda key, state, action, params: (obs, state, *end))
+    return single._replace(**more)
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "shape", "value"),
+    [
+        ({"scale": 255.0}, {}, (2, 2, 3), 0.2),
+        ({"scale": 255.0}, {"scale": 51.0}, (2, 2, 3), 1.0),
+        ({"scale": 255.0}, {"flatten": True}, (12,), 0.2),
+        ({"scale": 255.0}, {"frame_stack": 2}, (2, 2, 6), 0.2),
+        ({"features": lambda obs: obs[..., :2] + 51}, {}, (2, 2, 2), 102),
+        ({"features": lambda obs: obs[..., :2] + 51}, {"scale": 510.0, "flatten": True}, (8,), 0.2),
+    ],
+)
+def test_features_are_divided_once_and_keep_the_environments_own(parts, options, shape, value, monkeypatch):
+    """Also where ``batched`` makes the environment, without a config."""
+    single = _pictures(**parts)
+    monkeypatch.setattr(registry, "underlying_environment", lambda *_: single)
+    env = make_environment("pictures", **options)
+    made = [env, batched(single)] if not options else [env]
+    for one in made:
+        obs, _ = one.reset((), jax.random.split(jax.random.key(0), 1))
+        seen = one.features(obs)
+        assert (obs.dtype, seen.shape) == (np.uint8, (1, *shape))
+        np.testing.assert_allclose(seen, value, rtol=1e-6)
+
+
+def test_gymnaxs_observations_are_divided_too():
+    env = make_environment("FrozenLake-misc", scale=4.0)
+    assert env.features(jnp.array([6], jnp.int32)).tolist() == [1.5]
+    both = make_environment("FrozenLake-misc", scale=4.0, one_hot=True)
+    assert both.features(jnp.array([6], jnp.int32)).sum() == 1  # one-hot features are not divided
+
+
+def test_features_of_an_environments_own_do_not_become_one_hot(monkeypatch):
+    single = _pictures(features=lambda obs: obs, bounds=lambda: (0, 255))
+    monkeypatch.setattr(registry, "underlying_environment", lambda *_: single)
+    with pytest.raises(EnvironmentRefusedError, match="makes features of its own") as caught:
+        make_environment("pictures", one_hot=True)
+    assert caught.value.key == "env.one_hot"
+
+
 def test_one_hot_features_tell_the_highest_place_from_all_others():
     env = make_environment("FourRooms-misc", one_hot=True)
     np.testing.assert_array_equal(env.features(jnp.array([[1, 11, 11, 2]])).argmax(-1), [[1, 11, 11, 2]])
@@ -488,6 +538,17 @@ class Twofold(Walk):
         obs, *rest = super().step_env(key, state, action, params)
         return {"a": obs}, *rest
 
+class Chooser(Walk):
+    def step(self, key, state, action, params=None):
+        return super().step(key, state, 1 if action else 0, params)
+
+class MultiDiscrete:
+    nvec = (2, 3)
+
+class Several(Walk):
+    def action_space(self, params=None):
+        return MultiDiscrete()
+
 class Plain:
     def __init__(self):
         self.name = "plain"
@@ -530,7 +591,7 @@ def test_an_environment_of_ones_own_is_found_beside_the_config_and_steps(worksho
     ],
 )
 def test_an_environment_that_cannot_be_reset_is_refused(env_id, kwargs, reason):
-    with pytest.raises(EnvironmentRefusedError, match=f"{env_id} with {kwargs} cannot be reset: {reason}"):
+    with pytest.raises(EnvironmentRefusedError, match=f"{env_id} with {kwargs} cannot be used: {reason}"):
         make_environment(env_id, kwargs)
 
 
@@ -557,6 +618,8 @@ def test_an_environment_that_cannot_be_reset_is_refused(env_id, kwargs, reason):
         ("workshop:Arriving", {}, "env.id: workshop:Arriving does not have gymnax's interface: the observations of"),
         ("workshop:Vector", {}, "env.id: workshop:Vector does not have gymnax's interface: reward, terminated and"),
         ("workshop:Growing", {}, "env.id: workshop:Growing does not have gymnax's interface: the states of reset and"),
+        ("workshop:Chooser", {}, "env.id: workshop:Chooser does not have gymnax's interface: "),
+        ("workshop:Several", {}, "env.id: actions of 'workshop:Several' are MultiDiscrete; Q-learning needs one"),
         ("workshop:Twofold", {}, "env.id: observations of workshop:Twofold are not one array"),
         ("workshop:Boundless", {}, "env.one_hot: workshop:Boundless does not declare the range of its observations: "),
         ("workshop:Walk", {"low": -1}, "env.one_hot: observations of workshop:Walk range from -1 to 6; one-hot needs"),
@@ -574,6 +637,45 @@ def test_an_environment_of_ones_own_that_does_not_fit_is_refused_in_one_line(wor
     (told,) = caught.value.lines
     assert told.startswith(line)
     assert "\n" not in told
+
+
+END = "jnp.bool_(False), jnp.bool_(False)"
+STAY = f"step=lambda key, state, action, params: (jnp.zeros(3), state, jnp.float32(0), {END})"
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [
+        (f"step=lambda key, state, action, params: (jnp.zeros(3), state, {END})", "step gives obs, state, reward,"),
+        (f"step=lambda key, state, action, params: (jnp.zeros(4), state, 1.0, {END})", "the observations of reset and"),
+        (f"step=lambda key, state, action, params: (jnp.zeros(3), 0.5, 1.0, {END})", "the states of reset and step"),
+        (f"step=lambda key, state, action, params: (jnp.zeros(3), 0, jnp.zeros(2), {END})", "reward, terminated and"),
+        (f"step=lambda key, state, action, params: (jnp.zeros(3), 0, [1.0][action], {END})", "step fails: "),
+        (f"step=lambda key, state, action, params: (jnp.zeros(3), 0, 1 if action else 0, {END})", "step fails: "),
+        ("reset=lambda key, params: ({'seen': jnp.zeros(3)}, 0)", "observations are not one array"),
+        ("reset=lambda key, params: (jnp.zeros(3, complex), 0)", "observations are complex64"),
+        ("reset=lambda key, params: jnp.zeros(3)", "reset gives obs, state"),
+        ("reset=lambda key: (jnp.zeros(3), 0)", "reset fails: "),
+        ("legal=lambda state, params: jnp.ones(2, int)", "legal gives ShapeDtypeStruct(shape=(2,), dtype=int32); it"),
+        ("legal=lambda state, params: jnp.ones(3, bool)", "legal gives ShapeDtypeStruct(shape=(3,), dtype=bool); it"),
+        ("num_actions=0", "num_actions: 0 is not a number of actions"),
+    ],
+)
+def test_a_single_of_ones_own_that_does_not_fit_is_refused_in_one_line(workshop, monkeypatch, part, fault):
+    lines = "import jax.numpy as jnp\nfrom purejaxdqn.environments.batched import Single\n"
+    whole = f"one = Single('one', 2, lambda key, params: (jnp.zeros(3), 0), lambda: 0)._replace({STAY})"
+    (workshop / "shed.py").write_text(f"{lines}{whole}\nother = one._replace({part})\n")
+    monkeypatch.delitem(sys.modules, "shed", raising=False)
+    assert make_environment("shed:one").obs_shape == (3,)
+    with pytest.raises(ConfigError) as caught:
+        load_config("cartpole_cleanrl", ["env.id=shed:other"])
+    (told,) = caught.value.lines
+    assert told.startswith(f"env.id: shed:other: {fault}")
+
+
+def test_a_time_limit_of_ones_own_single_is_a_number_of_steps():
+    with pytest.raises(EnvironmentRefusedError, match="the time limit of one: 0 is not a number of steps"):
+        check_single(_pictures(time_limit=0, env_id="one"))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from jax import export as jax_export
 from safetensors.numpy import load_file, save_file
 
 from purejaxdqn import load_config, load_policy
-from purejaxdqn.config.building import make_algorithm, make_parts, make_q_values
+from purejaxdqn.config.building import make_algorithm, make_parts, make_q_values, policy_shapes
 from purejaxdqn.core.environment import all_legal
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.environments.batched import batched
@@ -28,7 +28,7 @@ from purejaxdqn.export import main
 from purejaxdqn.plot import main as plot
 from purejaxdqn.policies import exports
 from purejaxdqn.policies.command_line import FORMATS
-from purejaxdqn.policies.exported import _described_environment, load_exported
+from purejaxdqn.policies.exported import _described_environment, load_exported, load_to_play
 from purejaxdqn.policies.greedy import Policy, as_batch
 from purejaxdqn.policies.onnx_graphs import observations, to_onnx
 from purejaxdqn.policies.programs import (
@@ -43,7 +43,7 @@ from purejaxdqn.report import main as report
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.train import main as train
 from tests.conftest import TINY, jit_barely, mostly_slow
-from tests.test_legal_actions import table
+from tests.test_legal_actions import LEGAL, table
 
 FAMILY = {
     "MLP": ["cartpole_cleanrl"],
@@ -195,14 +195,16 @@ def test_the_script_of_an_agent_with_a_memory_runs_without_this_package(kind, tm
 
 @pytest.mark.slow
 def test_programs_of_an_environment_with_illegal_actions_take_the_legal_ones():
-    """Every illegal action has a larger Q-value, half of the time."""
-    env = batched(table())
+    """Some illegal actions have the largest Q-value, of random masks, and in a run."""
+    env = batched(table(time_limit=5, random_start=True))
     agent = agent_of("cartpole_cleanrl")
     parts = make_learner(make_parts(agent.config, env))
-    params = parts.policy(jax.jit(parts.init)(agent.config.hparams(), jax.random.key(0)))
-
-    def q_values(obs):
-        return parts.q_values(agent.config.hparams(), params, obs)[0]
+    init, states = jax.jit(parts.init), np.eye(3, dtype=np.float32)
+    for seed in range(20):
+        params = parts.policy(init(agent.config.hparams(), jax.random.key(seed)))
+        q_values = jax.jit(lambda obs, params=params: parts.q_values(agent.config.hparams(), params, obs)[0])
+        if not LEGAL[np.arange(3), np.asarray(q_values(states)).argmax(-1)].all():
+            break  # without the mask it would take an illegal action
 
     masked = TrainedAgent(agent.config, {}, 0, params, env, q_values)
     generator = np.random.default_rng(0)
@@ -215,6 +217,21 @@ def test_programs_of_an_environment_with_illegal_actions_take_the_legal_ones():
     np.testing.assert_allclose(values, q_values(obs), rtol=1e-5, atol=1e-6)
     session = onnxruntime.InferenceSession(to_checked_onnx(masked)[0])
     np.testing.assert_array_equal(session.run(["action"], {"obs": obs, "legal": legal})[0], best)
+    program = jax_export.deserialize(to_stablehlo(masked))
+    assert _highest_reward(env, lambda obs, legal: program.call(obs, legal)[1]) < 50
+    assert _highest_reward(env, lambda obs, legal: session.run(["action"], {"obs": obs, "legal": legal})[0]) < 50
+    assert _highest_reward(env, lambda obs, legal: np.asarray(q_values(obs)).argmax(-1)) == 50
+
+
+def _highest_reward(env, act):
+    """Of a hundred steps in four environments; an illegal action pays 50."""
+    obs, state = env.reset((), jax.random.split(jax.random.key(0), 4))
+    step, highest = jax.jit(env.step), 0.0
+    for t in range(100):
+        action = jnp.asarray(act(np.asarray(obs), np.asarray(env.legal((), state))))
+        obs, state, happened = step((), jax.random.split(jax.random.key(t), 4), state, obs, action)
+        highest = max(highest, float(happened.reward.max()))
+    return highest
 
 
 def test_an_exported_policy_of_such_an_environment_asks_for_the_legal_actions(tmp_path):
@@ -234,6 +251,38 @@ def test_an_exported_policy_of_such_an_environment_asks_for_the_legal_actions(tm
     with pytest.raises(ValueError, match="pass the legal ones"):
         policy(np.zeros(3, np.float32))
     assert policy(np.zeros(3, np.float32), legal=np.array([False, False, True])) == 2
+
+
+WIDER = """
+import jax.numpy as jnp
+from purejaxdqn.environments.batched import Single
+
+end = (jnp.float32(0), jnp.bool_(True), jnp.bool_(False))
+wider = Single(
+    "wider", 2, lambda key, params: (jnp.zeros(3), 0), lambda key, state, action, params: (jnp.zeros(3), state, *end),
+    features=lambda obs: jnp.repeat(obs, 2, axis=1),
+)
+"""
+
+
+def test_features_of_an_environments_own_are_described_and_need_its_code(tmp_path, monkeypatch):
+    """Its observations have 3 numbers, and its network takes 6."""
+    (tmp_path / "wider_worlds.py").write_text(WIDER)
+    monkeypatch.chdir(tmp_path)
+    config = load_config("cartpole_cleanrl", [*TINY, "env.id=wider_worlds:wider"])
+    env = make_environment(**config.env.making())
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), policy_shapes(config, env))
+    agent = TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, lambda obs: obs)
+    folder = tmp_path / "exported"
+    exports.write_folder(agent, folder, "safetensors")
+    card = (folder / "README.md").read_text()
+    assert "| network input | features that the environment's own code makes |" in card
+    assert "load_policy" not in card
+    with pytest.raises(UserError, match="the code of wider_worlds:wider makes the features"):
+        load_policy(folder)
+    with pytest.raises(UserError, match="--trust"):
+        load_to_play(folder, trust=False)
+    assert {leaf.shape[1:] for leaf in jax.tree.leaves(load_to_play(folder, trust=True)[1])} >= {(16, 6)}
 
 
 def test_what_onnx_has_no_translation_for_is_refused_by_name():

@@ -15,7 +15,11 @@ import pytest
 from PIL import Image, ImageSequence
 
 from purejaxdqn import load_config
-from purejaxdqn.config.building import make_algorithm
+from purejaxdqn.config.building import make_algorithm, policy_shapes
+from purejaxdqn.core.evaluation import greedy_returns
+from purejaxdqn.core.keys import episodes_key
+from purejaxdqn.environments import registry
+from purejaxdqn.environments.batched import Single
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.environments.suites import sparse
 from purejaxdqn.evaluate import main as evaluate
@@ -23,7 +27,7 @@ from purejaxdqn.pictures import films
 from purejaxdqn.pictures.drawings import CLASSIC, choose_drawing
 from purejaxdqn.policies.episodes import Episode, record_episode
 from purejaxdqn.system.faults import UserError
-from tests.conftest import TINY, TRAINABLE, first_with_each_environment, tiny_for
+from tests.conftest import TINY, TRAINABLE, first_with_each_environment, jit_barely, tiny_for
 
 
 def pictures_of(path):
@@ -47,6 +51,27 @@ def test_a_gif_shows_the_episode_that_evaluation_counts(finished_run, quietly, t
     with Image.open(path) as film:
         assert film.info["duration"] == 30  # GIFs count in hundredths of a second
         assert film.info["loop"] == 0
+
+
+def test_a_film_shows_the_evaluated_episode_where_steps_draw_random_numbers(monkeypatch, jitted_barely):
+    """Rewards are random numbers; an episode that resets in the film alone would show others."""
+
+    def step(key, state, action, params):
+        return jnp.zeros(3), state, jax.random.uniform(key), jnp.bool_(False), jnp.bool_(False)
+
+    single = Single("noise", 2, lambda key, params: (jnp.zeros(3), 0), step, time_limit=6)
+    config = load_config("cartpole_cleanrl", TINY)
+    monkeypatch.setattr(registry, "underlying_environment", lambda *_: single)
+    env = make_environment(**config.env.making())
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), policy_shapes(config, env))
+
+    def values(view):
+        return jnp.zeros((1, 2)), view.memory
+
+    play = jit_barely(lambda key: greedy_returns(env, values, (), key, episodes=1))
+    film = record_episode(config, params, seed=5)
+    np.testing.assert_allclose(film.rewards.sum(), play(episodes_key(5)), rtol=1e-6)
+    assert len(film.rewards) == 6 and film.ending == "cut off by the time limit"
 
 
 @pytest.mark.slow
@@ -189,7 +214,7 @@ def centre(picture, place, cells):
         (
             "MetaMaze-misc",
             np.zeros(15),
-            SimpleNamespace(env_state=SimpleNamespace(pos=[3, 5], goal=[9, 1])),
+            SimpleNamespace(env_state=SimpleNamespace(env_state=SimpleNamespace(pos=[3, 5], goal=[9, 1]))),
             11,
             [(3, 5), (9, 1)],
         ),

@@ -1,5 +1,7 @@
 """Illegal actions are never taken nor valued; and batches of environments that reset themselves."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +15,17 @@ from purejaxdqn.core.draws import NO_LEARNING, random_action
 from purejaxdqn.core.draws import draw as draw_steps
 from purejaxdqn.core.evaluation import greedy_returns
 from purejaxdqn.core.rollout import rollout, start_actors
-from purejaxdqn.core.types import Step
-from purejaxdqn.dqn import bootstrap
+from purejaxdqn.core.types import Rollout, Step
+from purejaxdqn.dqn import bootstrap, on_rollout
 from purejaxdqn.dqn.learner import LearnerState, bootstrapped, draw
 from purejaxdqn.dqn.replay import example_step, prioritised_replay, uniform_replay
 from purejaxdqn.dqn.rings import fold, make_ring
 from purejaxdqn.dqn.types import Transition
+from purejaxdqn.dqn.units import single_steps
 from purejaxdqn.environments.batched import Single, batched
+from purejaxdqn.environments.wrappers import with_sticky_actions
 from purejaxdqn.policies.greedy import Policy
-from tests.conftest import PQN, TINY, jit_quickly, mostly_slow
+from tests.conftest import PQN, SEQUENCES, TINY, jit_barely, jit_quickly, mostly_slow
 from tests.probes import Table
 
 GAMMA = 0.5
@@ -31,8 +35,9 @@ LEGAL = np.array([[True, True, False], [True, False, True], [False, True, True]]
 """Three states; in each the illegal action would pay 50."""
 
 
-def table(*, time_limit=None, terminal=(False, False, False), random_start=False):
+def table(*, time_limit=None, terminal=(False, False, False), random_start=False, illegal_reward=50.0):
     """A ``Single`` of the tables. Its state also counts the illegal actions that were taken."""
+    rewards = np.where(LEGAL, REWARD, illegal_reward)
 
     def observe(state):
         return jax.nn.one_hot(state[0], 3)
@@ -47,7 +52,7 @@ def table(*, time_limit=None, terminal=(False, False, False), random_start=False
         illegal = illegal + ~jnp.asarray(LEGAL)[place, action]
         after = (jnp.asarray(SUCCESSOR)[place, action].astype(jnp.int32), illegal)
         ended = jnp.asarray(terminal)[after[0]]
-        return observe(after), after, jnp.asarray(REWARD, jnp.float32)[place, action], ended, jnp.bool_(False)
+        return observe(after), after, jnp.asarray(rewards, jnp.float32)[place, action], ended, jnp.bool_(False)
 
     return Single(
         "table", 3, reset, step, legal=lambda state, params: jnp.asarray(LEGAL)[state[0]], time_limit=time_limit
@@ -109,6 +114,35 @@ def test_no_illegal_action_is_taken_or_looks_good(overrides):
     assert int(jnp.max(state.actors.env_state.env_state[1])) == 0
 
 
+REMEMBERING = ["network.memory=gru", "network.memory_size=8", "ensemble={members: 2, prior_scale: 20}"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*PQN, *REMEMBERING, "rollout={minibatches: 2, lambda: 0.65}"],
+        pytest.param([*TINY, *REMEMBERING, *SEQUENCES], marks=pytest.mark.slow),
+        pytest.param([*TINY, "ensemble={members: 2, prior_scale: 20}", "n_step=3"], marks=pytest.mark.slow),
+        pytest.param([*TINY, "distribution={kind: fqf, atoms: 4}", "network.noisy=true"], marks=pytest.mark.slow),
+    ],
+    ids=["rollouts", "sequences", "ensemble", "fqf"],
+)
+def test_whatever_acts_and_remembers_takes_legal_actions(overrides):
+    """An illegal action pays infinitely much, and would show in returns and losses."""
+    env = batched(table(time_limit=5, random_start=True, illegal_reward=np.inf))
+    config = load_config("cartpole_cleanrl", [*overrides, "exploration={start: 0.5, end: 0.5}"])
+    program = make_program(config, Own(env=env))
+
+    def run(hparams, key):
+        state, rows = program.segment(hparams, program.init(hparams, key), program.plan.epochs)
+        return rows, program.finish(hparams, state)
+
+    rows, returns = jit_barely(run)(config.hparams(), jax.random.key(0))
+    for found in (rows.episode_return, rows.eval_returns, rows.loss, rows.q_value, returns):
+        assert np.isfinite(found).all()
+    assert rows.episodes.sum() > 20
+
+
 def test_a_rollout_has_the_legal_actions_of_both_observations():
     env = batched(table(time_limit=4, random_start=True))
     actors = start_actors(env, (), jax.random.key(0), num_envs=5)
@@ -120,6 +154,24 @@ def test_a_rollout_has_the_legal_actions_of_both_observations():
     steps = rollout(env, (), act, actors, jax.tree.map(lambda leaf: leaf[0], draws))[1].steps
     np.testing.assert_array_equal(steps.legal, LEGAL[np.argmax(steps.obs, axis=-1)])
     np.testing.assert_array_equal(steps.next_legal, LEGAL[np.argmax(steps.next_obs, axis=-1)])
+
+
+def test_a_sticky_action_is_repeated_only_where_it_is_legal():
+    """Rewards show which action was executed: an illegal one pays 50."""
+    env = with_sticky_actions(batched(table(time_limit=4, random_start=True)), 0.5)
+    draws, _ = draw_steps(jax.random.key(1), 1, rollout=100, num_envs=8, learning=NO_LEARNING)
+
+    def act(view, draws, env_step):
+        return random_action(draws.choice, view.legal, 3), view.memory
+
+    @jit_barely
+    def play(draws):
+        return rollout(env, (), act, start_actors(env, (), jax.random.key(0), num_envs=8), draws)[1].steps
+
+    steps = play(jax.tree.map(lambda leaf: leaf[0], draws))
+    chosen = REWARD[np.argmax(steps.obs, axis=-1), steps.action]
+    assert steps.reward.max() < 50
+    assert 0.1 < (steps.reward != chosen).mean() < 0.25  # half of the steps would repeat, if they might
 
 
 def test_greedy_episodes_take_the_best_legal_action():
@@ -138,7 +190,13 @@ def test_greedy_episodes_take_the_best_legal_action():
 
 @pytest.mark.parametrize("kind", ["greedy", "double", "munchausen"])
 @pytest.mark.parametrize(
-    "distribution", ["distribution.kind=scalar", "distribution={kind: categorical, v_min: -9, v_max: 9, atoms: 19}"]
+    "distribution",
+    [
+        "distribution.kind=scalar",
+        "distribution={kind: categorical, v_min: -9, v_max: 9, atoms: 19}",
+        "distribution={kind: hl_gauss, v_min: -9, v_max: 9, atoms: 19}",
+        "distribution={kind: quantile, atoms: 19}",
+    ],
 )
 def test_targets_leave_illegal_actions_out(kind, distribution):
     """The value and the reward of random transitions, against NumPy over the legal actions alone."""
@@ -147,7 +205,7 @@ def test_targets_leave_illegal_actions_out(kind, distribution):
         "cartpole_cleanrl", [*TINY, f"bootstrap={{kind: {kind}, temperature: 0.5, alpha: 0.7}}", distribution]
     )
     env = batched(table())
-    atoms = (19,) if "categorical" in distribution else ()
+    atoms = () if "scalar" in distribution else (19,)
     parts = make_parts(config.static(), env, Own(network=Table(np.zeros((3, 3, *atoms)))))
     tables = {name: jnp.asarray(rng.normal(size=(3, 3, *atoms)), jnp.float32) for name in ("online", "target")}
     learner = LearnerState({"q": tables["online"]}, {"q": tables["target"]}, (), ())
@@ -181,10 +239,74 @@ def test_targets_leave_illegal_actions_out(kind, distribution):
         else:
             policy = np.eye(len(choices))[source.argmax()]
         out = np.asarray(tables["target"], np.float64)[after[i]][choices]
-        if atoms:
+        if atoms and "quantile" not in distribution:
             out = np.exp(out) / np.exp(out).sum(axis=-1, keepdims=True)
-        np.testing.assert_allclose(found.value[i], policy @ out, rtol=1e-4, atol=1e-5)
+        if "hl_gauss" in distribution:  # the mean of the centres of 19 bins
+            out = out @ (-9 + 18 * (np.arange(19) + 0.5) / 19)
+        value = found.value.returns if "quantile" in distribution else found.value
+        np.testing.assert_allclose(value[i], policy @ out, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.reward[i], reward[i] + bonus + 0.9 * entropy, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["greedy", pytest.param("double", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("distribution", ["iqn", pytest.param("fqf", marks=pytest.mark.slow)])
+def test_returns_at_drawn_or_proposed_fractions_are_those_of_the_best_legal_action(distribution, kind):
+    """Against NumPy over what the two networks give; Q-values are means with the widths of the intervals as weights."""
+    rng, batch = np.random.default_rng(0), 16
+    config = load_config(
+        "cartpole_cleanrl", [*TINY, f"distribution={{kind: {distribution}, atoms: 6}}", f"bootstrap.kind={kind}"]
+    )
+    parts, hparams = make_parts(config.static(), batched(table())), config.hparams()
+    obs, next_obs = rng.normal(size=(2, batch, 3)).astype(np.float32)
+    next_legal = rng.uniform(size=(batch, 3)) < 0.5
+    next_legal[np.arange(batch), rng.integers(3, size=batch)] = True
+    transition = Transition(
+        obs, np.zeros(batch, np.int32), np.zeros(batch, np.float32), np.ones(batch, np.float32), next_obs,
+        np.ones((batch, 3), bool), next_legal,
+    )  # fmt: skip
+
+    @jit_barely
+    def both(keys):
+        online, target = (parts.network.init(key, next_obs[:1], 0.5) for key in keys[:2])
+        draws = draw(parts, online, keys[2], batch)
+        found = bootstrapped(parts, hparams, LearnerState(online, target, (), ()), transition, draws)
+        deciding = online if kind == "double" else target
+        out = parts.network.apply(deciding, next_obs, None, parts.head.acting_fractions(hparams), (), ())[0]
+        told = parts.network.apply(target, next_obs, None, draws.target_fractions, (), ())[0]
+        return found.value.returns, out.values, out.widths, told.values
+
+    returns, values, widths, told = map(np.asarray, both(jax.random.split(jax.random.key(0), 3)))
+    q = (values * widths.reshape(-1, 1, 6)).sum(axis=-1)
+    best = np.where(next_legal, q, -np.inf).argmax(axis=-1)
+    assert (best != q.argmax(axis=-1)).any()
+    np.testing.assert_allclose(returns, told[np.arange(batch), best], rtol=1e-5, atol=1e-6)
+
+
+def test_lambda_returns_leave_illegal_actions_out():
+    """The targets of a rollout with random masks and endings, against a loop."""
+    rng, shape, lam = np.random.default_rng(0), (6, 4), 0.65
+    config = load_config("cartpole_cleanrl", [*PQN, f"gamma={GAMMA}", f"rollout.lambda={lam}"])
+    q = rng.normal(size=(3, 3)).astype(np.float32)
+    parts = make_parts(config.static(), batched(table()), Own(network=Table(np.zeros((3, 3)))))
+    learner = LearnerState({"q": jnp.asarray(q)}, {"q": jnp.asarray(q)}, (), ())
+    places, after = rng.integers(3, size=(2, *shape))
+    legal, next_legal = rng.uniform(size=(2, *shape, 3)) < 0.5
+    next_legal[..., 0] |= ~next_legal.any(axis=-1)
+    reward = rng.normal(size=shape).astype(np.float32)
+    terminated, truncated = rng.uniform(size=(2, *shape)) < 0.2
+    eye = np.eye(3, dtype=np.float32)
+    steps = Step(eye[places], np.zeros(shape, np.int32), reward, terminated, truncated, eye[after], legal, next_legal)
+    units = single_steps(*shape)
+    targets = functools.partial(on_rollout._targets, parts, units, config.hparams(), learner)
+    found = jit_barely(lambda steps: targets(Rollout(steps), jax.random.key(0), 1))(steps)
+
+    value = np.where(next_legal, q[after], -np.inf).max(axis=-1)
+    wanted, following = np.zeros(shape), value[-1]
+    for t in reversed(range(shape[0])):
+        ends = terminated[t] | truncated[t] | (t == shape[0] - 1)
+        mixed = np.where(ends, value[t], (1 - lam) * value[t] + lam * following)
+        wanted[t] = following = reward[t] + GAMMA * ~terminated[t] * mixed
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_state_in_which_nothing_is_legal_gives_finite_targets():

@@ -133,7 +133,7 @@ def test_a_logger_that_cannot_be_opened_is_left_out_too(quietly, tmp_path, monke
 
 
 def test_a_missing_extra_is_refused_with_the_line_that_installs_it(quietly, tmp_path, monkeypatch):
-    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    monkeypatch.setattr(loggers, "is_installed", lambda name: False)
     code, out, err = quietly(train, *RUN, "--out", tmp_path / "run", "--log", "wandb", "--log", "tensorboard")
     assert (code, out) == (2, [])
     assert err == [

@@ -72,10 +72,10 @@ def history(steps, num_envs, *, seed=0):
     return Step(obs, (time % 7).astype(np.int32), reward, terminated, truncated, obs + 0.5)
 
 
-def filling(lengths, replay, blocks):
+def filling(lengths, replay, blocks, *, masked=lambda steps: steps):
     """The replay after the warm-up and each of some rollouts; actors carry the number of the step that is next."""
     total = lengths.warmup + blocks * lengths.block
-    steps = history(total, lengths.num_envs)
+    steps = masked(history(total, lengths.num_envs))
     example = Rollout(jax.tree.map(lambda leaf: leaf[0, 0], steps), jnp.zeros((1, 3)))
     state, add = replay.init(example), jax.jit(replay.add)
     for begin, end in itertools.pairwise([*range(lengths.warmup), *range(lengths.warmup, total + 1, lengths.block)]):
@@ -102,6 +102,23 @@ def test_every_sequence_that_is_wholly_kept_is_drawn_and_no_other(name, kind):
         assert found == [
             (begin + lengths.burn_in, env) for begin in lengths.starts(total) for env in range(lengths.num_envs)
         ]
+
+
+def test_sequences_keep_the_legal_actions_beside_the_observations():
+    def legal(obs):
+        """Other actions for each observation."""
+        number = (2 * obs[..., 0] + 5 * obs[..., 1] + 1).astype(np.int32)
+        return (number[..., None] >> np.arange(3)) % 2 == 1
+
+    lengths = LENGTHS["n steps"]
+    replay = uniform_replay(lengths.ring())
+    with_legal = functools.partial(
+        filling, masked=lambda steps: steps._replace(legal=legal(steps.obs), next_legal=legal(steps.next_obs))
+    )
+    *_, (_, _, state) = with_legal(lengths, replay, 14)
+    transition = jax.tree.map(np.asarray, sampling(replay, 200)(state).transition)
+    np.testing.assert_array_equal(transition.legal, legal(transition.obs))
+    np.testing.assert_array_equal(transition.next_legal, legal(transition.next_obs))
 
 
 @pytest.mark.parametrize("name", mostly_slow(LENGTHS, fast=["n steps"]))

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import itertools
 import math
 import re
@@ -42,17 +43,19 @@ class Case(NamedTuple):
     steps: int
     envs: int
     legal_only: bool = True
+    resets: int | None = None
     slow: bool = False
 
 
 CASES = (
     Case("xminigrid:MiniGrid-Empty-5x5", {}, 250, 16, slow=True),
     Case("xminigrid:MiniGrid-DoorKey-5x5", {}, 500, 64, slow=True),
+    Case("xminigrid:MiniGrid-EmptyRandom-5x5", {"time_limit": 30}, 100, 16, resets=3, slow=True),
     Case("jumanji:Snake-v1", {"num_rows": 6, "num_cols": 6, "time_limit": 12}, 60, 16, legal_only=False),
     Case("jumanji:Snake-v1", {"num_rows": 4, "num_cols": 4, "time_limit": 60}, 400, 16, slow=True),
     Case("jumanji:Game2048-v1", {"time_limit": 100}, 250, 8),
     Case("jumanji:Maze-v0", {}, 250, 16, slow=True),
-    Case("pgx:2048", {"time_limit": 100}, 250, 8, slow=True),
+    Case("pgx:2048", {"time_limit": 100}, 250, 8),
     Case("octax:brix", {"time_limit": 90}, 400, 3, slow=True),
     Case("octax:pong", {"time_limit": 250}, 600, 3, slow=True),
     Case("craftax:Craftax-Classic-Symbolic-v1", {"time_limit": 150}, 400, 4, slow=True),
@@ -70,7 +73,8 @@ def needs(env_id):
 
 
 def named(case):
-    return f"{case.env_id}{'' if case.legal_only else ' with illegal actions'}"
+    illegal, shared = "" if case.legal_only else " with illegal actions", " with shared resets" if case.resets else ""
+    return f"{case.env_id}{illegal}{shared}"
 
 
 def marked(cases):
@@ -155,7 +159,9 @@ def jit_for(case, function):
 @functools.cache
 def _played(index):
     case = CASES[index]
-    env = checked_environment(make_environment(case.env_id, case.kwargs, legal_only=case.legal_only))
+    env = checked_environment(
+        make_environment(case.env_id, case.kwargs, legal_only=case.legal_only, resets=case.resets)
+    )
     draws = draw(jax.random.key(1), case.steps, rollout=1, num_envs=case.envs, learning=NO_LEARNING)[0]
 
     def act(view, draws, env_step):
@@ -187,21 +193,24 @@ def test_an_adapter_shows_what_its_suite_does(case, played):
     _, seen = played
     own = own_functions(case)
     step_keys = jax.vmap(jax.vmap(jax.random.split))(seen.keys)[:, :, 1]
+    done = (seen.steps.terminated | seen.steps.truncated)[:-1]
+    t = done.sum(axis=1).argmax()  # a step in which many episodes end
+    assert done[t].any()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what octax's own step says
         step = jit_for(case, jax.vmap(jax.vmap(own.step)))
         theirs = step(seen.before.env_state.env_state, seen.steps.action, step_keys)
-        resets = jit_for(case, jax.vmap(own.reset))(jax.vmap(jax.random.split)(seen.keys[-2])[:, 0])
+        resets = jit_for(case, jax.vmap(own.reset))(jax.vmap(jax.random.split)(seen.keys[t])[:, 0])
     next_obs, reward, ended, legal = jax.device_get(theirs)
     np.testing.assert_allclose(seen.steps.next_obs, next_obs, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(seen.steps.reward, reward, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(seen.steps.terminated, ended)
     if case.legal_only and not isinstance(legal, tuple):
         np.testing.assert_array_equal(seen.steps.next_legal, legal)
-    done = (seen.steps.terminated | seen.steps.truncated)[-2]
-    last = np.asarray(seen.before.obs[-1])
-    np.testing.assert_allclose(last[done], np.asarray(resets)[done], rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(last[~done], seen.steps.next_obs[-2][~done])
+    shown, begun = np.asarray(seen.before.obs[t + 1]), np.asarray(resets)
+    taken = np.flatnonzero(done[t]) if case.resets is None else np.arange(done[t].sum()) % case.resets
+    np.testing.assert_allclose(shown[done[t]], begun[taken], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(shown[~done[t]], seen.steps.next_obs[t][~done[t]])
 
 
 @pytest.mark.parametrize("case", marked(CASES))
@@ -240,15 +249,18 @@ def test_no_illegal_action_is_taken_while_there_is_a_legal_one(case, played):
 
 @pytest.mark.parametrize("case", marked(CASES))
 def test_resets_have_keys_of_their_own(case, played):
-    """No two environments begin in one state: typed keys inside it included."""
+    """No two episodes of a run begin in one state, typed keys inside it included, unless they share a reset."""
     _, seen = played
-    begun = jax.tree.leaves(data_of_keys(jax.tree.map(lambda leaf: leaf[0], seen.before.env_state)))
-    rows = np.concatenate([np.asarray(leaf, np.float64).reshape(case.envs, -1) for leaf in begun], axis=1)
-    distinct = len(np.unique(rows, axis=0))
+    ended = (seen.steps.terminated | seen.steps.truncated)[:-1]
+    starts = np.concatenate([np.ones((1, case.envs), bool), ended])
+    begun = [np.asarray(leaf)[starts] for leaf in jax.tree.leaves(data_of_keys(seen.before.env_state))]
+    rows = np.concatenate([leaf.astype(np.float64).reshape(len(leaf), -1) for leaf in begun], axis=1)
+    distinct, fresh = len(np.unique(rows, axis=0)), case.envs + np.minimum(ended.sum(1), case.resets or case.envs).sum()
+    assert fresh > case.envs
     if case.env_id == "pgx:2048":  # whose state has no key, and whose first board is one of few
-        assert distinct > 1
+        assert distinct > case.envs
     else:
-        assert distinct == case.envs
+        assert distinct == fresh
 
 
 @pytest.mark.parametrize("env_id", mostly_slow([one for one in LISTED if one not in GYMNAX], fast=SAMPLE))
@@ -355,6 +367,11 @@ def fault(*overrides):
         ("pgx:2049", "did you mean 'pgx:2048'?"),
         ("MiniGrid-Empty-5x5", "did you mean 'xminigrid:MiniGrid-Empty-5x5'?"),
         ("Game2048-v1", "did you mean 'jumanji:Game2048-v1'?"),
+        ("xminigird:MiniGrid-Empty-5x5", "did you mean 'xminigrid:MiniGrid-Empty-5x5'?"),
+        ("minigrid:MiniGrid-Empty-5x4", "did you mean 'xminigrid:MiniGrid-Empty-5x5'?"),
+        ("Pgx:2048", "did you mean 'pgx:2048'?"),
+        ("gymnax:CartPole-v0", "did you mean 'CartPole-v1'?"),
+        ("navix:Navix-Empty-5x5-v0", "navix needs an adapter, which docs/own-suite.md has"),
     ],
 )
 def test_a_name_that_cannot_be_trained_on_is_refused_in_a_line(env_id, line):
@@ -364,11 +381,54 @@ def test_a_name_that_cannot_be_trained_on_is_refused_in_a_line(env_id, line):
     assert found.startswith("env.id: ")
 
 
+@pytest.mark.parametrize(
+    ("env_id", "argument", "line"),
+    [
+        (
+            "xminigrid:MiniGrid-Empty-5x5",
+            "max_steps=abc",
+            "the time limit of xminigrid:MiniGrid-Empty-5x5: 'abc' is not",
+        ),
+        ("xminigrid:MiniGrid-Empty-5x5", "max_steps=2.5", "the time limit of xminigrid:MiniGrid-Empty-5x5: 2.5 is not"),
+        ("xminigrid:MiniGrid-Empty-5x5", "view_size=0", "cannot be used: its observations have the shape [0, 0, 2]"),
+        ("octax:brix", "max_num_steps_per_episodes=0", "the time limit of octax:brix: 0 is not a number of steps"),
+        ("pgx:2048", "time_limit=0", "env.kwargs: time_limit: 0 is not a number of steps"),
+        ("sparse:CartPoleSwingUp", "move_cost=abc", "sparse:CartPoleSwingUp: step fails: "),
+    ],
+)
+def test_an_argument_that_a_suite_takes_and_cannot_use_is_refused_in_a_line(env_id, argument, line):
+    if not is_installed(suite_of(env_id)):
+        pytest.skip(f"{suite_of(env_id)} is not installed")
+    (found,) = fault(f"env.id={env_id}", f"env.kwargs.{argument}")
+    assert line in found
+    assert found.startswith("env.kwargs: ")
+
+
 def test_a_suite_that_is_not_installed_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(registry, "is_installed", lambda package: False)
     assert fault("env.id=craftax:Craftax-Symbolic-v1") == (
         "env.id: craftax:Craftax-Symbolic-v1 needs craftax, which is not installed: pip install 'purejaxdqn[craftax]'",
     )
+
+
+def test_a_folder_without_code_is_no_installed_suite(tmp_path, monkeypatch):
+    """Craftax's textures stay when pip uninstalls it."""
+    (tmp_path / "octarine").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.util.find_spec("octarine") is not None
+    assert not is_installed("octarine")
+    (tmp_path / "octarine" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert is_installed("octarine")
+
+
+@needs("craftax:")
+def test_parameters_of_craftax_have_types_of_jax():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = make_environment("craftax:Craftax-Classic-Symbolic-v1")
+        params = env.with_params({"day_length": 100, "spawn_cow_chance": 0.2})
+    assert {name: leaf.dtype for name, leaf in params.items()} == {name: env.params[name] for name in params}
 
 
 def test_every_suite_has_an_extra_of_its_name():

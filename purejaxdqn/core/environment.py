@@ -36,6 +36,7 @@ class Environment(NamedTuple):
     bounds: Callable[[], tuple[Any, Any]] | None = None  # -> lowest and highest value of an observation
     time_limit: int | None = None  # steps after which an episode is truncated; None where the suite does not say
     scale: float | None = None  # the number that ``features`` divides by, such as 255 for pixels; None does not divide
+    own_features: Callable[[Array], Array] | None = None  # of the environment's author, a part of ``features``
     solved_at: float | None = None  # the return from which the field calls the environment solved
     render: Callable[[Any, Any], Any] | None = None  # params, state of one environment -> an image [H, W, 3] uint8
     frames: int = 1  # observations that are seen at once; if more than one, the first axis of O

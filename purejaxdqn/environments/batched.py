@@ -10,6 +10,7 @@ import numpy as np
 from purejaxdqn.core.environment import Environment, all_legal, render_inner
 from purejaxdqn.core.keys import is_key
 from purejaxdqn.core.types import Array, Step
+from purejaxdqn.environments.wrappers import with_features
 
 
 class Single(NamedTuple):
@@ -28,11 +29,13 @@ class Single(NamedTuple):
         None  # state, params -> legal actions [A] bool; None where all always are
     )
     time_limit: int | None = None  # steps after which ``batched`` truncates an episode
-    features: Callable[[Array], Array] = lambda obs: obs  # obs[B, O] -> what a network sees of it, [B, ...]
+    features: Callable[[Array], Array] | None = (
+        None  # obs[B, O] -> what a network sees of it, [B, ...]; None where it sees obs
+    )
     with_params: Callable[[Mapping[str, Any]], Any] | None = None  # overrides -> params
     types: Mapping[str, Any] = {}  # names of the parameters that can be set, and their NumPy types
     bounds: Callable[[], tuple[Any, Any]] | None = None  # -> lowest and highest value of an observation
-    scale: float | None = None  # see ``Environment``
+    scale: float | None = None  # what a network sees is divided by it, such as 255 for pixels
     solved_at: float | None = None
     render: Callable[[Any, Any], Any] | None = None  # params, state -> an image [H, W, 3] uint8
 
@@ -100,7 +103,7 @@ def batched(single: Single, *, resets: int | None = None) -> Environment:
         assert single.legal
         return jax.vmap(single.legal, (0, None))(state.env_state, params)
 
-    return Environment(
+    env = Environment(
         env_id=single.env_id,
         obs_shape=obs.shape,
         obs_dtype=obs.dtype,
@@ -110,7 +113,8 @@ def batched(single: Single, *, resets: int | None = None) -> Environment:
         reset=reset,
         step=step,
         advance=advance,
-        features=single.features,
+        features=single.features or (lambda obs: obs),
+        own_features=single.features,
         scale=single.scale,
         legal=legal if single.legal else all_legal,
         params={name: np.dtype(one) for name, one in single.types.items()},
@@ -119,6 +123,7 @@ def batched(single: Single, *, resets: int | None = None) -> Environment:
         solved_at=single.solved_at,
         render=render_inner(single.render),
     )
+    return with_features(env)
 
 
 def strengthen(state: Any) -> Any:

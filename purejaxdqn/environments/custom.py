@@ -10,7 +10,8 @@ from typing import Any
 
 from purejaxdqn.environments.batched import Single
 from purejaxdqn.environments.gymnax import construct
-from purejaxdqn.environments.interface import check_parts
+from purejaxdqn.environments.interface import check_parts, check_single
+from purejaxdqn.environments.listed import instead_of
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 
@@ -21,14 +22,17 @@ def construct_custom(env_id: str, kwargs: Mapping[str, Any]) -> Any:
     able to start a program.
 
     Raises:
-      EnvironmentRefusedError: it cannot be imported or constructed, or is no class of environments.
+      EnvironmentRefusedError: it cannot be imported or constructed, is no class of environments, or its functions do
+        not give what they must.
     """
     found = _find(env_id)
     if not isinstance(found, Single):
         return construct(found, env_id, kwargs)
     if kwargs:
         raise EnvironmentRefusedError("env.kwargs", f"{env_id} is an environment, not a class: it takes no arguments")
-    return found._replace(env_id=env_id)
+    single = found._replace(env_id=env_id)
+    check_single(single)
+    return single
 
 
 def _find(env_id: str) -> Any:
@@ -41,7 +45,8 @@ def _find(env_id: str) -> Any:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module may raise
         missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
-        message = "there is no such module here or where Python looks" if missing else first_line(error)
+        nowhere = f"there is no such module here or where Python looks{instead_of(module_name, name)}"
+        message = nowhere if missing else first_line(error)
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} cannot be imported: {message}") from error
     found = getattr(module, name, None)
     if isinstance(found, Single):
@@ -50,7 +55,7 @@ def _find(env_id: str) -> Any:
         close = difflib.get_close_matches(
             name, [one for one in vars(module) if inspect.isclass(getattr(module, one))], n=1
         )
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else instead_of(module_name, name)
         raise EnvironmentRefusedError("env.id", f"{env_id}: {module_name!r} has no class {name!r}{hint}")
     check_parts(found, env_id)
     return found

@@ -15,7 +15,7 @@ from purejaxdqn.core.environment import Environment
 from purejaxdqn.core.types import Array, Step
 from purejaxdqn.environments.batched import Single, batched, strengthen
 from purejaxdqn.environments.importing import Later, any_backend, standing_in
-from purejaxdqn.environments.interface import check_interface
+from purejaxdqn.environments.interface import check_interface, is_storable
 from purejaxdqn.environments.listed import GYMNAX
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line, with_features, with_sticky_actions
 
@@ -170,20 +170,17 @@ def _check_spaces(env: Any, params: Any, env_id: str) -> tuple[int, jax.ShapeDty
     """
     actions = env.action_space(params)
     if not hasattr(actions, "n"):
-        raise EnvironmentRefusedError("env.id", f"{env_id!r} has continuous actions; Q-learning needs discrete ones")
+        if hasattr(actions, "low"):
+            message = f"{env_id!r} has continuous actions; Q-learning needs discrete ones"
+        else:
+            message = f"actions of {env_id!r} are {type(actions).__name__}; Q-learning needs one discrete action"
+        raise EnvironmentRefusedError("env.id", message)
     observation = jax.eval_shape(lambda: env.reset(jax.random.key(0), params)[0])
     if not isinstance(observation, jax.ShapeDtypeStruct):
         raise EnvironmentRefusedError("env.id", f"observations of {env_id} are not one array")
-    if not _is_storable(observation.dtype):
+    if not is_storable(observation.dtype):
         raise EnvironmentRefusedError("env.id", f"observations of {env_id} are {observation.dtype}")
     return int(actions.n), observation
-
-
-def _is_storable(dtype: Any) -> bool:
-    """Whether replay can keep such numbers: real ones of a byte or more."""
-    if jnp.issubdtype(dtype, jnp.integer):
-        return jnp.iinfo(dtype).bits >= 8
-    return dtype == np.dtype(bool) or (jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 8)
 
 
 def _with_params(default_params: Any, overrides: Mapping[str, Any]) -> Any:

@@ -29,11 +29,15 @@ class Later(types.ModuleType):
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported, or is a suite that comes with this one; imports nothing."""
+    """Whether a package can be imported, or is a suite that comes with this one; imports nothing.
+
+    A folder without code is none: what pip leaves of a package that has written files of its own, such as textures.
+    """
     if package in SUITES and SUITES[package].ours:
         return True
     with not_from_here():
-        return importlib.util.find_spec(package) is not None
+        spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def import_adapter(suite: str) -> Any:

@@ -1,12 +1,13 @@
-"""Gymnax's interface, checked before an environment of the user's own is wrapped."""
+"""What an environment of the user's own must give, checked before it is wrapped."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purejaxdqn.core.types import Array
+from purejaxdqn.environments.batched import Single
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line
 
 
@@ -36,14 +37,14 @@ def check_interface(env: Any, env_id: str, params: Any = None) -> None:
     if isinstance(env, type):
         raise _refuse(env_id, "it is a class; an instance is needed")
 
-    def reset_and_step(key: Array) -> tuple[Any, Any]:
+    def reset_and_step(key: Array, action: Array) -> tuple[Any, Any]:
         obs, state = env.reset(key, params)
-        return (obs, state), env.step(key, state, jnp.int32(0), params)
+        return (obs, state), env.step(key, state, action, params)
 
     try:
         params = env.default_params if params is None else params
         env.action_space(params)
-        (obs, state), stepped = jax.eval_shape(reset_and_step, jax.random.key(0))
+        (obs, state), stepped = jax.eval_shape(reset_and_step, jax.random.key(0), jnp.int32(0))
     except Exception as error:  # whatever a user's environment may raise
         raise _refuse(env_id, first_line(error)) from error
     if not isinstance(stepped, tuple) or len(stepped) != 6:
@@ -52,8 +53,70 @@ def check_interface(env: Any, env_id: str, params: Any = None) -> None:
         raise _refuse(env_id, 'step gives no info["final_observation"], the observation before a reset')
     if any(jax.tree.leaves(jax.tree.map(jnp.shape, stepped[2:5]))):
         raise _refuse(env_id, "reward, terminated and truncated of a step are single values")
-    describe = functools.partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
-    if not describe(obs) == describe(stepped[0]) == describe(stepped[5]["final_observation"]):
+    if not _kinds(obs) == _kinds(stepped[0]) == _kinds(stepped[5]["final_observation"]):
         raise _refuse(env_id, 'the observations of reset, step and info["final_observation"] differ in shape or type')
-    if describe(state) != describe(stepped[1]):
+    if _kinds(state) != _kinds(stepped[1]):
         raise _refuse(env_id, "the states of reset and step differ in structure, shape or type")
+
+
+def check_single(single: Single, *, key: str = "env.id") -> None:
+    """Trace the functions of a ``Single``, so that a fault is reported here and not from within a program.
+
+    Args:
+      single: one environment.
+      key: the config key at fault.
+
+    Raises:
+      EnvironmentRefusedError: names the function.
+    """
+
+    def refuse(message: str) -> EnvironmentRefusedError:
+        return EnvironmentRefusedError(key, f"{single.env_id}: {message}")
+
+    def trace(name: str, function: Any, *given: Any) -> Any:
+        try:
+            return jax.eval_shape(lambda *given: function(*given, single.params), *given)
+        except Exception as error:  # whatever a user's environment may raise
+            raise refuse(f"{name} fails: {first_line(error)}") from error
+
+    if not isinstance(single.num_actions, int | np.integer) or single.num_actions < 1:
+        raise refuse(f"num_actions: {single.num_actions!r} is not a number of actions")
+    check_limit(f"the time limit of {single.env_id}", single.time_limit, key=key)
+    rng = jax.random.key(0)
+    start = trace("reset", single.reset, rng)
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise refuse("reset gives obs, state")
+    obs, state = start
+    if not isinstance(obs, jax.ShapeDtypeStruct) or not is_storable(obs.dtype):
+        raise refuse(f"observations are {getattr(obs, 'dtype', 'not one array')}")
+    stepped = trace("step", single.step, rng, state, jnp.int32(0))
+    if not isinstance(stepped, tuple) or len(stepped) != 5:
+        raise refuse("step gives obs, state, reward, terminated, truncated")
+    if _kinds(obs) != _kinds(stepped[0]):
+        raise refuse("the observations of reset and step differ in shape or type")
+    if _kinds(state) != _kinds(stepped[1]):
+        raise refuse("the states of reset and step differ in structure, shape or type")
+    if any(jax.tree.leaves(jax.tree.map(jnp.shape, stepped[2:]))):
+        raise refuse("reward, terminated and truncated of a step are single values")
+    if single.legal is None:
+        return
+    legal = trace("legal", single.legal, state)
+    if _kinds(legal) != ((single.num_actions,), np.dtype(bool)):
+        raise refuse(f"legal gives {legal}; it must be bool of shape ({single.num_actions},)")
+
+
+def check_limit(name: str, limit: Any, *, key: str) -> None:
+    """Refuse a time limit that is no number of steps."""
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1):
+        raise EnvironmentRefusedError(key, f"{name}: {limit!r} is not a number of steps")
+
+
+def is_storable(dtype: Any) -> bool:
+    """Whether replay can keep such numbers: real ones of a byte or more."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return bool(jnp.iinfo(dtype).bits >= 8)
+    return dtype == np.dtype(bool) or (jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 8)
+
+
+def _kinds(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)

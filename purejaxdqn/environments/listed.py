@@ -3,6 +3,7 @@
 ``tests/test_suites.py`` compares each row with the environment that is made.
 """
 
+import difflib
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -167,3 +168,22 @@ def why_refused(suite: str, name: str) -> str | None:
         if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
             return reason
     return None
+
+
+def nearest(env_id: str, suite: str | None = None) -> str:
+    """A hint at the environment whose name is nearest: of a suite, or of all, which may be without their suite."""
+    names = {one: one for one in LISTED if suite is None or suite_of(one) == suite}
+    if suite is None:
+        names |= {one.partition(":")[2]: one for one in LISTED if one not in GYMNAX}
+    close = difflib.get_close_matches(env_id, names, n=1, cutoff=0.5)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def instead_of(module: str, name: str) -> str:
+    """A hint at what ``module:name`` may stand for, if the module is none of the user's."""
+    if module == "gymnax":
+        return nearest(name)
+    if module == "navix":
+        return "; navix needs an adapter, which docs/own-suite.md has"
+    close = difflib.get_close_matches(module.lower(), SUITES, n=1, cutoff=0.6)
+    return nearest(f"{close[0]}:{name}", close[0]) or f"; did you mean the suite {close[0]!r}?" if close else ""

@@ -1,7 +1,6 @@
 """The names of environments. A suite is imported when one of its environments is made."""
 
 import contextlib
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,8 @@ from purejaxdqn.environments import gymnax
 from purejaxdqn.environments.batched import Single, batched
 from purejaxdqn.environments.custom import construct_custom
 from purejaxdqn.environments.importing import import_adapter, is_installed
-from purejaxdqn.environments.listed import GYMNAX, LISTED, SUITES, suite_of, why_refused
+from purejaxdqn.environments.interface import check_limit, check_single
+from purejaxdqn.environments.listed import LISTED, SUITES, nearest, suite_of, why_refused
 from purejaxdqn.environments.sight import with_sight
 from purejaxdqn.environments.wrappers import EnvironmentRefusedError, first_line, with_features, with_sticky_actions
 
@@ -82,12 +82,14 @@ def make_environment(
             single = made if legal_only else made._replace(legal=None)
             env = batched(single._replace(scale=scale or single.scale), resets=resets)
             env = with_sticky_actions(with_features(env, one_hot=one_hot, flatten=flatten), sticky_actions)
+        if 0 in env.obs_shape:
+            raise ValueError(f"its observations have the shape {list(env.obs_shape)}")
         return with_sight(env, observe, frame_stack)
     except EnvironmentRefusedError:
         raise
-    except Exception as error:  # constructed, and yet no reset can be made of it: a size of 0 for one
-        message = f"{env_id} with {dict(kwargs or {})} cannot be reset: {first_line(error)}"
-        raise EnvironmentRefusedError("env.kwargs", message) from error
+    except Exception as error:  # constructed, and yet it has no reset, or shows nothing: a size of 0 for one
+        key, given = ("env.kwargs", f" with {dict(kwargs)}") if kwargs else ("env.id", "")
+        raise EnvironmentRefusedError(key, f"{env_id}{given} cannot be used: {first_line(error)}") from error
 
 
 def underlying_environment(env_id: str, kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -103,7 +105,7 @@ def underlying_environment(env_id: str, kwargs: Mapping[str, Any] | None = None)
         return construct_custom(env_id, kwargs)
     if env_id in environment_ids():
         return gymnax.construct_gymnax(env_id, kwargs)
-    raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment of gymnax{_nearest(env_id)}")
+    raise EnvironmentRefusedError("env.id", f"{env_id!r} is not an environment of gymnax{nearest(env_id)}")
 
 
 def _construct_of_suite(suite: str, env_id: str, kwargs: dict[str, Any]) -> Single:
@@ -111,14 +113,13 @@ def _construct_of_suite(suite: str, env_id: str, kwargs: dict[str, Any]) -> Sing
     name, known = env_id.partition(":")[2], SUITES[suite]
     if name not in known.environments:
         reason = why_refused(suite, name)
-        message = f"{env_id!r}: {reason}" if reason else f"{suite} has no environment {name!r}{_nearest(env_id, suite)}"
+        message = f"{env_id!r}: {reason}" if reason else f"{suite} has no environment {name!r}{nearest(env_id, suite)}"
         raise EnvironmentRefusedError("env.id", message)
     if not is_installed(suite):
         message = f"{env_id} needs {suite}, which is not installed: pip install '{known.install}'"
         raise EnvironmentRefusedError("env.id", message)
     limit = kwargs.pop("time_limit", None)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise EnvironmentRefusedError("env.kwargs", f"time_limit: {limit!r} is not a number of steps")
+    check_limit("time_limit", limit, key="env.kwargs")
     try:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
             adapter = import_adapter(suite)
@@ -126,13 +127,6 @@ def _construct_of_suite(suite: str, env_id: str, kwargs: dict[str, Any]) -> Sing
         raise EnvironmentRefusedError("env.id", f"{suite} cannot be imported: {first_line(error)}") from error
     with contextlib.redirect_stdout(sys.stderr):
         single = gymnax.construct(lambda **kwargs: adapter.make(name, kwargs), env_id, kwargs)
+    if kwargs:  # a constructor takes what only a reset or a step finds wrong
+        check_single(single, key="env.kwargs")
     return single if limit is None else single._replace(time_limit=limit)
-
-
-def _nearest(env_id: str, suite: str | None = None) -> str:
-    """A hint at the environment whose name is nearest: of a suite, or of all, which may be without their suite."""
-    names = {one: one for one in LISTED if suite is None or suite_of(one) == suite}
-    if suite is None:
-        names |= {one.partition(":")[2]: one for one in LISTED if one not in GYMNAX}
-    close = difflib.get_close_matches(env_id, names, n=1, cutoff=0.5)
-    return f"; did you mean {names[close[0]]!r}?" if close else ""

@@ -165,7 +165,8 @@ def _rooms(config: Config) -> Draw:
     floor = np.where(open_cells[..., None], _LIGHT, _DARK)
 
     def draw(obs: np.ndarray, state: Any) -> Image.Image:
-        state = getattr(state, "env_state", state)  # sticky actions wrap it
+        while hasattr(state, "env_state"):  # sticky actions and batches that reset themselves wrap it
+            state = state.env_state
         agent, goal = (obs[:2], obs[2:]) if config.env.id == "FourRooms-misc" else (state.pos, state.goal)
         colours = floor.copy()
         colours[int(goal[0]), int(goal[1])] = _GOAL

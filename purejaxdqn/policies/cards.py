@@ -104,13 +104,7 @@ Trained and exported by purejaxdqn. The policy is greedy: it takes the action wi
 
 ## How to load it
 
-{_program_section(description)}With purejaxdqn (the environment need not be installed):
-
-```python
-from purejaxdqn import load_policy
-
-{_act_lines(description)}```
-
+{_program_section(description)}{_package_section(description)}
 To read the weights only, as arrays by name:
 
 ```python
@@ -128,6 +122,23 @@ network the layers of the advantage stream come before those of the value stream
 ## Files
 
 {_file_list(description)}"""
+
+
+def _package_section(description: dict[str, Any]) -> str:
+    if description["features"].get("own"):
+        return """With purejaxdqn and the environment's module, whose code makes the features:
+
+```bash
+python -m purejaxdqn.evaluate path/to/this/folder --trust
+```
+"""
+    return f"""With purejaxdqn (the environment need not be installed):
+
+```python
+from purejaxdqn import load_policy
+
+{_act_lines(description)}```
+"""
 
 
 def _remembers(description: dict[str, Any]) -> bool:
@@ -228,6 +239,7 @@ def _features_text(features: dict[str, Any]) -> str:
         f"of the last {frames} observations, the newest last; the first is repeated at an episode's start"
         if frames > 1
         else "",
+        "features that the environment's own code makes" if features.get("own") else "",
         f"one-hot encoded with depth {features['one_hot']}" if features["one_hot"] else "",
         f"divided by {features['scale']:g}" if features.get("scale") else "",
         "flattened" if features["flatten"] else "",

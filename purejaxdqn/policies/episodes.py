@@ -42,7 +42,7 @@ def record_episode(config: Config, params: Any, *, seed: int) -> Episode:
     def step(key: jax.Array, obs: jax.Array, seen: jax.Array, state: Any, memory: Any, start: Any) -> Any:
         keys, legal = jax.random.split(key, 2), env.legal(env_params, state)
         q_values, memory = algorithm.values(hparams, params, ActorView(seen, legal, memory, start))
-        obs, state, taken = env.step(env_params, keys[1:], state, obs, greedy(q_values, legal))
+        obs, state, taken = env.advance(env_params, keys[1:], state, obs, greedy(q_values, legal))  # as evaluation does
         return memory, keys[0], obs, sight.after(seen, taken.next_obs), state, taken
 
     keys = jax.random.split(episodes_key(seed), 2)

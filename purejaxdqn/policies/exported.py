@@ -26,22 +26,14 @@ def load_exported(folder: Path) -> tuple[Environment, Config, Any]:
     The environment is built from the description and imports nothing: a folder from an untrusted source runs no code.
 
     Raises:
-      UserError: a file is missing or damaged, or the files do not fit each other.
+      UserError: a file is missing or damaged, the files do not fit each other, or the network sees features that the
+        environment's own code makes.
     """
-    try:
-        description = read_description(folder / DESCRIPTION_FILE)
-        env = _described_environment(description)
-    except Exception as error:  # a damaged description may raise anything
-        raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {reason_of(error)}") from error
-    config = _read_config_only(folder / CONFIG_FILE)
-    features = description["features"]
-    described = bool(features["one_hot"]), features["flatten"], features.get("frame_stack", 1)
-    if described != (config.env.one_hot, config.env.flatten, config.env.frame_stack):
-        raise UserError(f"{folder / DESCRIPTION_FILE} does not fit {CONFIG_FILE}: its features differ")
-    params = read_params(folder, config, env)
-    for name in (POLICY_FILE, CONFIG_FILE):
-        check_digest(folder / name, description, DESCRIPTION_FILE)
-    return env, config, params
+    env, config, description = _read_described(folder)
+    if env.own_features:
+        made = f"the code of {config.env.id} makes the features that its network sees, and a folder has no such code"
+        raise UserError(f"{folder} cannot be loaded: {made}; evaluate plays it with --trust")
+    return env, config, _read_checked(folder, config, env, description)
 
 
 def load_to_play(folder: Path, *, trust: bool) -> tuple[Config, Any]:
@@ -52,19 +44,46 @@ def load_to_play(folder: Path, *, trust: bool) -> tuple[Config, Any]:
       trust: see ``check_trust``: unlike ``load_exported`` this imports the environment.
 
     Raises:
-      UserError: as ``load_exported``; or the environment cannot be made, or is not the one that is described.
+      UserError: a file is missing or damaged, or the files do not fit each other; or the environment cannot be made, or
+        is not the one that is described.
     """
-    described, config, params = load_exported(folder)
+    described, config, description = _read_described(folder)
+    params = None if described.own_features else _read_checked(folder, config, described, description)
     check_trust(folder, config, trust=trust)
-    config = read_config(folder / CONFIG_FILE, ["num_seeds=1"]).checked()
-    real = make_environment(**config.env.making())
+    one_run = read_config(folder / CONFIG_FILE, ["num_seeds=1"]).checked()
+    real = make_environment(**one_run.env.making())
     kinds = [
         f"{env.env_id} with {env.num_actions} actions and observations {np.dtype(env.obs_dtype)} {env.obs_shape}"
         for env in (real, described)
     ]
     if kinds[0] != kinds[1]:
         raise UserError(f"{folder}: {config.env.id} has {kinds[0]} here, and the policy was trained on {kinds[1]}")
-    return config, jax.tree.map(lambda leaf: leaf[None], params)
+    if params is None:  # the weights fit a network of features that only the environment can make
+        params = _read_checked(folder, config, real, description)
+    return one_run, jax.tree.map(lambda leaf: leaf[None], params)
+
+
+def _read_described(folder: Path) -> tuple[Environment, Config, dict[str, Any]]:
+    """The environment that ``policy.json`` describes, the config beside it, and the description."""
+    try:
+        description = read_description(folder / DESCRIPTION_FILE)
+        env = _described_environment(description)
+    except Exception as error:  # a damaged description may raise anything
+        raise UserError(f"{folder / DESCRIPTION_FILE} cannot be used: {reason_of(error)}") from error
+    config = _read_config_only(folder / CONFIG_FILE)
+    features = description["features"]
+    described = bool(features["one_hot"]), features["flatten"], features.get("frame_stack", 1)
+    if described != (config.env.one_hot, config.env.flatten, config.env.frame_stack):
+        raise UserError(f"{folder / DESCRIPTION_FILE} does not fit {CONFIG_FILE}: its features differ")
+    return env, config, description
+
+
+def _read_checked(folder: Path, config: Config, env: Environment, description: dict[str, Any]) -> Any:
+    """The parameters of the agent, after the digests of weights and config have been checked."""
+    params = read_params(folder, config, env)
+    for name in (POLICY_FILE, CONFIG_FILE):
+        check_digest(folder / name, description, DESCRIPTION_FILE)
+    return params
 
 
 def _described_environment(description: dict[str, Any]) -> Environment:
@@ -76,6 +95,7 @@ def _described_environment(description: dict[str, Any]) -> Environment:
         )
 
     observation, features = description["observation"], description["features"]
+    own = unplayable if features.get("own") else None
     return Environment(
         env_id=description["env_id"],
         obs_shape=tuple(map(int, observation["shape"])),
@@ -93,9 +113,11 @@ def _described_environment(description: dict[str, Any]) -> Environment:
                 depth=int(features["one_hot"]),
                 flatten=bool(features["flatten"]),
                 scale=features.get("scale"),
+                own=own,
             ),
             int(features.get("frame_stack", 1)),
         ),
+        own_features=own,
         legal=unplayable if description["action"].get("legal") else all_legal,
         frames=int(features.get("frame_stack", 1)),
     )

@@ -148,6 +148,7 @@ def describe(agent: TrainedAgent, kind: str, program: dict[str, Any] | None) -> 
             "normalize": config.env.normalize,
             "observe": list(config.env.observe) or None,
             "frame_stack": config.env.frame_stack,
+            **({"own": True} if env.own_features else {}),
         },
         "action": {"kind": "discrete", "n": env.num_actions, **({"legal": True} if agent.masked else {})},
         "network": _describe_network(agent),

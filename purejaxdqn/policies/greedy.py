@@ -15,8 +15,9 @@ from purejaxdqn.core.environment import Environment, all_legal
 class Policy:
     """The greedy policy of one trained agent.
 
-    ``policy(obs)`` takes one observation [O] or a batch [B, O], and returns one action or actions [B]. An agent with a
-    memory (``network.memory``) acts by ``step``:
+    ``policy(obs)`` takes one observation [O] or a batch [B, O], and returns one action or actions [B]. Where some are
+    illegal, it needs the legal ones: ``policy(obs, legal=legal)``. An agent with a memory (``network.memory``) acts by
+    ``step``:
 
         state = policy.initial_state(batch)
         actions, state = policy.step(obs, state, start)
@@ -40,10 +41,11 @@ class Policy:
 
         Args:
           obs: [O] or [B, O].
-          legal: [A] or [B, A] bool, the legal actions; all are unless given.
+          legal: [A] or [B, A] bool, the legal actions; needed where the environment has illegal ones.
 
         Raises:
-          ValueError: a shape or type is another, or the agent has a memory.
+          ValueError: a shape or type is another, the environment has illegal actions and ``legal`` is missing, or the
+            agent has a memory.
         """
         if self._remembers:
             raise ValueError("this policy has a memory: use initial_state(batch) and step(obs, state, start)")
@@ -62,10 +64,10 @@ class Policy:
           obs: [B, O].
           state: of the step before, or ``initial_state(B)``.
           start: [B] bool: an episode starts, and the state is that of another; nowhere unless given.
-          legal: [B, A] bool, the legal actions; all are unless given.
+          legal: [A] or [B, A] bool, the legal actions; needed where the environment has illegal ones.
 
         Raises:
-          ValueError: a shape or type is another.
+          ValueError: a shape or type is another, or the environment has illegal actions and ``legal`` is missing.
         """
         batch, single = as_batch(obs, self._env)
         if single:

@@ -97,7 +97,8 @@ def load_policy(folder: str | Path, *, seed_index: int = 0, trust: bool = False)
 
     Returns:
       A ``Policy``: ``policy(obs)`` takes one observation [O] or a batch [B, O], and returns one action or actions [B].
-      It raises a ``ValueError`` for another shape, and for values that are not real numbers.
+      Where the environment has illegal actions, ``policy(obs, legal=legal)`` takes the legal ones. It raises a
+      ``ValueError`` for another shape, for values that are not real numbers, and without the legal actions.
 
     Raises:
       UserError: the folder has no policy or no such agent, or is damaged.

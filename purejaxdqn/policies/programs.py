@@ -9,6 +9,7 @@ import numpy as np
 
 from purejaxdqn.core.algorithm import greedy
 from purejaxdqn.core.config import Config
+from purejaxdqn.core.draws import random_action
 from purejaxdqn.core.environment import Environment, all_legal
 from purejaxdqn.system.faults import UserError
 
@@ -169,14 +170,15 @@ def relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
 
 
 def sample_observations(agent: TrainedAgent, *, num_envs: int = 17, steps: int = 20) -> np.ndarray:
-    """Return observations [num_envs * steps, O] of uniformly random play."""
+    """Return observations [num_envs * steps, O] of play at random, with legal actions alone."""
     env, config = agent.env, agent.config
     params = env.with_params(config.hparams().env_params)
 
     def body(carry: tuple, key: jax.Array) -> tuple:
         obs, state = carry
         keys = jax.random.split(key, num_envs + 1)
-        action = jax.random.randint(keys[0], (num_envs,), 0, env.num_actions)
+        bits, legal = jax.random.bits(keys[0], (num_envs,)), env.legal(params, state)
+        action = random_action(bits, legal, env.num_actions)
         obs, state, _ = env.step(params, keys[1:], state, obs, action)
         return (obs, state), obs
 

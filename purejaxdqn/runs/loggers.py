@@ -6,11 +6,11 @@ A logger that fails prints one warning and is not used again; it never stops a r
 import shlex
 import uuid
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from purejaxdqn.core.config import Config
+from purejaxdqn.environments.importing import is_installed
 from purejaxdqn.runs.log_values import final_values, points
 from purejaxdqn.runs.metrics import Metrics
 from purejaxdqn.runs.tensorboard import TensorBoard
@@ -44,7 +44,7 @@ def check_loggers(config: Config) -> None:
     Raises:
       UserError: says how to install it.
     """
-    missing = [name for name in config.log if name in _MODULES and find_spec(_MODULES[name]) is None]
+    missing = [name for name in config.log if name in _MODULES and not is_installed(_MODULES[name])]
     if missing:
         lines = [f"log: {name} needs {_MODULES[name]}: pip install 'purejaxdqn[{name}]'" for name in missing]
         raise UserError(*lines)

@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-import importlib.util
+import importlib
 import os
 import shlex
 import sys
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from purejaxdqn.environments.importing import is_installed
 from purejaxdqn.system.collector import START
 from purejaxdqn.system.messages import one_line, tell
 from purejaxdqn.system.signals import Stopped
@@ -36,7 +37,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 def require(what: str, *modules: str, install: str) -> None:
     """Refuse ``what`` if a module that it needs is not installed, and say how to install it."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [name for name in modules if not is_installed(name)]
     if missing:
         raise UserError(f"{what} needs {' and '.join(missing)}: pip install '{install}'")
 

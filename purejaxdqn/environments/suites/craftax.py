@@ -27,8 +27,8 @@ def make(name: str, kwargs: Mapping[str, Any]) -> Single:
     """
     env = make_craftax_env_from_name(name, auto_reset=False, **kwargs)
     defaults = env.default_params
-    types = {field.name: np.asarray(getattr(defaults, field.name)).dtype for field in dataclasses.fields(defaults)}
-    types = {field: dtype for field, dtype in types.items() if field not in _FIXED}
+    fields = [field.name for field in dataclasses.fields(defaults) if field.name not in _FIXED]
+    types = {field: jax.dtypes.canonicalize_dtype(np.asarray(getattr(defaults, field)).dtype) for field in fields}
     pixels = "Pixels" in name
 
     def see(obs: Array) -> Array:
