@@ -26,7 +26,7 @@ why. It is tried again if it took too long or was killed, and otherwise only wit
     python -m benchmarks.accelerators --quick     one row of each device whose compiler is installed, nothing kept
     python -m benchmarks.accelerators --only "TPU v5e" --configs minatar/breakout    some of them
     python -m benchmarks.accelerators --configs cartpole_pqn+env.num_envs=64 --seeds 8    others
-    python -m benchmarks.accelerators --tried     what was tried, beside what is shipped: a quarter of an hour
+    python -m benchmarks.accelerators --tried     what was tried, beside what is shipped: half an hour
     python -m benchmarks.accelerators --kernels "H100" --configs cartpole_cleanrl --seeds 1024    an iteration's kernels
 """
 
@@ -82,6 +82,7 @@ STOPPED, KILLED = "stopped", "killed"
 VARIANTS: tuple[tuple[str, str, tuple[tuple[str, str, int], ...]], ...] = (
     ("Adam on one flattened vector", "flattened", (("H100", CARTPOLE, 1_024),)),
     ("products that share a matrix merged", "merged", (("H100", CARTPOLE, 1_024), ("H100", BREAKOUT, 30))),
+    ("values of a rollout at once", "whole", (("H100", LARGE_PQN, 1_024), ("H100", PQN_PICTURES, 8))),
     ("precision=default", "precision=default", (("H100", CARTPOLE, 1_024), ("TPU v5e", CARTPOLE, 64))),
     ("precision=high", "precision=high", (("H100", CARTPOLE, 1_024), ("TPU v5e", CARTPOLE, 64))),
 )

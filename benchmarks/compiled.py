@@ -11,8 +11,9 @@ UNDISTURBED = 0.9
 """Processor time over wall-clock time of a compilation, at least, for the wall-clock time to be kept.
 
 With less, the compiler waited for other programs of this machine."""
-VARIANTS = ("merged", "flattened")
-"""Other ways of compiling or writing a run: products that share a matrix merged; Adam on one vector."""
+VARIANTS = ("merged", "flattened", "whole")
+"""Other ways of compiling or writing a run: products that share a matrix merged; Adam on one vector; the values of a
+rollout computed at once, and not in parts."""
 
 
 def count(*, device: str, config: str, seeds: int) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def count(*, device: str, config: str, seeds: int) -> dict[str, Any]:
     return {
         **found,
         "one program": ", ".join(hlo.host_calls(text)) or "yes",
-        "machine code (MB)": memory.generated_code_size_in_bytes / 1e6,
+        "machine code (MB)": memory.generated_code_size_in_bytes / 1e6 or "",  # of a GPU not known
         "memory a seed (MB)": a_seed,
         "sum (MB)": kept,
         "memory / sum": a_seed / kept,
@@ -68,7 +69,7 @@ def _traffic(text: str, plan: Any, seeds: int, device: str) -> dict[str, Any]:
 
 
 def count_variant(*, device: str, config: str, seeds: int, variant: str) -> dict[str, Any]:
-    """Count an iteration of a run as it is shipped and of a variant -> kernels (of a GPU) and MB of both.
+    """Count an iteration and the memory of a run as it is shipped, and of a variant -> columns of both.
 
     Args:
       device: one of ``ACCELERATORS``.
@@ -77,30 +78,39 @@ def count_variant(*, device: str, config: str, seeds: int, variant: str) -> dict
       variant: one of ``VARIANTS``, or overrides joined by +.
     """
     devices = described(device)
-    columns: dict[str, Any] = {}
-    for name, one in (("", ""), (" with it", variant)):
-        kernels, megabytes = _count_one(devices, config, seeds, one)
-        columns |= {f"kernels{name}": kernels, f"MB{name}": megabytes}
-    return {**columns, "MB, ratio": columns["MB with it"] / columns["MB"]}
+    shipped, changed = (_count_one(device, devices, config, seeds, one) for one in ("", variant))
+    return {name: cell for column in shipped for name, cell in _beside(column, shipped, changed)}
 
 
-def _count_one(devices: Any, config: str, seeds: int, variant: str) -> tuple[Any, float]:
-    """The kernels of an iteration (empty for a TPU), and the MB that it moves."""
+def _beside(column: str, shipped: dict[str, Any], changed: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(column, shipped[column]), (f"{column}, with it", changed[column])]
+
+
+def _count_one(device: str, devices: Any, config: str, seeds: int, variant: str) -> dict[str, Any]:
+    """The kernels of an iteration (of a GPU), the MB that it moves, and the memory of a seed; empty if not counted."""
+    import jax
     import optax
 
-    from benchmarks import hlo
+    from purejaxdqn.core import kernels
     from purejaxdqn.system.compiling import compile_lowered
 
     def flattened(hparams: Any, rate: Any) -> Any:
         return optax.flatten(optax.adam(rate, eps=hparams.optimizer_eps))
 
+    jax.config.update("jax_enable_compilation_cache", False)
+    if variant == "whole":  # the process ends with this variant
+        kernels.in_parts = kernels.plain_in_parts
     optimizer = flattened if variant == "flattened" else None
     words = config if variant in ("", *VARIANTS) else f"{config}+{variant}"
     draft, program = read_config(words, seeds, optimizer)
     lowered, platform = lower(draft, program, devices)
     compiled = lowered.program.compile() if variant == "merged" else compile_lowered(lowered, platform)
-    kernels = hlo.iteration(compiled.as_text(), nest_of(program.plan))
-    return sum(one.times for one in kernels) if platform == "gpu" else "", hlo.traffic(kernels) / 1e6
+    found = _traffic(compiled.as_text(), program.plan, seeds, device)
+    return {
+        "kernels": found.get("kernels", ""),
+        "MB an iteration": found.get("MB an iteration", ""),
+        "memory a seed (MB)": bytes_of(compiled.memory_analysis()) / seeds / 1e6,
+    }
 
 
 def timed(lowered: Any, platform: str) -> tuple[Any, Any, float]:

@@ -221,14 +221,15 @@ def test_a_target_is_met_if_the_worst_row_meets_it():
 def test_what_was_tried_is_compared_with_what_is_shipped(monkeypatch):
     counted = []
 
-    def count_one(devices, config, seeds, variant):
+    def count_one(device, devices, config, seeds, variant):
         counted.append((config, seeds, variant))
-        return 40 + len(counted), 10.0 * len(counted)
+        return {"kernels": 40 + len(counted), "memory a seed (MB)": 10.0 * len(counted)}
 
     monkeypatch.setattr(compiled, "described", lambda device: [])
     monkeypatch.setattr(compiled, "_count_one", count_one)
     found = compiled.count_variant(device="H100", config=CARTPOLE, seeds=8, variant="flattened")
-    assert found == {"kernels": 41, "MB": 10.0, "kernels with it": 42, "MB with it": 20.0, "MB, ratio": 2.0}
+    memory = {"memory a seed (MB)": 10.0, "memory a seed (MB), with it": 20.0}
+    assert found == {"kernels": 41, "kernels, with it": 42, **memory}
     assert counted == [(CARTPOLE, 8, ""), (CARTPOLE, 8, "flattened")]
 
 
@@ -243,6 +244,8 @@ def test_variants_that_fail_or_have_no_compiler_are_left_out(results, monkeypatc
     assert [(row["what was tried"], row["seeds"]) for row in rows] == [
         ("Adam on one flattened vector", "1024"),
         ("products that share a matrix merged", "1024"),
+        ("values of a rollout at once", "1024"),
+        ("values of a rollout at once", "8"),
         ("precision=default", "1024"),
         ("precision=high", "1024"),
     ]

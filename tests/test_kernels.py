@@ -94,6 +94,7 @@ def test_a_batch_in_parts_is_the_batch():
 
     for one, other in zip(kernels.in_parts(function, x, 4), kernels.plain_in_parts(function, x, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert "length=4" in str(jax.make_jaxpr(lambda x: kernels.in_parts(function, x, 4))(x))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -336,14 +336,11 @@ def plain_global_norm(tree: Any) -> Array:
 def in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
     """``function`` of a batch, leaves [N, ...], that treats its items apart, in as many parts as given; they divide N.
 
-    On a CPU part by part, whose cache would not hold the hidden layers of a large batch. A GPU takes the whole.
+    Part after part, as a CPU's cache would not hold the hidden layers of a large batch, and those of many runs together
+    would take most of an accelerator's memory (``benchmarks/results/accelerators_tried.csv``).
     """
-
-    def part_by_part(x: Any) -> Any:
-        split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), x)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(function, split))
-
-    return jax.lax.platform_dependent(x, cpu=part_by_part, default=function)
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), x)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(function, split))
 
 
 def plain_in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
