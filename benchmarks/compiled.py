@@ -1,5 +1,6 @@
 """Counts what whole runs need that are compiled for a described device: the workers of ``accelerators.py``."""
 
+import importlib.metadata
 import math
 import os
 import time
@@ -29,7 +30,7 @@ def count(*, device: str, config: str, seeds: int) -> dict[str, Any]:
 
     jax.config.update("jax_enable_compilation_cache", False)
     draft, program = read_config(config, seeds)
-    found: dict[str, Any] = {"jax": jax.__version__}
+    found: dict[str, Any] = {"jax": jax.__version__ + compiler_of(device)}
     try:
         compiled, seconds, used = timed(*lower(draft, program, devices))
     except jax.errors.JaxRuntimeError as error:
@@ -124,6 +125,11 @@ def timed(lowered: Any, platform: str) -> tuple[Any, Any, float]:
     compiled = compile_lowered(lowered, platform)
     seconds, used = time.perf_counter() - start, sum(os.times()[:4]) - before
     return compiled, (seconds if used >= UNDISTURBED * seconds else ""), used
+
+
+def compiler_of(device: str) -> str:
+    """Return the version of a TPU's compiler; a GPU's comes with jax."""
+    return f", libtpu {importlib.metadata.version('libtpu')}" if ACCELERATORS[device].platform == "tpu" else ""
 
 
 def reason(error: str) -> str:
