@@ -10,126 +10,197 @@ iteration takes (acting, environment, replay, update; without replay a rollout a
 - the bytes: what kernels read and write in the device's memory, of a buffer only the entries they touch; caches save
   some. On a GPU, matrix products are counted before XLA's autotuning, which needs the device;
 - FLOPs of the matrix products in the program, before compilation;
-- the steps a second that memory allows: the bandwidth of the data sheet divided by the bytes of a step.
+- the steps a second that memory allows: the bandwidth of the data sheet divided by the bytes of a step;
+- seconds: of the wall clock (empty if other programs kept the compiler waiting) and of the processor, of all threads.
+  Beside each row of one seed, the same run is compiled for this machine's CPU.
 
-Rows are kept as they finish: a second call continues. Rows of another commit are kept, too, unless `--again`.
+Rows are counted in the order of their importance, since all of them take hours. Every device gets plain DQN on CartPole
+and on MinAtar's Breakout, and PQN on both. The other presets, and other replays, are counted for a TPU v5e and an H100
+only: as the rows of plain DQN show, XLA makes nearly the same programs for a TPU v6e and an H200. The other presets are
+counted with one seed and with 1,024; 64 lie between.
+
+Rows are kept as they finish, with the tables of devices and of targets: a second call continues. A row that failed says
+why. It is tried again if it took too long or was killed, and otherwise only with `--again`, like rows of other commits.
 
     python -m benchmarks.accelerators             all rows: hours of one core
     python -m benchmarks.accelerators --quick     one row of each device whose compiler is installed, nothing kept
     python -m benchmarks.accelerators --only "TPU v5e" --configs minatar/breakout    some of them
+    python -m benchmarks.accelerators --configs cartpole_pqn+env.num_envs=64 --seeds 8    others
+    python -m benchmarks.accelerators --tried     what was tried, beside what is shipped: half an hour
     python -m benchmarks.accelerators --kernels "H100" --configs cartpole_cleanrl --seeds 1024    an iteration's kernels
 """
 
 import csv
 import json
-import math
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import harness
+from benchmarks import compiled, harness
 from benchmarks.devices import ACCELERATORS, described, missing
 from benchmarks.guard import PRESETS
 
-TABLE, SUMMARY = "accelerators", "accelerators_devices"
+TABLE, SUMMARY, TARGETS, TRIED = (f"accelerators{name}" for name in ("", "_devices", "_targets", "_tried"))
 CARTPOLE, BREAKOUT = "cartpole_cleanrl", "minatar/breakout"
-SEEDS = {CARTPOLE: (1, 64, 1_024), BREAKOUT: (1, 8, 30)}
-CONFIGS = {CARTPOLE: (CARTPOLE, *(f"{CARTPOLE}+{preset}" for preset in PRESETS[1:])), BREAKOUT: (BREAKOUT,)}
-CONFIGS[BREAKOUT] += tuple(f"{BREAKOUT}+{preset}" for preset in ("per", "n_step", "rainbow", "pqn"))
+PQN, PQN_PICTURES = "cartpole_pqn", "minatar/breakout_pqn"
+BREAKOUT_PARTS = tuple(f"{BREAKOUT}+{part}" for part in ("per", "n_step", "replay.size=99_999"))
+"""Other replays of pictures; the last one's size is not a multiple of the number of environments."""
+LARGE_PQN = (
+    "cartpole_cleanrl+pqn+env.num_envs=4096+rollout.steps=16+rollout.epochs=2+rollout.minibatches=16"
+    "+total_timesteps=1310720"
+)
+"""The largest case of PQN in ``gpu.py``."""
+ON_CARTPOLE = tuple(f"{CARTPOLE}+{preset}" for preset in PRESETS[1:])
+ALL, LEADERS = tuple(ACCELERATORS), ("TPU v5e", "H100")
+BLOCKS: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]], ...] = (
+    ((CARTPOLE,), (1, 1_024), ALL),
+    ((BREAKOUT,), (1, 8), ALL),
+    ((LARGE_PQN,), (1_024,), ("H100",)),
+    ((PQN_PICTURES,), (1, 8), ALL),
+    ((PQN,), (1, 1_024), ALL),
+    (BREAKOUT_PARTS, (8,), LEADERS),
+    ((BREAKOUT, PQN_PICTURES), (30,), ALL),
+    ((CARTPOLE, PQN), (64,), ALL),
+    (ON_CARTPOLE, (1_024,), LEADERS),
+    (ON_CARTPOLE, (1,), LEADERS),
+)
+"""Configs, numbers of seeds and devices; the most telling first."""
+COLUMNS = (
+    *("device", "config", "seeds", "one program"),
+    *("compile (s)", "compile (CPU s)", "on a CPU (s)", "on a CPU (CPU s)", "machine code (MB)"),
+    *("memory a seed (MB)", "sum (MB)", "memory / sum"),
+    *("kernels", "MB an iteration", "MFLOP an iteration", "steps a second that memory allows"),
+    *("note", "jax", "commit"),
+)
 MINUTES = 15.0
-"""A row that takes longer to compile is left out."""
+"""How long a row may take, unless said otherwise."""
+STOPPED, KILLED = "stopped", "killed"
+"""First words of the notes on rows that a later call tries again."""
+VARIANTS: tuple[tuple[str, str, tuple[tuple[str, str, int], ...]], ...] = (
+    ("Adam on one flattened vector", "flattened", (("H100", CARTPOLE, 1_024),)),
+    ("products that share a matrix merged", "merged", (("H100", CARTPOLE, 1_024), ("H100", BREAKOUT, 30))),
+    ("values of a rollout at once", "whole", (("H100", LARGE_PQN, 1_024), ("H100", PQN_PICTURES, 8))),
+    ("precision=default", "precision=default", (("H100", CARTPOLE, 1_024), ("TPU v5e", CARTPOLE, 64))),
+    ("precision=high", "precision=high", (("H100", CARTPOLE, 1_024), ("TPU v5e", CARTPOLE, 64))),
+)
+"""What was tried, its name for ``compiled.count_variant``, and device, config and seeds of the runs."""
 
 
 class Case(NamedTuple):
     """One row."""
 
     device: str
-    config: str  # names joined by +
+    config: str  # names and overrides, joined by +
     seeds: int
 
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="one row of each device, nothing kept")
     parser.add_argument("--only", nargs="+", metavar="DEVICE", choices=ACCELERATORS, default=list(ACCELERATORS))
-    parser.add_argument("--configs", nargs="+", metavar="CONFIG[+CONFIG]", help="default all")
+    parser.add_argument("--configs", nargs="+", metavar="CONFIG[+CONFIG][+key=value]", help="default the table's")
     parser.add_argument("--seeds", nargs="+", type=harness.positive, help="default the table's")
+    parser.add_argument("--minutes", type=harness.positive, default=MINUTES, help=f"of a row (default {MINUTES:g})")
     parser.add_argument("--again", action="store_true", help="count rows that are there, too")
     parser.add_argument("--kernels", metavar="DEVICE", choices=ACCELERATORS, help="list the kernels of an iteration")
-    parser.add_argument(
-        "--summary", action="store_true", help="only the table of devices, from the rows that are there"
-    )
+    parser.add_argument("--tried", action="store_true", help="compare what was tried with what is shipped")
+    parser.add_argument("--summary", action="store_true", help="only the tables of devices and targets, from the rows")
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(count(**arguments.worker)))
-    elif arguments.kernels:
+        print(json.dumps(_work(arguments.worker)))
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    for config in arguments.configs or ():
+        if fault := fault_of(config):
+            parser.error(fault)
+    if arguments.kernels:
         _print_kernels(Case(arguments.kernels, (arguments.configs or [CARTPOLE])[0], (arguments.seeds or [1_024])[0]))
     elif arguments.summary:
-        print(harness.table(rows := summarise(stored())), harness.write(SUMMARY, rows, of=TABLE), sep="\n")
+        write_summaries(stored())
+    elif arguments.tried:
+        _count_tried(arguments.minutes, keep=not arguments.quick)
     else:
-        _count_all(list(_chosen(arguments)), keep=not arguments.quick, again=arguments.again)
+        cases = list(_chosen(arguments))
+        _count_all(cases, keep=not arguments.quick, again=arguments.again, minutes=arguments.minutes)
+
+
+def table_cases() -> list[Case]:
+    """Return the rows of the table, the most telling first."""
+    return [
+        Case(device, config, number)
+        for configs, seeds, devices in BLOCKS
+        for config in configs
+        for number in seeds
+        for device in devices
+    ]
 
 
 def _chosen(arguments: Any) -> Iterator[Case]:
-    """The rows that are asked for; all devices have their first configs before any has its last."""
+    """The rows that are asked for, of devices whose compiler is installed."""
     for device in list(arguments.only):
         if reason := missing(device):
             print(f"{device} is left out: {reason}", file=sys.stderr)
             arguments.only.remove(device)
     if arguments.quick:
         yield from (Case(device, CARTPOLE, 1) for device in arguments.only)
-        return
-    for config in arguments.configs or [name for names in CONFIGS.values() for name in names]:
-        for seeds in arguments.seeds or SEEDS[BREAKOUT if config.startswith("minatar/") else CARTPOLE]:
-            yield from (Case(device, config, seeds) for device in arguments.only)
+    elif not (arguments.configs or arguments.seeds):
+        yield from (case for case in table_cases() if case.device in arguments.only)
+    else:
+        known = table_cases()
+        for config in arguments.configs or dict.fromkeys(case.config for case in known):
+            usual = dict.fromkeys(case.seeds for case in known if case.config == config) or (1,)
+            for seeds in arguments.seeds or usual:
+                yield from (Case(device, config, seeds) for device in arguments.only)
 
 
-def _count_all(cases: Sequence[Case], *, keep: bool, again: bool) -> None:
+def _count_all(cases: Sequence[Case], *, keep: bool, again: bool, minutes: float) -> None:
     rows = stored() if keep else {}
     for case in cases:
-        if case in rows and not again:
+        before = rows.get(case)
+        if before and not (again or is_unfinished(before)):
             continue
-        one_seed = next((row for key, row in rows.items() if key.config == case.config and row["on a CPU (s)"]), None)
-        cpu = one_seed["on a CPU (s)"] if one_seed else _ask(Case("CPU", case.config, 1))["seconds"]
-        rows[case] = {**case._asdict(), **_row(_ask(case), cpu if case.seeds == 1 else "")}
-        print(harness.table([rows[case]]), flush=True)
-        if keep:
+        row = {**dict.fromkeys(COLUMNS, ""), **_ask(case._asdict(), minutes), **case._asdict()}
+        row["commit"] = harness.commit()
+        print(harness.table([row]), flush=True)
+        if keep and not (before and is_unfinished(row)):  # what was counted before is worth more
+            rows[case] = row
             harness.write(TABLE, [rows[one] for one in sorted(rows, key=_order)])
-    if keep:
-        harness.write(SUMMARY, summarise(rows), of=TABLE)
+            write_summaries(rows)
+
+
+def _ask(task: dict[str, Any], minutes: float) -> dict[str, Any]:
+    """Let a process count -> the columns of a row that it found, or a note that says why there are none."""
+    process = harness.start(__spec__.name, task)
+    try:
+        return harness.answer(process, timeout=60 * minutes)
+    except subprocess.TimeoutExpired:
+        return {"note": f"{STOPPED} after {minutes:g} minutes"}
+    except (SystemExit, json.JSONDecodeError, IndexError):
+        code = process.returncode
+        return {"note": f"{KILLED} by signal {-code}" if code < 0 else f"the worker failed with exit code {code}"}
+
+
+def _work(task: dict[str, Any]) -> dict[str, Any]:
+    """Count in this process; an error becomes a note, so that the other rows are counted."""
+    try:
+        return (compiled.count_variant if "variant" in task else compiled.count)(**task)
+    except Exception as error:
+        traceback.print_exc()
+        return {"note": compiled.reason(f"{type(error).__name__}: {error}")}
+
+
+def is_unfinished(row: dict[str, Any]) -> bool:
+    """Whether a row says only that its process was stopped or killed, so that a later call tries it again."""
+    return row["note"].startswith((STOPPED, KILLED))
 
 
 def _order(case: Case) -> tuple[int, int, int]:
     """Rows are in the order of the tables of this script, whenever they were counted."""
-    names = [name for names in CONFIGS.values() for name in names]
+    names = list(dict.fromkeys(one.config for one in table_cases()))
     place = names.index(case.config) if case.config in names else len(names)
     return list(ACCELERATORS).index(case.device), place, case.seeds
-
-
-def _ask(case: Case) -> dict[str, Any]:
-    process = harness.start(__spec__.name, {"device": case.device, "config": case.config, "seeds": case.seeds})
-    try:
-        return harness.answer(process, timeout=60 * MINUTES)
-    except subprocess.TimeoutExpired:
-        return {"problem": f"not compiled within {MINUTES:g} minutes"}
-
-
-def _row(found: dict[str, Any], cpu: Any) -> dict[str, Any]:
-    """A row's columns; those that could not be counted are empty."""
-    columns = ("kernels", "MB an iteration", "MFLOP an iteration", "steps a second that memory allows")
-    return {
-        "one program": found.get("problem") or "yes",
-        "compile (s)": found.get("seconds", ""),
-        "on a CPU (s)": cpu,
-        "memory a seed (MB)": found.get("memory", ""),
-        "sum (MB)": found.get("sum", ""),
-        "memory / sum": found["memory"] / found["sum"] if "memory" in found else "",
-        **{name: found.get(name, "") for name in columns},
-        "jax": found.get("jax", ""),
-        "commit": harness.commit(),
-    }
 
 
 def stored() -> dict[Case, dict[str, Any]]:
@@ -138,7 +209,16 @@ def stored() -> dict[Case, dict[str, Any]]:
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
-        return {Case(row["device"], row["config"], int(row["seeds"])): row for row in csv.DictReader(file)}
+        rows = [{column: row.get(column, "") for column in COLUMNS} for row in csv.DictReader(file)]
+    return {Case(row["device"], row["config"], int(row["seeds"])): row for row in rows}
+
+
+def write_summaries(rows: dict[Case, dict[str, Any]]) -> None:
+    """Write the tables of devices and of targets."""
+    from benchmarks.accelerator_targets import judge
+
+    harness.write(SUMMARY, summarise(rows), of=TABLE)
+    harness.write(TARGETS, judge(rows), of=TABLE)
 
 
 def summarise(rows: dict[Case, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -160,6 +240,7 @@ def _summary(device: str, rows: dict[Case, dict[str, Any]]) -> dict[str, Any]:
     return {
         "device": device,
         "whole runs compiled for it": f"{len(whole)} of {len(rows)}",
+        "not tried yet": sum(case.device == device and case not in rows for case in table_cases()),
         "run on it": "not yet",
         "seeds of CartPole in its memory": cell(cartpole, "memory a seed (MB)", seeds_held),
         "seeds of Breakout": cell(breakout, "memory a seed (MB)", seeds_held),
@@ -167,128 +248,48 @@ def _summary(device: str, rows: dict[Case, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def count(*, device: str, config: str, seeds: int) -> dict[str, Any]:
-    """Compile a whole run for a device, or for this machine's CPU, and count."""
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    devices = described(device) if device in ACCELERATORS else None
-    import jax
+def _count_tried(minutes: float, *, keep: bool) -> None:
+    """Count every variant beside what is shipped; one that fails, or whose compiler is missing, is left out."""
+    rows = []
+    for what, variant, device, config, seeds in _variants():
+        if reason := missing(device):
+            print(f"{what}, {device} is left out: {reason}", file=sys.stderr)
+            continue
+        case = Case(device, config, seeds)
+        found = _ask({**case._asdict(), "variant": variant}, minutes)
+        if "note" in found:
+            print(f"{what}, {device}, {config} is left out: {found['note']}", file=sys.stderr)
+            continue
+        rows.append({"what was tried": what, **case._asdict(), **found})
+        print(harness.table(rows[-1:]), flush=True)
+        if keep:
+            harness.write(TRIED, rows)
 
-    from benchmarks import hlo
-    from purejaxdqn.runs.memory import memory_needs
-    from purejaxdqn.system.compiling import compile_lowered
 
-    jax.config.update("jax_enable_compilation_cache", False)
-    draft, program = read_config(config, seeds)
-    lowered, platform = lower(draft, program, devices)
-    start, found = time.perf_counter(), {"jax": jax.__version__}
+def _variants() -> Iterable[tuple[str, str, str, str, int]]:
+    return ((what, variant, *case) for what, variant, cases in VARIANTS for case in cases)
+
+
+def fault_of(config: str) -> str:
+    """Return what is wrong with a config, or nothing."""
+    from purejaxdqn.config.reading import ConfigError
+
     try:
-        compiled = compile_lowered(lowered, platform)
-    except jax.errors.JaxRuntimeError as error:
-        return {**found, "problem": reason(str(error))}
-    found["seconds"] = time.perf_counter() - start
-    if devices is None:
-        return found
-    text, memory, needs = compiled.as_text(), compiled.memory_analysis(), memory_needs(draft)
-    kernels = hlo.iteration(text, nest_of(program.plan))
-    moved = hlo.traffic(kernels)
-    steps = seeds * program.plan.num_envs * program.plan.rollout
-    return {
-        **found,
-        "problem": ", ".join(hlo.host_calls(text)),
-        "memory": bytes_of(memory) / seeds / 1e6,
-        "sum": (needs.state + needs.working) / 1e6,
-        "kernels": sum(one.times for one in kernels) if platform == "gpu" else "",
-        "MB an iteration": moved / 1e6,
-        "MFLOP an iteration": seeds * flops_of_iteration(draft, program) / 1e6,
-        "steps a second that memory allows": float(steps * ACCELERATORS[device].bytes_a_second / moved),
-    }
-
-
-def reason(error: str) -> str:
-    """Return the part of a compiler's error that says why, in one line."""
-    line = next((one for one in error.splitlines() if one.strip()), "no reason given")
-    return line if len(line) <= 160 else f"{line[:160]} ..."
-
-
-def bytes_of(memory: Any) -> int:
-    """Return what a compiled program takes at most: arguments, results and what it keeps meanwhile."""
-    shared = memory.alias_size_in_bytes
-    return memory.argument_size_in_bytes + memory.output_size_in_bytes - shared + memory.temp_size_in_bytes
-
-
-def nest_of(plan: Any) -> tuple[int, ...]:
-    """Return the lengths of the loops around an iteration, the outermost first."""
-    return plan.epochs, plan.periods, plan.iterations
-
-
-def read_config(config: str, seeds: int) -> Any:
-    """Return a config and its program."""
-    from purejaxdqn import load_config
-    from purejaxdqn.config.building import make_program
-
-    found = load_config(tuple(config.split("+")), [f"num_seeds={seeds}"])
-    return found, make_program(found)
-
-
-def lower(config: Any, program: Any, devices: Any) -> tuple[Any, str]:
-    """Trace and lower the training of all seeds together for a device -> lowered program, platform."""
-    import jax
-    import jax.numpy as jnp
-
-    from purejaxdqn.core.many import lay_out, map_runs
-    from purejaxdqn.system.compiling import lower_runs
-
-    layout = lay_out(config.num_seeds, devices=devices or jax.local_devices()[:1])
-
-    def start() -> Any:
-        hparams = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (config.num_seeds,)), config.hparams())
-        return hparams, jax.random.split(jax.random.key(0), config.num_seeds)
-
-    return lower_runs(map_runs(program.train, layout), *jax.eval_shape(start)), layout.platform
-
-
-def flops_of_iteration(config: Any, program: Any) -> float:
-    """Return the FLOPs of one seed's matrix products in an iteration, as its jaxpr asks for them."""
-    import jax
-
-    state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
-    jaxpr = jax.make_jaxpr(lambda state: program.segment(config.hparams(), state, 1))(state).jaxpr
-    for length in (1, program.plan.periods, program.plan.iterations):
-        scans = (one for one in jaxpr.eqns if one.primitive.name == "scan" and one.params["length"] == length)
-        jaxpr = next(scans).params["jaxpr"].jaxpr
-    return _flops(jaxpr)
-
-
-def _flops(jaxpr: Any) -> float:
-    from purejaxdqn.system.compiling import inner_jaxprs
-
-    total = 0.0
-    for one in jaxpr.eqns:
-        if one.primitive.name == "dot_general":
-            (contracted, _), _ = one.params["dimension_numbers"]
-            shape = one.invars[0].aval.shape
-            total += 2.0 * one.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-        elif one.primitive.name != "platform_index":
-            times = one.params.get("length", 1) if one.primitive.name == "scan" else 1
-            inner = [_flops(inner) for inner in inner_jaxprs(one)]
-            # Of branches for platforms one is taken; they compute the same.
-            total += max(inner, default=0.0) if one.primitive.name == "cond" else times * sum(inner)
-    return total
+        compiled.read_config(config, 1)
+    except ConfigError as error:
+        return str(error).replace("\n", "; ")
+    return ""
 
 
 def _print_kernels(case: Case) -> None:
     devices = described(case.device)
     from benchmarks import hlo
-    from purejaxdqn.config.reading import ConfigError
     from purejaxdqn.system.compiling import compile_lowered
 
-    try:
-        config, program = read_config(case.config, case.seeds)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    text = compile_lowered(*lower(config, program, devices)).as_text()
+    config, program = compiled.read_config(case.config, case.seeds)
+    text = compile_lowered(*compiled.lower(config, program, devices)).as_text()
     for one in sorted(
-        hlo.iteration(text, nest_of(program.plan)), key=lambda one: -one.times * (one.read + one.written)
+        hlo.iteration(text, compiled.nest_of(program.plan)), key=lambda one: -one.times * (one.read + one.written)
     ):
         times = f"{one.times} x " if one.times > 1 else ""
         print(f"{one.read / 1e6:10.3f} MB read {one.written / 1e6:10.3f} written  {times}{one.name}  {one.source}")

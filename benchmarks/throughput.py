@@ -4,7 +4,11 @@ The limit ("floor", as a floor of the time) is the rate of environment steps at 
 the matrix products of an update: forward through the target network, forward and backward through the online network.
 Our rate is that of a whole run of the command: warm-up, acting, environment, replay, optimiser and evaluation.
 
+With `--revisions`, two revisions are measured in turn instead, by the processor's clock, which other programs on the
+machine disturb less than that of the wall.
+
     python -m benchmarks.throughput            about 11 minutes on two cores
+    python -m benchmarks.throughput --revisions OLD NEW    3 minutes
     python -m benchmarks.throughput --quick    under a minute
 """
 
@@ -12,12 +16,16 @@ import itertools
 import json
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
+from benchmarks.same_bits import check_out
 
 CLEANRL: tuple[str, ...] = ()
 WORKLOADS = {
@@ -27,16 +35,36 @@ WORKLOADS = {
 }
 STEPS = {"120-84, batch 128": 100_000, "256-256, batch 128": 50_000, "512-512, batch 256": 20_000}
 
+REVISIONS = {
+    "cartpole_cleanrl": ("total_timesteps=110_000", "evaluation={every: 100_000, episodes: 1, final_episodes: 1}"),
+    "minatar/breakout": ("total_timesteps=50_000", "evaluation={every: 40_000, episodes: 1, final_episodes: 1}"),
+}
+"""What is measured in two revisions."""
+_RATE = """
+import json, sys, time
+time.perf_counter = time.process_time
+from benchmarks.throughput import ours
+print(ours(**json.loads(sys.argv[1]))["learning_rate"])
+"""
+"""The program of a revision's process: environment steps in a second of the processor's time, while learning."""
+
 
 def main() -> None:
     parser = harness.parser(__doc__, quick="short runs, one round, small networks only", rounds=3)
     parser.add_argument("--part", choices=("floor", "threads"), help="only one of the two tables")
+    parser.add_argument("--revisions", nargs=2, metavar=("OLD", "NEW"), help="two revisions to measure in turn")
     arguments = parser.parse_args()
     if arguments.worker:
         work = floor if arguments.worker.pop("kind") == "floor" else ours
         print(json.dumps(work(**arguments.worker)))
         return
     rounds = 1 if arguments.quick else arguments.rounds
+    if arguments.revisions:
+        rows = compare_revisions(*arguments.revisions, rounds=rounds)
+        print(harness.table(rows))
+        if not arguments.quick:
+            print(harness.write("throughput_revisions", rows))
+        return
     names = list(WORKLOADS)[: 1 if arguments.quick else None]
     parts = {
         "floor": lambda: measure_distance(rounds, steps=100_000 if arguments.quick else 500_000),
@@ -48,6 +76,39 @@ def main() -> None:
         print(harness.table(rows), flush=True)
         if not arguments.quick:
             print(harness.write(f"throughput_{name}", rows), flush=True)
+
+
+def compare_revisions(old: str, new: str, *, rounds: int) -> list[dict[str, Any]]:
+    """Measure the configs of ``REVISIONS`` in two revisions, in turn, with one seed."""
+    found: dict[str, list[tuple[float, float]]] = {config: [] for config in REVISIONS}
+    with tempfile.TemporaryDirectory() as folder:
+        trees = [Path(folder) / place for place in ("old", "new")]
+        for revision, tree in zip((old, new), trees, strict=True):
+            check_out(revision, tree)
+        for _ in range(rounds):
+            for config, overrides in REVISIONS.items():
+                before, after = (_rate_in(tree, config, overrides) for tree in trees)
+                found[config].append((before, after))
+    return [
+        {
+            "config": config,
+            "old": old,
+            "new": new,
+            "old, steps a second": statistics.median(before for before, _ in rates),
+            "new, steps a second": statistics.median(after for _, after in rates),
+            "ratio": statistics.median(ratios := [after / before for before, after in rates]),
+            "lowest": min(ratios),
+            "highest": max(ratios),
+        }
+        for config, rates in found.items()
+    ]
+
+
+def _rate_in(tree: Path, config: str, overrides: Sequence[str]) -> float:
+    task = json.dumps({"configs": [config], "overrides": list(overrides), "cached": False})
+    command = [sys.executable, "-c", _RATE, task]
+    done = subprocess.run(command, cwd=tree, env=harness.clean_environment(), stdout=subprocess.PIPE, check=True)
+    return float(done.stdout.split()[-1])
 
 
 def measure_distance(rounds: int, *, steps: int) -> list[dict[str, Any]]:

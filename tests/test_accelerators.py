@@ -3,15 +3,22 @@
 The compiler for a TPU comes with libtpu, and needs no TPU. It runs in a process of its own, as JAX here has started.
 """
 
+import csv
+import subprocess
+import types
+
 import pytest
 
-from benchmarks import accelerators, harness
-from benchmarks.accelerators import Case, flops_of_iteration, read_config, summarise
+from benchmarks import accelerators, compiled, harness
+from benchmarks.accelerator_targets import TARGETS, judge
+from benchmarks.accelerators import BREAKOUT, CARTPOLE, COLUMNS, Case, summarise, table_cases
+from benchmarks.compiled import flops_of_iteration, read_config
 from benchmarks.devices import ACCELERATORS, missing
 
 V5E, ROOM = "TPU v5e", 1.4
 """Memory of a seed over the sum that it must keep, at most: vectors of 400 numbers are padded to 512."""
-FOUND = {"seconds": 4.0, "memory": 2.0, "sum": 1.0, "problem": "", "MB an iteration": 3.0, "jax": "0"}
+FOUND = {"one program": "yes", "compile (s)": 4.0, "memory / sum": 2.0, "MB an iteration": 3.0, "jax": "0"}
+ONE = ("--only", V5E, "--configs", "catch", "--seeds", "2")
 
 
 @pytest.fixture
@@ -20,18 +27,20 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "commit", lambda: "abc")
     monkeypatch.setattr("benchmarks.harness.PICTURES", {})
     monkeypatch.setattr(accelerators, "missing", lambda device: "")
+    monkeypatch.setattr(accelerators, "fault_of", lambda config: "")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     return tmp_path
 
 
-def counting(monkeypatch, *options, stops_after=None):
-    """Call the script; the cases that were compiled."""
+def counting(monkeypatch, *options, stops_after=None, answers=()):
+    """Call the script; the cases that were compiled. An answer is what a worker found; the others found ``FOUND``."""
     asked = []
 
-    def ask(case):
+    def ask(task, minutes):
         if len(asked) == stops_after:
             raise KeyboardInterrupt
-        asked.append(case)
-        return {"seconds": 5.0} if case.device == "CPU" else dict(FOUND)
+        asked.append(Case(**task))
+        return dict(FOUND) if len(asked) > len(answers) else answers[len(asked) - 1]
 
     monkeypatch.setattr(accelerators, "_ask", ask)
     monkeypatch.setattr("sys.argv", ["accelerators", *options])
@@ -42,35 +51,205 @@ def counting(monkeypatch, *options, stops_after=None):
     return asked
 
 
+def read(name):
+    with (harness.RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def as_text(rows):
+    return [{column: str(cell) for column, cell in row.items()} for row in rows]
+
+
 def test_a_second_call_continues_where_the_first_was_stopped(results, monkeypatch):
-    options = ("--only", V5E, "H100", "--configs", "cartpole_cleanrl", "--seeds", "1", "8")
-    first = counting(monkeypatch, *options, stops_after=3)
-    assert [case.device for case in first] == ["CPU", V5E, "H100"]  # one compilation for this machine a config
-    assert list(accelerators.stored()) == [Case(V5E, "cartpole_cleanrl", 1), Case("H100", "cartpole_cleanrl", 1)]
-    assert counting(monkeypatch, *options) == [Case(V5E, "cartpole_cleanrl", 8), Case("H100", "cartpole_cleanrl", 8)]
+    options = ("--only", V5E, "H100", "--configs", CARTPOLE, "--seeds", "1", "8")
+    first = counting(monkeypatch, *options, stops_after=2)
+    assert first == [Case(V5E, CARTPOLE, 1), Case("H100", CARTPOLE, 1)] == list(accelerators.stored())
+    assert counting(monkeypatch, *options) == [Case(V5E, CARTPOLE, 8), Case("H100", CARTPOLE, 8)]
     assert counting(monkeypatch, *options) == []
     assert len(counting(monkeypatch, *options, "--again")) == 4
     rows = accelerators.stored()
     assert len(rows) == 4
-    assert {row["on a CPU (s)"] for case, row in rows.items() if case.seeds == 1} == {"5.0"}
-    assert float(rows[first[1]]["memory / sum"]) == 2.0
+    assert (rows[first[1]]["memory / sum"], rows[first[1]]["commit"]) == ("2.0", "abc")
+
+
+def test_the_tables_of_devices_and_targets_are_written_after_every_row(results, monkeypatch):
+    options = ("--only", V5E, "H100", "--configs", CARTPOLE, "--seeds", "1")
+    counting(monkeypatch, *options, stops_after=1)
+    assert read(accelerators.SUMMARY) == as_text(summarise(accelerators.stored()))
+    assert read(accelerators.SUMMARY)[0]["whole runs compiled for it"] == "1 of 1"
+    assert read(accelerators.TARGETS) == as_text(judge(accelerators.stored()))
+
+
+def test_the_stored_tables_of_devices_and_targets_are_those_of_the_stored_rows():
+    rows = accelerators.stored()
+    for name, expected in ((accelerators.SUMMARY, summarise(rows)), (accelerators.TARGETS, judge(rows))):
+        assert read(name) == as_text(expected), "python -m benchmarks.accelerators --summary"
 
 
 def test_quick_keeps_nothing_and_a_device_without_its_compiler_is_left_out(results, monkeypatch, capsys):
     monkeypatch.setattr(accelerators, "missing", lambda device: "libtpu is not installed" if device == V5E else "")
     asked = counting(monkeypatch, "--quick")
-    assert {case.device for case in asked} == {"CPU", *ACCELERATORS} - {V5E}
+    assert [case.device for case in asked] == [device for device in ACCELERATORS if device != V5E]
     assert list(results.iterdir()) == []
     assert capsys.readouterr().err == f"{V5E} is left out: libtpu is not installed\n"
 
 
 def test_a_row_that_does_not_compile_says_why_and_counts_as_none(results, monkeypatch):
-    monkeypatch.setattr(accelerators, "_ask", lambda case: {"problem": "no memory", "seconds": 1.0})
-    monkeypatch.setattr("sys.argv", ["accelerators", "--only", V5E, "--configs", "catch", "--seeds", "2"])
-    accelerators.main()
+    counting(monkeypatch, *ONE, answers=[{"one program": "no memory"}])
     (row,) = accelerators.stored().values()
     assert (row["one program"], row["memory a seed (MB)"], row["memory / sum"]) == ("no memory", "", "")
     assert summarise(accelerators.stored())[0]["whole runs compiled for it"] == "0 of 1"
+    assert counting(monkeypatch, *ONE) == []
+
+
+@pytest.mark.parametrize(
+    ("note", "tried_again"),
+    [("stopped after 15 minutes", True), ("killed by signal 9", True), ("the worker failed with exit code 1", False)],
+)
+def test_a_row_that_was_stopped_or_killed_is_tried_again_and_the_rows_after_it_are_counted(
+    note, tried_again, results, monkeypatch
+):
+    options = ("--only", V5E, "--configs", "catch", "--seeds", "2", "3")
+    assert len(counting(monkeypatch, *options, answers=[{"note": note}])) == 2
+    rows = accelerators.stored()
+    assert [row["note"] for row in rows.values()] == [note, ""]
+    assert summarise(rows)[0]["whole runs compiled for it"] == "1 of 2"
+    assert counting(monkeypatch, *options) == [Case(V5E, "catch", 2)] * tried_again
+    assert [row["note"] for row in accelerators.stored().values()] == ["" if tried_again else note, ""]
+
+
+def test_a_row_that_was_counted_stays_if_counting_it_again_is_stopped(results, monkeypatch):
+    counting(monkeypatch, *ONE)
+    before = accelerators.stored()
+    counting(monkeypatch, *ONE, "--again", answers=[{"note": "stopped after 15 minutes"}])
+    assert accelerators.stored() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "note"),
+    [
+        (subprocess.TimeoutExpired("worker", 1), None, "stopped after 2 minutes"),
+        (SystemExit("a worker failed"), -9, "killed by signal 9"),
+        (SystemExit("a worker failed"), 1, "the worker failed with exit code 1"),
+    ],
+)
+def test_what_happened_to_a_worker_is_noted(error, code, note, monkeypatch):
+    def answer(process, timeout):
+        assert timeout == 120
+        raise error
+
+    monkeypatch.setattr(harness, "start", lambda module, task: types.SimpleNamespace(returncode=code))
+    monkeypatch.setattr(harness, "answer", answer)
+    assert accelerators._ask({"device": V5E, "config": "catch", "seeds": 1}, 2) == {"note": note}
+
+
+def test_an_error_in_a_worker_is_noted_in_one_line(monkeypatch, capsys):
+    def count(**task):
+        raise ValueError("copy.1: the cost of a call is unknown\nand more")
+
+    monkeypatch.setattr(compiled, "count", count)
+    assert accelerators._work({}) == {"note": "ValueError: copy.1: the cost of a call is unknown"}
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_iteration_that_cannot_be_counted_leaves_its_cells_empty(program):
+    found = compiled._traffic("", program.plan, 1, V5E)
+    assert list(found) == ["note"] and found["note"].startswith("bytes not counted: 0 loops run")
+
+
+def test_seconds_of_the_wall_clock_are_kept_only_if_the_compiler_did_not_wait(monkeypatch):
+    monkeypatch.setattr("purejaxdqn.system.compiling.compile_lowered", lambda lowered, platform: lowered)
+
+    def seconds(wall, used):
+        monkeypatch.setattr(compiled.time, "perf_counter", iter((0.0, wall)).__next__)
+        monkeypatch.setattr(compiled.os, "times", iter(((0.0,) * 5, (used, 0.0, 0.0, 0.0, wall))).__next__)
+        return compiled.timed("program", "tpu")
+
+    assert seconds(10.0, 9.5) == ("program", 10.0, 9.5)
+    assert seconds(10.0, 4.0) == ("program", "", 4.0)
+
+
+def test_a_config_that_cannot_be_read_ends_the_script_before_anything_is_counted(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["accelerators", "--configs", "catch+gamma=2"])
+    with pytest.raises(SystemExit, match="2"):
+        accelerators.main()
+    assert capsys.readouterr().err.startswith("error: gamma: ")
+
+
+def test_the_table_names_what_it_must():
+    cases = table_cases()
+    assert len(set(cases)) == len(cases)
+    assert set(COLUMNS) >= {*FOUND, *Case._fields}
+    for device in ACCELERATORS:
+        for config, seeds in (
+            (CARTPOLE, 1_024),
+            (BREAKOUT, 30),
+            (accelerators.PQN, 64),
+            (accelerators.PQN_PICTURES, 8),
+        ):
+            assert Case(device, config, seeds) in cases
+
+
+def _row(**cells):
+    return dict.fromkeys(COLUMNS, "") | cells
+
+
+def test_a_target_is_met_if_the_worst_row_meets_it():
+    rows = {
+        Case(V5E, BREAKOUT, 8): _row(**{"memory / sum": "1.3"}),
+        Case("TPU v6e", BREAKOUT, 30): _row(**{"memory / sum": "1.35"}),
+        Case("H100", BREAKOUT, 30): _row(**{"memory / sum": "9"}),
+        Case("H100", CARTPOLE, 1_024): _row(**{"MB an iteration": str(1.4 * 1_024), "compile (CPU s)": "16"}),
+        Case("H100", CARTPOLE, 1): _row(**{"compile (CPU s)": "10", "on a CPU (CPU s)": "5", "compile (s)": "99"}),
+        Case(V5E, CARTPOLE, 1): _row(**{"compile (s)": "10", "compile (CPU s)": "3"}),
+        Case(V5E, CARTPOLE, 64): _row(**{"compile (s)": "15"}),
+    }
+    found = {row["target"]: (row["highest"], row["of"], row["rows counted"], row["met"]) for row in judge(rows)}
+    assert list(found.values()) == [
+        (1.35, "TPU v6e, minatar/breakout, 30 seeds", 2, "yes"),
+        ("", "", 0, "not counted"),
+        (pytest.approx(1.4), "H100, cartpole_cleanrl, 1,024 seeds", 1, "no"),
+        ("", "", 0, "not counted"),
+        ("", "", 0, "not counted"),
+        (2.0, "H100, cartpole_cleanrl, 1 seed", 1, "yes"),
+        (1.5, "TPU v5e, cartpole_cleanrl, 64 seeds", 1, "yes"),
+        (1.6, "H100, cartpole_cleanrl, 1,024 seeds", 1, "no"),
+    ]
+    assert len(found) == len(TARGETS)
+
+
+def test_what_was_tried_is_compared_with_what_is_shipped(monkeypatch):
+    counted = []
+
+    def count_one(device, devices, config, seeds, variant):
+        counted.append((config, seeds, variant))
+        return {"kernels": 40 + len(counted), "memory a seed (MB)": 10.0 * len(counted)}
+
+    monkeypatch.setattr(compiled, "described", lambda device: [])
+    monkeypatch.setattr(compiled, "_count_one", count_one)
+    found = compiled.count_variant(device="H100", config=CARTPOLE, seeds=8, variant="flattened")
+    memory = {"memory a seed (MB)": 10.0, "memory a seed (MB), with it": 20.0}
+    assert found == {"kernels": 41, "kernels, with it": 42, **memory}
+    assert counted == [(CARTPOLE, 8, ""), (CARTPOLE, 8, "flattened")]
+
+
+def test_variants_that_fail_or_have_no_compiler_are_left_out(results, monkeypatch, capsys):
+    monkeypatch.setattr(accelerators, "missing", lambda device: "no libtpu" if device == V5E else "")
+    monkeypatch.setattr(
+        accelerators, "_ask", lambda task, minutes: {"note": "killed"} if task["seeds"] == 30 else {"kernels": 3}
+    )
+    monkeypatch.setattr("sys.argv", ["accelerators", "--tried"])
+    accelerators.main()
+    rows = read(accelerators.TRIED)
+    assert [(row["what was tried"], row["seeds"]) for row in rows] == [
+        ("Adam on one flattened vector", "1024"),
+        ("products that share a matrix merged", "1024"),
+        ("values of a rollout at once", "1024"),
+        ("values of a rollout at once", "8"),
+        ("precision=default", "1024"),
+        ("precision=high", "1024"),
+    ]
+    assert "H100, minatar/breakout is left out: killed" in capsys.readouterr().err
 
 
 def test_the_flops_of_an_iteration_are_those_of_its_products(config, program):
@@ -98,24 +277,23 @@ def counted():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("configs", "seeds"), [("cartpole_cleanrl", 8), ("minatar/breakout", 8)])
+@pytest.mark.parametrize(("configs", "seeds"), [("cartpole_cleanrl", 8), ("cartpole_pqn", 8), ("minatar/breakout", 8)])
 def test_a_whole_run_for_a_tpu_is_one_program_without_the_host_and_without_branches(counted, configs, seeds):
     found = counted(configs, seeds)
-    assert found["problem"] == ""
-    assert found["seconds"] > 0
+    assert (found["one program"], found.get("note", "")) == ("yes", "")
+    assert found["compile (CPU s)"] > 0
+    assert found["MB an iteration"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("configs", "seeds"),
-    [("minatar/breakout", 1), ("minatar/breakout", 8), ("minatar/breakout+per", 1), ("minatar/breakout+n_step", 1)],
+    ("configs", "seeds"), [(BREAKOUT, 1), (BREAKOUT, 8), *((one, 8) for one in accelerators.BREAKOUT_PARTS)]
 )
 def test_replay_of_pictures_stands_once_in_a_tpus_memory(counted, configs, seeds):
     found = counted(configs, seeds)
-    assert found["memory"] <= ROOM * found["sum"]
+    assert found["memory a seed (MB)"] <= ROOM * found["sum (MB)"]
 
 
-def test_configs_of_the_table_can_be_read():
-    for configs in (names for names in accelerators.CONFIGS.values()):
-        for one in configs:
-            assert read_config(one, 1)[0].num_seeds == 1
+@pytest.mark.parametrize("config", dict.fromkeys(case.config for case in table_cases()))
+def test_configs_of_the_table_can_be_read(config):
+    assert read_config(config, 1)[0].num_seeds == 1

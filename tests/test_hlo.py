@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.accelerators import nest_of
+from benchmarks.compiled import nest_of
 from benchmarks.hlo import Kernel, bytes_of, host_calls, iteration, traffic
 from purejaxdqn import load_config
 from purejaxdqn.core.plan import make_plan

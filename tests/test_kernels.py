@@ -73,6 +73,19 @@ def test_rows_of_many_runs_are_written_as_one_slice_wherever_an_axis_is_mapped()
     np.testing.assert_array_equal(shared, kept.at[..., 3:5, :].set(block[:1]))
 
 
+@pytest.mark.parametrize("length", [1, 3, 7])
+def test_rows_beyond_the_end_are_written_at_the_beginning(length):
+    """Also of many runs, without a scatter, which would copy all of their rows on a TPU."""
+    kept, block = normal(2, 7, 3), normal(2, length, 3)
+    write = jax.jit(jax.vmap(functools.partial(kernels.overwrite, wraps=True)))
+    plain = jax.vmap(functools.partial(kernels.plain_overwrite, wraps=True))
+    for start in range(7):
+        at = jnp.full(2, start)
+        np.testing.assert_array_equal(write(kept, block, at), plain(kept, block, at))
+    text = str(jax.make_jaxpr(write)(kept, block, at))
+    assert "dynamic_update_slice" in text and "scatter" not in text
+
+
 def test_a_batch_in_parts_is_the_batch():
     x = {"a": normal(12, 3), "b": normal(12)}
 
@@ -81,6 +94,7 @@ def test_a_batch_in_parts_is_the_batch():
 
     for one, other in zip(kernels.in_parts(function, x, 4), kernels.plain_in_parts(function, x, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert "length=4" in str(jax.make_jaxpr(lambda x: kernels.in_parts(function, x, 4))(x))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -336,14 +336,11 @@ def plain_global_norm(tree: Any) -> Array:
 def in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
     """``function`` of a batch, leaves [N, ...], that treats its items apart, in as many parts as given; they divide N.
 
-    On a CPU part by part, whose cache would not hold the hidden layers of a large batch. A GPU takes the whole.
+    Part after part, as a CPU's cache would not hold the hidden layers of a large batch, and those of many runs together
+    would take most of an accelerator's memory (``benchmarks/results/accelerators_tried.csv``).
     """
-
-    def part_by_part(x: Any) -> Any:
-        split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), x)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(function, split))
-
-    return jax.lax.platform_dependent(x, cpu=part_by_part, default=function)
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), x)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(function, split))
 
 
 def plain_in_parts(function: Callable[[Any], Any], x: Any, parts: int) -> Any:
@@ -386,29 +383,38 @@ def plain_after(read: Array, indices: Array) -> Array:
     return indices
 
 
-def overwrite(kept: Array, block: Array, start: Array, axis: int = 0) -> Array:
-    """``kept`` [..., N, ...] with ``block`` [..., M, ...] from ``start`` [] on; their sum M + ``start`` is at most N.
+def overwrite(kept: Array, block: Array, start: Array, axis: int = 0, *, wraps: bool = False) -> Array:
+    """``kept`` [..., N, ...] with ``block`` [..., M, ...] from ``start`` [] on, M <= N.
 
     Mapped over runs, ``start`` must be the same for all, as it is for the replay of runs that take steps together. It
     then remains one slice that is written. As a scatter of every run's rows, a TPU would copy the whole array in every
     iteration to the order of axes that the scatter wants, and hold it twice. Where rows are
     numbers, a TPU is also told to keep the axes in their order: it would pad the number of runs to 128. There is no
     gradient.
+
+    Args:
+      kept: what is overwritten.
+      block: what is written.
+      start: below N; without ``wraps`` at most N - M.
+      axis: of N and M.
+      wraps: whether what is beyond the end is written at the beginning. There are then two slices: M rows up to the end
+        at the latest, and the first M, both with what they had where the block does not reach.
     """
-    return _overwriting(axis)(kept, block, start)
+    return _overwriting(axis, wraps)(kept, block, start)
 
 
-def plain_overwrite(kept: Array, block: Array, start: Array, axis: int = 0) -> Array:
+def plain_overwrite(kept: Array, block: Array, start: Array, axis: int = 0, *, wraps: bool = False) -> Array:
     """The reference of ``overwrite``."""
-    rows = (slice(None),) * axis + (start + jnp.arange(block.shape[axis]),)
+    rows = (slice(None),) * axis + ((start + jnp.arange(block.shape[axis])) % kept.shape[axis],)
     return kept.at[rows].set(block)
 
 
 @functools.cache
-def _overwriting(axis: int) -> Callable[[Array, Array, Array], Array]:
+def _overwriting(axis: int, wraps: bool) -> Callable[[Array, Array, Array], Array]:
     @jax.custom_batching.custom_vmap
     def write(kept: Array, block: Array, start: Array) -> Array:
-        written = jax.lax.dynamic_update_slice_in_dim(kept, block, start, axis)
+        put = _put_around if wraps else jax.lax.dynamic_update_slice_in_dim
+        written = put(kept, block, start, axis)
         if written.ndim > axis + 1:
             return written
         return jax.lax.platform_dependent(written, tpu=_in_order, default=lambda x: x)
@@ -419,9 +425,20 @@ def _overwriting(axis: int) -> Callable[[Array, Array, Array], Array]:
             x if whether else jnp.broadcast_to(x, (runs, *x.shape))
             for x, whether in zip((kept, block), mapped, strict=False)
         )
-        return _overwriting(axis + 1)(kept, block, start[0] if mapped[2] else start), True
+        return _overwriting(axis + 1, wraps)(kept, block, start[0] if mapped[2] else start), True
 
     return write
+
+
+def _put_around(kept: Array, block: Array, start: Array, axis: int) -> Array:
+    size, length = kept.shape[axis], block.shape[axis]
+    for first in (jnp.minimum(start, size - length), jnp.zeros_like(start)):
+        places = (first + jnp.arange(length) - start) % size  # in the block; those from its length on are not in it
+        reached = (places < length).reshape(-1, *(1,) * (kept.ndim - axis - 1))
+        before = jax.lax.dynamic_slice_in_dim(kept, first, length, axis)
+        after = jnp.where(reached, jnp.take(block, places, axis=axis, mode="clip"), before)
+        kept = jax.lax.dynamic_update_slice_in_dim(kept, after, first, axis)
+    return kept
 
 
 def _in_order(x: Array) -> Array:
