@@ -48,11 +48,7 @@ CARTPOLE, BREAKOUT = "cartpole_cleanrl", "minatar/breakout"
 PQN, PQN_PICTURES = "cartpole_pqn", "minatar/breakout_pqn"
 BREAKOUT_PARTS = tuple(f"{BREAKOUT}+{part}" for part in ("per", "n_step", "replay.size=99_999"))
 """Other replays of pictures; the last one's size is not a multiple of the number of environments."""
-LARGE_PQN = (
-    "cartpole_cleanrl+pqn+env.num_envs=4096+rollout.steps=16+rollout.epochs=2+rollout.minibatches=16"
-    "+total_timesteps=1310720"
-)
-"""The largest case of PQN in ``gpu.py``."""
+LARGE_PQN = "largest PQN of gpu.py"
 ON_CARTPOLE = tuple(f"{CARTPOLE}+{preset}" for preset in PRESETS[1:])
 ALL, LEADERS = tuple(ACCELERATORS), ("TPU v5e", "H100")
 BLOCKS: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]], ...] = (
@@ -93,7 +89,7 @@ class Case(NamedTuple):
     """One row."""
 
     device: str
-    config: str  # names and overrides, joined by +
+    config: str  # names and overrides, joined by +, or one of ``compiled.NAMED``
     seeds: int
 
 

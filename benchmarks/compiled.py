@@ -15,6 +15,11 @@ With less, the compiler waited for other programs of this machine."""
 VARIANTS = ("merged", "flattened", "whole")
 """Other ways of compiling or writing a run: products that share a matrix merged; Adam on one vector; the values of a
 rollout computed at once, and not in parts."""
+NAMED = {
+    "largest PQN of gpu.py": "cartpole_cleanrl+pqn+env.num_envs=4096+rollout.steps=16+rollout.epochs=2"
+    "+rollout.minibatches=16+total_timesteps=1310720"
+}
+"""Configs with many overrides, by the names that tables have for them."""
 
 
 def count(*, device: str, config: str, seeds: int) -> dict[str, Any]:
@@ -150,11 +155,11 @@ def nest_of(plan: Any) -> tuple[int, ...]:
 
 
 def read_config(config: str, seeds: int, optimizer: Any = None) -> Any:
-    """Return a config and its program; ``config`` has names and overrides, joined by +."""
+    """Return a config and its program; ``config`` has names and overrides, joined by +, or is one of ``NAMED``."""
     from purejaxdqn import load_config
     from purejaxdqn.config.building import Own, make_program
 
-    words = config.split("+")
+    words = NAMED.get(config, config).split("+")
     names, overrides = [one for one in words if "=" not in one], [one for one in words if "=" in one]
     found = load_config(tuple(names), [*overrides, f"num_seeds={seeds}"])
     return found, make_program(found, Own(optimizer=optimizer))
