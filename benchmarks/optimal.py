@@ -4,13 +4,14 @@ Small environments are written as tables of transitions and rewards, and solved 
 limit, without a discount. A random policy is simulated. The learning table takes targets from both.
 
     python -m benchmarks.optimal [--quick]
-    python -m benchmarks.optimal --suites     the random policy in other suites' environments, as far as installed
+    python -m benchmarks.optimal --suites               the random policy in the rows of other suites, if installed
+    python -m benchmarks.optimal --suites octax/brix    in some of them
 
-The second command keeps the lines of environments whose suites are not installed.
+The last two keep the lines of other rows.
 """
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,15 +224,15 @@ def _stored() -> list[dict[str, Any]]:
     return list(csv.DictReader(path.open(encoding="utf-8", newline=""))) if path.exists() else []
 
 
-def play_suites(episodes: int) -> Iterator[Mapping[str, Any]]:
-    """Yield a line for each row of a suite that is installed and whose agents use legal actions only."""
+def play_suites(names: Sequence[str], episodes: int) -> Iterator[Mapping[str, Any]]:
+    """Yield a line for each of these rows whose suite is installed and whose agents use legal actions only."""
     from benchmarks.learning import ROWS, kwargs_of, read_environment
     from purejaxdqn.environments.importing import is_installed
     from purejaxdqn.environments.listed import suite_of
 
-    for name, row in ROWS.items():
-        env_id = read_environment(name)
-        if row.group == "suites" and "env.legal_only=false" not in row.overrides and is_installed(suite_of(env_id)):
+    for name in names or [name for name, row in ROWS.items() if row.group == "suites"]:
+        row, env_id = ROWS[name], read_environment(name)
+        if "env.legal_only=false" not in row.overrides and is_installed(suite_of(env_id)):
             mean, error = mean_and_error(random_returns(env_id, episodes=episodes, **kwargs_of(row)))
             yield {"row": name, "environment": env_id, "random": mean, "its error": error}
 
@@ -240,12 +241,12 @@ def main() -> None:
     from benchmarks import harness
 
     parser = harness.Options(__doc__)
-    parser.add_argument("--suites", action="store_true", help="the environments of other suites than gymnax")
+    parser.add_argument("--suites", nargs="*", metavar="ROW", help="rows of learning.py in other suites than gymnax")
     parser.add_argument("--quick", action="store_true", help="100 random episodes instead of 1,000, nothing kept")
     arguments = parser.parse_args()
     episodes = 100 if arguments.quick else 1_000
-    if arguments.suites:
-        found = list(play_suites(episodes))
+    if arguments.suites is not None:
+        found = list(play_suites(arguments.suites, episodes))
         print(harness.table(found))
         if not arguments.quick:
             kept = [one for one in _stored() if one["row"] not in {line["row"] for line in found}]
