@@ -221,7 +221,10 @@ def _stored() -> list[dict[str, Any]]:
     from benchmarks import harness
 
     path = harness.RESULTS / f"{RANDOM_OF_SUITES}.csv"
-    return list(csv.DictReader(path.open(encoding="utf-8", newline=""))) if path.exists() else []
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def play_suites(names: Sequence[str], episodes: int) -> Iterator[Mapping[str, Any]]:

@@ -90,6 +90,17 @@ def test_a_row_with_fewer_seeds_than_it_asks_for_stays_open():
     assert (row["reached"], row["seeds that reach it"]) == ("open", "29 of 29 at 500")
 
 
+def test_rows_of_suites_take_the_return_of_random_play_from_results(monkeypatch):
+    """Their packages are not needed for the table, and a row whose target needs a line that is missing says so."""
+    monkeypatch.setattr(learning, "stored_random", {"octax/brix": (1.0, 0.05)}.get)
+    learning.random_policy.cache_clear()
+    assert learning.target_of("octax/brix") == pytest.approx(1.5)
+    assert learning.summarise_row("octax/brix", lines_of("octax/brix", "octax:brix", [2.0] * 5))["random policy"] == "1"
+    with pytest.raises(SystemExit, match="optimal --suites"):
+        learning.target_of("octax/pong")
+    learning.random_policy.cache_clear()
+
+
 def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
     assert learning.target_of("discounting_chain/dqn") == pytest.approx(0.9 * 1.1)
 
