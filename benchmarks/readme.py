@@ -76,7 +76,8 @@ def fill_figures(text: str) -> str:
 def block(name: str, columns: Sequence[str] = (), conditions: Sequence[str] = ()) -> str:
     """Return a table, or some of its columns and rows, with its machine, Python and commit."""
     about = json.loads((harness.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    source = f"*{about['machine']}, Python {about['python']}, commit {about['commit']}*\n"
+    newest = "newest row: " if name in ("learning", "learning_table") else ""  # whose rows are of several sittings
+    source = f"*{newest}{about['machine']}, Python {about['python']}, commit {about['commit']}*\n"
     if list(columns) == ["machine"]:
         return source
     rows = [
