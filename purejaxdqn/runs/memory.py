@@ -16,6 +16,7 @@ from purejaxdqn.core.plan import batch_size_of, make_plan
 from purejaxdqn.environments.registry import INPUTS
 from purejaxdqn.runs.training import shapes_of_run
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.runtime import convolutions_of
 
 _SMALL = 2**29
 """Bytes that JAX and its compiler take themselves. Runs that need fewer are not compared with the free memory."""
@@ -86,8 +87,10 @@ def _generous_bytes(config: Config) -> float:
     kept = (replay.size or 0) + plan.num_envs * (plan.warmup + plan.iterations * plan.rollout)
     steps = kept + plan.episodes + plan.final_episodes
     updates = plan.iterations * (config.schedule.gradient_steps or config.rollout.epochs) * batch_size_of(config)
-    widths = (max(inputs, 1024), *network.hidden, 4 * network.memory_size, 20 * config.distribution.atoms)
-    weights = sum(widths) * max(widths)
+    layers = convolutions_of(config)
+    features = layers[-1].outputs if layers else inputs
+    widths = (1024, *network.hidden, 4 * network.memory_size, 20 * config.distribution.atoms)
+    weights = (features + sum(widths)) * max(widths) + sum(layer.products for layer in layers)
     return config.num_seeds * (16.0 * steps * (inputs + 64) + 64.0 * updates + 64.0 * weights)
 
 
