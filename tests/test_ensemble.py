@@ -20,7 +20,7 @@ from purejaxdqn.core.draws import ActDraws
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.core.schedules import make_clock
 from purejaxdqn.core.types import Rollout
-from purejaxdqn.dqn.ensemble import batch_learner, q_values
+from purejaxdqn.dqn.ensemble import batch_learner, disagreement, q_values
 from purejaxdqn.dqn.learner import make_learner
 from purejaxdqn.dqn.masks import first_rows, masks, step_numbers
 from purejaxdqn.dqn.networks import adapt
@@ -318,8 +318,22 @@ def test_a_greedy_policy_takes_the_mean_of_the_members(algorithm, config, env, m
     np.testing.assert_allclose(deviation, np.std(each, axis=0), rtol=1e-3, atol=1e-5)
 
 
-def test_the_disagreement_of_a_row_is_the_deviation_of_the_greedy_actions_value(algorithm, config, members, trained):
-    """The mean over the epoch: some number between the smallest and the largest deviation there is."""
+@pytest.mark.parametrize("some_illegal", [False, True])
+def test_disagreement_is_the_deviation_of_the_greedy_actions_value(
+    config, env, members, algorithm, trained, some_illegal
+):
+    hparams, policy = config.hparams(), algorithm.policy(trained[1].algorithm)
+    obs = jax.random.normal(jax.random.key(5), (64, 4))
+    mean, deviation, _ = make_estimates(config, env)(hparams, policy, ActorView(obs))
+    legal = np.eye(2, dtype=bool)[np.argmin(mean, axis=1)] if some_illegal else np.ones((64, 2), bool)
+    step = example_step(obs, 2, some_illegal=True)._replace(legal=jnp.asarray(legal) if some_illegal else ())
+    rollout = Rollout(jax.tree.map(lambda leaf: leaf[None], step), (), jnp.zeros((1, 64), bool))
+    best = np.where(legal, mean, -np.inf).argmax(axis=1)
+    expected = np.mean(np.asarray(deviation)[np.arange(64), best])
+    np.testing.assert_allclose(disagreement(members, hparams, policy, rollout), expected, rtol=1e-4)
+
+
+def test_a_row_has_the_mean_disagreement_of_its_epoch(trained):
     rows = trained[2]
     assert rows.disagreement.shape == (8,)
     assert (np.asarray(rows.disagreement) > 0).all()
