@@ -165,7 +165,7 @@ def train(
     """Train a run and leave a run directory, as ``python -m purejaxdqn.train`` does.
 
     Args:
-      config: a ``Config``, or what ``load_config`` takes.
+      config: a ``Config``, or the name or path of a config, or several. For overrides pass ``load_config(...)``.
       out: the run directory, which must not exist; by default ``runs/<name>/<timestamp>`` with the config's name, or
         that of the environment for a ``Config``.
       progress: False shows none; by default a terminal and a notebook show the phase and a bar, and there are lines

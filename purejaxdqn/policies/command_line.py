@@ -20,7 +20,9 @@ def evaluate_parser() -> Parser:
         ),
     )
     folder = "a run directory, a folder that export wrote, or agents/NAME, a trained agent of the gallery"
-    backend = "play in gymnax (JAX) or in Gymnasium, whose CartPole is independent code"
+    backend = (
+        "gymnax plays in the run's own JAX environment, gymnasium in Gymnasium, whose CartPole is independent code"
+    )
     parser.add_argument("folder", type=path_of, metavar="FOLDER", help=folder)
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes of each agent")
     parser.add_argument("--backend", choices=("gymnax", "gymnasium"), default="gymnax", help=backend)

@@ -136,7 +136,7 @@ def check_seed_index(config: Config, seed_index: int) -> None:
 
 
 def evaluate_policy(config: Config, params: Any, *, episodes: int = 100, seed: int = 0) -> np.ndarray:
-    """Play greedy episodes in gymnax.
+    """Play greedy episodes in the run's own environment.
 
     Args:
       config: the config of the run.

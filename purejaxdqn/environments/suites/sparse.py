@@ -1,4 +1,4 @@
-"""Environments of this project in which random actions never find the reward: they need deep exploration.
+"""Environments of this project in which most steps give no reward.
 
 sparse:MountainCar        1 where the car reaches the top, 0 elsewhere
 sparse:CartPoleSwingUp    a pole that hangs: 1 for each step in which it stands upright, and a cost of moving
