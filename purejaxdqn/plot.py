@@ -1,4 +1,4 @@
-"""``python -m purejaxdqn.plot DIR ...``: draw the pictures of directories again; compare several runs in one picture."""
+"""``python -m purejaxdqn.plot DIR ...``: draw the pictures of directories again; compare runs in one picture."""
 
 import argparse
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ import pytest
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.search import main as search
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.messages import MAX_LENGTH, one_line, tell
+from purejaxdqn.system.messages import MAX_LENGTH, counted, one_line, tell
 from purejaxdqn.train import main as train
 
 
@@ -78,3 +78,7 @@ def test_the_password_of_a_storage_is_hidden(url, quietly, tmp_path):
     assert (code, len(err)) == (2, 1)
     assert "--storage: " in err[0]
     assert "secret" not in err[0]
+
+
+def test_one_thing_is_counted_in_the_singular():
+    assert [counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]

@@ -31,8 +31,9 @@ from purejaxdqn.dqn.types import Quantiles
 class Head(NamedTuple):
     """Pure functions over network outputs ``out`` [B, ...].
 
-    A *value* is what the head predicts about the return that follows a state. A target is the value of a state, scaled by
-    the discount and shifted by the reward of the step before it, so it is a value, too; no gradient flows through it.
+    A *value* is what the head predicts about the return that follows a state. A target is the value of a state,
+    scaled by the discount and shifted by the reward of the step before it, so it is a value, too; no gradient flows
+    through it.
 
     ``scalar_head("squared")._replace(loss=...)`` makes a head of your own from another.
     """

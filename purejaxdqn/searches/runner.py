@@ -25,7 +25,7 @@ from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.points import Point, candidate_of, check_points, describe_moves, read_points
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_text
-from purejaxdqn.system.messages import announce, tell
+from purejaxdqn.system.messages import announce, counted, tell
 from purejaxdqn.system.signals import StopSignals
 from purejaxdqn.system.status import Status
 
@@ -135,7 +135,7 @@ def _run_trials(worker: _Worker) -> None:
                 return
             else:
                 if not waits:
-                    _say(spec, f"waiting for {len(others)} trials of other searches")
+                    _say(spec, f"waiting for {counted(len(others), 'trial')} of other searches")
                     waiting.enter_context(Status("waiting for other searches", quiet=spec.quiet))
                 waits = True
                 time.sleep(_POLL)
@@ -205,7 +205,7 @@ def _retest(worker: _Worker, best: FrozenTrial) -> dict[str, Any]:
     write_text(folder / "best.yaml", to_yaml(config))
     retest = read_retest(folder, config)
     if retest is None:
-        _say(spec, f"testing trial {best.number} again on {spec.retest} fresh seeds")
+        _say(spec, f"testing trial {best.number} again on {counted(spec.retest, 'fresh seed')}")
         settings = worker.settings._replace(halving=NO_HALVING)
         (one,) = train_batch([Point(config, {})], spec.retest, settings)
         retest = write_retest(folder, config, best, one.runs)
@@ -218,10 +218,11 @@ def _print_start(worker: _Worker, base: Config, *, again: int) -> None:
         factor, rungs = spec.halving
         places = ", ".join(f"1/{factor ** (rungs - rung)}" for rung in range(rungs))
         halving = f" (one trial in {factor} continues at {places} of a run)"
+    runs = f"{counted(spec.trials, 'trial')} x {counted(spec.seeds, 'seed')}"
     _say(
         spec,
-        f"{spec.trials} trials x {spec.seeds} seeds x {base.total_timesteps:,} environment steps{halving}; "
-        f"{len(studies.finished(worker.study))} trials done{f', {again} run again' if again else ''}",
+        f"{runs} x {base.total_timesteps:,} environment steps{halving}; "
+        f"{counted(len(studies.finished(worker.study)), 'trial')} done{f', {again} run again' if again else ''}",
     )
 
 
@@ -231,7 +232,7 @@ def _print_progress(study: optuna.Study, spec: SearchSpec) -> None:
     stopped = sum(studies.is_stopped(trial) for trial in done)
     line = f"best {best.value:.4g} (trial {best.number})" if best else "none has a score"
     counts = [f", {count} {what}" for count, what in ((stopped, "stopped early"), (failed, "failed")) if count]
-    _say(spec, f"{len(done)}/{spec.trials} trials: {line}{''.join(counts)}")
+    _say(spec, f"{len(done)}/{counted(spec.trials, 'trial')}: {line}{''.join(counts)}")
 
 
 def _say(spec: SearchSpec, line: str) -> None:

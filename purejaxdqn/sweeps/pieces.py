@@ -12,6 +12,7 @@ from purejaxdqn.runs.memory import Needs, check_working, free_memory, in_bytes, 
 from purejaxdqn.runs.training import Population
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.messages import counted
 
 PIECES = 16
 """Pieces into which a large group is cut on a CPU; a kill loses one of them."""
@@ -60,9 +61,9 @@ class Work(NamedTuple):
         """
         at_once = max((size * group.run_bytes for size, group in zip(self.sizes, self.groups, strict=True)), default=0)
         return (
-            f"{_count(len(self.groups), 'program')}, {self.runs} runs ({about_runs}), "
+            f"{counted(len(self.groups), 'program')}, {counted(self.runs, 'run')} ({about_runs}), "
             f"{self.env_steps:,} environment steps, about {in_bytes(at_once)} at once "
-            f"on {_count(len(self.devices), f'{self.devices[0].platform} device')}"
+            f"on {counted(len(self.devices), f'{self.devices[0].platform} device')}"
         )
 
 
@@ -171,7 +172,3 @@ def population_of(points: Sequence[Point], runs: Sequence[Run]) -> Population:
     hparams = jax.tree.map(lambda *leaves: np.stack(leaves), *(config.hparams() for config in configs))
     seeds = np.array([config.seed for config in configs], np.uint32)
     return Population(hparams, seeds, np.array([run.seed_index for run in runs], np.uint32))
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

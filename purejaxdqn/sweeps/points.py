@@ -16,6 +16,7 @@ from purejaxdqn.config.reading import Draft, draft_of, read_sources
 from purejaxdqn.core.config import Config, value_at
 from purejaxdqn.sweeps.spaces import Space, as_text
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.messages import counted
 
 CONFIG_COLUMN = "config"
 """The swept column of compared configs."""
@@ -165,7 +166,7 @@ def describe_moves(drafts: Iterable[Draft]) -> Iterator[str]:
     for line, count in list(lines.items())[:_SHOWN]:
         yield f"{line}{f' ({count} points)' if count > 1 else ''}"
     if len(lines) > _SHOWN:
-        yield f"... and in {sum(list(lines.values())[_SHOWN:])} other points"
+        yield f"... and in {counted(sum(list(lines.values())[_SHOWN:]), 'other point')}"
 
 
 def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> list[Point]:

@@ -28,7 +28,7 @@ from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.directories import how_to_resume
 from purejaxdqn.system.faults import drawing, resumable
-from purejaxdqn.system.messages import tell
+from purejaxdqn.system.messages import counted, tell
 from purejaxdqn.system.signals import StopSignals
 from purejaxdqn.system.status import Status
 
@@ -87,7 +87,8 @@ def _train(
         work = plan_work(points, missing, devices=options.devices, memory=options.memory)
     already = f", {len(mine) - work.runs} already done" if len(mine) > work.runs else ""
     if not options.quiet:
-        print(work.in_words(f"{len(points)} points x {options.seeds} seeds{already}"), file=sys.stderr)
+        about_runs = f"{counted(len(points), 'point')} x {counted(options.seeds, 'seed')}{already}"
+        print(work.in_words(about_runs), file=sys.stderr)
     if not found:  # only now: a plan that is refused leaves no directory
         held.enter_context(ours)
     took = _train_work(points, folder, work, options, stop)

@@ -22,6 +22,11 @@ def one_line(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def announce(notes: Iterable[str | None], warnings: Iterable[str] = ()) -> None:
     """Print what a command says before it trains: the notes that there are, then the warnings, each on a line."""
     for line in (*filter(None, notes), *(f"warning: {one}" for one in warnings)):
