@@ -59,7 +59,7 @@ def test_training_without_progress_prints_nothing(run, said):
 def test_an_early_end_is_said_unless_that_is_progress_nobody_wants(quiet, config, capsys):
     options = runner.RunOptions(quiet=quiet, callback=lambda metrics: True)
     recorder = runner._Recorder(SimpleNamespace(config=config), None, None, None, BEGINNING, options, None)
-    assert recorder._ends_early(SimpleNamespace(env_step=80, metrics=None))
+    assert recorder._ends_early(SimpleNamespace(env_step=80, parts=(), metrics=None))
     line = "stopped at step 80: the callback returned True\n"
     assert capsys.readouterr().err == ("" if quiet else line)
 

@@ -518,6 +518,16 @@ def test_the_yaml_of_a_config_holds_every_key():
             "replay.size: 10000 is below env.frame_stack and replay.batch_size (10018): the oldest 9890 steps lack the "
             "frames before them and cannot be sampled",
         ),
+        (
+            ["env.num_envs=64", "env.frame_stack=4", "n_step=4", "replay={size: 320, batch_size: 64}"],
+            "replay.size: 320 is below env.frame_stack, n_step and replay.batch_size (448): the oldest 192 steps lack "
+            "the frames before them and cannot be sampled, and the newest 192 steps (n_step - 1 of each environment) "
+            "cannot be sampled yet",
+        ),
+        (
+            ["network.memory=gru", "replay={size: 400, sequence: 12, burn_in: 2, period: 10}"],
+            "replay.size: 400 holds no more than 20 sequences at times, fewer than replay.batch_size (128)",
+        ),
         (["env.observe=[0, 4]"], "env.observe: 4 is no feature of CartPole-v1, which has 0 to 3"),
         (["env.observe=[0, 0]"], "env.observe: [0, 0] must be a list without repetitions"),
         (["env.observe=0"], "env.observe: 0 must be null or a list of numbers from 0 on"),

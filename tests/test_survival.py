@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from purejaxdqn.runs.checkpoints import LISTING, SMALL, Checkpoints, DamagedErro
 from purejaxdqn.runs.metrics import read_metrics
 from purejaxdqn.runs.resuming import newest_snapshot, read_run, set_aside
 from purejaxdqn.runs.snapshots import read_snapshot, save_snapshot
+from purejaxdqn.runs.stopping import is_reached
 from purejaxdqn.runs.training import Compiling, choose_segments, seeds_of
 from purejaxdqn.system.directories import lock_directory
 from purejaxdqn.system.faults import UserError
@@ -201,6 +203,43 @@ def test_a_finished_run_is_left_alone(plain, quietly):
     assert (code, out) == (0, [])
     assert err == [f"{plain} is finished; total_timesteps=... extends it"]
     assert {path: path.read_bytes() for path in plain.rglob("*") if path.is_file()} == before
+
+
+STOP = ["stop={return: 0, evaluations: 3}"]  # CartPole's returns are above 0
+
+
+def test_a_run_that_has_reached_its_return_ends_there_again_if_it_was_killed(quietly, barely_compiled, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert quietly(train, "--config", "cartpole_cleanrl", "--out", whole, "--quiet", *TINY, *EVERY, *STOP)[0] == 0
+    assert json.loads((whole / "summary.json").read_text())["stopped_at"] == 200  # 80 of warm-up, three epochs of 40
+    killed(whole, cut, 200)
+    assert quietly(train, "--resume", cut, "--quiet")[0] == 0
+    assert contents(cut) == contents(whole)
+    code, _, err = quietly(train, "--resume", whole)
+    assert (code, err) == (0, [f"{whole} is finished; total_timesteps=... extends it"])
+    # A longer run would have ended there, too; one without the key goes on.
+    assert quietly(train, "--resume", cut, "--quiet", "total_timesteps=800")[0] == 0
+    assert json.loads((cut / "summary.json").read_text())["stopped_at"] == 200
+    assert quietly(train, "--resume", cut, "--quiet", "stop.return=null", "total_timesteps=280")[0] == 0
+    assert json.loads((cut / "summary.json").read_text())["stopped_at"] is None
+    assert read_metrics(cut / "metrics.csv").env_step[0, -1] == 280
+
+
+@pytest.mark.parametrize(
+    ("returns", "diverged", "reached"),
+    [
+        ([[0, 9, 9], [0, 9, 9]], [False, False], True),
+        ([[0, 9, 9], [0, 9, 8]], [False, False], False),
+        ([[0, 0, 9], [0, 9, 9]], [False, False], False),
+        ([[0, 9, 9], [0, 9, 9]], [False, True], False),
+        ([[9], [9]], [False, False], False),
+    ],
+)
+def test_the_last_evaluations_of_all_seeds_reach_a_return_and_a_diverged_seed_reaches_none(returns, diverged, reached):
+    metrics = SimpleNamespace(eval_return=np.array(returns, np.float32))
+    config = load_config("cartpole_cleanrl", "stop.return=9", "stop.evaluations=2")
+    assert is_reached(config, metrics, diverged) is reached
+    assert not is_reached(load_config("cartpole_cleanrl", "stop.evaluations=2"), metrics, diverged)
 
 
 @pytest.mark.slow
@@ -723,9 +762,10 @@ SGD = ["optimizer.name=sgd", "optimizer.learning_rate=1e-3"]
 @pytest.mark.slow
 def test_a_seed_that_diverges_is_named_and_the_others_go_on(second_seed_diverges, quietly, tmp_path):
     path = tmp_path / "run"
-    code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY, *SGD)
+    code, _, err = quietly(train, "--config", "cartpole_cleanrl", "--out", path, "--quiet", *TINY, *EVERY, *SGD, *STOP)
     summary = json.loads((path / "summary.json").read_text())
     assert code == 0
+    assert summary["stopped_at"] is None  # the policy that diverged has returns above stop.return, but reaches nothing
     assert (summary["diverged"], summary["diverged_step"]) == ([False, True, False], [None, 120, None])
     assert "seed 1 diverged: its loss is not finite at step 120" in err
     assert len([line for line in err if "diverged" in line]) == 2  # when it is seen, and at the end

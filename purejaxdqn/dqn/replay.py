@@ -3,7 +3,7 @@
 The samplers are ``uniform_replay`` and ``prioritised_replay``. Either works with either kind of ring.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -165,27 +165,29 @@ def _buffer_faults(config: Config) -> Iterator[Fault]:
     schedule, size, batch_size = config.schedule, config.replay.size, config.replay.batch_size
     assert size and batch_size and schedule.warmup and schedule.train_every
 
-    def at_least(key: str, value: int, bound_key: str, bound: int, why: str) -> Iterator[Fault]:
+    def at_least(key: str, value: int, bound: int, keys: Sequence[str], *why: str) -> Iterator[Fault]:
         if value < bound:
-            yield Fault(key, f"{value} is below {bound_key} ({bound}): {why}", (bound_key,))
+            names = f"{', '.join(keys[:-1])} and {keys[-1]}" if len(keys) > 1 else keys[0]
+            yield Fault(key, f"{value} is below {names} ({bound}): {', and '.join(why)}", (*keys, "env.num_envs"))
 
     repeats = "the first batch would contain steps twice"
     overwrites = "new steps would overwrite each other"
-    yield from at_least("replay.size", size, "schedule.train_every", schedule.train_every, overwrites)
+    yield from at_least("replay.size", size, schedule.train_every, ["schedule.train_every"], overwrites)
     if config.network.memory != "none":
         yield from _sequence_faults(config)
         return
-    yield from at_least("schedule.warmup", schedule.warmup, "replay.batch_size", batch_size, repeats)
+    yield from at_least("schedule.warmup", schedule.warmup, batch_size, ["replay.batch_size"], repeats)
     past = (config.env.frame_stack - 1) * config.env.num_envs
-    if past:
-        why = f"the oldest {past} steps lack the frames before them and cannot be sampled"
-        yield from at_least("replay.size", size, "env.frame_stack and replay.batch_size", past + batch_size, why)
     unfinished = (config.n_step - 1) * config.env.num_envs
-    if config.n_step > 1:
-        why = f"the newest {unfinished} steps (n_step - 1 of each environment) cannot be sampled yet"
-        for key, value in (("schedule.warmup", schedule.warmup), ("replay.size", size)):
-            yield from at_least(key, value, "n_step and replay.batch_size", unfinished + batch_size, why)
-    yield from at_least("replay.size", size, "replay.batch_size", batch_size, "the buffer must hold a batch")
+    waiting = f"the newest {unfinished} steps (n_step - 1 of each environment) cannot be sampled yet"
+    lacking = f"the oldest {past} steps lack the frames before them and cannot be sampled"
+    if unfinished:
+        keys = ["n_step", "replay.batch_size"]
+        yield from at_least("schedule.warmup", schedule.warmup, unfinished + batch_size, keys, waiting)
+    without = {"env.frame_stack": (past, lacking), "n_step": (unfinished, waiting)}
+    keys = [key for key, (steps, _) in without.items() if steps]
+    why = [reason for steps, reason in without.values() if steps] or ["the buffer must hold a batch"]
+    yield from at_least("replay.size", size, past + unfinished + batch_size, [*keys, "replay.batch_size"], *why)
 
 
 def _sequence_faults(config: Config) -> Iterator[Fault]:
@@ -217,12 +219,25 @@ def _sequence_faults(config: Config) -> Iterator[Fault]:
             f"{sequence} and replay.period ({period}) are more than the {held} steps of each environment in the ring"
         )
         yield Fault("replay.sequence", message, ("replay.period", "replay.size", "env.num_envs"))
+    elif (fewest := _fewest_sequences(config, period)) < replay.batch_size:
+        message = f"{replay.size} holds no more than {fewest} sequences at times, fewer than replay.batch_size"
+        keys = ("replay.batch_size", "replay.sequence", "replay.period", "env.num_envs")
+        yield Fault("replay.size", f"{message} ({replay.batch_size})", keys)
     ready = ((warmup - sequence) // period + 1) * num_envs if warmup >= sequence else 0
     if ready < replay.batch_size:
         message = f"{schedule.warmup} gives {ready} sequences, fewer than replay.batch_size ({replay.batch_size})"
         yield Fault(
             "schedule.warmup", message, ("replay.batch_size", "replay.sequence", "replay.period", "env.num_envs")
         )
+
+
+def _fewest_sequences(config: Config, period: int) -> int:
+    """Sequences that a full ring holds when new steps have overwritten as many of them as they do at a time."""
+    num_envs, size, train_every = config.env.num_envs, config.replay.size, config.schedule.train_every
+    assert size and train_every
+    held, block, sequence = size // num_envs, train_every // num_envs, config.replay.sequence
+    times = range(0, period, max(1, block))  # since the newest sequence began
+    return num_envs * min((held + time - sequence) // period + (0 if time else 1) for time in times)
 
 
 def _alignment_faults(config: Config, period: int) -> Iterator[Fault]:

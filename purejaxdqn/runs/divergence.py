@@ -33,20 +33,20 @@ class DivergenceWatch:
     """Reports each run that diverges on standard error, once."""
 
     def __init__(self, num_runs: int):
-        self._lost = np.zeros(num_runs, bool)
+        self.diverged = np.zeros(num_runs, bool)
 
     @property
     def all_diverged(self) -> bool:
         """Whether every run has diverged."""
-        return bool(self._lost.all())
+        return bool(self.diverged.all())
 
     def look(self, part: Metrics, params: Any) -> list[int]:
         """Check a segment's rows [R, T] and the parameters at its end; returns the runs that have newly diverged."""
         steps = diverged_at(part, params)
-        new = [run for run, step in enumerate(steps) if step is not None and not self._lost[run]]
+        new = [run for run, step in enumerate(steps) if step is not None and not self.diverged[run]]
         for run in new:
             finite = np.isfinite(part.loss[run]).all()
             what = "its parameters are" if finite else "its loss is"
             print(f"seed {run} diverged: {what} not finite at step {steps[run]}", file=sys.stderr)
-        self._lost[new] = True
+        self.diverged[new] = True
         return new

@@ -71,7 +71,7 @@ def read_end(folder: Path, config: Config) -> list[bool] | None:
     try:
         summary = read_json(folder / "summary.json")
         diverged = list(summary["diverged"]) if summary["total_timesteps"] == config.total_timesteps else None
-        if summary.get("stopped_at") is not None and not _ends_there(folder, config):
+        if summary.get("stopped_at") is not None and not _ends_there(folder, config, diverged):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -79,11 +79,11 @@ def read_end(folder: Path, config: Config) -> list[bool] | None:
     return diverged
 
 
-def _ends_there(folder: Path, config: Config) -> bool:
+def _ends_there(folder: Path, config: Config, diverged: list[bool] | None) -> bool:
     from purejaxdqn.runs.metrics import METRICS_FILE, read_metrics  # JAX
     from purejaxdqn.runs.stopping import is_reached
 
-    return is_reached(config, read_metrics(folder / METRICS_FILE))
+    return is_reached(config, read_metrics(folder / METRICS_FILE), diverged or [])
 
 
 def newest_snapshot(checkpoints: Checkpoints, config: Config) -> tuple[Any, dict[int, str]]:

@@ -80,7 +80,7 @@ def run(
         if options.debug_nans:
             recorder.debugger = Debugger(config, training, seeds, segment_epochs=opened.segment_epochs)
             recorder.debugger.keep(position)
-        if not recorder.watch.all_diverged:
+        if not (recorder.watch.all_diverged or recorder.is_reached(position)):
             position = advance(config, training, seeds, position, after_segment=recorder.after_segment)
         waited = training.finish.waited
         journal.close_progress()
@@ -164,19 +164,29 @@ class _Recorder:
             self._stop.check()  # only after a save: a signal that arrives after the line above waits for a segment
         return not (ended or self.watch.all_diverged)
 
-    def _ends_early(self, position: Position) -> bool:
-        config, metrics = self._opened.config, position.metrics
-        if position.env_step == config.total_timesteps:
+    def is_reached(self, position: Position) -> bool:
+        """Whether ``stop.return`` ends the run here, also if it was saved here and then killed."""
+        config = self._opened.config
+        if not position.parts or position.env_step == config.total_timesteps:
             return False
-        reached = is_reached(config, metrics)
+        if reached := is_reached(config, position.metrics, self.watch.diverged):
+            self._stop_at(position.env_step, "stop.return is reached")
+        return reached
+
+    def _ends_early(self, position: Position) -> bool:
+        if position.env_step == self._opened.config.total_timesteps:
+            return False
+        reached = self.is_reached(position)
         # The callback sees every segment, the one that ends the run included.
-        asked = self._callback is not None and bool(self._callback(metrics))
-        if reached or asked:
-            self.stopped_at = position.env_step
-            why = "stop.return is reached" if reached else "the callback returned True"
-            if not self._quiet:
-                print(f"stopped at step {position.env_step:,}: {why}", file=sys.stderr)
+        asked = self._callback is not None and bool(self._callback(position.metrics))
+        if asked and not reached:
+            self._stop_at(position.env_step, "the callback returned True")
         return reached or asked
+
+    def _stop_at(self, env_step: int, why: str) -> None:
+        self.stopped_at = env_step
+        if not self._quiet:
+            print(f"stopped at step {env_step:,}: {why}", file=sys.stderr)
 
     def _save(self, position: Position) -> None:
         self._ahead.wait()
