@@ -56,6 +56,7 @@ FAMILY = {
     "IQN averse to risk": ["cartpole_cleanrl", "distribution={kind: iqn, atoms: 8, risk: wang}"],
     "FQF": ["cartpole_cleanrl", "distribution={kind: fqf, atoms: 8}"],
     "MinAtar": ["minatar/breakout"],
+    "strides": ["minatar/breakout", "network={torso: cnn, channels: [4, 3], kernels: [3, 2], strides: [2, 1]}"],
     "normalised": ["cartpole_cleanrl", "env.normalize=true"],
     "one-hot of one number": ["frozen_lake"],
     "one-hot of four numbers": ["four_rooms", "env.flatten=true"],
@@ -83,7 +84,7 @@ def agent_of(name, *overrides):
     return TrainedAgent(config, {"final_eval_return": [1.0]}, 0, params, env, *exports.acting_of(config, env, params))
 
 
-QUICK = ("MLP", "dueling", "noisy", "C51", "normalised")
+QUICK = ("MLP", "strides", "dueling", "noisy", "C51", "normalised")
 
 
 @pytest.mark.parametrize("member", mostly_slow(list(FAMILY), fast=QUICK))

@@ -87,10 +87,14 @@ def convolution(weight: Array, x: Array, bias: Array, stride: int = 1) -> Array:
     kernel = weight.shape[-1]
     channels, height, width = x.shape[0], *((side - kernel) // stride + 1 for side in x.shape[1:3])
     rows, columns = ((size - 1) * stride + 1 for size in (height, width))
-    shifted = [
-        x[:, None, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)
-    ]
-    patches = jnp.concatenate(shifted, axis=1).reshape(kernel**2 * channels, height, width, -1)
+
+    def shifted(i: int, j: int) -> Array:
+        # Not ``x[:, i::stride, j::stride]``: JAX traces that to a gather, which the export to ONNX does not translate.
+        ends, strides = (channels, i + rows, j + columns, x.shape[3]), (1, stride, stride, 1)
+        return jax.lax.slice(x, (0, i, j, 0), ends, strides)[:, None]
+
+    parts = [shifted(i, j) for i in range(kernel) for j in range(kernel)]
+    patches = jnp.concatenate(parts, axis=1).reshape(kernel**2 * channels, height, width, -1)
     return affine(weight.reshape(weight.shape[0], -1), patches, bias)
 
 
