@@ -122,8 +122,17 @@ def test_a_fault_of_many_points_is_reported_once():
 )
 def test_a_space_is_ranges_and_choices(tmp_path, text, range):
     path = tmp_path / "space.yaml"
-    path.write_text(f"gamma: {text}\n")
-    assert read_space(path) == {"gamma": range}
+    path.write_text(f"n_step: {text}\n")
+    assert read_space(path) == {"n_step": range}
+
+
+@pytest.mark.parametrize("key", ["gamma", "replay.alpha", "optimizer.max_grad_norm"])
+def test_whole_ends_of_a_real_number_are_a_range_of_real_numbers(tmp_path, key):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"{key}: {{low: 0, high: 1}}\n")
+    space = read_space(path)
+    assert space == {key: Range(0, 1)}
+    assert space[key].at(0.25) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -250,6 +259,19 @@ def test_an_early_end_has_no_effect_in_a_sweep_which_is_said_of_the_command_line
     points = points_of(grid_candidates(["cartpole"], words))
     assert find_idle_keys(points, words) == ["stop.return has no effect here: the runs of a program end together"]
     assert find_idle_keys(points, words[1:]) == []
+
+
+@pytest.mark.parametrize(
+    ("grid", "line"),
+    [
+        ("stop.return=100,200", "stop.return has no effect here: the runs of a program end together"),
+        ("checkpoint.keep=1,2", "checkpoint.keep is swept but has no effect: only train reads it"),
+        ("log=csv,tensorboard", "log is swept but has no effect: only train reads it"),
+    ],
+)
+def test_a_swept_key_that_only_train_reads_is_named(grid, line):
+    """As a search has it, whose points come from a space and not from the command line."""
+    assert find_idle_keys(points_of(grid_candidates(["cartpole"], [grid]))) == [line]
 
 
 @pytest.mark.parametrize(

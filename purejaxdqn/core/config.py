@@ -13,7 +13,7 @@ import functools
 import math
 from collections import namedtuple
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import (
@@ -458,6 +458,7 @@ class _FieldInfo(NamedTuple):
     path: tuple[str, ...]
     traced: Traced | None
     outside: bool
+    real: bool  # whether its values are real numbers
 
     @property
     def key(self) -> str:
@@ -473,13 +474,28 @@ def _fields(section: type[BaseModel], path: tuple[str, ...] = ()) -> tuple[_Fiel
             found += _fields(field.annotation, (*path, name))
         else:
             traced = next((mark for mark in field.metadata if isinstance(mark, Traced)), None)
-            found.append(_FieldInfo((*path, name), traced, OUTSIDE in field.metadata))
+            found.append(_FieldInfo((*path, name), traced, OUTSIDE in field.metadata, _is_real(field.annotation)))
     return tuple(found)
+
+
+def _is_real(annotation: Any) -> bool:
+    """Whether ``float`` is one of the types in an annotation such as ``Annotated[float, ...] | None``."""
+    return annotation is float or any(map(_is_real, get_args(annotation)))
 
 
 def config_keys(config: type[Config] = Config) -> Iterator[str]:
     """All dotted keys of a config."""
     return (field.key for field in _fields(config))
+
+
+def real_keys(config: type[Config] = Config) -> set[str]:
+    """The dotted keys whose values are real numbers."""
+    return {field.key for field in _fields(config) if field.real}
+
+
+def outside_keys(config: type[Config] = Config) -> set[str]:
+    """The dotted keys that no program depends on."""
+    return {field.key for field in _fields(config) if field.outside}
 
 
 def traced_keys(config: type[Config] = Config) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from purejaxdqn.config import env_checks
 from purejaxdqn.config.checks import find_idle
 from purejaxdqn.config.reading import Draft, draft_of, read_sources
-from purejaxdqn.core.config import Config, value_at
+from purejaxdqn.core.config import Config, outside_keys, value_at
 from purejaxdqn.sweeps.spaces import Space, as_text
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.messages import counted
@@ -25,6 +25,8 @@ MAX_POINTS = 1_000_000
 """Most points of a sweep."""
 _SHOWN = 3
 _MAPPINGS = ("env.params", "env.kwargs")
+_FOR_TRAIN = outside_keys() - {"seed", "num_seeds", "stop.return", "stop.evaluations"}
+"""Keys that change no result, and that sweeps do not read."""
 
 
 class Candidate(NamedTuple):
@@ -205,12 +207,16 @@ def find_idle_keys(points: Sequence[Point], words: Iterable[str] = ()) -> list[s
       points: of the sweep.
       words: the overrides of the command line; what a config file says of ``stop`` is for ``train``.
     """
-    idle = [find_idle(point.config) for point in points]
-    stops = any(word.startswith(("stop.", "stop=")) for word in words)
-    return ["stop.return has no effect here: the runs of a program end together"] * stops + [
-        f"{key} is swept but has no effect: it needs {idle[0][key]}"
-        for key in points[0].swept
-        if all(key in one for one in idle)
+    idle, swept = [find_idle(point.config) for point in points], points[0].swept
+    stops = any(word.startswith(("stop.", "stop=")) for word in (*words, *swept))
+    return [
+        *(["stop.return has no effect here: the runs of a program end together"] if stops else []),
+        *(f"{key} is swept but has no effect: only train reads it" for key in swept if key in _FOR_TRAIN),
+        *(
+            f"{key} is swept but has no effect: it needs {idle[0][key]}"
+            for key in swept
+            if all(key in one for one in idle)
+        ),
     ]
 
 

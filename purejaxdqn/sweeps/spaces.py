@@ -10,6 +10,7 @@ import yaml
 
 from purejaxdqn.config.reading import find_config
 from purejaxdqn.config.yaml_text import read_yaml
+from purejaxdqn.core.config import real_keys
 from purejaxdqn.system.faults import UserError
 
 _RANGE_KEYS = {"low", "high", "log", "step", "choices"}
@@ -67,7 +68,7 @@ def read_space(path: str | Path) -> Space:
     lines = []
     for key, given in tree.items():
         try:
-            space[key] = _read_range(given)
+            space[key] = _read_range(given, real=key in real_keys())
         except ValueError as error:
             lines.append(f"--space: {key}: {error}")
     if lines:
@@ -80,7 +81,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= largest
 
 
-def _read_range(given: Any) -> Range | Choices:
+def _read_range(given: Any, *, real: bool) -> Range | Choices:
     if isinstance(given, list):
         given = {"choices": given}
     if not isinstance(given, dict) or not given.keys() <= _RANGE_KEYS:
@@ -102,7 +103,7 @@ def _read_range(given: Any) -> Range | Choices:
         raise ValueError(f"log: {log!r} must be true or false")
     if log and low <= 0:
         raise ValueError(f"a logarithmic range must start above 0, not at {low}")
-    if isinstance(low, int) and isinstance(high, int) and step is None:
+    if isinstance(low, int) and isinstance(high, int) and step is None and not real:
         step = 1
     if step is not None:
         if not all(isinstance(value, int) for value in (low, high, step)) or step < 1:
