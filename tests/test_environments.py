@@ -716,6 +716,10 @@ NO_IMAGES = "network.torso: 'minatar_cnn' needs images [height, width, channels]
             "network.torso: 'one_hot' needs observations with at most one 1, unlike those of CartPole-v1",
         ),
         (
+            ["network.torso=one_hot", "env.id=DeepSea-bsuite", "env.frame_stack=2", "env.normalize=false"],
+            "network.torso: 'one_hot' needs observations with at most one 1, unlike env.frame_stack 2",
+        ),
+        (
             ["network.torso=one_hot", "env.id=DeepSea-bsuite", "env.normalize=true"],
             "env.normalize: true does not work with the torso 'one_hot', which needs zeros",
         ),

@@ -68,9 +68,11 @@ def _find_feature_faults(config: Config, env: Environment) -> Iterator[Fault]:
         message = f"{torso!r} needs images [height, width, channels] of {side} x {side} or more; {config.env.id} gives"
         keys = ("env.id", "env.one_hot", "env.flatten", "network.channels", "network.kernels", "network.strides")
         yield Fault("network.torso", f"{message} {list(shape)}{after}", keys)
-    if config.network.torso == "one_hot" and not _is_one_hot(config, env):
-        message = f"'one_hot' needs observations with at most one 1, unlike those of {config.env.id}"
-        yield Fault("network.torso", message, ("env.id", "env.one_hot"))
+    if config.network.torso == "one_hot" and (config.env.frame_stack > 1 or not _is_one_hot(config, env)):
+        stacked = f"env.frame_stack {config.env.frame_stack}"
+        unlike = stacked if config.env.frame_stack > 1 else f"those of {config.env.id}"
+        message = f"'one_hot' needs observations with at most one 1, unlike {unlike}"
+        yield Fault("network.torso", message, ("env.id", "env.one_hot", "env.frame_stack"))
     if config.env.normalize and config.network.torso == "one_hot":
         yield Fault(
             "env.normalize", "true does not work with the torso 'one_hot', which needs zeros", ("network.torso",)

@@ -113,8 +113,8 @@ def write_folder(agent: TrainedAgent, folder: Path, kind: str, *, half: bool = F
 
     def fill(draft: Path) -> None:
         flat = traverse_util.flatten_dict(agent.params, sep="/")
-        stored = halved if half else np.asarray
-        weights = save({name: stored(np.asarray(leaf, order="C")) for name, leaf in flat.items()})
+        stored = {name: np.asarray(leaf, order="C") for name, leaf in flat.items()}
+        weights = save({name: halved(name, leaf) for name, leaf in stored.items()} if half else stored)
         (draft / POLICY_FILE).write_bytes(weights)
         (draft / CONFIG_FILE).write_text(to_yaml(agent.config), encoding="utf-8")
         description = describe(agent, kind, write_program(agent, draft, kind))
@@ -163,7 +163,7 @@ def describe(agent: TrainedAgent, kind: str, program: dict[str, Any] | None) -> 
             "seed": config.seed,
             "seed_index": agent.seed_index,
             "num_seeds": config.num_seeds,
-            "env_steps": config.total_timesteps,
+            "env_steps": agent.summary.get("stopped_at") or config.total_timesteps,
             "versions": agent.summary.get("versions", {}),
             "git_commit": agent.summary.get("git_commit"),
         },

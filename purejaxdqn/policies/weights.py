@@ -27,9 +27,17 @@ def save_policy(folder: Path, params: Any) -> None:
         part.write_bytes(save(flat))  # save_file would make the file readable by its owner only
 
 
-def halved(leaf: np.ndarray) -> np.ndarray:
-    """``leaf`` in half precision; unchanged if it has other numbers than float32, or numbers too large for that."""
-    if leaf.dtype != np.float32 or np.abs(leaf).max(initial=0) > np.finfo(np.float16).max:
+def halved(path: str, leaf: np.ndarray) -> np.ndarray:
+    """A leaf in half precision; unchanged if it has other numbers than float32, or numbers too large for that.
+
+    Unchanged, too, are running statistics of observations (``env.normalize``): an error of their mean is divided by the
+    deviation, which may be far smaller.
+    """
+    if (
+        "observations" in path.split("/")
+        or leaf.dtype != np.float32
+        or np.abs(leaf).max(initial=0) > np.finfo(np.float16).max
+    ):
         return leaf
     return leaf.astype(np.float16)
 
