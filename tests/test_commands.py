@@ -671,6 +671,24 @@ def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(ca
 
 
 @pytest.mark.parametrize(
+    "overrides",
+    [
+        ["ensemble.members=300", "network.hidden=[1024, 1024]"],
+        [
+            "network={memory: lru, memory_size: 4096}",
+            "replay={size: 320, sequence: 8, period: 1}",
+            "ensemble.members=9",
+        ],
+        ["network={memory: gru, memory_size: 300}", "replay={size: 100000, sequence: 8, period: 1}"],
+    ],
+)
+def test_the_estimate_is_above_the_count_for_ensembles_and_memories(overrides):
+    config = load_config("cartpole_cleanrl", "env.num_envs=1", "schedule.train_every=1", *overrides)
+    needs = memory.memory_needs(config)
+    assert needs.state + needs.working < memory._generous_bytes(config)
+
+
+@pytest.mark.parametrize(
     "name", mostly_slow(TRAINABLE, fast=["cartpole", "minatar/breakout", "rainbow", "cartpole_pqn"])
 )
 def test_the_estimate_that_spares_most_runs_the_count_is_above_it(name):

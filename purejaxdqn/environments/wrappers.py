@@ -95,8 +95,9 @@ def with_sticky_actions(env: Environment, probability: float) -> Environment:
     """``env`` where each step, with ``probability``, repeats the action executed before; ``Step.action`` is the choice.
 
     This replaces gymnax's ``StickyActionWrapper``, which carries the last action over a reset into the next episode;
-    the ALE, whose sticky actions these are (Machado et al. 2018), forgets it. An action that is illegal by now is not
-    repeated: it may end the episode.
+    the ALE, whose sticky actions these are (Machado et al. 2018), forgets it. Before the first step of an episode,
+    action 0 counts as executed, as in the ALE and in MinAtar, where it does nothing. An action that has become illegal
+    is not repeated: it may end the episode.
     """
     if not probability:
         return env

@@ -91,7 +91,9 @@ def _generous_bytes(config: Config) -> float:
     features = layers[-1].outputs if layers else inputs
     widths = (1024, *network.hidden, 4 * network.memory_size, 20 * config.distribution.atoms)
     weights = (features + sum(widths)) * max(widths) + sum(layer.products for layer in layers)
-    return config.num_seeds * (16.0 * steps * (inputs + 64) + 64.0 * updates + 64.0 * weights)
+    carried = network.memory_size if network.memory != "none" else 0
+    learners = config.num_seeds * config.ensemble.members
+    return learners * (16.0 * steps * (inputs + carried + 64) + 64.0 * updates + 64.0 * weights)
 
 
 def check_working(config: Config, needs: Needs, memory: int) -> None:
