@@ -1,7 +1,6 @@
 """Trains the gallery: an agent for every environment that has a config which learns, exported to `agents/NAME`.
 
-The configs of Octax and Craftax have no agent, as they have not been shown to learn. Of a game in several sizes or
-suites, one has an agent.
+The configs of Octax and Craftax have no agent. Of a game in several sizes or suites, one has an agent.
 
 Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. The agent
 with the **median** greedy return at the end of the run is exported, and not the best one (with an even number of seeds

@@ -12,8 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from purejaxdqn.config.checks import resolve
-from purejaxdqn.config.reading import CONFIG_FILE, load_config, read_config
+from purejaxdqn.config.reading import CONFIG_FILE, Draft, load_config, read_config
 from purejaxdqn.config.trust import check_trust
 from purejaxdqn.core.config import Config
 from purejaxdqn.policies.greedy import Policy
@@ -188,8 +187,7 @@ def train(
     from purejaxdqn.system.runtime import use_compilation_cache
 
     with Status("checking the config", quiet=not progress):
-        ready = config if isinstance(config, Config) else load_config(config)
-        ready = ready if ready.evaluation.every else resolve(ready)
+        ready = Draft(config, (), ()).checked() if isinstance(config, Config) else load_config(config)
         check_loggers(ready)
         check_memory(ready)
     use_compilation_cache()

@@ -15,6 +15,7 @@ import pytest
 
 import purejaxdqn
 from purejaxdqn import ConfigError, api, load_config, load_run
+from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import make_plan
 from purejaxdqn.runs import opening, runner
 from purejaxdqn.runs.population import BEGINNING
@@ -229,6 +230,13 @@ def test_a_string_where_a_list_is_wanted_is_one_error():
         load_config("cartpole_cleanrl", "network.hidden=64 64")
     assert caught.value.lines == ("network.hidden: '64 64' must be a list",)
     assert load_config("cartpole_cleanrl", log="wandb").log == ("wandb",)  # which takes one name, too
+
+
+def test_a_config_with_faults_is_refused_before_there_is_a_directory(config, tmp_path):
+    wrong = Config.model_validate({**config.model_dump(), "total_timesteps": 1000, "schedule": {"warmup": 5000}})
+    with pytest.raises(UserError, match=r"total_timesteps: 1000 leaves no steps after schedule\.warmup"):
+        api.train(wrong, out=tmp_path / "run", progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_configure_cpu_after_jax_has_started_warns_and_goes_on():

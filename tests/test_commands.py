@@ -30,11 +30,13 @@ from purejaxdqn.evaluate import main as evaluate
 from purejaxdqn.export import main as export
 from purejaxdqn.pictures import runs as pictures
 from purejaxdqn.plot import main as plot
+from purejaxdqn.policies.policies import evaluate_in_gymnasium
 from purejaxdqn.report import main as report
 from purejaxdqn.runs import directory, memory
 from purejaxdqn.runs.metrics import COLUMNS, read_metrics
 from purejaxdqn.search import main as search
 from purejaxdqn.sweep import main as sweep
+from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.git import run_git
 from purejaxdqn.train import main as train
 from tests.conftest import (
@@ -668,6 +670,13 @@ def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(ca
     assert (code, printed, len(err)) == (2, [], 1)
     assert re.fullmatch(f"error: {line}", err[0])
     assert not list(tmp_path.iterdir())
+
+
+def test_gymnasium_imports_no_module_that_the_id_of_a_suite_names(monkeypatch, tmp_path):
+    (tmp_path / "sparse.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="--backend gymnasium: Gymnasium has no environment 'sparse:MountainCar'"):
+        evaluate_in_gymnasium(load_config("mountaincar_sparse", "env.kwargs={}"), None)
 
 
 @pytest.mark.parametrize(

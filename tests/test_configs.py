@@ -736,3 +736,16 @@ def _seconds(what, count, path):
 def test_the_time_of_a_refusal_grows_with_the_input_and_not_with_its_square(what, tmp_path):
     few, many = (_seconds(what, count, tmp_path / "many.yaml") for count in (2000, 20_000))
     assert many < 30 * few + 1
+
+
+FOLLOWED = {"network.hidden": [64, 64], "network.torso": "mlp"}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_keys_in_a_file_or_among_values_does_not_matter(tmp_path, order):
+    """A new torso takes back the hidden layers of the file below, but none that are given beside it."""
+    keys = dict(list(FOLLOWED.items())[::order])
+    path = tmp_path / "mine.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
+    for config in (load_config(["minatar/breakout", str(path)]), load_config("minatar/breakout", **keys)):
+        assert (config.network.torso, config.network.hidden) == ("mlp", (64, 64))

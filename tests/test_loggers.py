@@ -10,6 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 from purejaxdqn import load_config
 from purejaxdqn.core.types import EpochRow
 from purejaxdqn.runs import loggers
+from purejaxdqn.runs.command_line import parser, read_draft
 from purejaxdqn.runs.log_values import final_values, hyper_parameters, points
 from purejaxdqn.runs.metrics import metrics_from_rows, read_metrics
 from purejaxdqn.train import main as train
@@ -141,6 +142,13 @@ def test_a_missing_extra_is_refused_with_the_line_that_installs_it(quietly, tmp_
         "error: log: tensorboard needs tensorboardX: pip install 'purejaxdqn[tensorboard]'",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_option_adds_to_the_logs_of_the_config(tmp_path):
+    path = tmp_path / "logs.yaml"
+    path.write_text("log: [tensorboard]\n")
+    draft = read_draft(parser().parse_intermixed_args(["--config", "catch", "--config", str(path), "--log", "wandb"]))
+    assert draft.config.log == ("csv", "tensorboard", "wandb")
 
 
 def test_logs_are_names_once_each():

@@ -13,6 +13,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from PIL import Image
 
+from purejaxdqn import load_config
+from purejaxdqn.pictures.report_films import _best_agent
+from purejaxdqn.pictures.run_reports import _key_figures
 from purejaxdqn.report import main
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -292,3 +295,13 @@ def test_what_links_point_to_is_neither_embedded_nor_written_to(finished_run, tm
     assert "same.csv" in (folder / "report.html").read_text()
     assert (secret / "notes.csv").read_text() == "a\nSECRET\n"
     assert len(capsys.readouterr().err.splitlines()) == 7
+
+
+def test_the_film_is_of_the_best_agent_that_has_not_diverged():
+    assert _best_agent({"final_eval_return": [5.0, 10.0, 7.0], "diverged": [False, True, False]}) == 2
+    assert _best_agent({"final_eval_return": [None, 10.0], "diverged": [False, True]}) == 0
+
+
+def test_a_run_that_ended_early_is_reported_with_the_steps_that_it_took():
+    figures = dict(_key_figures(load_config("cartpole"), {"final_eval_return": [500.0], "iqm": 500.0}, 34_000))
+    assert figures["environment steps per seed"] == "34,000"

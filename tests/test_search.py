@@ -41,6 +41,7 @@ from purejaxdqn.sweeps.results import RunResult
 from purejaxdqn.sweeps.spaces import Choices, Range, read_space
 from purejaxdqn.system import compiling, directories
 from purejaxdqn.system.faults import UserError, run_command
+from purejaxdqn.system.messages import counted
 from tests.conftest import TINY, kill_and_go_on, mostly_slow
 
 RUNNING = TrialState.RUNNING
@@ -193,7 +194,7 @@ def test_a_search_stopped_in_a_batch_goes_on_as_if_it_had_not_been(search, line,
             purejaxdqn.search.main([*line, "--out", str(out)])
     code, _, err = search(*line, "--out", out)
     assert code == 0
-    assert any(f"{told} trials done, {4 - told % 4} run again" in one for one in err)
+    assert any(f"{counted(told, 'trial')} done, {4 - told % 4} run again" in one for one in err)
     one, other = without_numbers(out), without_numbers(whole[0])
     assert len(one) == 10
     assert len({row["gamma"] for row in one}) == 10

@@ -266,6 +266,7 @@ def test_an_end_between_two_evaluations_is_moved_and_named(plain):
     assert draft.config.total_timesteps == 800
     assert draft.moves == "moved to fit the schedule: total_timesteps 810 -> 800"
     assert read_run(plain, ["total_timesteps=840"]).moves == ""
+    assert read_run(plain, [f"total_timesteps={2**31 - 1}"]).config.total_timesteps < 2**31
 
 
 REFUSED = {

@@ -13,7 +13,7 @@ An interval of evaluations that was written for another length of the run stays 
 _KEPT = 0.1
 """The share by which ``evaluation.every`` may move so that the length of a run need not."""
 _SEARCHED = 10_000  # numbers on either side
-_LONGEST = 2**31 - 1  # environment steps of a run
+LONGEST = 2**31 - 1  # environment steps of a run
 _KEYS = (
     "schedule.warmup",
     "schedule.train_every",
@@ -103,8 +103,8 @@ def _fit_length(config: Config) -> Config:
     learning, every = config.total_timesteps - warmup, config.evaluation.every
     if learning < period:
         return config
-    most = (_LONGEST - warmup) // period
-    periods = nearest_multiple(learning, period, most=_LONGEST - warmup) // period
+    most = (LONGEST - warmup) // period
+    periods = nearest_multiple(learning, period, most=LONGEST - warmup) // period
     if every is None:
         if most_epochs(periods) < FEW_EPOCHS <= periods:
             periods = _nearest(periods, lambda n: n <= most and most_epochs(n) >= ENOUGH_EPOCHS)
@@ -127,7 +127,7 @@ def _fit_checkpoints(config: Config) -> Config:
     return _with(config, "checkpoint.every", nearest_multiple(every, epoch))
 
 
-def nearest_multiple(value: int, unit: int, *, most: int = _LONGEST) -> int:
+def nearest_multiple(value: int, unit: int, *, most: int = LONGEST) -> int:
     """The multiple of ``unit`` nearest to ``value``, at least ``unit``; of two the larger.
 
     It is at most ``most`` unless ``value`` or ``unit`` is larger.

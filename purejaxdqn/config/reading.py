@@ -146,7 +146,7 @@ def read_sources(sources: Sequence[str | Path]) -> Keys:
     for place, one in enumerate(sources):
         path = find_config(one)
         above = read_yaml(path)
-        tree = _merge(keys.tree, above)
+        tree = _merge(keys.tree, _merge({}, above))
         written_for = _length_in(tree) if _sets_interval(above) else keys.written_for
         given = () if place == 0 or _is_shipped(path) else tuple(_keys_in(above))
         keys = Keys(tree, written_for, (*keys.given, *given))
@@ -162,7 +162,8 @@ def draft_of(keys: Keys, overrides: Sequence[str], values: Mapping[str, Any] | N
     layers = [above, *({key: _as_plain(value)} for key, value in (values or {}).items())]
     written_for = None if any(map(_sets_interval, layers)) else keys.written_for
     given = tuple(dict.fromkeys((*keys.given, *(key for layer in layers for key in _keys_in(layer)))))
-    tree = reduce(_merge, layers, copy.deepcopy(keys.tree))
+    nothing: Tree = {}
+    tree = reduce(_merge, (above, reduce(_merge, layers[1:], nothing)), copy.deepcopy(keys.tree))
     try:
         return Draft(Config.model_validate(tree), tuple(lines), (), written_for=written_for, given=given)
     except ValidationError as error:
@@ -255,7 +256,10 @@ _FOLLOWERS = {
 
 
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
-    """Put the keys of ``above`` into ``below``, key by key, and return it; a key may be dotted."""
+    """Put the keys of ``above`` into ``below``, key by key, and return it; a key may be dotted.
+
+    What has dotted keys of one section is put into an empty tree first, so that their order does not matter.
+    """
     for leader, followers in _FOLLOWERS.items():
         if leader in above and leader in below and above[leader] != below[leader]:
             for follower in followers:

@@ -58,6 +58,7 @@ def _film(folder: Path, seed_index: int, place: Path, *, trust: bool) -> str:
 
 
 def _best_agent(summary: Mapping[str, Any]) -> int:
-    """The agent with the highest final return; the first one if none is finite."""
-    returns = [float("-inf") if value is None else float(value) for value in summary["final_eval_return"]]
+    """The agent with the highest final return that has not diverged; the first one if there is none."""
+    scores = zip(summary["final_eval_return"], summary["diverged"], strict=True)
+    returns = [float("-inf") if value is None or diverged else float(value) for value, diverged in scores]
     return returns.index(max(returns))

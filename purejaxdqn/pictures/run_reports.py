@@ -44,7 +44,7 @@ def run_report(folder: Path, *, films: bool = True, trust: bool = False) -> str:
     seeds_table = _seeds_table(metrics, summary)
     body = [
         "" if summary else web.paragraph(f"Not finished: no summary.json. Step {steps:,} so far.", bad=True),
-        web.key_figures(_key_figures(config, summary)),
+        web.key_figures(_key_figures(config, summary, steps if summary else config.total_timesteps)),
         web.section("Curves", *_curves(metrics, config)),
         web.section("Episode", *(_films(folder, summary, trust=trust) if films else ())),
         web.section("Seeds", seeds_table)
@@ -77,8 +77,8 @@ def _curves(metrics: Metrics, config: Config) -> Iterator[str]:
         yield web.picture(data.getvalue(), "png", caption_of(name, name), drawn=True)
 
 
-def _key_figures(config: Config, summary: dict[str, Any]) -> list[tuple[str, str]]:
-    items = [("environment steps per seed", f"{config.total_timesteps:,}"), ("seeds", str(config.num_seeds))]
+def _key_figures(config: Config, summary: dict[str, Any], env_steps: int) -> list[tuple[str, str]]:
+    items = [("environment steps per seed", f"{env_steps:,}"), ("seeds", str(config.num_seeds))]
     if not summary:
         return items
     score, finals = summary.get("iqm"), summary.get("final_eval_return")

@@ -179,6 +179,9 @@ def evaluate_in_gymnasium(config: Config, params: Any, *, episodes: int = 100, s
     if config.env.params or config.env.kwargs or config.env.sticky_actions:
         message = "the run sets env.params, env.kwargs or env.sticky_actions, which Gymnasium does not have"
         raise UserError(f"--backend gymnasium: {message}")
+    # Gymnasium would import what is before a colon as a module, of the working directory or of anybody.
+    if ":" in config.env.id:
+        raise UserError(f"--backend gymnasium: Gymnasium has no environment {config.env.id!r}")
     try:
         envs = [gymnasium.make(config.env.id) for _ in range(episodes)]
     except gymnasium.error.Error as error:

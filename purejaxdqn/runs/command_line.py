@@ -1,6 +1,7 @@
 """The options of ``purejaxdqn.train``, the config they describe, and the lines at its end."""
 
 import argparse
+import functools
 import sys
 from typing import Any
 
@@ -54,9 +55,13 @@ def read_draft(arguments: argparse.Namespace) -> Draft:
     if arguments.resume and (arguments.config or arguments.out):
         raise UserError("--resume: a run keeps its own config and directory; leave out --config and --out")
     check_at_least(arguments, segments=1, seeds_at_once=1)
-    logs = [f"log=[{','.join(['csv', *arguments.log])}]"] if arguments.log else []
-    overrides = [*arguments.overrides, *logs]
-    return read_run(arguments.resume, overrides) if arguments.resume else read_config(arguments.config, overrides)
+    place, read_place = (arguments.resume, read_run) if arguments.resume else (arguments.config, read_config)
+    read = functools.partial(read_place, place)
+    draft = read(arguments.overrides)
+    if not arguments.log:
+        return draft
+    names = dict.fromkeys(("csv", *draft.config.log, *arguments.log))
+    return read([*arguments.overrides, f"log=[{','.join(names)}]"])
 
 
 def print_results(config: Config, summary: dict[str, Any]) -> None:

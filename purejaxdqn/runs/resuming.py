@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from purejaxdqn.config.fitting import describe_moves, nearest_multiple
+from purejaxdqn.config.fitting import LONGEST, describe_moves, nearest_multiple
 from purejaxdqn.config.reading import CONFIG_FILE, Draft, read_config, read_exactly
 from purejaxdqn.core.config import Config, config_keys, value_at
 from purejaxdqn.core.plan import intervals_of
@@ -56,7 +56,7 @@ def _extended(old: Config, new: Draft) -> Draft:
     """The draft of a run with another end: whole epochs from its warm-up on, and schedules that keep their length."""
     warmup, every, total = intervals_of(old).warmup, old.evaluation.every, new.config.total_timesteps
     if every and total > warmup:
-        total = warmup + nearest_multiple(total - warmup, every)
+        total = warmup + nearest_multiple(total - warmup, every, most=LONGEST - warmup)
     schedule = old.schedule.model_copy(update={"horizon": old.schedule.horizon or old.total_timesteps})
     config = new.config.model_copy(update={"total_timesteps": total, "schedule": schedule})
     return new._replace(config=config, moves=describe_moves(new.config, config))
