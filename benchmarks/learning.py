@@ -448,7 +448,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "steps": f"{int(lines[0]['env_steps']):,}",
         "seeds": len(scores),
         "IQM": f"{iqm(scores):.4g}",
-        "95% CI": f"{interval[0]:.4g} to {interval[1]:.4g}" if np.isfinite(interval[0]) else "-",
+        "95% CI": f"{interval[0]:.4g} to {interval[1]:.4g}",
         "lowest seed": f"{scores.min():.4g}",
         "seeds that reach it": found,
         "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",
