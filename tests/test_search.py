@@ -178,6 +178,38 @@ def test_a_program_is_compiled_once_for_all_batches(search, line, tmp_path, monk
 
 
 @pytest.mark.slow
+def test_a_trial_that_does_not_fit_in_memory_has_failed_and_the_others_are_trained(search, tmp_path):
+    """Each key alone fits, as the space is checked before; both together do not."""
+    space = tmp_path / "space.yaml"
+    space.write_text("replay.size: [1000, 200000]\nnetwork.hidden: [[8], [500, 500]]\n")
+    base = [one for one in BASE if not one.startswith("replay.size")]
+    options = [
+        "--trials",
+        6,
+        "--batch",
+        3,
+        "--seeds",
+        1,
+        "--retest",
+        1,
+        "--sampler",
+        "random",
+        "--devices",
+        1,
+        "--memory",
+        "21MB",
+    ]
+    code, _, err = search("--config", "cartpole_cleanrl", "--space", space, *options, *base, "--out", tmp_path / "out")
+    assert code == 0, err
+    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").read_text().splitlines()))
+    states = {(row["replay.size"], row["network.hidden"]): (row["state"], row["reason"]) for row in rows}
+    assert len(rows) == 6
+    state, reason = states.pop(("200000", "[500, 500]"))
+    assert (state, reason[:28]) == ("fail", "--memory: one run needs abou")
+    assert {state for state, _ in states.values()} == {"complete"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [0, 1, 5])
 def test_a_search_stopped_in_a_batch_goes_on_as_if_it_had_not_been(search, line, whole, tmp_path, told):
     out, count = tmp_path / "out", []

@@ -20,7 +20,7 @@ from purejaxdqn.searches.scores import Score, score
 from purejaxdqn.searches.spec import SearchSpec, define
 from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study
 from purejaxdqn.searches.tables import read_retest, warn_of_lost_trials, write_retest, write_tables
-from purejaxdqn.searches.trials import BatchSettings, train_batch
+from purejaxdqn.searches.trials import BatchSettings, check_fits, train_batch
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.points import Point, candidate_of, check_points, describe_moves, read_points
 from purejaxdqn.system.faults import UserError
@@ -53,6 +53,7 @@ class _Worker(NamedTuple):
     seed: int
     folder: Path
     said: set[str]  # what was said of moved keys; new lines are added
+    fitting: set[Config]  # static parts of configs that were found to fit in memory; new ones are added
 
 
 def run_search(spec: SearchSpec, base: Config, folder: Path, *, said: Iterable[str] = ()) -> SearchResult:
@@ -81,7 +82,7 @@ def run_search(spec: SearchSpec, base: Config, folder: Path, *, said: Iterable[s
             study = shared or open_study(storage, spec.study, definition)
             claim_study(study, storage, definition)
             warn_of_lost_trials(folder, study)
-        worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder, set(said))
+        worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder, set(said), set())
         with at_work(study, name):
             _print_start(worker, base, again=studies.requeue_killed(study, name))
             _run_trials(worker)
@@ -166,6 +167,9 @@ def _train(worker: _Worker, trials: Sequence[optuna.Trial]) -> None:
             try:
                 draft, point = _point_of(spec, trial.params)
                 check_rungs(worker.settings.halving, point.config)
+                if (static := point.config.static()) not in worker.fitting:
+                    check_fits(point, worker.settings)
+                    worker.fitting.add(static)
             except UserError as error:
                 studies.tell(study, trial, Score(None, "; ".join(error.lines)))
                 continue

@@ -69,6 +69,15 @@ def train_batch(points: Sequence[Point], seeds: int, settings: BatchSettings) ->
             yield TrialResult(point, runs, marks[point], stopped=False)
 
 
+def check_fits(point: Point, settings: BatchSettings) -> None:
+    """Refuse a point of which not even one run fits in memory.
+
+    Raises:
+      UserError: says how much memory a run needs.
+    """
+    _plan([point], [Run(0, 0)], Stage(settings.halving.epochs, 0, {}), settings)
+
+
 def _train_points(
     points: Sequence[Point],
     alive: Sequence[int],
