@@ -526,7 +526,7 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             ["network.memory=gru", "replay={size: 400, sequence: 12, burn_in: 2, period: 10}"],
-            "replay.size: 400 holds no more than 20 sequences at times, fewer than replay.batch_size (128)",
+            "replay.size: 400 leaves only 20 sequences to sample from at times, fewer than replay.batch_size (128)",
         ),
         (["env.observe=[0, 4]"], "env.observe: 4 is no feature of CartPole-v1, which has 0 to 3"),
         (["env.observe=[0, 0]"], "env.observe: [0, 0] must be a list without repetitions"),

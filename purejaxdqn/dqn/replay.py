@@ -220,7 +220,7 @@ def _sequence_faults(config: Config) -> Iterator[Fault]:
         )
         yield Fault("replay.sequence", message, ("replay.period", "replay.size", "env.num_envs"))
     elif (fewest := _fewest_sequences(config, period)) < replay.batch_size:
-        message = f"{replay.size} holds no more than {fewest} sequences at times, fewer than replay.batch_size"
+        message = f"{replay.size} leaves only {fewest} sequences to sample from at times, fewer than replay.batch_size"
         keys = ("replay.batch_size", "replay.sequence", "replay.period", "env.num_envs")
         yield Fault("replay.size", f"{message} ({replay.batch_size})", keys)
     ready = ((warmup - sequence) // period + 1) * num_envs if warmup >= sequence else 0
