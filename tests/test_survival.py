@@ -21,11 +21,12 @@ import pytest
 
 import purejaxdqn
 from purejaxdqn import load_config
+from purejaxdqn.config.reading import Draft
 from purejaxdqn.core.many import Layout
 from purejaxdqn.runs import checkpoints, opening, runner
 from purejaxdqn.runs.checkpoints import LISTING, SMALL, Checkpoints, DamagedError
 from purejaxdqn.runs.metrics import read_metrics
-from purejaxdqn.runs.resuming import newest_snapshot, read_run, set_aside
+from purejaxdqn.runs.resuming import _extended, newest_snapshot, read_run, set_aside
 from purejaxdqn.runs.snapshots import read_snapshot, save_snapshot
 from purejaxdqn.runs.stopping import is_reached
 from purejaxdqn.runs.training import Compiling, choose_segments, seeds_of
@@ -266,7 +267,15 @@ def test_an_end_between_two_evaluations_is_moved_and_named(plain):
     assert draft.config.total_timesteps == 800
     assert draft.moves == "moved to fit the schedule: total_timesteps 810 -> 800"
     assert read_run(plain, ["total_timesteps=840"]).moves == ""
-    assert read_run(plain, [f"total_timesteps={2**31 - 1}"]).config.total_timesteps < 2**31
+
+
+def test_the_end_of_an_extended_run_stays_below_its_limit():
+    """Epochs of 60 steps would be rounded up to more steps than an int32 holds, which no command reads again."""
+    config = load_config("cartpole_cleanrl", TINY)
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"every": 60})})
+    assert config.schedule.warmup == 80
+    longer = Draft(config.model_copy(update={"total_timesteps": 2**31 - 1}), (), ())
+    assert _extended(config, longer).config.total_timesteps == 80 + (2**31 - 81) // 60 * 60
 
 
 REFUSED = {
