@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import itertools
 import json
 import math
 import os
@@ -34,7 +35,7 @@ from purejaxdqn.plot import main as plot
 from purejaxdqn.searches import directory, runner
 from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.scores import Score, score
-from purejaxdqn.searches.storage import _open_database, check_definition, claim_study, open_study
+from purejaxdqn.searches.storage import _open_database, check_definition, claim_study, open_study, place_of_study
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.results import RunResult
@@ -454,9 +455,63 @@ def test_a_kill_before_the_first_trial_is_signed_changes_no_point(tmp_path):
     space = {"gamma": Range(0.9, 0.99)}
     whole, study = (open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
     study.ask()
-    assert searching.requeue_killed(study, "me") == 1
+    assert searching.requeue_killed(study, "me") == 0
     asked = [searching.ask(one, space, 1, worker="me", seed=3)[0] for one in (whole, study)]
     assert asked[0].params == asked[1].params
+
+
+@pytest.mark.parametrize("done", range(0, 17, 3))
+def test_a_kill_while_a_batch_is_drawn_changes_no_point(tmp_path, monkeypatch, done):
+    """Four trials of two keys: each is asked for, signed, and drawn in two steps."""
+    space = {"gamma": Range(0.9, 0.99), "learning_rate": Range(1e-4, 1e-2, log=True)}
+    whole, study = (open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
+    for one in (whole, study):
+        for trial in searching.ask(one, space, 4, worker="me", sampler="random"):
+            searching.tell(one, trial, Score(1.0, None))
+    steps = itertools.count()
+
+    def killed_after(real):
+        def step(*arguments, **options):
+            if next(steps) == done:
+                raise RuntimeError("killed")
+            return real(*arguments, **options)
+
+        return step
+
+    with monkeypatch.context() as patch, contextlib.suppress(RuntimeError):
+        for owner, name in ((optuna.Study, "ask"), (optuna.Trial, "set_user_attr"), (optuna.Trial, "suggest_float")):
+            patch.setattr(owner, name, killed_after(getattr(owner, name)))
+        searching.ask(study, space, 4, worker="me", sampler="random")
+    assert next(steps) == min(done, 16) + 1
+    again = searching.requeue_killed(study, "me")
+    assert again == searching.count_waiting(study, "me") == 0
+    asked = [searching.ask(one, space, 4, worker="me", sampler="random") for one in (whole, study)]
+    assert [trial.params for trial in asked[0]] == [trial.params for trial in asked[1]]
+    for trial in asked[1]:
+        searching.tell(study, trial, Score(1.0, None))
+    assert len(searching.finished(study)) == 8
+
+
+def test_a_kill_before_a_repetition_is_read_keeps_its_point(tmp_path):
+    study, space = open_study(str(tmp_path / "study.log"), "s", {}), {"gamma": Range(0.9, 0.99)}
+    points = [trial.params for trial in searching.ask(study, space, 2, worker="me", sampler="random")]
+    for again in (2, 1):
+        assert searching.requeue_killed(study, "me") == again
+        study.ask().set_user_attr("worker", "me")  # and killed
+    assert searching.requeue_killed(study, "me") == 1
+    asked = searching.ask(study, space, 2, worker="me", sampler="random", seed=1)
+    assert sorted(trial.params["gamma"] for trial in asked) == sorted(point["gamma"] for point in points)
+
+
+def test_a_trial_is_not_repeated_twice_if_its_repetition_runs(tmp_path):
+    """A kill after it was queued and before it was failed; then another worker took it."""
+    study, space = open_study(str(tmp_path / "study.log"), "s", {}), {"gamma": Range(0.9, 0.99)}
+    (trial,) = searching.ask(study, space, 1, worker="me")
+    study.enqueue_trial(trial.params, user_attrs={"again": trial.number, "worker": "me"})
+    (taken,) = searching.ask(study, space, 1, worker="other")
+    assert taken.params == trial.params
+    assert searching.requeue_killed(study, "me") == 1
+    assert searching.count_waiting(study, "me") == 0
 
 
 def test_two_workers_that_begin_at_the_same_moment_ask_for_different_points(tmp_path, monkeypatch):
@@ -724,6 +779,51 @@ def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, 
     assert search(*line, *options, "--out", tmp_path / "out")[0] == 0
 
 
+HERE = place_of_study(None, "purejaxdqn")
+
+
+@pytest.mark.parametrize(
+    ("storage", "place"),
+    [
+        ("sqlite:///studies.db", "sqlite:///{folder}/studies.db"),
+        ("sqlite://", "sqlite://"),
+        ("studies.log", "{folder}/studies.log"),
+        ("mysql://me:secret@host/db", "mysql://me:***@host/db"),
+        ("://", "://"),
+    ],
+)
+def test_the_place_of_a_study_is_absolute_and_shows_no_password(storage, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert place_of_study(storage, "s") == {"storage": place.format(folder=tmp_path), "study": "s"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ([], "its study is 'ours' in sqlite:///{folder}/studies.db, not in study.log"),
+        (
+            ["--storage", "sqlite:///{folder}/studies.db", "--study", "other"],
+            "its study is 'ours' in sqlite:///{folder}/studies.db, not 'other' in sqlite:///{folder}/studies.db",
+        ),
+    ],
+)
+def test_a_directory_is_not_continued_with_another_study(search, line, tmp_path, monkeypatch, options, reason):
+    """Its tables would be overwritten by those of a study that has just begun."""
+    monkeypatch.setattr(runner, "_run_trials", lambda worker: None)
+    out, storage = tmp_path / "out", f"sqlite:///{tmp_path / 'studies.db'}"
+    assert search(*line, "--storage", storage, "--study", "ours", "--out", out)[0] == 3
+    before = {path: path.read_bytes() for path in sorted(out.iterdir())}
+    options = [word.format(folder=tmp_path) for word in options]
+    code, _, err = search(*line, *options, "--out", out)
+    said = f"error: --out: {out} belongs to another search: {reason.format(folder=tmp_path)}"
+    assert (code, err) == (2, [said])
+    assert {path: path.read_bytes() for path in sorted(out.iterdir())} == before
+    assert optuna.get_all_study_names(opened(storage)) == ["ours"]
+    label = json.loads((out / "search.json").read_text())
+    (out / "search.json").write_text(json.dumps({key: label[key] for key in ("worker", "definition")}))
+    assert search(*line, "--storage", storage, "--study", "ours", "--out", out)[0] == 3  # earlier versions wrote this
+
+
 def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothing(tmp_path, monkeypatch):
     """The directory would bear the name of a worker that never was."""
     folder, definition = tmp_path / "out", {"seeds": 1}
@@ -733,16 +833,20 @@ def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothi
 
         def bare_when_looked_at(path):
             patch.undo()
-            workers.append(first.enter_context(directory.hold_directory(folder, definition)))
+            workers.append(first.enter_context(directory.hold_directory(folder, definition, HERE)))
             return True
 
         patch.setattr(directories, "is_bare", bare_when_looked_at)
         with (
             pytest.raises(UserError, match="another process is using"),
-            directory.hold_directory(folder, {"seeds": 2}),
+            directory.hold_directory(folder, {"seeds": 2}, HERE),
         ):
             pass
-        assert json.loads((folder / "search.json").read_text()) == {"worker": workers[0], "definition": definition}
+        assert json.loads((folder / "search.json").read_text()) == {
+            "worker": workers[0],
+            "definition": definition,
+            **HERE,
+        }
 
 
 def test_searches_without_out_that_start_in_one_second_have_a_directory_each(search, line, tmp_path, monkeypatch):
@@ -763,7 +867,7 @@ def test_searches_without_out_that_start_in_one_second_have_a_directory_each(sea
 
 def test_two_searches_do_not_run_in_one_directory(search, line, whole):
     definition = json.loads((whole[0] / "search.json").read_text())["definition"]
-    with directory.hold_directory(whole[0], definition):
+    with directory.hold_directory(whole[0], definition, HERE):
         code, _, err = search(*line, "--out", whole[0])
     assert (code, err) == (2, [f"error: --out: another process is using {whole[0]}"])
 

@@ -147,7 +147,7 @@ def test_a_sweep_leaves_a_row_a_run_its_curves_and_pictures(whole):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 200
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = summary_of(folder)
     assert {key: summary[key] for key in ("points", "seeds", "programs", "runs", "env_steps")} == {
         **{"points": 4, "seeds": 3, "programs": 2, "runs": 12},
         "env_steps": 7200,
@@ -216,19 +216,38 @@ def test_a_sweep_stopped_between_pieces_does_only_what_is_missing(sweep, whole, 
         with pytest.raises(RuntimeError, match="killed"):
             purejaxdqn.sweep.main([*ARGUMENTS, "--out", str(out)])
     done = sum(len(trained.runs) for trained in kept)
+    before = summary_of(out)
     code, _, err = sweep(*ARGUMENTS, "--out", out)
     assert code == 0
     assert any(f" {12 - done} runs (4 points x 3 seeds, {done} already done)" in line for line in err)
     assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
+    after = summary_of(out)  # of both parts together
+    for summary, steps in ((before, 600 * done), (after, 7200)):
+        assert (summary["programs"], summary["runs"], summary["env_steps"]) == (2, 12, 7200)
+        assert summary["env_steps_per_second"] * summary["run_seconds"] == pytest.approx(steps, rel=0.01)
+    assert after["run_seconds"] > before["run_seconds"]
+    assert after["compile_seconds"] > before["compile_seconds"]
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"compile_seconds": null}', None])
+def test_the_times_of_a_damaged_summary_do_not_count(tmp_path, damage):
+    if damage is not None:
+        (tmp_path / "summary.json").write_text(damage)
+    assert runner._times_before(tmp_path) == (0.0, 0.0, 0.0)
 
 
 def test_a_finished_sweep_is_not_trained_again(sweep, whole, monkeypatch):
     monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
-    before = (whole[0] / "runs.csv").read_bytes()
+    before, summary = ((whole[0] / name).read_bytes() for name in ("runs.csv", "summary.json"))
     code, _, err = sweep(*ARGUMENTS, "--out", whole[0])
     assert code == 0
     assert err[0].startswith("0 programs, 0 runs (4 points x 3 seeds, 12 already done)")
     assert (whole[0] / "runs.csv").read_bytes() == before
+    assert (whole[0] / "summary.json").read_bytes() == summary
 
 
 @pytest.mark.slow

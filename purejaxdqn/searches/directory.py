@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from purejaxdqn.system.files import read_json
 SEARCH_FILE = "search.json"
 
 
-def check_directory(folder: Path, definition: dict[str, Any]) -> None:
+def check_directory(folder: Path, definition: dict[str, Any], place: dict[str, str | None]) -> None:
     """Refuse what ``hold_directory`` would refuse, before anything is written."""
-    if _owned(folder, definition).read_label() is None and not folder.exists():
+    if _owned(folder, definition, place).read_label() is None and not folder.exists():
         parent = next(one for one in folder.absolute().parents if one.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise UserError(f"--out: {folder} cannot be used: {parent} is not a writable directory")
@@ -31,29 +31,43 @@ def check_directory(folder: Path, definition: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def hold_directory(folder: Path, definition: dict[str, Any]) -> Iterator[str]:
+def hold_directory(folder: Path, definition: dict[str, Any], place: dict[str, str | None]) -> Iterator[str]:
     """Make or find a search's directory, and keep others out of it; yields the name of its worker.
+
+    Args:
+      folder: the directory.
+      definition: what makes the search different from others, see ``define``.
+      place: of its study, see ``place_of_study``: the tables of the directory are those of one study.
 
     Raises:
       UserError: something else is there, another search, or one that is still running; or it cannot be made.
     """
-    check_directory(folder, definition)
+    check_directory(folder, definition, place)
 
     def make_label() -> str:
-        return json.dumps({"worker": uuid.uuid4().hex, "definition": definition}, indent=1) + "\n"
+        return json.dumps({"worker": uuid.uuid4().hex, "definition": definition, **place}, indent=1) + "\n"
 
-    with _owned(folder, definition).hold(make_label) as text:
+    with _owned(folder, definition, place).hold(make_label) as text:
         yield json.loads(text)["worker"]
 
 
-def _owned(folder: Path, definition: dict[str, Any]) -> OwnedDirectory:
+def _owned(folder: Path, definition: dict[str, Any], place: dict[str, str | None]) -> OwnedDirectory:
     def difference(text: str) -> str | None:
         found = json.loads(text)
         _, theirs = found["worker"], found["definition"]
         different = differences(theirs, definition)
-        return f"{', '.join(different)} differ" if different else None
+        if different:
+            return f"{', '.join(different)} differ"
+        # Before 2 December 2026, the place of the study was not written down.
+        if any(found.get(key, value) != value for key, value in place.items()):
+            return f"its study is {_in_words(found)}, not {_in_words(place)}"
+        return None
 
     return OwnedDirectory(folder, "search", SEARCH_FILE, difference)
+
+
+def _in_words(place: Mapping[str, Any]) -> str:
+    return f"{place['study']!r} in {place['storage']}" if place["storage"] else f"in {STUDY_FILE}"
 
 
 def read_directory(folder: Path) -> tuple[dict[str, Any], optuna.Study]:
@@ -64,9 +78,11 @@ def read_directory(folder: Path) -> tuple[dict[str, Any], optuna.Study]:
     """
     log = folder / STUDY_FILE
     try:
-        definition = read_json(folder / SEARCH_FILE)["definition"]
+        found = read_json(folder / SEARCH_FILE)
+        definition = found["definition"]
         if not log.is_file():
-            raise UserError(f"{folder}: {STUDY_FILE} is missing; only the search itself can draw a study in --storage")
+            where = f"its study is {_in_words(found)}" if found.get("storage") else f"{STUDY_FILE} is missing"
+            raise UserError(f"{folder}: {where}; only the search itself can draw a study in --storage")
         storage = open_journal(log)
         (name,) = optuna.get_all_study_names(storage)
         study = optuna.load_study(storage=storage, study_name=name)

@@ -18,7 +18,7 @@ from purejaxdqn.searches.directory import check_directory, hold_directory
 from purejaxdqn.searches.halving import NO_HALVING, Halving, check_rungs
 from purejaxdqn.searches.scores import Score, score
 from purejaxdqn.searches.spec import SearchSpec, define
-from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study
+from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study, place_of_study
 from purejaxdqn.searches.tables import read_retest, warn_of_lost_trials, write_retest, write_tables
 from purejaxdqn.searches.trials import BatchSettings, check_fits, train_batch
 from purejaxdqn.searches.workers import WorkerWatch, at_work
@@ -75,9 +75,10 @@ def run_search(spec: SearchSpec, base: Config, folder: Path, *, said: Iterable[s
         studies.make_sampler(spec.sampler, 0)  # refuses what is not installed
         storage = spec.storage or str(folder / STUDY_FILE)
         # Both are checked before either is made, so that a search that is refused leaves nothing behind.
-        check_directory(folder, definition)
+        place = place_of_study(spec.storage, spec.study)
+        check_directory(folder, definition, place)
         shared = open_study(storage, spec.study, definition) if spec.storage else None
-    with StopSignals() as stop, hold_directory(folder, definition) as name:
+    with StopSignals() as stop, hold_directory(folder, definition, place) as name:
         with opening():
             study = shared or open_study(storage, spec.study, definition)
             claim_study(study, storage, definition)

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 from sqlalchemy import NullPool, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from purejaxdqn.config.reading import dumped_today
 from purejaxdqn.searches.journal import open_journal
@@ -51,6 +51,26 @@ def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.St
         raise UserError(f"--storage: the study {name!r} in {storage} does not maximise its value")
     check_definition(study, storage, definition)
     return study
+
+
+def place_of_study(storage: str | None, name: str) -> dict[str, str | None]:
+    """Where a study is, to be written down: a password is hidden, and the path of a file is absolute.
+
+    Args:
+      storage: as for ``open_study``; None for the journal in the directory of the search.
+      name: of the study.
+    """
+    if storage is None:
+        return {"storage": None, "study": None}
+    if "://" not in storage:
+        return {"storage": str(Path(storage).resolve()), "study": name}
+    try:
+        url = make_url(storage)
+    except ArgumentError:  # ``open_study`` reports it
+        return {"storage": storage, "study": name}
+    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+        url = url.set(database=str(Path(url.database or "").resolve()))
+    return {"storage": url.render_as_string(hide_password=True), "study": name}
 
 
 def _open_database(url: str) -> optuna.storages.RDBStorage:

@@ -14,9 +14,9 @@ from purejaxdqn.sweeps.results import RunResult
 from purejaxdqn.sweeps.spaces import Choices, Range, Space, as_text
 from purejaxdqn.system.faults import require
 
-_AGAIN, _SURPLUS, _REASON, _RUNS, _OUTCOME = "again", "surplus", "reason", "runs", "outcome"
-"""Attributes of a trial: the number of the killed trial that it repeats; whether it is beyond the study's number of
-trials; why it failed; its runs; and its outcome, see ``tell_batch``."""
+_AGAIN, _REASON, _RUNS, _OUTCOME = "again", "reason", "runs", "outcome"
+"""Attributes of a trial: the number of the killed trial that it repeats; why it failed, if not by a kill; its runs; and
+its outcome, see ``tell_batch``."""
 
 
 class ScoredTrial(NamedTuple):
@@ -49,35 +49,47 @@ def requeue_killed(study: optuna.Study, worker: str) -> int:
     """Queue the trials of this worker that a kill has left running; returns their number.
 
     Each is queued again before it is failed, so that a kill in between neither loses it nor queues it twice. If the
-    results of the whole batch were written down before the kill, the trials are told these results instead.
+    results of the whole batch were written down before the kill, the trials are told these results instead. If the
+    kill came while a batch was drawn, its trials are failed and do not count: ``ask`` draws the same ones again.
     """
-    queued = {
-        trial.user_attrs.get(_AGAIN) for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.WAITING
-    }
+    trials = study.get_trials(deepcopy=False)
+    repeated = {trial.user_attrs.get(_AGAIN) for trial in trials}
+    drawn = study.user_attrs.get(_drawn_by(worker), -1)
     alone = is_alone(study, worker)
     left = [
         trial
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in trials
         # A kill before a trial was signed leaves one without a worker: it is ours if there was never another worker.
-        if trial.user_attrs.get(WORKER, worker if alone else None) == worker
+        if trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER, worker if alone else None) == worker
     ]
     if left and all(_OUTCOME in trial.user_attrs for trial in left):
         for trial in left:
             _conclude(study, trial.number, trial.user_attrs[_OUTCOME])
         return 0
+    again = 0
     for trial in left:
-        if trial.number not in queued:
-            study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number, WORKER: worker})
+        first = trial
+        while _AGAIN in first.user_attrs:
+            first = trials[first.user_attrs[_AGAIN]]  # a repetition has no parameters until they are asked for
+        if trial is not first or trial.number <= drawn:
+            again += 1
+            if trial.number not in repeated:
+                study.enqueue_trial(first.params, user_attrs={_AGAIN: trial.number, WORKER: worker})
         study.tell(trial.number, state=TrialState.FAIL)
-    return len(left)
+    return again
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: told, and neither killed and queued again nor surplus."""
-    done = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    killed = {trial.user_attrs.get(_AGAIN) for trial in study.get_trials(deepcopy=False)}
-    found = [trial for trial in study.get_trials(deepcopy=False, states=done) if trial.number not in killed]
-    return [trial for trial in found if _SURPLUS not in trial.user_attrs]
+    """Trials that count: those that have a value, and those that failed for a reason other than a kill."""
+    trials = study.get_trials(deepcopy=False)
+    killed = {trial.user_attrs.get(_AGAIN) for trial in trials}
+    has_value = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [
+        trial
+        for trial in trials
+        if trial.state in has_value or (trial.state == TrialState.FAIL and reason_of(trial) is not None)
+        if trial.number not in killed
+    ]
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
@@ -142,7 +154,13 @@ def ask(
                 case Range(low, high, log, step):
                     trial.suggest_int(key, int(low), int(high), log=log, step=step or 1)
         trials.append(trial)
+    study.set_user_attr(_drawn_by(worker), trials[-1].number)
     return trials
+
+
+def _drawn_by(worker: str) -> str:
+    """The study's attribute that holds the number of the last trial in a worker's newest complete batch."""
+    return f"drawn by {worker}"
 
 
 def fail_surplus(
@@ -157,7 +175,6 @@ def fail_surplus(
     kept = [trial for trial in trials if sum(number < trial.number for number in there) < limit]
     for trial in trials:
         if trial not in kept:
-            trial.set_user_attr(_SURPLUS, True)
             study.tell(trial, state=TrialState.FAIL)
     return kept
 
@@ -168,10 +185,13 @@ def _sampler_seed(study: optuna.Study, seed: int, worker: str) -> int:
     It is a hash, because the sum of seed and trials may be that of another search one batch later. Workers that know
     the same trials would ask for the same points: all but the worker of the study's first trial mix in their name.
     """
-    trials = study.get_trials(deepcopy=False)
-    # The worker of trial 0, or of its repetition if it was killed before it was signed; none if it is not signed yet.
-    first = {trial.user_attrs.get(WORKER) for trial in trials if trial.user_attrs.get(_AGAIN, trial.number) == 0}
-    name = b"" if not trials or worker in first else worker.encode()
+    # Without the trials that a kill left unsigned. The worker of one that still runs is not known yet.
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if WORKER in trial.user_attrs or trial.state == TrialState.RUNNING
+    ]
+    name = b"" if not trials or trials[0].user_attrs.get(WORKER) == worker else worker.encode()
     return int(np.random.SeedSequence([seed, len(finished(study)), *name]).generate_state(1)[0])
 
 

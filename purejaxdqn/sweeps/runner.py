@@ -1,17 +1,19 @@
 """One sweep: train what is missing of it in its directory, then write its tables."""
 
 import contextlib
+import operator
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.policies.summaries import write_summary
+from purejaxdqn.policies.summaries import SUMMARY_FILE, write_summary
 from purejaxdqn.runs.directory import provenance
 from purejaxdqn.runs.memory import check_results
 from purejaxdqn.runs.progress import WorkProgress
+from purejaxdqn.runs.training import Training
 from purejaxdqn.sweeps.directory import (
     SWEEP_FILE,
     check_directory,
@@ -28,6 +30,7 @@ from purejaxdqn.sweeps.results import PointResult, RunResult, collect, summarise
 from purejaxdqn.sweeps.stages import Controls, train_stage, whole_runs
 from purejaxdqn.system.directories import how_to_resume
 from purejaxdqn.system.faults import drawing, resumable
+from purejaxdqn.system.files import read_json
 from purejaxdqn.system.messages import counted, tell
 from purejaxdqn.system.signals import StopSignals
 from purejaxdqn.system.status import Status
@@ -91,41 +94,88 @@ def _train(
         print(work.in_words(about_runs), file=sys.stderr)
     if not found:  # only now: a plan that is refused leaves no directory
         held.enter_context(ours)
-    took = _train_work(points, folder, work, options, stop)
-    if options.process == 0 and work.runs:
-        summary = {"points": len(points), "seeds": options.seeds, **took, **provenance(work.devices)}
-        write_summary(folder, summary)
+    _train_work(points, folder, work, options, stop)
     if options.processes > 1 and options.process == 0:
         with Status("waiting for other processes", quiet=options.quiet):
             wait_for_runs(folder, runs, check=stop.check, tell=_tell_waiting)
 
 
-def _train_work(
-    points: Sequence[Point], folder: Path, work: Work, options: SweepOptions, stop: StopSignals
-) -> dict[str, Any]:
-    """Train all pieces and save each; returns the times for the summary."""
-    start, compiled = time.perf_counter(), dict[Any, Any]()
+def _train_work(points: Sequence[Point], folder: Path, work: Work, options: SweepOptions, stop: StopSignals) -> None:
+    """Train all pieces and save each; process 0 updates the summary after each, so that a kill loses one piece."""
+    start, compiled, env_steps = time.perf_counter(), dict[Any, Any](), 0
+    summary = _Summary.of(points, folder, options, work) if options.process == 0 else None
     with WorkProgress(work.env_steps, quiet=options.quiet) as progress:
         controls = Controls(stop.check, progress.update, compiled, progress.compiling)
         for piece in train_stage(points, work, whole_runs(), controls):
             save_piece(folder, piece)
-    compile_seconds = sum(training.compile_seconds for training in compiled.values())
-    run_seconds = time.perf_counter() - start - compile_seconds
-    rate = work.env_steps / run_seconds if work.runs else 0.0
+            env_steps += sum(points[run.point].config.total_timesteps for run in piece.runs)
+            if summary:
+                summary.write(_Times.since(start, compiled, env_steps))
+    times = _Times.since(start, compiled, env_steps)
+    if summary and not (folder / SUMMARY_FILE).exists():  # a kill came before it was written, or there is no piece
+        summary.write(times)
     if not options.quiet:
         print(
-            f"compiled in {compile_seconds:.1f} s, ran in {run_seconds:.1f} s, "
-            f"{rate:,.0f} environment steps a second of all runs together",
+            f"compiled in {times.compiling:.1f} s, ran in {times.running:.1f} s, "
+            f"{times.rate or 0:,} environment steps a second of all runs together",
             file=sys.stderr,
         )
-    return {
-        "programs": len(work.groups),
-        "runs": work.runs,
-        "env_steps": work.env_steps,
-        "compile_seconds": round(compile_seconds, 3),
-        "run_seconds": round(run_seconds, 3),
-        "env_steps_per_second": round(rate),
-    }
+
+
+class _Times(NamedTuple):
+    """What training took, and how much was trained."""
+
+    compiling: float  # seconds
+    running: float  # seconds without compiling
+    env_steps: float
+
+    @classmethod
+    def since(cls, start: float, compiled: Mapping[Any, Training], env_steps: int) -> "_Times":
+        compiling = sum(training.compile_seconds for training in compiled.values())
+        return cls(compiling, time.perf_counter() - start - compiling, env_steps)
+
+    @property
+    def rate(self) -> int | None:
+        """Environment steps a second; None if nothing was trained."""
+        return round(self.env_steps / self.running) if self.env_steps else None
+
+
+class _Summary(NamedTuple):
+    """Writes ``summary.json``. Its times are those of process 0, in all parts of a sweep that was interrupted."""
+
+    folder: Path
+    fixed: dict[str, Any]
+    earlier: _Times
+
+    @classmethod
+    def of(cls, points: Sequence[Point], folder: Path, options: SweepOptions, work: Work) -> "_Summary":
+        fixed = {
+            "points": len(points),
+            "seeds": options.seeds,
+            "programs": len({point.config.static() for point in points}),
+            "runs": len(points) * options.seeds,
+            "env_steps": options.seeds * sum(point.config.total_timesteps for point in points),
+        }
+        return cls(folder, {**fixed, **provenance(work.devices)}, _times_before(folder))
+
+    def write(self, times: _Times) -> None:
+        total = _Times(*map(operator.add, self.earlier, times))
+        took = {
+            "compile_seconds": round(total.compiling, 3),
+            "run_seconds": round(total.running, 3),
+            "env_steps_per_second": total.rate,
+        }
+        write_summary(self.folder, {**self.fixed, **took})
+
+
+def _times_before(folder: Path) -> _Times:
+    """The times of earlier parts of a sweep; zeros if its summary is missing or damaged."""
+    try:
+        found = read_json(folder / SUMMARY_FILE)
+        compiling, running = float(found["compile_seconds"]), float(found["run_seconds"])
+        return _Times(compiling, running, float(found["env_steps_per_second"] or 0) * running)
+    except (OSError, ValueError, KeyError, TypeError):
+        return _Times(0.0, 0.0, 0.0)
 
 
 def _finish(points: Sequence[Point], folder: Path, draw: Draw, *, quiet: bool) -> list[PointResult]:
