@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ from purejaxdqn.searches import directory, runner
 from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.scores import Score, score
 from purejaxdqn.searches.storage import _open_database, check_definition, claim_study, open_study, place_of_study
+from purejaxdqn.searches.tables import table as search_table
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.results import RunResult
@@ -451,6 +453,29 @@ def test_a_worker_alone_asks_for_what_its_seed_and_the_finished_trials_say(tmp_p
             oracle.tell(trial.number, value)
 
 
+def test_a_step_need_not_end_at_the_upper_end(tmp_path):
+    """Optuna warns of it, and takes the last value before it."""
+    study, values = open_study(str(tmp_path / "study.log"), "s", {}), Range(8, 41, step=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trials = searching.ask(study, {"batch_size": values}, 20, worker="me", sampler="random")
+    assert {trial.params["batch_size"] for trial in trials} == {8, 24, 40}
+    assert values.last == 40 == values.at(1 - 1e-9)
+    assert Range(0.5, 1.0).last == 1.0
+
+
+def test_of_equal_scores_the_larger_area_is_listed_first(tmp_path):
+    study = open_study(str(tmp_path / "study.log"), "s", {})
+    for trial, area in zip(
+        searching.ask(study, {"gamma": Range(0.9, 0.99)}, 4, worker="me"), (1.0, 3.0, 3.0, 2.0), strict=True
+    ):
+        trial.set_user_attr("runs", [[0, 5.0, area, None, False]])
+        study.tell(trial, 5.0)
+    assert [trial.number for trial in searching.ranked(study)] == [1, 2, 3, 0]
+    assert searching.best_trial(study).number == 1
+    assert [line.split()[0] for line in search_table(study).splitlines()[1:]] == ["1", "2", "3", "0"]
+
+
 def test_a_kill_before_the_first_trial_is_signed_changes_no_point(tmp_path):
     space = {"gamma": Range(0.9, 0.99)}
     whole, study = (open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
@@ -690,6 +715,10 @@ def test_a_value_is_mapped_to_its_position_within_its_range(values, value, place
         ),
         (["--config", "cartpole", "--space", "search/dqn", "--trials", "0"], "--trials: 0 must be at least 1"),
         (["--config", "cartpole", "--space", "search/dqn", "gamma=0.9"], "gamma: set on the command line and searched"),
+        (
+            ["--config", "cartpole", "optimizer={eps: 1e-3}", "--space", "SPACE optimizer.eps: [1e-8, 1e-5]"],
+            "optimizer.eps: set on the command line and searched",
+        ),
         (["--config", "cartpole", "--space", "search/dqn", "num_seeds=3"], "num_seeds: a search takes its seeds from"),
         (["--config", "cartpole", "--space", "SPACE num_seeds: [1, 2]"], "num_seeds: a search takes its seeds from"),
         (["--config", "cartpole", "--space", "search/dqn", "env.id=Chess"], "env.id: 'Chess'"),

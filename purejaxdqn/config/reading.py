@@ -283,6 +283,12 @@ def _as_plain(value: Any) -> Any:
     return [_as_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+def keys_set_by(overrides: Sequence[str]) -> set[str]:
+    """The dotted keys that ``key=value`` words set, also those in sections such as ``optimizer={name: adam}``."""
+    above, _ = _read_overrides(overrides)
+    return {word.partition("=")[0] for word in overrides} | set(_keys_in(above))
+
+
 def _read_overrides(overrides: Sequence[str]) -> tuple[Tree, list[str]]:
     """The keys of ``key=value`` words, and a line for each word that is none."""
     lines: list[str] = []

@@ -58,7 +58,7 @@ def read_edges(spec: SearchSpec) -> tuple[list[Candidate], list[Draft]]:
     edges = [
         {**first, key: value}
         for key, values in spec.space.items()
-        for value in (values.values if isinstance(values, Choices) else (values.low, values.high))
+        for value in (values.values if isinstance(values, Choices) else (values.low, values.last))
     ]
     candidates = [candidate_of(spec.sources, spec.overrides, values) for values in [first, *edges]]
     drafts = read_points(candidates)

@@ -107,13 +107,17 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
     Trials that were stopped early do not count: their score is that of a shorter run.
     """
-    scored = completed(study)
+    return next(iter(ranked(study)), None)
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials in the order of ``best_trial``, the best one first."""
 
     def rank(trial: FrozenTrial) -> tuple[float, float, int]:
         areas = np.array([run[2] for run in runs_of(trial) if run[2] is not None])
         return trial.value or 0.0, iqm(areas) if len(areas) else -np.inf, -trial.number
 
-    return max(scored, key=rank, default=None)
+    return sorted(completed(study), key=rank, reverse=True)
 
 
 def count_waiting(study: optuna.Study, worker: str) -> int:
@@ -151,8 +155,8 @@ def ask(
                     trial.suggest_categorical(key, [as_text(choice) for choice in choices])
                 case Range(low, high, log, None):
                     trial.suggest_float(key, low, high, log=log)
-                case Range(low, high, log, step):
-                    trial.suggest_int(key, int(low), int(high), log=log, step=step or 1)
+                case Range(low, _, log, step):
+                    trial.suggest_int(key, int(low), int(values.last), log=log, step=step or 1)
         trials.append(trial)
     study.set_user_attr(_drawn_by(worker), trials[-1].number)
     return trials

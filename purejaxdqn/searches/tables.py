@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.statistics import iqm, iqm_interval
-from purejaxdqn.searches.study import completed, finished, is_stopped, reason_of, runs_of
+from purejaxdqn.searches.study import finished, is_stopped, ranked, reason_of, runs_of
 from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
 from purejaxdqn.system import faults
@@ -59,9 +59,8 @@ def warn_of_lost_trials(folder: Path, study: optuna.Study) -> None:
 
 def table(study: optuna.Study, *, rows: int = 10) -> str:
     """The best trials as a table for the terminal."""
-    scored = sorted(completed(study), key=lambda trial: (-(trial.value or 0.0), trial.number))
     lines = [f"{'trial':>5}  {'score':>8}  parameters"]
-    for trial in scored[:rows]:
+    for trial in ranked(study)[:rows]:
         words = [f"{key}={f'{v:.4g}' if isinstance(v, float) else v}" for key, v in trial.params.items()]
         lines.append(f"{trial.number:>5}  {trial.value:8.4g}  {' '.join(words)}")
     return "\n".join(lines)

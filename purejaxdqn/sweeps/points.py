@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from purejaxdqn.config import env_checks
 from purejaxdqn.config.checks import find_idle
-from purejaxdqn.config.reading import Draft, draft_of, read_sources
+from purejaxdqn.config.reading import Draft, draft_of, keys_set_by, read_sources
 from purejaxdqn.core.config import Config, outside_keys, value_at
 from purejaxdqn.sweeps.spaces import Space, as_text
 from purejaxdqn.system.faults import UserError
@@ -129,7 +129,7 @@ def refuse_both(overrides: Sequence[str], space: Iterable[str], *, how: str) -> 
       space: keys.
       how: what happens to the keys of the space, for the message: "searched".
     """
-    both = {word.partition("=")[0] for word in overrides} & set(space)
+    both = keys_set_by(overrides) & set(space)
     if both:
         raise UserError(*(f"{key}: set on the command line and {how}" for key in sorted(both)))
 

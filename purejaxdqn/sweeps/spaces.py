@@ -24,6 +24,11 @@ class Range(NamedTuple):
     log: bool = False
     step: int | None = None  # for whole numbers low, low + step, ...; None for real numbers
 
+    @property
+    def last(self) -> float:
+        """The largest value, which is below ``high`` if no number of steps leads there."""
+        return self.high if self.step is None else self.low + (self.high - self.low) // self.step * self.step
+
     def at(self, share: float) -> float | int:
         """The value at the fraction ``share`` in [0, 1) of the range, on a logarithmic scale if ``log``."""
         if self.step is None:
