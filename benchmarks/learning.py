@@ -195,7 +195,7 @@ ROWS: dict[str, Row] = {
         note="reached with success in 9 of 10 episodes",
     ),
     "jumanji/snake_6x6": Row(("jumanji/snake_6x6",), 300_000, 10.0, group="suites"),
-    "jumanji/snake_12x12": Row(("jumanji/snake_12x12",), 5_000_000, seeds=10, group="suites"),
+    "jumanji/snake_12x12": Row(("jumanji/snake_12x12",), 5_000_000, seeds=5, group="suites"),
     "jumanji/game2048": Row(("jumanji/game2048",), 2_000_000, 5_000.0, seeds=10, group="suites"),
     "jumanji/game2048_illegal": Row(
         ("jumanji/game2048",),

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxdqn.system.faults import StorageError
-from purejaxdqn.system.files import write_text
+from purejaxdqn.system.files import is_part_of, write_text
 
 FORMAT = 1
 LISTING = "files.json"
@@ -179,7 +179,7 @@ def _write_listing(place: Path) -> None:
 def _listing(place: Path) -> dict[str, str]:
     found = {}
     for path in sorted(place.rglob("*")):
-        if path.is_file() and path.name not in (LISTING, f".{LISTING}.part"):
+        if path.is_file() and path.name != LISTING and not is_part_of(path.name, LISTING):
             with path.open("rb") as file:
                 found[path.relative_to(place).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

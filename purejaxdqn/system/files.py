@@ -5,12 +5,17 @@ import errno
 import json
 import math
 import os
+import re
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import StorageError, UserError, reason_of
 
+_LONG = 3600.0
+"""Seconds after which a file that is not finished was left by a kill."""
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -27,15 +32,34 @@ def storage_faults(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file; it replaces ``path`` when the block succeeds, and ``path`` is unchanged if not."""
-    part = path.with_name(f".{path.name}.part")
-    # Left by a kill; or a link to a file elsewhere, in a folder that somebody else made.
-    part.unlink(missing_ok=True)
+    """Yield the path of a new file; it replaces ``path`` when the block succeeds, and ``path`` is unchanged if not.
+
+    The new file has a name that nobody can guess: several processes may write the same file, and in a folder that
+    somebody else made a known name may be a link to a file elsewhere.
+    """
+    _remove_left_parts(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_part_of(name: str, whole: str) -> bool:
+    """Whether ``name`` is that of a new file that is to replace one called ``whole``."""
+    return re.fullmatch(rf"\.{re.escape(whole)}(\.[0-9a-f]{{8}})?\.part", name) is not None
+
+
+def _remove_left_parts(path: Path) -> None:
+    """Remove what kills have left of attempts to write a file."""
+    of_earlier_versions = f".{path.name}.part"
+    with contextlib.suppress(OSError):  # the folder cannot be listed, or another process is removing the same
+        for part in path.parent.iterdir():
+            if is_part_of(part.name, path.name) and (
+                part.name == of_earlier_versions or time.time() - part.lstat().st_mtime > _LONG
+            ):
+                part.unlink()
 
 
 def is_inside(path: Path, folder: Path) -> bool:
