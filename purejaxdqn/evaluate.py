@@ -7,7 +7,7 @@ from typing import Any
 from purejaxdqn.policies.command_line import evaluate_parser as parser
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.files import to_json
-from purejaxdqn.system.messages import tell
+from purejaxdqn.system.messages import in_figures, tell
 from purejaxdqn.system.status import Status
 
 MAX_EPISODES = 1_000_000
@@ -74,8 +74,8 @@ def print_returns(arguments: Namespace, returns: Any) -> None:
         print(to_json({**found, "mean": float(returns.mean()), "iqm": score}))
         return
     for k, mine in enumerate(returns, arguments.seed_index or 0):
-        print(f"agent {k}: mean {mine.mean():.2f}, lowest {mine.min():g}, highest {mine.max():g}")
-    scores = f"mean {returns.mean():.2f}, IQM {score:.2f}{spread_in_words(returns.mean(-1), digits='.2f')}"
+        print(f"agent {k}: mean {in_figures(mine.mean())}, lowest {mine.min():g}, highest {mine.max():g}")
+    scores = f"mean {in_figures(returns.mean())}, IQM {in_figures(score)}{spread_in_words(returns.mean(-1))}"
     print(f"{arguments.backend}, {arguments.episodes} episodes an agent: {scores}")
 
 

@@ -13,7 +13,7 @@ from purejaxdqn.searches.spec import SearchSpec, check_edges, read_edges
 from purejaxdqn.sweeps.points import describe_moves, find_idle_keys
 from purejaxdqn.system.directories import default_directory, how_to_resume
 from purejaxdqn.system.faults import drawing, resumable, run_command
-from purejaxdqn.system.messages import announce, counted, tell
+from purejaxdqn.system.messages import announce, counted, in_figures, tell
 from purejaxdqn.system.runtime import configure_cpu_for, start_jax, use_compilation_cache
 from purejaxdqn.system.status import Status
 
@@ -58,7 +58,7 @@ def search(spec: SearchSpec, base: Config, folder: Path, *, said: Set[str]) -> i
     from purejaxdqn.runs.statistics import spread_in_words  # SciPy: late, as it loads slowly
 
     around = spread_in_words(retest["final_eval_return"])
-    score = "not finite" if retest["iqm"] is None else f"{retest['iqm']:.4g}{around}"
+    score = "not finite" if retest["iqm"] is None else f"{in_figures(retest['iqm'])}{around}"
     print(f"trial {best.number} on {counted(spec.retest, 'fresh seed')}: greedy return {score}")
     print(folder)
     return 0

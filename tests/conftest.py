@@ -314,6 +314,14 @@ def kill_and_go_on(name, arguments, delays):
     return killed
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_lines_of_slow_phases():
+    """On a busy machine any phase of a command in this process may take the ten seconds after which it prints one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("purejaxdqn.system.status._Lines.every", 3600.0)
+        yield
+
+
 @pytest.fixture
 def quietly(monkeypatch, capsys):
     """Call a command in this process: its exit code, lines on standard output and on standard error."""

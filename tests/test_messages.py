@@ -5,7 +5,7 @@ import pytest
 from purejaxdqn import ConfigError, load_config
 from purejaxdqn.search import main as search
 from purejaxdqn.system.faults import UserError
-from purejaxdqn.system.messages import MAX_LENGTH, counted, one_line, tell
+from purejaxdqn.system.messages import MAX_LENGTH, counted, in_figures, one_line, tell
 from purejaxdqn.train import main as train
 
 
@@ -82,3 +82,19 @@ def test_the_password_of_a_storage_is_hidden(url, quietly, tmp_path):
 
 def test_one_thing_is_counted_in_the_singular():
     assert [counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.955, "0.9550"),
+        (500.0, "500.0"),
+        (-99.96, "-99.96"),
+        (6978.6, "6979"),
+        (9999.6, "10000"),
+        (-123456.7, "-123457"),
+        (-0.0, "0.000"),
+    ],
+)
+def test_returns_of_every_size_have_four_figures(value, text):
+    assert in_figures(value) == text

@@ -78,12 +78,11 @@ def test_around_few_seeds_their_range_is_shown_and_called_so():
     values = [3.0, 1.0, 2.0, 5.0]
     assert spread(np.array(values)) == (1.0, 5.0)
     assert spread(np.array(values[:1])) is None
-    assert spread_in_words(values) == ", range 1 to 5"
-    assert spread_in_words(values, digits=".1f") == ", range 1.0 to 5.0"
+    assert spread_in_words(values) == ", range 1.000 to 5.000"
     assert spread_in_words([3.0, None, 2.0]) == ""
     five = np.array([*values, 4.0])
     assert spread(five) == iqm_interval(five)
-    assert spread_in_words(five) == ", 95% CI {:.4g} to {:.4g}".format(*iqm_interval(five))
+    assert spread_in_words(five) == ", 95% CI {:#.4g} to {:#.4g}".format(*iqm_interval(five))
     assert [name_of_spread(seeds) for seeds in (2, 4, 5, 30)] == ["range", "range", "95% CI", "95% CI"]
 
 

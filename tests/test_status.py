@@ -61,6 +61,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(status, "threading", SimpleNamespace(Thread=thread, Event=lambda: made))
     monkeypatch.setattr(status, "time", made)
     monkeypatch.setattr(progress, "time", made)
+    monkeypatch.setattr(status._Lines, "every", 10.0)  # ``conftest`` switches them off
     return made
 
 

@@ -19,6 +19,7 @@ from purejaxdqn.runs.metrics import Metrics, read_metrics
 from purejaxdqn.runs.statistics import spread_in_words
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import is_inside
+from purejaxdqn.system.messages import in_figures
 
 _MOST_SEEDS = 12
 """Seeds whose table is not folded."""
@@ -83,7 +84,7 @@ def _key_figures(config: Config, summary: dict[str, Any], env_steps: int) -> lis
         return items
     score, finals = summary.get("iqm"), summary.get("final_eval_return")
     spread = spread_in_words(finals) if isinstance(finals, list) else ""
-    shown = "not finite" if score is None else f"{score:.4g}"
+    shown = "not finite" if score is None else in_figures(score)
     return [
         (f"greedy return (IQM of {config.evaluation.final_episodes}-episode means{spread})", shown),
         *items,

@@ -10,6 +10,7 @@ from purejaxdqn.config.reading import Draft, read_config
 from purejaxdqn.core.config import Config
 from purejaxdqn.runs.resuming import read_run
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.messages import in_figures
 from purejaxdqn.system.options import (
     Parser,
     add_training_options,
@@ -68,8 +69,8 @@ def print_results(config: Config, summary: dict[str, Any]) -> None:
     """Print the rate, the score with its spread over seeds, and each seed that diverged."""
     from purejaxdqn.runs.statistics import spread_in_words  # SciPy: late, as it loads slowly
 
-    around = spread_in_words(summary["final_eval_return"], digits=".1f")
-    score = "not finite" if summary["iqm"] is None else f"{summary['iqm']:.1f}{around}"
+    around = spread_in_words(summary["final_eval_return"])
+    score = "not finite" if summary["iqm"] is None else f"{in_figures(summary['iqm'])}{around}"
     score += f", IQM of {config.num_seeds} seeds" if around else ""
     rate = f"{summary['env_steps_per_second']:,} environment steps a second"
     rate += f" of {config.num_seeds} seeds together" if config.num_seeds > 1 else ""

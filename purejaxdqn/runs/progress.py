@@ -4,7 +4,7 @@ import contextlib
 import html
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ import rich.text
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import intervals_of
 from purejaxdqn.runs.metrics import Metrics
+from purejaxdqn.system.messages import in_figures
 from purejaxdqn.system.status import Cell, Status, Ticker, is_notebook
 
 _WIDE = 110
@@ -94,7 +95,7 @@ class RunProgress(_Display):
         words = {
             "train": f"train {_mean(metrics.episode_return[:, -1])}",
             "eval": f"eval {_mean(metrics.eval_return[:, -1])}",
-            "more": f"loss {_mean(metrics.loss[:, -1], 4)} eps {metrics.epsilon[0, -1]:.2f}",
+            "more": f"loss {_mean(metrics.loss[:, -1], '{:.4f}'.format)} eps {metrics.epsilon[0, -1]:.2f}",
         }
         self._report(env_step, rate, words)
         if not self._bar and not self._quiet:
@@ -214,6 +215,6 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _mean(values: np.ndarray, digits: int = 1) -> str:
+def _mean(values: np.ndarray, shown: Callable[[float], str] = in_figures) -> str:
     known = values[~np.isnan(values)]
-    return f"{known.mean():.{digits}f}" if len(known) else "-"
+    return shown(known.mean()) if len(known) else "-"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
+from purejaxdqn.system.messages import in_figures
+
 RESAMPLES = 2_000
 EXACT = 6
 """The largest number of seeds whose interval comes from all resamples: with 2,000, ends are off by a tenth of it."""
@@ -62,10 +64,10 @@ def name_of_spread(seeds: int) -> str:
     return "95% CI" if seeds >= FEWEST else "range"
 
 
-def spread_in_words(values: Sequence[float | None] | np.ndarray, *, digits: str = ".4g") -> str:
-    """``, 95% CI 1 to 2`` or ``, range 1 to 2``; nothing if there is none, or a value is None or not finite."""
+def spread_in_words(values: Sequence[float | None] | np.ndarray) -> str:
+    """``, 95% CI 1.000 to 2.000``, or ``range``; nothing if there is none, or a value is None or not finite."""
     found = spread(np.array([np.nan if value is None else value for value in values], np.float64))
-    return f", {name_of_spread(len(values))} {found[0]:{digits}} to {found[1]:{digits}}" if found else ""
+    return f", {name_of_spread(len(values))} {in_figures(found[0])} to {in_figures(found[1])}" if found else ""
 
 
 @functools.cache

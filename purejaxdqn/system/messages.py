@@ -37,3 +37,10 @@ def tell(text: str) -> None:
     """Print a message as one line on standard error."""
     with aside():
         print(one_line(text), file=sys.stderr)
+
+
+def in_figures(value: float) -> str:
+    """A return with four significant figures: environments have returns such as 0.955, -100.5 or 6979, and 12345."""
+    if abs(value) >= 9999.5:
+        return f"{value:.0f}"
+    return f"{value + 0.0:#.4g}".removesuffix(".")  # the sum of -0.0 and 0.0 has no sign
