@@ -214,6 +214,15 @@ ROWS: dict[str, Row] = {
         group="suites",
         note="illegal actions can be taken, and end the game",
     ),
+    "pgx/2048_illegal_10m": Row(
+        ("pgx/2048",),
+        10_000_000,
+        5_000.0,
+        seeds=10,
+        overrides=("env.legal_only=false",),
+        group="suites",
+        note="illegal actions can be taken, and end the game",
+    ),
     "octax/brix": Row(("octax/brix",), 500_000, "random", seeds=5, group="suites"),
     "octax/pong": Row(("octax/pong",), 500_000, "random", seeds=5, group="suites"),
     "craftax/classic": Row(
