@@ -94,6 +94,8 @@ def test_one_thing_is_counted_in_the_singular():
         (9999.6, "10000"),
         (-123456.7, "-123457"),
         (-0.0, "0.000"),
+        (3e38, "3.000e+38"),
+        (float("-inf"), "-inf"),
     ],
 )
 def test_returns_of_every_size_have_four_figures(value, text):

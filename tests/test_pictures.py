@@ -25,7 +25,7 @@ from purejaxdqn.searches.scores import Score
 from purejaxdqn.searches.spec import SearchSpec
 from purejaxdqn.searches.storage import open_study
 from purejaxdqn.sweeps import runner as sweep_runner
-from purejaxdqn.sweeps.directory import save_piece
+from purejaxdqn.sweeps.directory import Times, save_piece
 from purejaxdqn.sweeps.pieces import Run
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.results import PointResult, RunResult, summarise_points
@@ -151,7 +151,7 @@ def fail(*_, **__):
 def test_a_sweep_whose_pictures_fail_has_its_tables(tmp_path, capsys):
     (tmp_path / "pieces").mkdir()
     metrics = Metrics(*np.ones((len(Metrics._fields), 1, 3)))
-    save_piece(tmp_path, PieceResult((Run(0, 0),), np.ones((1, 2)), np.zeros(1, bool), metrics))
+    save_piece(tmp_path, PieceResult((Run(0, 0),), np.ones((1, 2)), np.zeros(1, bool), metrics), Times(0.0, 0.0))
     points = [Point(load_config("cartpole_cleanrl", TINY), {})]
     (result,) = sweep_runner._finish(points, tmp_path, fail, quiet=True)
     assert (result.iqm, (tmp_path / "points.csv").is_file()) == (1.0, True)

@@ -36,7 +36,7 @@ from purejaxdqn.plot import main as plot
 from purejaxdqn.searches import directory, runner
 from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.scores import Score, score
-from purejaxdqn.searches.storage import _open_database, check_definition, claim_study, open_study, place_of_study
+from purejaxdqn.searches.storage import _open_database, check_definition, claim_study, open_study
 from purejaxdqn.searches.tables import table as search_table
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.pieces import Run
@@ -479,20 +479,18 @@ def test_of_equal_scores_the_larger_area_is_listed_first(tmp_path):
 def test_a_kill_before_the_first_trial_is_signed_changes_no_point(tmp_path):
     space = {"gamma": Range(0.9, 0.99)}
     whole, study = (open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
+    study.set_user_attr("drawn by me", -1)
     study.ask()
     assert searching.requeue_killed(study, "me") == 0
     asked = [searching.ask(one, space, 1, worker="me", seed=3)[0] for one in (whole, study)]
     assert asked[0].params == asked[1].params
 
 
-@pytest.mark.parametrize("done", range(0, 17, 3))
+@pytest.mark.parametrize("done", range(19))
 def test_a_kill_while_a_batch_is_drawn_changes_no_point(tmp_path, monkeypatch, done):
-    """Four trials of two keys: each is asked for, signed, and drawn in two steps."""
+    """Four trials of two keys: each is asked for, signed, and drawn in two steps; a step comes before and one after."""
     space = {"gamma": Range(0.9, 0.99), "learning_rate": Range(1e-4, 1e-2, log=True)}
     whole, study = (open_study(str(tmp_path / f"{name}.log"), "s", {}) for name in ("whole", "killed"))
-    for one in (whole, study):
-        for trial in searching.ask(one, space, 4, worker="me", sampler="random"):
-            searching.tell(one, trial, Score(1.0, None))
     steps = itertools.count()
 
     def killed_after(real):
@@ -504,17 +502,65 @@ def test_a_kill_while_a_batch_is_drawn_changes_no_point(tmp_path, monkeypatch, d
         return step
 
     with monkeypatch.context() as patch, contextlib.suppress(RuntimeError):
-        for owner, name in ((optuna.Study, "ask"), (optuna.Trial, "set_user_attr"), (optuna.Trial, "suggest_float")):
+        for owner, name in (
+            (optuna.Study, "ask"),
+            (optuna.Study, "set_user_attr"),
+            (optuna.Trial, "set_user_attr"),
+            (optuna.Trial, "suggest_float"),
+        ):
             patch.setattr(owner, name, killed_after(getattr(owner, name)))
         searching.ask(study, space, 4, worker="me", sampler="random")
-    assert next(steps) == min(done, 16) + 1
-    again = searching.requeue_killed(study, "me")
-    assert again == searching.count_waiting(study, "me") == 0
-    asked = [searching.ask(one, space, 4, worker="me", sampler="random") for one in (whole, study)]
-    assert [trial.params for trial in asked[0]] == [trial.params for trial in asked[1]]
-    for trial in asked[1]:
-        searching.tell(study, trial, Score(1.0, None))
+    assert next(steps) == min(done + 1, 18)
+    # After the last step the batch is complete, and is repeated; before, it is drawn again.
+    assert searching.requeue_killed(study, "me") == searching.count_waiting(study, "me") == (4 if done == 18 else 0)
+    for _ in range(2):
+        asked = [searching.ask(one, space, 4, worker="me", sampler="random") for one in (whole, study)]
+        assert [trial.params for trial in asked[0]] == [trial.params for trial in asked[1]]
+        for one, trials in zip((whole, study), asked, strict=True):
+            for trial in trials:
+                searching.tell(one, trial, Score(1.0, None))
     assert len(searching.finished(study)) == 8
+
+
+def test_a_study_of_an_earlier_version_repeats_what_a_kill_left_running(tmp_path):
+    """It does not say which batches were drawn."""
+    study, space = open_study(str(tmp_path / "study.log"), "s", {}), {"gamma": Range(0.9, 0.99)}
+    for _ in range(2):
+        trial = study.ask()
+        trial.set_user_attr("worker", "me")
+        trial.suggest_float("gamma", 0.9, 0.99)
+    assert searching.requeue_killed(study, "me") == 2
+    asked = searching.ask(study, space, 2, worker="me", sampler="random", seed=1)
+    assert [trial.params for trial in asked] == [trial.params for trial in study.trials[:2]]
+
+
+def test_a_worker_whose_repetitions_another_takes_asks_for_new_points(tmp_path):
+    study, space = open_study(str(tmp_path / "study.log"), "s", {}), {"gamma": Range(0.9, 0.99)}
+    searching.ask(study, space, 4, worker="me", sampler="random")
+    assert searching.requeue_killed(study, "me") == 4
+    taken = searching.ask(study, space, 4, worker="other", sampler="random")
+    assert [trial.params for trial in taken] == [trial.params for trial in study.trials[:4]]
+    mine = searching.ask(study, space, 4, worker="me", sampler="random")
+    assert len({trial.params["gamma"] for trial in (*taken, *mine)}) == 8
+
+
+def test_two_workers_that_begin_after_an_unsigned_trial_ask_for_different_points(tmp_path, monkeypatch):
+    space = {"gamma": Range(0.9, 0.99)}
+    study = open_study(str(tmp_path / "study.log"), "s", {})
+    study.set_user_attr("drawn by me", -1)
+    study.ask()
+    assert searching.requeue_killed(study, "me") == 0
+    began = []
+
+    def overtaken(self, *, real=optuna.Study.ask):
+        if not began:
+            began.append(True)
+            searching.ask(study, space, 4, worker="first", seed=0)
+        return real(self)
+
+    monkeypatch.setattr(optuna.Study, "ask", overtaken)
+    searching.ask(study, space, 4, worker="me", seed=0)
+    assert len({trial.params["gamma"] for trial in study.trials[1:]}) == 8
 
 
 def test_a_kill_before_a_repetition_is_read_keeps_its_point(tmp_path):
@@ -735,6 +781,10 @@ def test_a_value_is_mapped_to_its_position_within_its_range(values, value, place
             ["--config", "cartpole", "--space", "search/dqn", "--storage", "nonsense://x"],
             "--storage: nonsense://x cannot be opened",
         ),
+        (
+            ["--config", "cartpole", "--space", "search/dqn", "--storage", "mysql://host:port/db"],
+            "--storage: mysql://host:port/db cannot be opened",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(search, tmp_path, monkeypatch, arguments, message):
@@ -808,49 +858,54 @@ def test_a_refused_search_leaves_the_storage_to_the_corrected_one(search, line, 
     assert search(*line, *options, "--out", tmp_path / "out")[0] == 0
 
 
-HERE = place_of_study(None, "purejaxdqn")
-
-
-@pytest.mark.parametrize(
-    ("storage", "place"),
-    [
-        ("sqlite:///studies.db", "sqlite:///{folder}/studies.db"),
-        ("sqlite://", "sqlite://"),
-        ("studies.log", "{folder}/studies.log"),
-        ("mysql://me:secret@host/db", "mysql://me:***@host/db"),
-        ("://", "://"),
-    ],
-)
-def test_the_place_of_a_study_is_absolute_and_shows_no_password(storage, place, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert place_of_study(storage, "s") == {"storage": place.format(folder=tmp_path), "study": "s"}
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ([], "its study is 'ours' in sqlite:///{folder}/studies.db, not in study.log"),
-        (
-            ["--storage", "sqlite:///{folder}/studies.db", "--study", "other"],
-            "its study is 'ours' in sqlite:///{folder}/studies.db, not 'other' in sqlite:///{folder}/studies.db",
-        ),
-    ],
-)
-def test_a_directory_is_not_continued_with_another_study(search, line, tmp_path, monkeypatch, options, reason):
-    """Its tables would be overwritten by those of a study that has just begun."""
+@pytest.fixture
+def continued(search, line, tmp_path, monkeypatch):
+    """A search in a database with its tables, which trains nothing; how it is continued, and what is said then."""
     monkeypatch.setattr(runner, "_run_trials", lambda worker: None)
     out, storage = tmp_path / "out", f"sqlite:///{tmp_path / 'studies.db'}"
     assert search(*line, "--storage", storage, "--study", "ours", "--out", out)[0] == 3
-    before = {path: path.read_bytes() for path in sorted(out.iterdir())}
-    options = [word.format(folder=tmp_path) for word in options]
-    code, _, err = search(*line, *options, "--out", out)
-    said = f"error: --out: {out} belongs to another search: {reason.format(folder=tmp_path)}"
-    assert (code, err) == (2, [said])
-    assert {path: path.read_bytes() for path in sorted(out.iterdir())} == before
-    assert optuna.get_all_study_names(opened(storage)) == ["ours"]
-    label = json.loads((out / "search.json").read_text())
-    (out / "search.json").write_text(json.dumps({key: label[key] for key in ("worker", "definition")}))
-    assert search(*line, "--storage", storage, "--study", "ours", "--out", out)[0] == 3  # earlier versions wrote this
+    assert (out / "trials.csv").exists()
+
+    def go_on(*options):
+        code, _, err = search(*line, *options, "--out", out)
+        return code, err
+
+    return out, storage, go_on
+
+
+def test_a_directory_is_not_continued_with_another_study(continued, tmp_path):
+    """Its tables would be overwritten by those of a study that has just begun."""
+    out, storage, go_on = continued
+    open_study(storage, "there", {})  # of nobody
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    elsewhere = tmp_path / "other.db"
+    for where, name in (
+        (out / "study.log", "purejaxdqn"),
+        (out / "study.log", "ours"),
+        (storage, "other"),
+        (storage, "there"),
+        (f"sqlite:///{elsewhere}", "ours"),
+    ):
+        options = ["--storage", where] if where != out / "study.log" else []
+        code, err = go_on(*options, "--study", name)
+        said = f"error: --storage, --study: {where} has no study {name!r} of the search in --out; name the one it "
+        assert (code, err) == (2, [f"{said}began with"])
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+    assert sorted(optuna.get_all_study_names(opened(storage))) == ["ours", "there"]
+    for same in (storage, storage.replace("sqlite:", "sqlite+pysqlite:"), f"{storage}?timeout=5"):
+        assert go_on("--storage", same, "--study", "ours")[0] == 3
+
+
+def test_the_journal_of_a_directory_holds_one_study(search, line, tmp_path, monkeypatch):
+    """Also if a kill came before there were tables: ``plot`` could not tell which of two to draw."""
+    monkeypatch.setattr(runner, "_run_trials", lambda worker: None)
+    out = tmp_path / "out"
+    assert search(*line, "--out", out)[0] == 3
+    (out / "trials.csv").unlink()
+    code, _, err = search(*line, "--study", "other", "--out", out)
+    assert code == 2
+    assert err[0].startswith(f"error: --storage, --study: {out / 'study.log'} has no study 'other' of the search")
+    assert search(*line, "--out", out)[0] == 3
 
 
 def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothing(tmp_path, monkeypatch):
@@ -862,19 +917,18 @@ def test_of_two_searches_that_make_one_directory_at_once_the_later_changes_nothi
 
         def bare_when_looked_at(path):
             patch.undo()
-            workers.append(first.enter_context(directory.hold_directory(folder, definition, HERE)))
+            workers.append(first.enter_context(directory.hold_directory(folder, definition)))
             return True
 
         patch.setattr(directories, "is_bare", bare_when_looked_at)
         with (
             pytest.raises(UserError, match="another process is using"),
-            directory.hold_directory(folder, {"seeds": 2}, HERE),
+            directory.hold_directory(folder, {"seeds": 2}),
         ):
             pass
         assert json.loads((folder / "search.json").read_text()) == {
             "worker": workers[0],
             "definition": definition,
-            **HERE,
         }
 
 
@@ -896,7 +950,7 @@ def test_searches_without_out_that_start_in_one_second_have_a_directory_each(sea
 
 def test_two_searches_do_not_run_in_one_directory(search, line, whole):
     definition = json.loads((whole[0] / "search.json").read_text())["definition"]
-    with directory.hold_directory(whole[0], definition, HERE):
+    with directory.hold_directory(whole[0], definition):
         code, _, err = search(*line, "--out", whole[0])
     assert (code, err) == (2, [f"error: --out: another process is using {whole[0]}"])
 

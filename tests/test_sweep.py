@@ -147,12 +147,7 @@ def test_a_sweep_leaves_a_row_a_run_its_curves_and_pictures(whole):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 200
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
-    summary = summary_of(folder)
-    assert {key: summary[key] for key in ("points", "seeds", "programs", "runs", "env_steps")} == {
-        **{"points": 4, "seeds": 3, "programs": 2, "runs": 12},
-        "env_steps": 7200,
-    }
-    assert summary["env_steps_per_second"] == pytest.approx(7200 / summary["run_seconds"], rel=0.01)
+    check_summary(folder)
     assert done.stdout.splitlines()[-1] == str(folder)
     assert sum("gamma=" in line for line in done.stdout.splitlines()) == 4
 
@@ -205,39 +200,66 @@ def test_a_group_is_compiled_once(sweep, tmp_path, monkeypatch):
 def test_a_sweep_stopped_between_pieces_does_only_what_is_missing(sweep, whole, tmp_path, monkeypatch):
     out, kept = tmp_path / "out", []
 
-    def killed(folder, trained, save_piece=runner.save_piece):
+    def killed(folder, trained, times, save_piece=runner.save_piece):
         if len(kept) == 2:
             raise RuntimeError("killed")
         kept.append(trained)
-        save_piece(folder, trained)
+        save_piece(folder, trained, times)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner, "save_piece", killed)
         with pytest.raises(RuntimeError, match="killed"):
             purejaxdqn.sweep.main([*ARGUMENTS, "--out", str(out)])
     done = sum(len(trained.runs) for trained in kept)
-    before = summary_of(out)
+    assert not (out / "summary.json").exists()
+    before = [times for _, times in directory.load_times(out)]
+    assert len(before) == 2
     code, _, err = sweep(*ARGUMENTS, "--out", out)
     assert code == 0
     assert any(f" {12 - done} runs (4 points x 3 seeds, {done} already done)" in line for line in err)
     assert (out / "runs.csv").read_bytes() == (whole[0] / "runs.csv").read_bytes()
-    after = summary_of(out)  # of both parts together
-    for summary, steps in ((before, 600 * done), (after, 7200)):
-        assert (summary["programs"], summary["runs"], summary["env_steps"]) == (2, 12, 7200)
-        assert summary["env_steps_per_second"] * summary["run_seconds"] == pytest.approx(steps, rel=0.01)
-    assert after["run_seconds"] > before["run_seconds"]
-    assert after["compile_seconds"] > before["compile_seconds"]
+    check_summary(out)
+    assert [times for _, times in directory.load_times(out) if times in before] == before
 
 
-def summary_of(folder):
-    return json.loads((folder / "summary.json").read_text())
+def check_summary(folder):
+    """Its sizes are those of the whole sweep, and its times those of all pieces."""
+    summary = json.loads((folder / "summary.json").read_text())
+    sizes = ("points", "seeds", "programs", "runs", "env_steps")
+    assert [summary[key] for key in sizes] == [4, 3, 2, 12, 7200]
+    times = [times for _, times in directory.load_times(folder)]
+    assert all(one.compiling >= 0.0 and one.running > 0.0 for one in times)
+    compiling, running = (sum(column) for column in zip(*times, strict=True))
+    assert [summary["compile_seconds"], summary["run_seconds"]] == [round(compiling, 3), round(running, 3)]
+    assert summary["env_steps_per_second"] == round(7200 / running)
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"compile_seconds": null}', None])
-def test_the_times_of_a_damaged_summary_do_not_count(tmp_path, damage):
-    if damage is not None:
-        (tmp_path / "summary.json").write_text(damage)
-    assert runner._times_before(tmp_path) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize("damage", [None, "", "[]", '{"runs": 1, "summary_sha256": "x"}'])
+def test_a_missing_or_damaged_summary_is_written_again(sweep, whole, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(stages, "compile_training", lambda *_, **__: pytest.fail("it compiled"))
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    written = (out / "summary.json").read_bytes()
+    (out / "summary.json").unlink() if damage is None else (out / "summary.json").write_text(damage)
+    assert sweep(*ARGUMENTS, "--out", out)[0] == 0
+    assert (out / "summary.json").read_bytes() == written
+
+
+def test_pieces_without_times_do_not_count_for_the_rate(whole, points, tmp_path):
+    """As earlier versions wrote them."""
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    first, *others = sorted((out / "pieces").iterdir())
+    with np.load(first) as arrays:
+        kept = {name: arrays[name] for name in arrays if name != "times"}
+    np.savez(first, **kept)
+    timed = list(directory.load_times(out))
+    assert len(timed) == len(others)
+    assert len(directory.load_pieces(out)) == len(others) + 1
+    totals, steps = runner._totals(points, out, 3), 600 * sum(len(runs) for runs, _ in timed)
+    assert totals["env_steps"] == 7200
+    assert totals["env_steps_per_second"] == round(steps / sum(times.running for _, times in timed))
+    for path in others:
+        path.unlink()
+    assert runner._totals(points, out, 3)["env_steps_per_second"] is None
 
 
 def test_a_finished_sweep_is_not_trained_again(sweep, whole, monkeypatch):
@@ -325,7 +347,7 @@ def test_a_directory_is_one_sweeps_at_a_time(sweep, points, tmp_path, monkeypatc
 def test_a_full_disk_ends_a_sweep_with_a_line_that_says_how_to_go_on(sweep, tmp_path, monkeypatch):
     out = tmp_path / "out"
 
-    def full(folder, trained):
+    def full(folder, trained, times):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.npz")
 
     monkeypatch.setattr(runner, "train_stage", lambda *_: iter([None]))

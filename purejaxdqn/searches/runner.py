@@ -18,14 +18,14 @@ from purejaxdqn.searches.directory import check_directory, hold_directory
 from purejaxdqn.searches.halving import NO_HALVING, Halving, check_rungs
 from purejaxdqn.searches.scores import Score, score
 from purejaxdqn.searches.spec import SearchSpec, define
-from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study, place_of_study
+from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study
 from purejaxdqn.searches.tables import read_retest, warn_of_lost_trials, write_retest, write_tables
 from purejaxdqn.searches.trials import BatchSettings, check_fits, train_batch
 from purejaxdqn.searches.workers import WorkerWatch, at_work
 from purejaxdqn.sweeps.points import Point, candidate_of, check_points, describe_moves, read_points
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.files import write_text
-from purejaxdqn.system.messages import announce, counted, tell
+from purejaxdqn.system.messages import announce, counted, in_figures, tell
 from purejaxdqn.system.signals import StopSignals
 from purejaxdqn.system.status import Status
 
@@ -75,12 +75,11 @@ def run_search(spec: SearchSpec, base: Config, folder: Path, *, said: Iterable[s
         studies.make_sampler(spec.sampler, 0)  # refuses what is not installed
         storage = spec.storage or str(folder / STUDY_FILE)
         # Both are checked before either is made, so that a search that is refused leaves nothing behind.
-        place = place_of_study(spec.storage, spec.study)
-        check_directory(folder, definition, place)
-        shared = open_study(storage, spec.study, definition) if spec.storage else None
-    with StopSignals() as stop, hold_directory(folder, definition, place) as name:
+        there = check_directory(folder, definition)
+        shared = open_study(storage, spec.study, definition, worker=there) if spec.storage else None
+    with StopSignals() as stop, hold_directory(folder, definition) as name:
         with opening():
-            study = shared or open_study(storage, spec.study, definition)
+            study = shared or open_study(storage, spec.study, definition, worker=there, only=True)
             claim_study(study, storage, definition)
             warn_of_lost_trials(folder, study)
         worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder, set(said), set())
@@ -235,7 +234,7 @@ def _print_progress(study: optuna.Study, spec: SearchSpec) -> None:
     best, done = studies.best_trial(study), studies.finished(study)
     failed = sum(studies.reason_of(trial) is not None for trial in done)
     stopped = sum(studies.is_stopped(trial) for trial in done)
-    line = f"best {best.value:.4g} (trial {best.number})" if best else "none has a score"
+    line = f"best {in_figures(best.value or 0.0)} (trial {best.number})" if best else "none has a score"
     counts = [f", {count} {what}" for count, what in ((stopped, "stopped early"), (failed, "failed")) if count]
     _say(spec, f"{len(done)}/{counted(spec.trials, 'trial')}: {line}{''.join(counts)}")
 

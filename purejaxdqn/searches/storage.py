@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from purejaxdqn.config.reading import dumped_today
 from purejaxdqn.searches.journal import open_journal
+from purejaxdqn.searches.workers import knows
 from purejaxdqn.system.faults import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -24,53 +25,59 @@ STUDY_FILE = "study.log"
 _DEFINITION = "definition"
 
 
-def open_study(storage: str, name: str, definition: dict[str, Any]) -> optuna.Study:
+def open_study(
+    storage: str, name: str, definition: dict[str, Any], *, worker: str | None = None, only: bool = False
+) -> optuna.Study:
     """Open a study, or create it. It belongs to no search before ``claim_study``.
 
     Args:
       storage: an Optuna URL, or the path of a journal file.
       name: of the study.
       definition: what makes the search different from others, as plain values.
+      worker: whose tables are already there. They would be overwritten by those of a study that does not know it.
+      only: whether the storage may hold no other study.
 
     Raises:
-      UserError: the storage cannot be opened, or holds another search under this name.
+      UserError: the storage cannot be opened, or holds another search under this name, or others than it may.
     """
+    another = f"--storage, --study: {storage} has no study {name!r} of the search in --out; name the one it began with"
+    if worker and (path := _path_of(storage)) and not path.exists():
+        raise UserError(another)
     try:
         if "://" in storage:
             opened: Any = _open_database(storage)
         else:
             Path(storage).parent.mkdir(parents=True, exist_ok=True)
             opened = open_journal(Path(storage))
-        if name in optuna.get_all_study_names(opened):
+        names = optuna.get_all_study_names(opened)
+        if name not in names and (worker or (only and names)):
+            raise UserError(another)
+        if name in names:
             study = optuna.load_study(storage=opened, study_name=name)
         else:
             study = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=True)
+    except UserError:
+        raise
     except Exception as error:  # each database driver has its own errors
         raise UserError(f"--storage: {storage} cannot be opened: {str(error).strip().splitlines()[0]}") from error
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise UserError(f"--storage: the study {name!r} in {storage} does not maximise its value")
     check_definition(study, storage, definition)
+    if worker and not knows(study, worker):
+        raise UserError(another)
     return study
 
 
-def place_of_study(storage: str | None, name: str) -> dict[str, str | None]:
-    """Where a study is, to be written down: a password is hidden, and the path of a file is absolute.
-
-    Args:
-      storage: as for ``open_study``; None for the journal in the directory of the search.
-      name: of the study.
-    """
-    if storage is None:
-        return {"storage": None, "study": None}
+def _path_of(storage: str) -> Path | None:
+    """The file of a journal or of an SQLite database; None if it is another database, or is not known."""
     if "://" not in storage:
-        return {"storage": str(Path(storage).resolve()), "study": name}
+        return Path(storage)
     try:
         url = make_url(storage)
-    except ArgumentError:  # ``open_study`` reports it
-        return {"storage": storage, "study": name}
-    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-        url = url.set(database=str(Path(url.database or "").resolve()))
-    return {"storage": url.render_as_string(hide_password=True), "study": name}
+    except (ArgumentError, ValueError):  # ``open_study`` reports it
+        return None
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:") and not url.query
+    return Path(url.database) if is_file and url.database else None
 
 
 def _open_database(url: str) -> optuna.storages.RDBStorage:

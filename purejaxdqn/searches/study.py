@@ -1,5 +1,6 @@
 """Optuna's study of a search: ask for trials and tell results, so that a kill loses no trial and counts none twice."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ def requeue_killed(study: optuna.Study, worker: str) -> int:
     """
     trials = study.get_trials(deepcopy=False)
     repeated = {trial.user_attrs.get(_AGAIN) for trial in trials}
-    drawn = study.user_attrs.get(_drawn_by(worker), -1)
+    drawn = study.user_attrs.get(_drawn_by(worker), math.inf)  # earlier versions did not write it down
     alone = is_alone(study, worker)
     left = [
         trial
@@ -142,12 +143,14 @@ def ask(
       seed: of the search; if there is one worker, its trials depend on this and on the finished trials only.
     """
     trials: list[optuna.Trial] = []
-    alone = not study.get_trials(deepcopy=False)
+    alone = not _begun(study)
+    if _drawn_by(worker) not in study.user_attrs:
+        study.set_user_attr(_drawn_by(worker), -1)
     study.sampler = make_sampler(sampler, _sampler_seed(study, seed, worker))
     for _ in range(count):
         trial = study.ask()
         trial.set_user_attr(WORKER, worker)
-        if alone and not trials and trial.number > 0:  # another worker has just begun; nothing is drawn yet
+        if alone and not trials and _begun(study)[0].number < trial.number:  # another worker has just begun
             study.sampler = make_sampler(sampler, _sampler_seed(study, seed, worker))
         for key, values in space.items():
             match values:
@@ -189,14 +192,25 @@ def _sampler_seed(study: optuna.Study, seed: int, worker: str) -> int:
     It is a hash, because the sum of seed and trials may be that of another search one batch later. Workers that know
     the same trials would ask for the same points: all but the worker of the study's first trial mix in their name.
     """
-    # Without the trials that a kill left unsigned. The worker of one that still runs is not known yet.
-    trials = [
+    trials = _begun(study)
+    name = b"" if not trials or trials[0].user_attrs.get(WORKER) == worker else worker.encode()
+    repeated = {trial.user_attrs.get(_AGAIN) for trial in trials}
+    count = sum(
+        trial.user_attrs.get(WORKER) == worker
+        and _AGAIN not in trial.user_attrs
+        and (trial.state != TrialState.FAIL or trial.number in repeated or reason_of(trial) is not None)
+        for trial in trials
+    )
+    return int(np.random.SeedSequence([seed, count, *name]).generate_state(1)[0])
+
+
+def _begun(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials without those that a kill left unsigned; the worker of one that still runs is not known yet."""
+    return [
         trial
         for trial in study.get_trials(deepcopy=False)
         if WORKER in trial.user_attrs or trial.state == TrialState.RUNNING
     ]
-    name = b"" if not trials or trials[0].user_attrs.get(WORKER) == worker else worker.encode()
-    return int(np.random.SeedSequence([seed, len(finished(study)), *name]).generate_state(1)[0])
 
 
 def tell(study: optuna.Study, trial: optuna.Trial, result: Score, runs: Sequence[RunResult] = ()) -> None:

@@ -19,7 +19,7 @@ from purejaxdqn.sweeps.results import RunResult, write_csv
 from purejaxdqn.sweeps.spaces import Space
 from purejaxdqn.system import faults
 from purejaxdqn.system.files import finite, read_json, write_json
-from purejaxdqn.system.messages import tell
+from purejaxdqn.system.messages import in_figures, tell
 
 TRIALS_FILE, RETEST_FILE, _DIGEST = "trials.csv", "best_retest.json", "sha256"
 
@@ -62,7 +62,7 @@ def table(study: optuna.Study, *, rows: int = 10) -> str:
     lines = [f"{'trial':>5}  {'score':>8}  parameters"]
     for trial in ranked(study)[:rows]:
         words = [f"{key}={f'{v:.4g}' if isinstance(v, float) else v}" for key, v in trial.params.items()]
-        lines.append(f"{trial.number:>5}  {trial.value:8.4g}  {' '.join(words)}")
+        lines.append(f"{trial.number:>5}  {in_figures(trial.value or 0.0):>8}  {' '.join(words)}")
     return "\n".join(lines)
 
 

@@ -54,6 +54,13 @@ def is_alone(study: optuna.Study, worker: str) -> bool:
     )
 
 
+def knows(study: optuna.Study, worker: str) -> bool:
+    """Whether a worker has ever been at work on a study."""
+    return _sign_of(worker) in study.user_attrs or any(
+        trial.user_attrs.get(WORKER) == worker for trial in study.get_trials(deepcopy=False)
+    )
+
+
 class WorkerWatch:
     """Tells living workers from dead ones: by whether their signs of life change, by this machine's clock only."""
 

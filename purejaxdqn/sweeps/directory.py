@@ -6,9 +6,9 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -183,7 +183,14 @@ def _point_today(point: Any) -> Any:
     return {**point, "config": dumped_today(point.get("config"))} if isinstance(point, dict) else point
 
 
-def save_piece(folder: Path, piece: PieceResult) -> None:
+class Times(NamedTuple):
+    """Seconds that a piece took."""
+
+    compiling: float
+    running: float  # without compiling
+
+
+def save_piece(folder: Path, piece: PieceResult, times: Times) -> None:
     """Write the file of a piece, as a whole."""
     first = piece.runs[0]
     path = folder / PIECES_FOLDER / f"{first.point:06d}-{first.seed_index:06d}.npz"
@@ -192,6 +199,7 @@ def save_piece(folder: Path, piece: PieceResult) -> None:
         "final_returns": piece.final_returns,
         "diverged": piece.diverged,
         **piece.metrics._asdict(),
+        "times": np.array(times),
     }
     with replacing(path) as part, part.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -210,9 +218,20 @@ def load_pieces(folder: Path, warn: Callable[[str], None] = lambda line: None) -
 
 def _load_piece(path: Path) -> PieceResult:
     with path.open("rb") as file, np.load(file) as arrays:
-        runs = tuple(Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"])
         metrics = stored_metrics({name: arrays[name] for name in Metrics._fields if name in arrays})
-        return PieceResult(runs, arrays["final_returns"], arrays["diverged"], metrics)
+        return PieceResult(_runs_in(arrays), arrays["final_returns"], arrays["diverged"], metrics)
+
+
+def load_times(folder: Path) -> Iterator[tuple[tuple[Run, ...], Times]]:
+    """The runs and times of the pieces of a directory, without those that have none."""
+    for path in sorted((folder / PIECES_FOLDER).glob("*.npz")):
+        with contextlib.suppress(Exception), path.open("rb") as file, np.load(file) as arrays:
+            times = Times(*map(float, arrays["times"]))
+            yield _runs_in(arrays), times
+
+
+def _runs_in(arrays: Mapping[str, np.ndarray]) -> tuple[Run, ...]:
+    return tuple(Run(int(point), int(seed_index)) for point, seed_index in arrays["runs"])
 
 
 def done_runs(pieces: Iterable[PieceResult]) -> set[Run]:

@@ -1,7 +1,6 @@
 """One sweep: train what is missing of it in its directory, then write its tables."""
 
 import contextlib
-import operator
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.policies.summaries import SUMMARY_FILE, write_summary
+from purejaxdqn.policies.summaries import SUMMARY_FILE, is_altered, write_summary
 from purejaxdqn.runs.directory import provenance
 from purejaxdqn.runs.memory import check_results
 from purejaxdqn.runs.progress import WorkProgress
 from purejaxdqn.runs.training import Training
 from purejaxdqn.sweeps.directory import (
     SWEEP_FILE,
+    Times,
     check_directory,
     describe,
     done_runs,
     hold_directory,
     load_pieces,
+    load_times,
     save_piece,
     wait_for_runs,
 )
@@ -98,84 +99,59 @@ def _train(
     if options.processes > 1 and options.process == 0:
         with Status("waiting for other processes", quiet=options.quiet):
             wait_for_runs(folder, runs, check=stop.check, tell=_tell_waiting)
+    if options.process == 0 and (work.runs or not _has_summary(folder)):
+        write_summary(folder, {**_totals(points, folder, options.seeds), **provenance(work.devices)})
 
 
 def _train_work(points: Sequence[Point], folder: Path, work: Work, options: SweepOptions, stop: StopSignals) -> None:
-    """Train all pieces and save each; process 0 updates the summary after each, so that a kill loses one piece."""
-    start, compiled, env_steps = time.perf_counter(), dict[Any, Any](), 0
-    summary = _Summary.of(points, folder, options, work) if options.process == 0 else None
+    """Train all pieces, and save each with the times that it took."""
+    start, compiled, before = time.perf_counter(), dict[Any, Any](), Times(0.0, 0.0)
     with WorkProgress(work.env_steps, quiet=options.quiet) as progress:
         controls = Controls(stop.check, progress.update, compiled, progress.compiling)
         for piece in train_stage(points, work, whole_runs(), controls):
-            save_piece(folder, piece)
-            env_steps += sum(points[run.point].config.total_timesteps for run in piece.runs)
-            if summary:
-                summary.write(_Times.since(start, compiled, env_steps))
-    times = _Times.since(start, compiled, env_steps)
-    if summary and not (folder / SUMMARY_FILE).exists():  # a kill came before it was written, or there is no piece
-        summary.write(times)
+            now = _times_since(start, compiled)
+            save_piece(folder, piece, Times(now.compiling - before.compiling, now.running - before.running))
+            before = now
+    times = _times_since(start, compiled)
+    rate = work.env_steps / times.running if work.runs else 0.0
     if not options.quiet:
         print(
             f"compiled in {times.compiling:.1f} s, ran in {times.running:.1f} s, "
-            f"{times.rate or 0:,} environment steps a second of all runs together",
+            f"{rate:,.0f} environment steps a second of all runs together",
             file=sys.stderr,
         )
 
 
-class _Times(NamedTuple):
-    """What training took, and how much was trained."""
-
-    compiling: float  # seconds
-    running: float  # seconds without compiling
-    env_steps: float
-
-    @classmethod
-    def since(cls, start: float, compiled: Mapping[Any, Training], env_steps: int) -> "_Times":
-        compiling = sum(training.compile_seconds for training in compiled.values())
-        return cls(compiling, time.perf_counter() - start - compiling, env_steps)
-
-    @property
-    def rate(self) -> int | None:
-        """Environment steps a second; None if nothing was trained."""
-        return round(self.env_steps / self.running) if self.env_steps else None
+def _times_since(start: float, compiled: Mapping[Any, Training]) -> Times:
+    compiling = sum(training.compile_seconds for training in compiled.values())
+    return Times(compiling, time.perf_counter() - start - compiling)
 
 
-class _Summary(NamedTuple):
-    """Writes ``summary.json``. Its times are those of process 0, in all parts of a sweep that was interrupted."""
+def _totals(points: Sequence[Point], folder: Path, seeds: int) -> dict[str, Any]:
+    """Sizes and times of a finished sweep, in however many parts and by however many processes it was trained.
 
-    folder: Path
-    fixed: dict[str, Any]
-    earlier: _Times
-
-    @classmethod
-    def of(cls, points: Sequence[Point], folder: Path, options: SweepOptions, work: Work) -> "_Summary":
-        fixed = {
-            "points": len(points),
-            "seeds": options.seeds,
-            "programs": len({point.config.static() for point in points}),
-            "runs": len(points) * options.seeds,
-            "env_steps": options.seeds * sum(point.config.total_timesteps for point in points),
-        }
-        return cls(folder, {**fixed, **provenance(work.devices)}, _times_before(folder))
-
-    def write(self, times: _Times) -> None:
-        total = _Times(*map(operator.add, self.earlier, times))
-        took = {
-            "compile_seconds": round(total.compiling, 3),
-            "run_seconds": round(total.running, 3),
-            "env_steps_per_second": total.rate,
-        }
-        write_summary(self.folder, {**self.fixed, **took})
+    Pieces of earlier versions have no times; the rate is that of the others.
+    """
+    timed = list(load_times(folder))
+    steps = sum(points[run.point].config.total_timesteps for runs, _ in timed for run in runs)
+    seconds = sum(times.running for _, times in timed)
+    return {
+        "points": len(points),
+        "seeds": seeds,
+        "programs": len({point.config.static() for point in points}),
+        "runs": len(points) * seeds,
+        "env_steps": seeds * sum(point.config.total_timesteps for point in points),
+        "compile_seconds": round(sum(times.compiling for _, times in timed), 3),
+        "run_seconds": round(seconds, 3),
+        "env_steps_per_second": round(steps / seconds) if seconds else None,
+    }
 
 
-def _times_before(folder: Path) -> _Times:
-    """The times of earlier parts of a sweep; zeros if its summary is missing or damaged."""
+def _has_summary(folder: Path) -> bool:
     try:
-        found = read_json(folder / SUMMARY_FILE)
-        compiling, running = float(found["compile_seconds"]), float(found["run_seconds"])
-        return _Times(compiling, running, float(found["env_steps_per_second"] or 0) * running)
-    except (OSError, ValueError, KeyError, TypeError):
-        return _Times(0.0, 0.0, 0.0)
+        return not is_altered(read_json(folder / SUMMARY_FILE))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _finish(points: Sequence[Point], folder: Path, draw: Draw, *, quiet: bool) -> list[PointResult]:

@@ -2,20 +2,18 @@
 
 import contextlib
 import errno
+import fcntl
+import itertools
 import json
 import math
 import os
 import re
-import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from purejaxdqn.system.faults import StorageError, UserError, reason_of
 
-_LONG = 3600.0
-"""Seconds after which a file that is not finished was left by a kill."""
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -34,32 +32,54 @@ def storage_faults(folder: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a new file; it replaces ``path`` when the block succeeds, and ``path`` is unchanged if not.
 
-    The new file has a name that nobody can guess: several processes may write the same file, and in a folder that
-    somebody else made a known name may be a link to a file elsewhere.
+    Several processes may replace the same file at once: each has a new file of its own.
     """
-    _remove_left_parts(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part, handle = _make_part(path)
     try:
         yield part
         os.replace(part, path)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
 
 
 def is_part_of(name: str, whole: str) -> bool:
     """Whether ``name`` is that of a new file that is to replace one called ``whole``."""
-    return re.fullmatch(rf"\.{re.escape(whole)}(\.[0-9a-f]{{8}})?\.part", name) is not None
+    return re.fullmatch(rf"\.{re.escape(whole)}(\.\d+)?\.part", name) is not None
 
 
-def _remove_left_parts(path: Path) -> None:
-    """Remove what kills have left of attempts to write a file."""
-    of_earlier_versions = f".{path.name}.part"
-    with contextlib.suppress(OSError):  # the folder cannot be listed, or another process is removing the same
-        for part in path.parent.iterdir():
-            if is_part_of(part.name, path.name) and (
-                part.name == of_earlier_versions or time.time() - part.lstat().st_mtime > _LONG
-            ):
-                part.unlink()
+def _make_part(path: Path) -> tuple[Path, int]:
+    """Make an empty file beside ``path`` and lock it, or take over one that a kill has left; returns path and handle.
+
+    The system releases the lock when the handle is closed or the process is killed.
+    """
+    for number in itertools.count(1):
+        part = path.with_name(f".{path.name}.part" if number == 1 else f".{path.name}.{number}.part")
+        while True:
+            if part.is_symlink():  # to a file elsewhere, in a folder that somebody else made
+                part.unlink(missing_ok=True)
+            handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process is writing it
+                os.close(handle)
+                break
+            except OSError:  # the file system has no locks
+                pass
+            if _is_at(handle, part):
+                os.ftruncate(handle, 0)
+                return part, handle
+            os.close(handle)  # its writer has just finished: it is no new file any more
+    raise AssertionError
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -40,7 +40,7 @@ def tell(text: str) -> None:
 
 
 def in_figures(value: float) -> str:
-    """A return with four significant figures: environments have returns such as 0.955, -100.5 or 6979, and 12345."""
-    if abs(value) >= 9999.5:
+    """A return with four significant figures, or all whole ones: environments have returns such as 0.955 and 12345."""
+    if 9999.5 <= abs(value) < 1e9:
         return f"{value:.0f}"
     return f"{value + 0.0:#.4g}".removesuffix(".")  # the sum of -0.0 and 0.0 has no sign
