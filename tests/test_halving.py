@@ -10,7 +10,7 @@ import pytest
 
 import purejaxdqn.search
 from purejaxdqn import load_config
-from purejaxdqn.searches import halving, trials
+from purejaxdqn.searches import halving, runner, trials
 from purejaxdqn.searches import study as searching
 from purejaxdqn.searches.halving import NO_HALVING, Halving
 from purejaxdqn.searches.scores import Score
@@ -18,7 +18,7 @@ from purejaxdqn.searches.storage import open_study
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.spaces import Range
 from purejaxdqn.system import compiling
-from purejaxdqn.system.faults import run_command
+from purejaxdqn.system.faults import UserError, run_command
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("all_barely_compiled")
@@ -254,3 +254,31 @@ def test_a_trial_that_was_stopped_is_never_the_best_and_one_that_diverged_says_s
     assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE", "FAIL"]
     assert [trial.value for trial in study.trials[:2]] == [9.0, 5.0]
     assert searching.reason_of(study.trials[2]) == reason
+
+
+def test_trials_for_whose_batch_there_is_no_room_have_failed(line, tmp_path, monkeypatch):
+    """The check of the edges does not know points that are large in two ways."""
+    kept = []
+
+    def check_room(sizes, *, seeds, memory):
+        assert (min(sizes) > 0, seeds, memory) == (True, 2, None)
+        if len(sizes) > 6:
+            raise UserError("--memory: there is no room")
+
+    def train_batch(points, seeds, settings):
+        kept.append(len(points))
+        raise UserError("enough")
+
+    monkeypatch.setattr(runner, "check_room", check_room)
+    monkeypatch.setattr(runner, "train_batch", train_batch)
+    with pytest.raises(UserError, match="enough"):
+        run([*line, "--out", tmp_path / "out"])
+    assert kept == [6]
+    study = open_study(str(tmp_path / "out" / "study.log"), "purejaxdqn", definition_of(tmp_path / "out"))
+    assert [searching.reason_of(trial) for trial in study.trials] == [None] * 6 + ["--memory: there is no room"] * 2
+
+
+def test_the_room_of_a_batch_is_that_of_all_its_runs():
+    halving.check_room([10, 20, 30], seeds=5, memory=300)
+    with pytest.raises(UserError, match="--memory: halving keeps a batch of 15 runs in memory"):
+        halving.check_room([10, 20, 30], seeds=5, memory=299)

@@ -56,7 +56,7 @@ def report(folder, *options):
 def test_the_page_of_a_sweep_begins_with_tiles_and_the_best_point(sweep):
     text, page = report(sweep)
     for tile in (
-        "<b>21.5</b><span>greedy return of the best point (IQM of 4 seeds, range 20 to 23)</span>",
+        "<b>21.50</b><span>greedy return of the best point (IQM of 4 seeds, range 20.00 to 23.00)</span>",
         "<b>3</b><span>points</span>",
         "<b>4</b><span>seeds for each point</span>",
         "<b>7,200</b><span>environment steps of all runs</span>",
@@ -65,7 +65,7 @@ def test_the_page_of_a_sweep_begins_with_tiles_and_the_best_point(sweep):
         "<b>1</b><span>runs that diverged</span>",
     ):
         assert tile in text, tile
-    assert "Point 2 is the best of 3 points: 21.5 (IQM of 4 seeds, range 20 to 23)." in page.text
+    assert "Point 2 is the best of 3 points: 21.50 (IQM of 4 seeds, range 20.00 to 23.00)." in page.text
     assert ["gamma", "0.99"] in page.rows
     assert "<pre>gamma=0.99</pre>" in text
     assert text.index("The best point") < text.index("Pictures") < text.index("points.csv")
@@ -144,7 +144,7 @@ def search(tmp_path):
 def test_the_page_of_a_search_begins_with_the_test_on_fresh_seeds(search):
     text, page = report(search)
     for tile in (
-        "<b>20</b><span>greedy return on 3 fresh seeds (IQM, range 10 to 30)</span>",
+        "<b>20.00</b><span>greedy return on 3 fresh seeds (IQM, range 10.00 to 30.00)</span>",
         "<b>123.5</b><span>score of the best trial</span>",
         "<b>8</b><span>trials</span>",
         "<b>2</b><span>of them stopped early</span>",

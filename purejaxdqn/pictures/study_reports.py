@@ -14,6 +14,7 @@ from purejaxdqn.sweeps.directory import read_directory
 from purejaxdqn.sweeps.points import CONFIG_COLUMN
 from purejaxdqn.sweeps.spaces import as_text
 from purejaxdqn.system.files import is_inside
+from purejaxdqn.system.messages import in_figures
 
 _Row = Mapping[str, str]
 
@@ -159,9 +160,9 @@ def _json(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _number(value: Any) -> str:
-    """Four significant digits of a number or its text; ``not finite`` for what is none."""
+    """A return, or its text, as ``in_figures``; ``not finite`` for what is none."""
     try:
-        return f"{float(value):.4g}"
+        return in_figures(float(value))
     except (TypeError, ValueError):
         return "not finite"
 

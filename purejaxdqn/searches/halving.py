@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from purejaxdqn.core.config import Config
 from purejaxdqn.core.plan import make_plan
-from purejaxdqn.runs.memory import available_memory, in_bytes, state_bytes
+from purejaxdqn.runs.memory import available_memory, in_bytes
 from purejaxdqn.system.faults import UserError
 
 
@@ -60,17 +60,20 @@ def check_rungs(halving: Halving, config: Config) -> None:
         )
 
 
-def check_room(configs: Sequence[Config], *, trials: int, seeds: int, memory: int | None = None) -> None:
+def check_room(sizes: Sequence[int], *, seeds: int, memory: int | None = None) -> None:
     """Refuse a batch whose states do not fit in memory: runs pause on the host until all have reached the rung.
+
+    Args:
+      sizes: bytes of the state of one run, for each trial.
+      seeds: of each trial.
+      memory: bytes to use at most; by default most of what the machine has.
 
     Raises:
       UserError: the batch is too large.
     """
-    needed = trials * seeds * max(map(state_bytes, configs))
+    runs, needed = seeds * len(sizes), seeds * sum(sizes)
     if needed > (memory or int(0.8 * available_memory())):
-        raise UserError(
-            f"--memory: halving keeps a batch of {trials * seeds} runs in memory ({in_bytes(needed)}); lower --batch"
-        )
+        raise UserError(f"--memory: halving keeps a batch of {runs} runs in memory ({in_bytes(needed)}); lower --batch")
 
 
 def best_points(scores: dict[int, float], count: int) -> list[int]:

@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial
 
 from purejaxdqn.config.reading import Draft, to_yaml
 from purejaxdqn.core.config import Config
+from purejaxdqn.runs.memory import state_bytes
 from purejaxdqn.searches import study as studies
 from purejaxdqn.searches.directory import check_directory, hold_directory
-from purejaxdqn.searches.halving import NO_HALVING, Halving, check_rungs
+from purejaxdqn.searches.halving import NO_HALVING, Halving, check_room, check_rungs
 from purejaxdqn.searches.scores import Score, score
 from purejaxdqn.searches.spec import SearchSpec, define
 from purejaxdqn.searches.storage import STUDY_FILE, claim_study, open_study
@@ -53,7 +54,7 @@ class _Worker(NamedTuple):
     seed: int
     folder: Path
     said: set[str]  # what was said of moved keys; new lines are added
-    fitting: set[Config]  # static parts of configs that were found to fit in memory; new ones are added
+    sizes: dict[Config, int]  # bytes of a run by the static part of its config; new ones that fit are added
 
 
 def run_search(spec: SearchSpec, base: Config, folder: Path, *, said: Iterable[str] = ()) -> SearchResult:
@@ -82,7 +83,7 @@ def run_search(spec: SearchSpec, base: Config, folder: Path, *, said: Iterable[s
             study = shared or open_study(storage, spec.study, definition, worker=there, only=True)
             claim_study(study, storage, definition)
             warn_of_lost_trials(folder, study)
-        worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder, set(said), set())
+        worker = _Worker(name, study, spec, _settings(spec, stop), base.seed, folder, set(said), {})
         with at_work(study, name):
             _print_start(worker, base, again=studies.requeue_killed(study, name))
             _run_trials(worker)
@@ -167,9 +168,12 @@ def _train(worker: _Worker, trials: Sequence[optuna.Trial]) -> None:
             try:
                 draft, point = _point_of(spec, trial.params)
                 check_rungs(worker.settings.halving, point.config)
-                if (static := point.config.static()) not in worker.fitting:
+                if (static := point.config.static()) not in worker.sizes:
                     check_fits(point, worker.settings)
-                    worker.fitting.add(static)
+                    worker.sizes[static] = state_bytes(point.config)
+                if spec.halving:  # the check of the edges does not know points that are large in two ways
+                    batch = [worker.sizes[one.config.static()] for one in (*points, point)]
+                    check_room(batch, seeds=spec.seeds, memory=spec.memory)
             except UserError as error:
                 studies.tell(study, trial, Score(None, "; ".join(error.lines)))
                 continue

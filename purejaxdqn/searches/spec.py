@@ -88,7 +88,7 @@ def check_edges(spec: SearchSpec, candidates: Sequence[Candidate], drafts: Seque
 
 
 def _check_machine(spec: SearchSpec, points: Sequence[Point]) -> None:
-    from purejaxdqn.runs.memory import check_results
+    from purejaxdqn.runs.memory import check_results, state_bytes
     from purejaxdqn.searches.halving import Halving, check_room, check_rungs
     from purejaxdqn.sweeps.pieces import all_runs, plan_work
 
@@ -100,5 +100,5 @@ def _check_machine(spec: SearchSpec, points: Sequence[Point]) -> None:
     if spec.halving:
         for point in points:
             check_rungs(Halving(*spec.halving), point.config)
-        configs = [point.config for point in points]
-        check_room(configs, trials=min(spec.batch, spec.trials), seeds=spec.seeds, memory=spec.memory)
+        largest = max(state_bytes(point.config) for point in points)
+        check_room([largest] * min(spec.batch, spec.trials), seeds=spec.seeds, memory=spec.memory)
