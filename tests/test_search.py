@@ -544,12 +544,8 @@ def test_a_worker_whose_repetitions_another_takes_asks_for_new_points(tmp_path):
     assert len({trial.params["gamma"] for trial in (*taken, *mine)}) == 8
 
 
-def test_two_workers_that_begin_after_an_unsigned_trial_ask_for_different_points(tmp_path, monkeypatch):
-    space = {"gamma": Range(0.9, 0.99)}
-    study = open_study(str(tmp_path / "study.log"), "s", {})
-    study.set_user_attr("drawn by me", -1)
-    study.ask()
-    assert searching.requeue_killed(study, "me") == 0
+def overtake(monkeypatch, study, space):
+    """Let the worker "first" ask for four trials at the moment at which the next worker begins to ask."""
     began = []
 
     def overtaken(self, *, real=optuna.Study.ask):
@@ -559,6 +555,15 @@ def test_two_workers_that_begin_after_an_unsigned_trial_ask_for_different_points
         return real(self)
 
     monkeypatch.setattr(optuna.Study, "ask", overtaken)
+
+
+def test_two_workers_that_begin_after_an_unsigned_trial_ask_for_different_points(tmp_path, monkeypatch):
+    space = {"gamma": Range(0.9, 0.99)}
+    study = open_study(str(tmp_path / "study.log"), "s", {})
+    study.set_user_attr("drawn by me", -1)
+    study.ask()
+    assert searching.requeue_killed(study, "me") == 0
+    overtake(monkeypatch, study, space)
     searching.ask(study, space, 4, worker="me", seed=0)
     assert len({trial.params["gamma"] for trial in study.trials[1:]}) == 8
 
@@ -589,15 +594,7 @@ def test_two_workers_that_begin_at_the_same_moment_ask_for_different_points(tmp_
     """Each sees a study without trials, and takes itself for the first."""
     space = {"gamma": Range(0.9, 0.99)}
     study = open_study(str(tmp_path / "study.log"), "s", {})
-    began = []
-
-    def overtaken(self, *, real=optuna.Study.ask):
-        if not began:
-            began.append(True)
-            searching.ask(study, space, 4, worker="first", seed=0)
-        return real(self)
-
-    monkeypatch.setattr(optuna.Study, "ask", overtaken)
+    overtake(monkeypatch, study, space)
     searching.ask(open_study(str(tmp_path / "study.log"), "s", {}), space, 4, worker="second", seed=0)
     assert len(points(study, "first")) == len(points(study, "second")) == 4
     assert len({trial.params["gamma"] for trial in study.trials}) == 8
