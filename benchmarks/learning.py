@@ -355,6 +355,8 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
     from purejaxdqn.runs.metrics import read_metrics
 
     numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
+    # Signals make training write a checkpoint, but a machine that stops sends none.
+    numbers = (*numbers, f"checkpoint.every={max(steps_of(row) // 20, 1)}")
     summary = harness.train(row.configs, (*row.overrides, *numbers), folder)
     metrics = read_metrics(folder / "metrics.csv")
     areas = metrics.eval_return.mean(1, dtype=np.float64)
