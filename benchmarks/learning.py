@@ -354,10 +354,7 @@ def train(name: str, row: Row, folder: Path, seed: int) -> tuple[Lines, Lines]:
     """Train all seeds of a row with the command; return its lines of ``learning.csv`` and ``learning_curves.csv``."""
     from purejaxdqn.runs.metrics import read_metrics
 
-    numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps_of(row)}")
-    # Signals make training write a checkpoint, but a machine that stops sends none.
-    numbers = (*numbers, f"checkpoint.every={max(steps_of(row) // 20, 1)}")
-    summary = harness.train(row.configs, (*row.overrides, *numbers), folder)
+    summary = harness.train(row.configs, overrides_of(row, seed), folder)
     metrics = read_metrics(folder / "metrics.csv")
     areas = metrics.eval_return.mean(1, dtype=np.float64)
     lines = [
@@ -385,6 +382,16 @@ def curve_of(metrics: Any) -> Lines:
         numbers = {"IQM": iqm(scores), "95% CI low": low, "95% CI high": high}
         curve.append({"env_step": int(step), **{key: round(float(x), 5) for key, x in numbers.items()}})
     return curve
+
+
+def overrides_of(row: Row, seed: int) -> tuple[str, ...]:
+    """Return the overrides of a row's run: its own, seeds, steps, and a checkpoint at each twentieth of the steps.
+
+    A signal makes training write a checkpoint before it ends, but a machine that stops may send none.
+    """
+    steps = steps_of(row)
+    numbers = (f"seed={seed}", f"num_seeds={row.seeds}", f"total_timesteps={steps}")
+    return (*row.overrides, *numbers, f"checkpoint.every={max(steps // 20, 1)}")
 
 
 def steps_of(row: Row) -> int:

@@ -225,7 +225,7 @@ def test_a_curve_is_the_iqm_of_all_seeds_at_every_evaluation(tmp_path):
     per_seed = {"final_eval_return": [1.0] * 8, "training_return": [2.0] * 8, "first_solved_step": [None] * 8}
     summary = {"env_id": "Catch-bsuite", "total_timesteps": 1_000, **per_seed}
     row = learning.ROWS["catch/dqn"]._replace(seeds=8)
-    keep_run(tmp_path, row.configs, ("seed=1", "num_seeds=8", f"total_timesteps={learning.steps_of(row)}"), summary)
+    keep_run(tmp_path, row.configs, learning.overrides_of(row, seed=1), summary)
     lines, curve = learning.train("catch/dqn", row, tmp_path, seed=1)
     assert [one["auc"] for one in lines] == [sum(values) / 2 for values in scores]
     assert [(one["env_step"], one["IQM"]) for one in curve] == [(500, 3.0), (1_000, 5.0)]
