@@ -143,6 +143,28 @@ def test_whatever_acts_and_remembers_takes_legal_actions(overrides):
     assert rows.episodes.sum() > 20
 
 
+@pytest.mark.parametrize(
+    ("legal", "message"),
+    [
+        ({"next_legal": ()}, "with the legal actions at both observations"),
+        ({"legal": (), "next_legal": ()}, "with the legal actions at both observations"),
+        ({"legal": jnp.ones((8, 2), bool)}, "legal actions"),
+        ({"legal": jnp.ones((8, 3))}, "legal actions"),
+    ],
+)
+def test_a_replay_of_your_own_that_loses_the_legal_actions_is_named(legal, message):
+    config = load_config("cartpole_cleanrl", TINY)
+    replay = uniform_replay(make_ring(size=300, n_step=1, num_envs=4))
+
+    def sample(*arguments):
+        batch = replay.sample(*arguments)
+        return batch._replace(transition=batch.transition._replace(**legal))
+
+    program = make_program(config, Own(env=batched(table(time_limit=5)), replay=replay._replace(sample=sample)))
+    with pytest.raises(AssertionError, match=f"replay.sample.*{message}"):
+        jax.eval_shape(program.train, config.hparams(), jax.random.key(0))
+
+
 def test_a_rollout_has_the_legal_actions_of_both_observations():
     env = batched(table(time_limit=4, random_start=True))
     actors = start_actors(env, (), jax.random.key(0), num_envs=5)

@@ -21,6 +21,8 @@ from PIL import Image
 
 from benchmarks import suites
 from purejaxdqn import load_config
+from purejaxdqn.config.building import Own as Parts
+from purejaxdqn.config.building import make_program
 from purejaxdqn.config.reading import read_config
 from purejaxdqn.config.trust import check_trust
 from purejaxdqn.config.yaml_text import ConfigError
@@ -29,12 +31,13 @@ from purejaxdqn.core.environment import all_legal, checked_environment
 from purejaxdqn.core.keys import data_of_keys
 from purejaxdqn.core.rollout import rollout, start_actors
 from purejaxdqn.environments import registry
+from purejaxdqn.environments.batched import batched
 from purejaxdqn.environments.importing import is_installed
 from purejaxdqn.environments.listed import GYMNAX, LISTED, SUITES, suite_of, why_refused
 from purejaxdqn.environments.registry import make_environment
 from purejaxdqn.pictures.films import write_film
 from purejaxdqn.policies.episodes import Episode
-from tests.conftest import ROOT, SUITES_OF_CONFIGS, TRAINABLE, jit_barely, jit_quickly, mostly_slow
+from tests.conftest import PQN, ROOT, SUITES_OF_CONFIGS, TRAINABLE, jit_barely, jit_quickly, mostly_slow
 
 
 class Case(NamedTuple):
@@ -247,6 +250,33 @@ def test_no_illegal_action_is_taken_while_there_is_a_legal_one(case, played):
     assert not legal.all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", ["pgx:2048", "jumanji:Snake-v1"])
+def test_no_run_on_a_suite_takes_an_illegal_action(env_id):
+    """In training, with random and greedy actions, and in evaluation: one would make a return infinite."""
+    if not is_installed(suite_of(env_id)):
+        pytest.skip(f"{suite_of(env_id)} is not installed")
+    single = registry.underlying_environment(env_id, {"time_limit": 25})
+
+    def step(key, state, action, params):
+        legal = single.legal(state, params)
+        obs, state, reward, terminated, truncated = single.step(key, state, action, params)
+        # Where no action is legal, which ends Snake, any may be taken.
+        return obs, state, jnp.where(legal[action] | ~legal.any(), reward, jnp.inf), terminated, truncated
+
+    config = load_config("cartpole_cleanrl", [*PQN, "exploration={start: 0.5, end: 0.5}"])
+    program = make_program(config, Parts(env=batched(single._replace(step=step))))
+
+    def run(hparams, key):
+        state, rows = program.segment(hparams, program.init(hparams, key), program.plan.epochs)
+        return rows, program.finish(hparams, state)
+
+    rows, returns = jit_barely(run)(config.hparams(), jax.random.key(0))
+    assert rows.episodes.sum() > 20
+    assert not np.isinf(rows.episode_return).any()  # nan where no episode ended
+    assert np.isfinite(returns).all()
+
+
 @pytest.mark.parametrize("case", marked(CASES))
 def test_resets_have_keys_of_their_own(case, played):
     """No two episodes of a run begin in one state, typed keys inside it included, unless they share a reset."""
@@ -298,7 +328,16 @@ def test_a_config_of_a_suite_is_tested_where_the_suite_is_installed(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_id", ["xminigrid:MiniGrid-Empty-5x5", "jumanji:Game2048-v1", "pgx:2048", "octax:brix"])
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "xminigrid:MiniGrid-Empty-5x5",
+        "jumanji:Game2048-v1",
+        "pgx:2048",
+        "octax:brix",
+        "craftax:Craftax-Classic-Symbolic-v1",
+    ],
+)
 def test_an_episode_of_a_suite_is_drawn_by_its_own_renderer(env_id, tmp_path):
     """Frame by frame another picture, of a state with random keys in it."""
     if not is_installed(suite_of(env_id)):

@@ -50,11 +50,11 @@ def off_policy(
       learner: what learns; made of the parts unless given.
     """
     learner = learner or make_learner(parts)
-    replay = checked_replay(replay, parts.example[0], sequences=learner.memory is not None)
+    step = example_step(parts.example[0], parts.num_actions, some_illegal=parts.some_illegal)
+    replay = checked_replay(replay, step, sequences=learner.memory is not None)
     update = jax.default_matmul_precision(precision)(learner.update)
 
     def init(hparams: HParams, key: Array) -> OffPolicyState:
-        step = example_step(parts.example[0], parts.num_actions, some_illegal=parts.some_illegal)
         example = step if learner.memory is None else Rollout(step, learner.memory.carry(1))
         return OffPolicyState(learner.init(hparams, key), replay.init(example))
 

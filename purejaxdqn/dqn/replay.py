@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from purejaxdqn.core import kernels
@@ -46,12 +47,12 @@ def example_step(obs: Array, num_actions: int = 0, *, some_illegal: bool = False
     return Step(obs, jnp.int32(0), jnp.float32(0), jnp.bool_(False), jnp.bool_(False), obs, legal, legal)
 
 
-def checked_replay(replay: Replay, example: Array, *, sequences: bool = False) -> Replay:
+def checked_replay(replay: Replay, example: Step, *, sequences: bool = False) -> Replay:
     """``replay``, whose functions check the shapes and types of their results when they are traced.
 
     Args:
       replay: a buffer.
-      example: an observation [O].
+      example: one step, with an observation [O] and the legal actions [A], or () where all are.
       sequences: whether batches are of sequences.
     """
 
@@ -69,9 +70,16 @@ def checked_replay(replay: Replay, example: Array, *, sequences: bool = False) -
         size = (len(transition.action), *size) if sequences else size
         numbers = [transition.action, transition.reward, transition.discount]
         chex.assert_shape(numbers, size, custom_message="replay.sample: actions, rewards, discounts")
-        observations = [transition.obs, transition.next_obs]
-        chex.assert_shape(observations, (*size, *example.shape), custom_message="replay.sample: the observations")
-        chex.assert_type(observations, example.dtype, custom_message="replay.sample: the observations")
+        observations, obs = [transition.obs, transition.next_obs], example.obs
+        chex.assert_shape(observations, (*size, *obs.shape), custom_message="replay.sample: the observations")
+        chex.assert_type(observations, obs.dtype, custom_message="replay.sample: the observations")
+        # Without masks, targets would take every action for a legal one and nothing would fail.
+        masks, legal = jax.tree.leaves([transition.legal, transition.next_legal]), jax.tree.leaves(example.legal)
+        if len(masks) != 2 * len(legal):
+            wanted = "with the legal actions at both observations" if legal else "without legal actions"
+            raise AssertionError(f"replay.sample: transitions of this environment are {wanted}")
+        chex.assert_shape(masks, (*size, *[len(one) for one in legal]), custom_message="replay.sample: legal actions")
+        chex.assert_type(masks, bool, custom_message="replay.sample: legal actions")
         return batch
 
     def reprioritise(hparams: HParams, state: Any, indices: Array, td_error: Array) -> Any:
