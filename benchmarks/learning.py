@@ -448,7 +448,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return a row of the table: scores, target, best possible return, and the return of a random policy."""
     row = ROWS[name]
     scores = np.array([float(one[row.column]) for one in lines])
-    interval = iqm_interval(scores) or (np.nan, np.nan)
+    interval = iqm_interval(scores)
     target = target_of(name)
     best = best_return_of(lines[0]["environment"], **kwargs_of(row))
     missing = f"{len(scores)} of {row.seeds} seeds so far" if len(scores) < row.seeds else ""
@@ -457,7 +457,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         met, found = reached >= row.on_seeds, f"{reached} of {len(scores)} at {row.target:g}"
         target_text = f"{row.on_seeds} at {row.target:g}"
     else:
-        met, found = target is not None and interval[0] >= target, ""
+        met, found = target is not None and interval is not None and interval[0] >= target, ""
         target_text = "-" if target is None else f"{target:.4g}"
     solved = sorted(int(one["first_solved_step"]) for one in lines if one["first_solved_step"] not in ("", None))
     return {
@@ -466,7 +466,7 @@ def summarise_row(name: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "steps": f"{int(lines[0]['env_steps']):,}",
         "seeds": len(scores),
         "IQM": f"{iqm(scores):.4g}",
-        "95% CI": f"{interval[0]:.4g} to {interval[1]:.4g}",
+        "95% CI": f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else "-",
         "lowest seed": f"{scores.min():.4g}",
         "seeds that reach it": found,
         "solved by (median)": f"{solved[len(solved) // 2]:,}" if len(solved) > len(scores) / 2 else "-",

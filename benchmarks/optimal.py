@@ -174,15 +174,17 @@ def random_returns(env_id: str, *, episodes: int, seed: int = 0, **kwargs: Any) 
     return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(seed), episodes)))
 
 
-def random_legal_returns(env_id: str, *, episodes: int, seed: int, **kwargs: Any) -> np.ndarray:
-    """The same in an environment of any suite."""
+def random_legal_returns(
+    env_id: str, *, episodes: int, seed: int = 0, legal_only: bool = True, **kwargs: Any
+) -> np.ndarray:
+    """The same in an environment of any suite; of legal actions, or with ``legal_only=False`` of all."""
     import jax
     import jax.numpy as jnp
 
     from purejaxdqn.core.draws import random_action
     from purejaxdqn.environments.registry import make_environment
 
-    env = make_environment(env_id, kwargs)
+    env = make_environment(env_id, kwargs, legal_only=legal_only)
 
     def going(carry: tuple[Any, ...]) -> jax.Array:
         return jnp.any(carry[3])
@@ -228,15 +230,17 @@ def _stored() -> list[dict[str, Any]]:
 
 
 def play_suites(names: Sequence[str], episodes: int) -> Iterator[Mapping[str, Any]]:
-    """Yield a line for each of these rows whose suite is installed and whose agents use legal actions only."""
+    """Yield a line for each of these rows whose suite is installed."""
     from benchmarks.learning import ROWS, kwargs_of, read_environment
     from purejaxdqn.environments.importing import is_installed
     from purejaxdqn.environments.listed import suite_of
 
     for name in names or [name for name, row in ROWS.items() if row.group == "suites"]:
         row, env_id = ROWS[name], read_environment(name)
-        if "env.legal_only=false" not in row.overrides and is_installed(suite_of(env_id)):
-            mean, error = mean_and_error(random_returns(env_id, episodes=episodes, **kwargs_of(row)))
+        if is_installed(suite_of(env_id)):
+            legal_only = "env.legal_only=false" not in row.overrides
+            returns = random_legal_returns(env_id, episodes=episodes, legal_only=legal_only, **kwargs_of(row))
+            mean, error = mean_and_error(returns)
             yield {"row": name, "environment": env_id, "random": mean, "its error": error}
 
 

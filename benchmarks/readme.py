@@ -136,8 +136,6 @@ def _listed(text: str | None) -> list[str]:
 
 def _value(text: str) -> float | str:
     """Turn measured numbers into floats, for rounding; text, whole numbers and numbers of up to four digits stay."""
-    if text == "nan to nan":  # an interval of too few seeds
-        return "-"
     try:
         value = float(text)
     except ValueError:

@@ -6,7 +6,7 @@
 - ``craftax``: the same for Craftax-Classic with one new world for each environment in a step (``env.resets: all``),
   and with fewer.
 - ``resets``: how often an episode begins in the same state as another, if episodes end independently of each
-  other, and the expected share. It needs no suite.
+  other, and the expected share; and the same counted in Craftax-Classic under random actions, if it is installed.
 
     python -m benchmarks.suites                    all parts: half an hour on two idle cores
     python -m benchmarks.suites --part resets      one part
@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks import harness
 
+CRAFTAX = "craftax:Craftax-Classic-Symbolic-v1"
 SAMPLE = {
     "xminigrid:MiniGrid-Empty-5x5": {},
     "xminigrid:MiniGrid-DoorKey-5x5": {},
@@ -30,7 +31,7 @@ SAMPLE = {
     "pgx:2048": {},
     "octax:brix": {},
     "octax:pong": {},
-    "craftax:Craftax-Classic-Symbolic-v1": {},
+    CRAFTAX: {},
 }
 """Environments and their arguments."""
 SLOW = ("octax", "craftax")
@@ -38,8 +39,9 @@ NUM_ENVS = 64
 STEPS = 2_000
 SLOW_STEPS = 50
 RESETS = ("all", 16, 4, 1)
-SHARED = ((64, 200, 4), (64, 200, 1), (64, 20, 4), (1024, 200, 16), (1024, 200, 64))
-"""Environments, mean length of an episode, fresh states a step."""
+SHARED = ((64, 200, 4), (64, 200, 1), (64, 20, 4), (256, 140, 4), (256, 280, 4), (1024, 200, 16), (1024, 200, 64))
+"""Environments, mean length of an episode, fresh states a step. The shipped config of Craftax has 256 environments and
+4 fresh states; its episodes last 140 steps at the start of training and 280 at its end (row craftax/classic)."""
 
 
 class Bare(NamedTuple):
@@ -100,7 +102,7 @@ def craftax(arguments: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for resets in RESETS[::3] if arguments.quick else RESETS:
         task = {
-            "env_id": "craftax:Craftax-Classic-Symbolic-v1",
+            "env_id": CRAFTAX,
             "kwargs": {},
             "steps": SLOW_STEPS // (10 if arguments.quick else 1),
             "rounds": 1 if arguments.quick else arguments.rounds,
@@ -262,23 +264,37 @@ def _craftax(name: str, kwargs: Mapping[str, Any]) -> Bare:
 
 def resets(arguments: Any) -> list[dict[str, Any]]:
     """Shares of episodes that begin in a state which another one shares."""
+    from purejaxdqn.environments.importing import is_installed
+    from purejaxdqn.environments.registry import make_environment
+
     rows = []
-    for num_envs, length, fresh in SHARED:
-        measured = shared_starts(num_envs, length, fresh, steps=200 if arguments.quick else 50_000)
+
+    def add(episodes: str, num_envs: int, length: float, fresh: int, measured: float) -> None:
         rows.append(
             {
+                "episodes": episodes,
                 "num_envs": num_envs,
-                "mean episode length": length,
+                "mean episode length": round(length),
                 "resets": fresh,
                 "share measured": round(measured, 4),
                 "share expected": round(expected_share(num_envs, length, fresh), 4),
             }
         )
+
+    for num_envs, length, fresh in SHARED:
+        steps = 200 if arguments.quick else 50_000
+        measured, _ = shared_starts(coin(length, fresh), num_envs, steps=steps)
+        add("independent", num_envs, length, fresh, measured)
+    if not is_installed("craftax"):
+        print("craftax is left out: it is not installed")
+    elif not arguments.quick:
+        measured, length = shared_starts(make_environment(CRAFTAX, resets=4), 256, steps=1_000)
+        add("Craftax-Classic, random actions", 256, length, 4, measured)
     return rows
 
 
-def shared_starts(num_envs: int, length: float, fresh: int, *, steps: int) -> float:
-    """Play episodes that end with probability 1 / length in a step; the share that begin in another's state."""
+def coin(length: float, fresh: int) -> Any:
+    """An environment whose episodes end with probability 1 / length in a step; its state is a random number."""
     import jax
     import jax.numpy as jnp
 
@@ -291,17 +307,43 @@ def shared_starts(num_envs: int, length: float, fresh: int, *, steps: int) -> fl
     def step(key: Any, state: Any, action: Any, params: Any) -> tuple:
         return state, state, jnp.float32(0), jax.random.uniform(key) < 1 / length, jnp.bool_(False)
 
-    env = batched(Single("coin", 1, begin, step), resets=fresh)
+    return batched(Single("coin", 1, begin, step), resets=fresh)
+
+
+def shared_starts(env: Any, num_envs: int, *, steps: int) -> tuple[float, float]:
+    """Play random actions.
+
+    Returns:
+      The share of the episodes that begin in the state in which another one begins in the same step, and the mean
+      number of steps between two beginnings.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from purejaxdqn.core.keys import data_of_keys
+
+    def sums(state: Any) -> Any:
+        """A number for each environment that hardly two different states have in common [E] uint32."""
+        total = jnp.zeros(num_envs, jnp.uint32)
+        for place, leaf in enumerate(jax.tree.leaves(data_of_keys(state))):
+            bits = leaf.astype(jnp.float32) if leaf.dtype == bool else leaf
+            bits = jax.lax.bitcast_convert_type(bits, jnp.uint32) if bits.dtype == jnp.float32 else bits
+            bits = bits.reshape(num_envs, -1).astype(jnp.uint32)
+            factors = jax.random.bits(jax.random.key(place), bits.shape[1:], jnp.uint32)
+            total += jnp.sum(bits * factors, axis=1, dtype=jnp.uint32)
+        return total
 
     @jax.jit
     def play(key: Any) -> Any:
-        first = env.reset((), jax.random.split(key, num_envs))
+        first = env.reset(env.default_params, jax.random.split(key, num_envs))
 
         def body(carry: tuple, key: Any) -> tuple:
             obs, state = carry
-            action = jnp.zeros(num_envs, jnp.int32)
-            obs, state, happened = env.step((), jax.random.split(key, num_envs), state, obs, action)
-            return (obs, state), (happened.terminated, obs[:, 0])
+            choice, chance = jax.random.split(key)
+            action = jax.random.randint(choice, (num_envs,), 0, env.num_actions)
+            keys = jax.random.split(chance, num_envs)
+            obs, state, happened = env.step(env.default_params, keys, state, obs, action)
+            return (obs, state), (happened.terminated | happened.truncated, sums(state))
 
         return jax.lax.scan(body, first, jax.random.split(key, steps))[1]
 
@@ -310,7 +352,7 @@ def shared_starts(num_envs: int, length: float, fresh: int, *, steps: int) -> fl
     for row, numbers in zip(ended, began, strict=True):
         _, counts = np.unique(numbers[row], return_counts=True)
         shared += int(counts[counts > 1].sum())
-    return shared / int(ended.sum())
+    return shared / int(ended.sum()), ended.size / int(ended.sum())
 
 
 def expected_share(num_envs: int, length: float, fresh: int) -> float:

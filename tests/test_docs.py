@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib
+import importlib.util
 import itertools
 import json
 import re
@@ -11,6 +12,7 @@ import sys
 import tomllib
 from importlib import import_module
 
+import jax
 import pytest
 import yaml
 
@@ -74,8 +76,8 @@ COMMANDS_OF_PAGES = sorted(
     }
 )
 """The commands of all pages, in blocks and in sentences: the name of one and its words."""
-MADE_BY_READERS = ["walk.yaml", "NAME"]
-"""Configs that a page makes, and what stands for one."""
+MADE_BY_READERS = ["walk.yaml", "NAME", "env.id=navix_worlds:empty_5x5"]
+"""Configs and environments that a page makes, and what stands for one."""
 CONFIGS = [words for words in COMMANDS_OF_PAGES if "--config" in words and not set(words) & set(MADE_BY_READERS)]
 """Those that read shipped configs."""
 
@@ -128,7 +130,7 @@ PYTHON = {
 }
 """The blocks of each page that has Python or YAML."""
 NOT_INSTALLED = ["navix_worlds.py"]
-"""Files of pages that import what no extra installs; they are compiled and not run."""
+"""Files of pages that import what no extra installs; they have tests of their own, and are else only compiled."""
 
 
 def file_of(block):
@@ -174,10 +176,25 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys, barely_com
         sys.modules.pop(file_of(block).removesuffix(".py"), None)
 
 
+@pytest.mark.slow
+def test_the_adapter_of_navix_trains(tmp_path, monkeypatch, barely_compiled, jitted_barely):
+    """The only file of a page that needs a package which no extra installs; `.ci/run` installs it."""
+    if importlib.util.find_spec("navix") is None:
+        pytest.skip("navix is not installed")
+    (block,) = [block for block in PYTHON["docs/own-suite.md"] if file_of(block) == "navix_worlds.py"]
+    (tmp_path / "navix_worlds.py").write_text(block, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = purejaxdqn.load_config("cartpole_cleanrl", [*TINY, "env.id=navix_worlds:empty_5x5", "env.one_hot=true"])
+    trained = jax.jit(purejaxdqn.make_train(config))(config.hparams(), jax.random.key(0))
+    assert ((trained.final_returns >= 0) & (trained.final_returns <= 1)).all()
+    sys.modules.pop("navix_worlds", None)
+
+
 def test_pages_with_python_are_found():
     assert {"README.md", "docs/memory.md", "docs/own-environment.md", "docs/python.md"} <= {*RUN}
     files = {file_of(block) for blocks in PYTHON.values() for block in blocks}
-    assert {*MADE_BY_READERS, *NOT_INSTALLED} - {"NAME"} <= files
+    assert {"walk.yaml", *NOT_INSTALLED} <= files
 
 
 @pytest.mark.parametrize("page", PYTHON)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import gymnasium
 import gymnax
@@ -671,6 +672,25 @@ def test_a_single_of_ones_own_that_does_not_fit_is_refused_in_one_line(workshop,
         load_config("cartpole_cleanrl", ["env.id=shed:other"])
     (told,) = caught.value.lines
     assert told.startswith(f"env.id: shed:other: {fault}")
+
+
+def test_states_that_compare_their_own_arrays_are_accepted():
+    """As navix's records do; what is compared here are shapes and types."""
+
+    class Event(NamedTuple):
+        place: jax.Array
+
+        def __eq__(self, other):
+            raise AssertionError("arrays were compared")
+
+        __ne__ = __eq__
+        __hash__ = None
+
+    end = (jnp.float32(0), jnp.bool_(False), jnp.bool_(False))
+    place = Event(jnp.int32(0))
+    check_single(
+        Single("one", 2, lambda key, params: (jnp.zeros(3), place), lambda *given: (jnp.zeros(3), place, *end))
+    )
 
 
 def test_a_time_limit_of_ones_own_single_is_a_number_of_steps():

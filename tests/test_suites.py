@@ -501,4 +501,5 @@ def test_the_expected_share_of_shared_states_is_that_of_all_ways_to_end(num_envs
         shared += chance * sum(size for size in groups.values() if size > 1)
         ended += chance * sum(ends)
     assert suites.expected_share(num_envs, length, fresh) == pytest.approx(shared / ended)
-    assert suites.shared_starts(num_envs, length, fresh, steps=1_000) == pytest.approx(shared / ended, abs=0.05)
+    measured, mean_length = suites.shared_starts(suites.coin(length, fresh), num_envs, steps=1_000)
+    assert (measured, mean_length) == (pytest.approx(shared / ended, abs=0.05), pytest.approx(length, rel=0.1))

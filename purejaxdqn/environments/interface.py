@@ -101,7 +101,7 @@ def check_single(single: Single, *, key: str = "env.id") -> None:
     if single.legal is None:
         return
     legal = trace("legal", single.legal, state)
-    if _kinds(legal) != ((single.num_actions,), np.dtype(bool)):
+    if _kinds(legal) != _kinds(jax.ShapeDtypeStruct((single.num_actions,), np.dtype(bool))):
         raise refuse(f"legal gives {legal}; it must be bool of shape ({single.num_actions},)")
 
 
@@ -119,4 +119,8 @@ def is_storable(dtype: Any) -> bool:
 
 
 def _kinds(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    """The structure of a tree, and shapes and types of its leaves.
+
+    They are not a tree again, because a record of a suite may compare arrays in its own ``__eq__``.
+    """
+    return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]

@@ -1,4 +1,8 @@
-"""Draws the boards of 2048, which no suite renders without a display."""
+"""Draws the boards of 2048, for jumanji and pgx.
+
+Jumanji's viewers draw with pyplot, slowly, and into a window where there is a display; pgx writes vector graphics,
+which need another library to become pixels.
+"""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
