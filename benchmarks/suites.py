@@ -10,9 +10,11 @@
 
     python -m benchmarks.suites                    all parts: half an hour on two idle cores
     python -m benchmarks.suites --part resets      one part
+    python -m benchmarks.suites --part rates --only pgx:2048    one environment
     python -m benchmarks.suites --quick            a minute: few steps, nothing kept
 """
 
+import csv
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -55,6 +57,7 @@ class Bare(NamedTuple):
 def main() -> None:
     parser = harness.parser(__doc__, quick="few steps, nothing kept", rounds=5)
     parser.add_argument("--part", choices=("rates", "craftax", "resets"), nargs="+")
+    parser.add_argument("--only", choices=SAMPLE, nargs="+", help="environments of `rates`; the other rows stay")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.worker)
@@ -65,6 +68,9 @@ def main() -> None:
             continue
         print(harness.table(rows), flush=True)
         if not arguments.quick:
+            if part == "rates" and arguments.only:
+                rows = [*(one for one in stored_rates() if one["environment"] not in arguments.only), *rows]
+                rows.sort(key=lambda row: list(SAMPLE).index(row["environment"]))
             print(harness.write(f"suites_{part}", rows))
 
 
@@ -75,6 +81,8 @@ def rates(arguments: Any) -> list[dict[str, Any]]:
 
     rows = []
     for env_id, kwargs in SAMPLE.items():
+        if env_id not in (arguments.only or SAMPLE):
+            continue
         suite = suite_of(env_id)
         assert suite
         if not is_installed(suite):
@@ -90,6 +98,12 @@ def rates(arguments: Any) -> list[dict[str, Any]]:
         found = harness.answer(harness.start("benchmarks.suites", task, env={"NPROC": "1"}))
         rows.append({"environment": env_id, **found, "ratio": found["adapter"] / found["suite"]})
     return rows
+
+
+def stored_rates() -> list[dict[str, Any]]:
+    """The rows of ``rates`` that are in the results."""
+    with (harness.RESULTS / "suites_rates.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def craftax(arguments: Any) -> list[dict[str, Any]]:
@@ -131,7 +145,7 @@ def work(task: Mapping[str, Any]) -> None:
     from purejaxdqn.environments.registry import make_environment
 
     resets = task.get("resets", "all")
-    env = make_environment(task["env_id"], task["kwargs"], resets=None if resets == "all" else resets, legal_only=False)
+    env = make_environment(task["env_id"], task["kwargs"], resets=None if resets == "all" else resets)
     programs = {"adapter": scan_of_adapter(env, task["steps"])}
     if "resets" not in task:
         programs["suite"] = scan_of_suite(bare(task["env_id"], task["kwargs"]), task["steps"])
@@ -160,7 +174,8 @@ def scan_of_adapter(env: Any, steps: int) -> Callable[[Any], Any]:
             obs, state = carry
             action = jax.random.randint(key, (NUM_ENVS,), 0, env.num_actions)
             obs, state, happened = env.step(env.default_params, jax.random.split(key, NUM_ENVS), state, obs, action)
-            return (obs, state), jnp.sum(happened.next_obs) + jnp.sum(happened.reward) + jnp.sum(happened.terminated)
+            shown = (happened.next_obs, happened.reward, happened.terminated, happened.next_legal)
+            return (obs, state), sum(jnp.sum(leaf) for leaf in jax.tree.leaves(shown))
 
         return jax.lax.scan(body, (obs, state), jax.random.split(key, steps))[1].sum()
 

@@ -328,16 +328,7 @@ def test_a_config_of_a_suite_is_tested_where_the_suite_is_installed(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "env_id",
-    [
-        "xminigrid:MiniGrid-Empty-5x5",
-        "jumanji:Game2048-v1",
-        "pgx:2048",
-        "octax:brix",
-        "craftax:Craftax-Classic-Symbolic-v1",
-    ],
-)
+@pytest.mark.parametrize("env_id", ["xminigrid:MiniGrid-Empty-5x5", "jumanji:Game2048-v1", "pgx:2048", "octax:brix"])
 def test_an_episode_of_a_suite_is_drawn_by_its_own_renderer(env_id, tmp_path):
     """Frame by frame another picture, of a state with random keys in it."""
     if not is_installed(suite_of(env_id)):
