@@ -4,7 +4,10 @@ The config is `cartpole_double`, or that of ``--config``, whose name the result 
 
 The seeds (0 to 29 of ``seed=2026``) were not used for choosing the config. Scores are greedy returns of the final
 parameters over 100 episodes, in gymnax and in Gymnasium. Times are wall-clock seconds from the start of the process to
-its end, measured in interleaved rounds with an empty and with a filled compilation cache.
+its end, measured in interleaved rounds with an empty and with a filled compilation cache, and with a filled one on a
+single core. "Training" are the seconds of them in which the run trains and evaluates, the final evaluation included:
+``run_seconds`` in its ``summary.json``, without imports, compiling and pictures. On several cores, what draws the
+pictures is imported meanwhile, and a short run waits for it; on one it is imported afterwards.
 
     python -m benchmarks.cartpole                          about 7 minutes on two cores
     python -m benchmarks.cartpole --config cartpole_pqn    the same of another config, in files of its own
@@ -13,18 +16,27 @@ its end, measured in interleaved rounds with an empty and with a filled compilat
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import harness
 
 SEED = 2026
+ONE_CORE = "programs cached, one core"
+
+
+class Seconds(NamedTuple):
+    """How long one command took."""
+
+    process: float  # from its start to its end
+    training: float  # of these, training and evaluation
 
 
 def main() -> None:
@@ -85,21 +97,43 @@ def count(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure_times(what: Sequence[str], folder: Path, *, rounds: int) -> list[dict[str, Any]]:
-    """Time the training of one seed, first with an empty cache and then with the filled one, in each round."""
-    found: dict[str, list[float]] = {"nothing cached": [], "programs cached": []}
+    """Time the command for one seed in each round: with nothing cached, then with programs cached, then on one core."""
+    found: dict[str, list[Seconds]] = {name: [] for name in ("nothing cached", "programs cached", ONE_CORE)}
+
+    def measure(run: Path, cache: Path, *, on_one_core: bool) -> Seconds:
+        start, env = time.perf_counter(), {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+        _command("train", *what, "--out", run, "--quiet", env=env, on_one_core=on_one_core)
+        process = time.perf_counter() - start
+        return Seconds(process, json.loads((run / "summary.json").read_text(encoding="utf-8"))["run_seconds"])
+
+    measure(folder / "before", folder / ONE_CORE, on_one_core=True)  # programs for one core are others
     for i in range(rounds):
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / f"cache{i}")}
         for name, seconds in found.items():
-            start = time.perf_counter()
-            _command("train", *what, "--out", folder / f"{name}{i}", "--quiet", env=cache)
-            seconds.append(time.perf_counter() - start)
-    return [
-        {"run": name, "median (s)": statistics.median(seconds), "lowest (s)": min(seconds), "highest (s)": max(seconds)}
-        for name, seconds in found.items()
-    ]
+            one = name == ONE_CORE
+            cache = folder / (ONE_CORE if one else f"cache{i}")
+            seconds.append(measure(folder / f"{name}{i}", cache, on_one_core=one))
+    return times_of(found)
 
 
-def _command(name: str, *arguments: object, env: dict[str, str] | None = None) -> str:
+def times_of(found: Mapping[str, Sequence[Seconds]]) -> list[dict[str, Any]]:
+    """Return the table of times, with one row for each name."""
+    rows = []
+    for name, seconds in found.items():
+        process, training = ([getattr(one, field) for one in seconds] for field in Seconds._fields)
+        rows.append(
+            {
+                "run": name,
+                "median (s)": statistics.median(process),
+                "lowest (s)": min(process),
+                "highest (s)": max(process),
+                "training, median (s)": statistics.median(training),
+                "training, highest (s)": max(training),
+            }
+        )
+    return rows
+
+
+def _command(name: str, *arguments: object, env: dict[str, str] | None = None, on_one_core: bool = False) -> str:
     command = [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)]
     done = subprocess.run(
         command,
@@ -107,8 +141,13 @@ def _command(name: str, *arguments: object, env: dict[str, str] | None = None) -
         env={**harness.clean_environment(), **(env or {})},
         stdout=subprocess.PIPE,
         check=True,
+        preexec_fn=_keep_to_one_core if on_one_core else None,  # this process has no threads
     )
     return done.stdout.decode()
+
+
+def _keep_to_one_core() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def rows_of(
                 "compile (s)": statistics.median(reply["compile_seconds"] for reply in replies),
                 "purejaxdqn is faster by": statistics.median(ratios),
                 "at least by": min(ratios),
+                "at most by": max(ratios),
                 target: contenders[name].targets.get(seeds, ""),
                 "products alone are faster by": statistics.median(limits),
             }

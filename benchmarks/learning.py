@@ -12,7 +12,7 @@ where the row sets a number of seeds, if that many seeds have the target return.
     python -m benchmarks.learning --table           table and pictures from results/learning.csv, without training
     python -m benchmarks.learning --quick           under a minute: one short row, nothing kept
     timeout 540 python -m benchmarks.learning --gpu --out DIR    runs for nine minutes; run it again to resume
-    python -m benchmarks.learning --pqn --out DIR   the rows without replay, MinAtar's 10 million steps among them
+    python -m benchmarks.learning --pqn --out DIR   the rows without replay, with MinAtar's 10 million steps: hours
     python -m benchmarks.learning --suites --out DIR   the rows of other suites than gymnax, if installed: many hours
     python -m benchmarks.learning --memory --out DIR   the rows of agents that remember, and those beside them
 
@@ -268,6 +268,10 @@ ROWS: dict[str, Row] = {
     },
 }
 
+PQN_RATE = 13_000
+"""Environment steps a second of one core in MinAtar's rows without replay, for an estimate of hours. Asterix in the
+published setting, 50 million steps over ten seeds, takes a little more than an hour on a Xeon that does other work."""
+
 PICTURES = {
     "learning_curves_pqn": ("cartpole/pqn", "cartpole_positions/full", "cartpole_positions/frame_stack"),
     "learning_curves_memory": (
@@ -284,7 +288,8 @@ def main() -> None:
     which.add_argument("--row", nargs="+", metavar="NAME")
     which.add_argument("--all", action="store_true", help="all rows for a CPU")
     which.add_argument("--gpu", action="store_true", help="the rows of 5 and 10 million steps with replay")
-    which.add_argument("--pqn", action="store_true", help="the rows without replay: about two hours on two cores")
+    hours = hours_of("pqn", rate=2 * PQN_RATE)
+    which.add_argument("--pqn", action="store_true", help=f"the rows without replay: about {hours} hours on two cores")
     which.add_argument("--suites", action="store_true", help="the rows of other suites: many hours")
     which.add_argument("--memory", action="store_true", help="the rows of agents that remember, and those beside them")
     which.add_argument("--table", action="store_true")
@@ -329,6 +334,11 @@ def main() -> None:
             for file, new in (("learning", lines), ("learning_curves", curve)):
                 harness.write(file, [*(one for one in read(file) if one["row"] != name), *new])
         print(harness.table(summarise(lines)), flush=True)
+
+
+def hours_of(group: str, *, rate: float) -> int:
+    """Return the hours that the rows of a group take at ``rate``, in environment steps a second."""
+    return round(sum(row.steps * row.seeds for row in ROWS.values() if row.group == group) / rate / 3600)
 
 
 def seed_of(row: Row, given: int | None) -> int:

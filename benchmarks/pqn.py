@@ -9,10 +9,11 @@ Two settings of its paper (Gallici et al. 2024): CartPole with 32 environments a
 - products alone: no agent, only the matrix products of a rollout and its gradient steps, in float32, in the
   layout that is fastest here (`pqn_products.py`).
 
-The other two count a time limit as a termination, as public implementations do. Ours does not, so it also computes the
-values of true final observations. Rates do not include compilation. With one seed the products use all
-cores or one, whichever is faster; with eight, one process on every core. rejax runs in a separate virtual environment,
-which the script creates on first use.
+The other two count a time limit as a termination, as public implementations do, and the plain scan therefore makes its
+targets from the Q-values of acting. Ours needs the values of true final observations, and computes those of all next
+observations in another forward pass; rejax does so, too, in every environment step. Rates do not include compilation.
+With one seed the products use all cores or one, whichever is faster; with eight, one process on every core. rejax runs
+in a separate virtual environment, which the script creates on first use.
 
     python -m benchmarks.pqn            both tables, about 20 minutes on two cores
     python -m benchmarks.pqn --parts    only the second: the time that is not spent on products, one seed

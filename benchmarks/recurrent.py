@@ -94,6 +94,7 @@ def compare(seeds: int, rounds: int, *, quick: bool) -> list[dict[str, Any]]:
             "compile (s)": statistics.median(reply["compile_seconds"] for reply in found[name]),
             "purejaxdqn is faster by": statistics.median(ratios) if name == PLAIN else 1.0,
             "at least by": min(ratios) if name == PLAIN else 1.0,
+            "at most by": max(ratios) if name == PLAIN else 1.0,
             "target": contender.targets.get(seeds, ""),
         }
         for name, contender in CONTENDERS.items()

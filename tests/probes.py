@@ -62,6 +62,32 @@ class TableMDP(environment.Environment):
             q = self.reward + future * q.max(-1)[self.successor]
         return q
 
+    def exact_mixed_q(self, gamma: float, trace: float, steps: int) -> np.ndarray:
+        """Q [S, A] that is the mean of its own lambda-returns (Peng and Williams 1996) of random behaviour, in float64.
+
+        Rollouts of ``steps`` steps begin anywhere in episodes: each step of an episode is any step of a rollout equally
+        often. So a pair of state and action has a return for each time in its episode and each number of steps that the
+        rollout has left, and Q is their mean over both, weighed by how often the state is met at that time.
+        """
+        states, last = len(self.terminal), self.time_limit - 1
+        met = np.zeros((self.time_limit, states))  # how often, in an episode
+        met[0, 0] = 1
+        for time, state in np.ndindex(last, states):
+            for next_state in self.successor[state]:
+                met[time + 1, next_state] += met[time, state] / self.reward.shape[1] * (not self.terminal[next_state])
+        shares = met / np.maximum(met.sum(axis=0), 1e-300)
+        q, future = np.zeros(self.reward.shape), gamma * ~self.terminal[self.successor]
+        for _ in range(100):
+            value, after, total = q.max(axis=-1), np.zeros((self.time_limit, states)), 0.0
+            for left in range(steps):  # in the rollout after this step
+                later = [value if left == 0 or time == last else after[time + 1] for time in range(self.time_limit)]
+                mixed = (1 - trace) * value + trace * np.stack(later)
+                returns = self.reward + future * mixed[:, self.successor]  # [time, S, A]
+                after = returns.mean(axis=-1)
+                total += np.einsum("ts,tsa->sa", shares, returns)
+            q = total / steps
+        return q
+
 
 class CoinMDP(TableMDP):
     """Action 0 in state 0 leads to state 1 or 2, as a coin falls; they pay 2 and -1. Action 1 pays 0.25 and ends.
@@ -98,6 +124,19 @@ class KeyProbe(TableMDP):
 
     def observation_space(self, params):
         return spaces.Box(0, 2**24, (2,))
+
+
+DISCOUNTING = TableMDP([[1, 0], [2, 0], [0, 1]], [[0, 1], [0, -1], [4, 0]], [False] * 3)
+TERMINAL = TableMDP([[1, 0], [2, 0], [2, 2]], [[0, 0.5], [2, 0], [9, 9]], [False, False, True])
+# Three steps, the last of which loops in state 2 and is cut off: only what comes after the cut makes Q(2, .) 2.
+TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False] * 3, time_limit=3)
+# All of it at once, and every action matters: loops, ends, and episodes that are cut off in any of the states.
+EVERYTHING = TableMDP(
+    [[1, 2], [2, 0], [2, 3], [3, 3]],
+    [[0, 0.5], [1, -0.5], [1, 1.5], [9, 9]],
+    [False, False, False, True],
+    time_limit=3,
+)
 
 
 class Table:

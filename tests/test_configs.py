@@ -1,5 +1,6 @@
 """Configs: what is accepted, what is refused and how, and the plan that comes of it."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -473,7 +474,7 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             [*PQN, "rollout.minibatches=5"],
-            "rollout.minibatches: 5 does not divide env.num_envs x rollout.steps (32)",
+            "rollout.minibatches: 5 does not divide env.num_envs x rollout.steps (32); the nearest that do are 4 and 8",
         ),
         ([*PQN, "rollout.lambda=1.5"], "rollout.lambda: 1.5 must be less than or equal to 1"),
         ([*PQN, "rollout.lambda=-0.5"], "rollout.lambda: -0.5 must be greater than or equal to 0"),
@@ -483,7 +484,8 @@ def test_the_yaml_of_a_config_holds_every_key():
         ),
         (
             [*PQN, "network.memory=gru", "rollout.minibatches=8"],
-            "rollout.minibatches: 8 does not divide env.num_envs (4): sequences of a memory stay whole",
+            "rollout.minibatches: 8 does not divide env.num_envs (4): sequences of a memory stay whole; the nearest "
+            "that does is 4",
         ),
         (["network.memory=lru", "replay.burn_in=20"], "replay.burn_in: 20 is not below replay.sequence (20)"),
         (
@@ -568,6 +570,21 @@ def test_the_yaml_of_a_config_holds_every_key():
 )
 def test_choices_that_do_not_go_together_are_refused_by_name(overrides, line):
     assert faults(*overrides)[0].removesuffix("; did you mean 'prioritised'?") == line
+
+
+@pytest.mark.parametrize(("num_envs", "below", "above"), [(10, 10, 20), (20, 10, 20), (30, 15, 20), (1, 10, 25)])
+def test_minibatches_that_do_not_divide_a_rollout_are_refused_with_the_nearest_that_do(num_envs, below, above):
+    """Of the preset ``pqn``, which splits the 50 steps of each environment into 16."""
+    overrides = [f"env.num_envs={num_envs}", f"total_timesteps={20 * 50 * num_envs}"]
+    assert faults(*overrides, source=["cartpole_cleanrl", "pqn"]) == [
+        f"rollout.minibatches: 16 does not divide env.num_envs x rollout.steps ({50 * num_envs}); "
+        f"the nearest that do are {below} and {above}"
+    ]
+    for count in range(below, above + 1):
+        divides = count in (below, above)
+        draft = read_config(["cartpole_cleanrl", "pqn"], [*overrides, f"rollout.minibatches={count}"])
+        with contextlib.nullcontext() if divides else pytest.raises(ConfigError):
+            draft.checked()
 
 
 def test_noise_on_top_of_noise_is_a_warning():

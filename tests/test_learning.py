@@ -105,6 +105,12 @@ def test_a_row_may_ask_for_a_share_of_the_best_possible_return():
     assert learning.target_of("discounting_chain/dqn") == pytest.approx(0.9 * 1.1)
 
 
+def test_the_hours_of_a_group_are_those_of_all_seeds_of_its_rows(monkeypatch):
+    rows = {group: learning.Row(("catch",), 3_600_000, seeds=2, group=group) for group in ("pqn", "all")}
+    monkeypatch.setattr(learning, "ROWS", {**rows, "other": rows["pqn"]._replace(seeds=4)})
+    assert learning.hours_of("pqn", rate=1_000) == 6
+
+
 def test_the_agent_of_a_row_is_named_by_the_presets_that_make_it():
     presets = ("double_dqn", "munchausen", "dueling", "n_step", "per", "noisy", "c51", "qr_dqn", "iqn", "fqf")
     for preset in ("dqn", *presets):

@@ -24,13 +24,9 @@ from purejaxdqn.dqn.on_rollout import lambda_returns
 from purejaxdqn.dqn.units import sequences, single_steps
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import PQN, jit_quickly, mostly_slow
-from tests.probes import CoinMDP, Table, TableMDP
+from tests.probes import DISCOUNTING, EVERYTHING, TIME_LIMIT, CoinMDP, Table, TableMDP
 
 GAMMA, T, E = 0.9, 7, 64
-# Three steps, the last of which loops in state 2 and is cut off: only what comes after the cut makes Q(2, .) 2.
-TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False] * 3, time_limit=3)
-DISCOUNTING = TableMDP([[1, 0], [2, 0], [0, 1]], [[0, 1], [0, -1], [4, 0]], [False] * 3)
-TERMINAL = TableMDP([[1, 0], [2, 0], [2, 2]], [[0, 0.5], [2, 0], [9, 9]], [False, False, True])
 
 
 def hparams_with(**numbers):
@@ -199,12 +195,11 @@ def test_the_mean_of_a_fitted_hl_gauss_head_is_the_target_inside_the_support():
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
 
 
-def fitted(mdp, *overrides, network=None, iterations=120):
-    """The Q-values [S, A] of random behaviour, of a table or of the config's own small network."""
+def fitting(mdp, *overrides, network=None, iterations=120):
+    """A function of lambda: the Q-values [S, A] of random behaviour, of a table or the config's own small network."""
     config = load_config(
         ["cartpole_cleanrl", "pqn"],
         [
-            f"total_timesteps={32 * iterations}",
             "env.num_envs=4",
             "gamma=0.5",
             "network={hidden: [32], layer_norm: false}",
@@ -213,6 +208,7 @@ def fitted(mdp, *overrides, network=None, iterations=120):
             "rollout={steps: 8, epochs: 4, minibatches: 2, lambda: 0}",
             "evaluation={episodes: 1, final_episodes: 1}",
             "env.params.max_steps_in_episode=50",  # evaluation must end although some of these MDPs do not
+            f"total_timesteps={(512 if MANY in overrides else 32) * iterations}",
             *overrides,
         ],
     )
@@ -220,18 +216,81 @@ def fitted(mdp, *overrides, network=None, iterations=120):
     params = env.default_params.replace(max_steps_in_episode=min(50, mdp.time_limit))
     env = env._replace(with_params=lambda overrides: params)
     program = make_program(config, Own(env=env, network=network))
-    policy = jit_quickly(program.train)(config.hparams(), jax.random.key(3)).params
-    return np.asarray(program.algorithm.values(config.hparams(), policy, ActorView(jnp.eye(len(mdp.terminal))))[0])
+    train = jit_quickly(program.train)
+
+    def fit(trace):
+        hparams = config.hparams()._replace(rollout_lambda=np.float32(trace))
+        policy = train(hparams, jax.random.key(3)).params
+        return np.asarray(program.algorithm.values(hparams, policy, ActorView(jnp.eye(len(mdp.terminal))))[0])
+
+    return fit
+
+
+def fitted(*arguments, trace=0.0, **options):
+    return fitting(*arguments, **options)(trace)
+
+
+MANY = "env.num_envs=64"
+ADAM = "optimizer={name: adam, learning_rate: 0.05, anneal: true}"
+OWN = "optimizer={name: adam, learning_rate: 5e-3, anneal: true}"
+CATEGORICAL = "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"
+HL_GAUSS = "distribution={kind: hl_gauss, atoms: 24, v_min: -2, v_max: 4}"
+HEADS = {
+    "scalar": ("optimizer={name: sgd, learning_rate: 2.0, anneal: true}",),
+    "categorical": (ADAM, CATEGORICAL),
+    "hl_gauss": (ADAM, HL_GAUSS),
+}
+
+
+def fitting_everything(head):
+    """``fitting`` of the MDP that has everything, by a table of this head. Its terminal state has a value at first."""
+    atoms = {"scalar": (), "categorical": (13,), "hl_gauss": (24,)}[head]
+    start = np.full((*EVERYTHING.reward.shape, *atoms), 3.0)
+    return fitting(EVERYTHING, MANY, *HEADS[head], network=Table(start), iterations=200)
+
+
+def error(fit, trace):
+    """Largest error over the pairs of states and actions that are ever tried."""
+    return np.abs(fit(trace) - EVERYTHING.exact_mixed_q(0.5, trace, steps=8))[~EVERYTHING.terminal].max()
+
+
+@pytest.mark.parametrize("head", mostly_slow(HEADS, fast=["scalar"]))
+def test_lambda_returns_reach_the_exact_solution_with_every_head(head):
+    """With lambda 0 that of the greedy policy, and else that of a mixture with random behaviour."""
+    fit = fitting_everything(head)
+    assert error(fit, 0) < (1e-4 if head == "scalar" else 0.01)
+    assert error(fit, 0.65) < 0.01
+
+
+def test_the_exact_solutions_with_and_without_lambda_differ():
+    alive = ~EVERYTHING.terminal
+    one_step, mixed = (EVERYTHING.exact_mixed_q(0.5, trace, steps=8)[alive] for trace in (0, 0.65))
+    np.testing.assert_allclose(one_step, EVERYTHING.exact_q(0.5)[alive], atol=1e-12)
+    assert np.abs(one_step - mixed).max() > 0.2
+    assert np.ptp(mixed, axis=-1).min() > 0.3  # in no state are the actions alike
+
+
+ENDINGS = {
+    "a time limit is a termination": lambda steps: {"terminated": steps.terminated | steps.truncated},
+    "a termination is a time limit": lambda steps: {"terminated": jnp.zeros_like(steps.terminated)},
+}
 
 
 @pytest.mark.parametrize(
-    "mdp",
-    mostly_slow([DISCOUNTING, TERMINAL, TIME_LIMIT], fast=[TIME_LIMIT]),
-    ids=["discounting", "terminal", "time limit"],
+    ("ending", "head"),
+    [
+        ("a time limit is a termination", "scalar"),
+        pytest.param("a time limit is a termination", "categorical", marks=pytest.mark.slow),
+        pytest.param("a time limit is a termination", "hl_gauss", marks=pytest.mark.slow),
+        pytest.param("a termination is a time limit", "scalar", marks=pytest.mark.slow),
+    ],
 )
-def test_one_step_targets_reach_the_exact_solution(mdp):
-    q = fitted(mdp, network=Table(np.zeros(mdp.reward.shape)))
-    np.testing.assert_allclose(q[~mdp.terminal], mdp.exact_q(0.5)[~mdp.terminal], atol=1e-3)
+def test_a_wrong_ending_is_told_apart(monkeypatch, ending, head):
+    right = on_rollout.fold
+    monkeypatch.setattr(
+        on_rollout, "fold", lambda steps, **numbers: right(steps._replace(**ENDINGS[ending](steps)), **numbers)
+    )
+    assert error(fitting_everything(head), 0.65) > 0.2
 
 
 def test_targets_of_a_target_network_reach_it_too():
@@ -252,42 +311,18 @@ def test_targets_are_those_of_the_target_network():
     np.testing.assert_allclose(q, DISCOUNTING.exact_q(0.5, 1, start=start), atol=1e-3)
 
 
-ADAM = "optimizer={name: adam, learning_rate: 0.05, anneal: true}"
-OWN = "optimizer={name: adam, learning_rate: 5e-3, anneal: true}"
-CATEGORICAL = "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"
-HL_GAUSS = "distribution={kind: hl_gauss, atoms: 24, v_min: -2, v_max: 4}"
-LAMBDA = "rollout.lambda=0.65"
-
-
 @pytest.mark.parametrize(
-    ("overrides", "atoms"),
+    "overrides",
     [
-        ([LAMBDA], 0),
-        pytest.param([LAMBDA, ADAM, CATEGORICAL], 13, marks=pytest.mark.slow),
-        pytest.param([LAMBDA, ADAM, HL_GAUSS], 24, marks=pytest.mark.slow),
-        ([LAMBDA, OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None),
-        pytest.param([LAMBDA, OWN, "network={dueling: true, noisy: true}"], None, marks=pytest.mark.slow),
-        pytest.param([LAMBDA, OWN, "env.normalize=true"], None, marks=pytest.mark.slow),
-        pytest.param([LAMBDA, OWN, "optimizer.name=radam"], None, marks=pytest.mark.slow),
+        [OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"],
+        pytest.param([OWN, "network={dueling: true, noisy: true}"], marks=pytest.mark.slow),
+        pytest.param([OWN, "env.normalize=true"], marks=pytest.mark.slow),
+        pytest.param([OWN, "optimizer.name=radam"], marks=pytest.mark.slow),
     ],
 )
-def test_a_time_limit_is_no_termination_under_every_choice(overrides, atoms):
-    """Q(2, .) is 2 by what comes after the limit; a limit taken for an end makes it 1."""
-    shape = TIME_LIMIT.reward.shape
-    network = None if atoms is None else Table(np.zeros((*shape, atoms) if atoms else shape))
-    q = fitted(TIME_LIMIT, *overrides, network=network)
-    np.testing.assert_allclose(q, TIME_LIMIT.exact_q(0.5), atol=0.1)
-
-
-def test_a_time_limit_taken_for_a_termination_is_told_apart(monkeypatch):
-    right = on_rollout.fold
-    monkeypatch.setattr(
-        on_rollout,
-        "fold",
-        lambda steps, **numbers: right(steps._replace(terminated=steps.terminated | steps.truncated), **numbers),
-    )
-    q = fitted(TIME_LIMIT, LAMBDA, network=Table(np.zeros((3, 2))))
-    assert np.abs(q - TIME_LIMIT.exact_q(0.5)).max() > 0.5
+def test_a_time_limit_is_no_termination_under_every_choice(overrides):
+    """Q(2, .) is 2 by what comes after the limit; a limit taken for an end makes it 1. No action matters."""
+    np.testing.assert_allclose(fitted(TIME_LIMIT, *overrides, trace=0.65), TIME_LIMIT.exact_q(0.5), atol=0.1)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 The samplers are ``uniform_replay`` and ``prioritised_replay``. Either works with either kind of ring.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -277,14 +278,7 @@ def _without_replay_faults(config: Config) -> Iterator[Fault]:
     if config.n_step > 1:
         message = f"{config.n_step} needs replay: without it rollout.lambda mixes returns of all lengths"
         yield Fault("n_step", message, ("replay.kind",))
-    rollout, num_envs = config.rollout, config.env.num_envs
-    if num_envs * rollout.steps % rollout.minibatches:
-        steps = f"env.num_envs x rollout.steps ({num_envs * rollout.steps})"
-        message = f"{rollout.minibatches} does not divide {steps}"
-        yield Fault("rollout.minibatches", message, ("env.num_envs", "rollout.steps"))
-    if config.network.memory != "none" and num_envs % rollout.minibatches:
-        message = f"{rollout.minibatches} does not divide env.num_envs ({num_envs}): sequences of a memory stay whole"
-        yield Fault("rollout.minibatches", message, ("env.num_envs", "network.memory"))
+    yield from _minibatch_faults(config)
     kind = config.distribution.kind
     if kind in ("quantile", "iqn", "fqf"):
         message = f"{kind!r} needs replay: a lambda-return is a mixture, which a fixed number of quantiles cannot hold"
@@ -292,6 +286,32 @@ def _without_replay_faults(config: Config) -> Iterator[Fault]:
     if config.bootstrap.kind == "double" and not config.schedule.target_every:
         message = "'double' needs a target network, without which it is greedy; set schedule.target_every"
         yield Fault("bootstrap.kind", message, ("replay.kind", "schedule.target_every"))
+
+
+def _minibatch_faults(config: Config) -> Iterator[Fault]:
+    """Minibatches divide the steps of a rollout, or with a memory its sequences."""
+    rollout, num_envs = config.rollout, config.env.num_envs
+    if config.network.memory == "none":
+        units, what, other, why = num_envs * rollout.steps, "env.num_envs x rollout.steps", "rollout.steps", ""
+    else:
+        units, what, other = num_envs, "env.num_envs", "network.memory"
+        why = ": sequences of a memory stay whole"
+    if units % rollout.minibatches:
+        near = _nearest_divisors(units, rollout.minibatches)
+        nearest = f"the nearest that {'does is' if len(near) == 1 else 'do are'} {' and '.join(map(str, near))}"
+        message = f"{rollout.minibatches} does not divide {what} ({units}){why}; {nearest}"
+        yield Fault("rollout.minibatches", message, ("env.num_envs", other))
+
+
+def _nearest_divisors(number: int, near: int) -> list[int]:
+    """The divisors of ``number`` next to ``near``, one below it and one above it if it has both.
+
+    Above 2^32, where no rollout can be, not all divisors are looked for.
+    """
+    small = [n for n in range(1, min(math.isqrt(number), 2**16) + 1) if number % n == 0]
+    divisors = [*small, *(number // n for n in small)]
+    below, above = [n for n in divisors if n < near], [n for n in divisors if n > near]
+    return [max(below), *([min(above)] if above else [])]
 
 
 _BUFFER = ("replay.size", "replay.batch_size")
