@@ -7,7 +7,8 @@ from benchmarks.accelerators import BREAKOUT, BREAKOUT_PARTS, CARTPOLE, Case
 from benchmarks.devices import ACCELERATORS
 
 Row = Mapping[str, Any]
-Values = dict[Case, float]
+Values = dict[Case, float | None]
+"""A value a case; None if the row cannot be compared with the row that the value is relative to."""
 
 
 class Target(NamedTuple):
@@ -19,21 +20,33 @@ class Target(NamedTuple):
 
 
 def judge(rows: dict[Case, Row]) -> list[dict[str, Any]]:
-    """Return a row a target: the worst of what was counted, and whether it is met."""
+    """Return a row a target: the worst of what was counted, and whether it is met.
+
+    Times of different rows are compared only if jax, a TPU's compiler and the machine are known and the same.
+    """
     return [_judge(target, target.values(rows)) for target in TARGETS]
 
 
 def _judge(target: Target, values: Values) -> dict[str, Any]:
-    worst = max(values, key=lambda case: values[case], default=None)
-    met = "not counted" if worst is None else "yes" if values[worst] <= target.at_most else "no"
+    numbers = {case: value for case, value in values.items() if value is not None}
+    worst = max(numbers, key=lambda case: numbers[case], default=None)
+    missing = "no rows of one version and machine" if values else "not counted"
+    met = missing if worst is None else "yes" if numbers[worst] <= target.at_most else "no"
     return {
         "target": target.what,
         "at most": target.at_most,
-        "highest": "" if worst is None else float(values[worst]),
+        "highest": "" if worst is None else float(numbers[worst]),
         "of": "" if worst is None else f"{worst.device}, {worst.config}, {worst.seeds:,} seed{'s' * (worst.seeds > 1)}",
-        "rows counted": len(values),
+        "rows counted": len(numbers),
+        "rows not comparable": len(values) - len(numbers),
         "met": met,
     }
+
+
+def comparable(platform: str, one: Row, other: Row) -> bool:
+    """Whether two rows of a device are of the same versions and of one machine, and both are known."""
+    same = all(one[name] == other[name] != "" for name in ("jax", "machine"))
+    return same and (platform != "tpu" or "libtpu" in one["jax"])  # early rows do not name it
 
 
 def _cells(platform: str, configs: Iterable[str], column: str, *, seeds: int | None = None, share: int = 1) -> Any:
@@ -70,15 +83,17 @@ def _to_the_cpu(platform: str) -> Callable[[dict[Case, Row]], Values]:
 def _to_one_seed(platform: str) -> Callable[[dict[Case, Row]], Values]:
     """Time to compile many seeds, relative to one: processor time, or wall-clock time if a row has that alone."""
 
-    def ratio(row: Row, one: Row) -> float | None:
-        columns = ("compile (CPU s)", "compile (s)")
-        column = next((name for name in columns if row[name] != "" and one[name] != ""), None)
-        return None if column is None else float(row[column]) / float(one[column])
-
     def values(rows: dict[Case, Row]) -> Values:
-        ones = {case: rows.get(case._replace(seeds=1)) for case in rows if case.seeds > 1 and _is(case, platform)}
-        ratios = {case: ratio(rows[case], one) for case, one in ones.items() if one is not None}
-        return {case: value for case, value in ratios.items() if value is not None}
+        found: Values = {}
+        for case, row in rows.items():
+            one = rows.get(case._replace(seeds=1))
+            if case.seeds == 1 or one is None or not _is(case, platform):
+                continue
+            columns = ("compile (CPU s)", "compile (s)")
+            column = next((name for name in columns if row[name] != "" and one[name] != ""), None)
+            if column is not None:
+                found[case] = float(row[column]) / float(one[column]) if comparable(platform, row, one) else None
+        return found
 
     return values
 

@@ -14,29 +14,40 @@ iteration takes (acting, environment, replay, update; without replay a rollout a
 - seconds: of the wall clock (empty if other programs kept the compiler waiting) and of the processor, of all threads.
   Beside each row of one seed, the same run is compiled for this machine's CPU.
 
-Rows are counted in the order of their importance, since all of them take hours. Every device gets plain DQN on CartPole
-and on MinAtar's Breakout, and PQN on both. The other presets, and other replays, are counted for a TPU v5e and an H100
-only: as the rows of plain DQN show, XLA makes nearly the same programs for a TPU v6e and an H200. The other presets are
-counted with one seed and with 1,024; 64 lie between.
+Rows are counted in the order of their importance, since all of them take hours. First come plain DQN on CartPole and on
+MinAtar's Breakout and PQN on both, for every device, then the other presets with one seed and with 1,024, for a TPU v5e
+and an H100. Last come the other presets for a TPU v6e and an H200, and with 64 seeds. An H200's programs are compiled
+like an H100's, although both are of one architecture: XLA weighs what to fuse by the bandwidth of the memory, and on
+CartPole with 64 seeds it makes different programs of them.
 
-Rows are kept as they finish, with the tables of devices and of targets: a second call continues. A row that failed says
-why. It is tried again if it took too long or was killed, and otherwise only with `--again`, like rows of other commits.
+Rows are kept as they finish, with the tables of devices and of targets: a second call continues. It counts missing rows
+first, then rows of another version of jax or libtpu or of an unknown machine, and last what took too long or was
+killed. A row that failed says why, and is tried again only with `--again`, like rows of other commits and machines. The
+limit of a row is processor time, so that other programs do not matter. The run of one seed is compiled for the CPU once
+for all devices, if machine and version of jax are the same.
+
+Each row's compiled text, memory and times are kept in `build/accelerators` (ignored by git; `--texts` for another
+folder): `--recount` counts a changed or new column in these texts, without compiling.
 
     python -m benchmarks.accelerators             all rows: hours of one core
     python -m benchmarks.accelerators --quick     one row of each device whose compiler is installed, nothing kept
     python -m benchmarks.accelerators --only "TPU v5e" --configs minatar/breakout    some of them
     python -m benchmarks.accelerators --configs cartpole_pqn+env.num_envs=64 --seeds 8    others
+    python -m benchmarks.accelerators --recount   rows whose compiled text is kept, counted again: seconds each
     python -m benchmarks.accelerators --tried     what was tried, beside what is shipped: half an hour
     python -m benchmarks.accelerators --kernels "H100" --configs cartpole_cleanrl --seeds 1024    an iteration's kernels
 """
 
 import csv
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import compiled, harness
@@ -50,31 +61,46 @@ BREAKOUT_PARTS = tuple(f"{BREAKOUT}+{part}" for part in ("per", "n_step", "repla
 """Other replays of pictures; the last one's size is not a multiple of the number of environments."""
 LARGE_PQN = "largest PQN of gpu.py"
 ON_CARTPOLE = tuple(f"{CARTPOLE}+{preset}" for preset in PRESETS[1:])
-ALL, LEADERS = tuple(ACCELERATORS), ("TPU v5e", "H100")
-BLOCKS: tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]], ...] = (
-    ((CARTPOLE,), (1, 1_024), ALL),
+ALL, LEADERS, OTHERS = tuple(ACCELERATORS), ("TPU v5e", "H100"), ("TPU v6e", "H200")
+Blocks = tuple[tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]], ...]
+BLOCKS: Blocks = (
+    ((CARTPOLE,), (1,), ALL),
     ((BREAKOUT,), (1, 8), ALL),
+    ((CARTPOLE,), (1_024,), ("H100", "H200")),
     ((LARGE_PQN,), (1_024,), ("H100",)),
-    ((PQN_PICTURES,), (1, 8), ALL),
-    ((PQN,), (1, 1_024), ALL),
+    ((PQN, PQN_PICTURES), (1,), ALL),
+    ((PQN_PICTURES,), (8,), ALL),
+    ((CARTPOLE,), (64,), ALL),
     (BREAKOUT_PARTS, (8,), LEADERS),
+    ((PQN,), (64, 1_024), ALL),
+    ((CARTPOLE,), (1_024,), ("TPU v5e", "TPU v6e")),
     ((BREAKOUT, PQN_PICTURES), (30,), ALL),
-    ((CARTPOLE, PQN), (64,), ALL),
-    (ON_CARTPOLE, (1_024,), LEADERS),
     (ON_CARTPOLE, (1,), LEADERS),
+    (ON_CARTPOLE, (1_024,), LEADERS),
 )
-"""Configs, numbers of seeds and devices; the most telling first."""
+"""Configs, numbers of seeds and devices; what is cheap and decides targets first."""
+LAST_BLOCKS: Blocks = (
+    (ON_CARTPOLE, (1,), OTHERS),
+    (ON_CARTPOLE, (64,), ALL),
+    (ON_CARTPOLE, (1_024,), OTHERS),
+)
+"""What is counted when all others have been."""
 COLUMNS = (
     *("device", "config", "seeds", "one program"),
     *("compile (s)", "compile (CPU s)", "on a CPU (s)", "on a CPU (CPU s)", "machine code (MB)"),
     *("memory a seed (MB)", "sum (MB)", "memory / sum"),
     *("kernels", "MB an iteration", "MFLOP an iteration", "steps a second that memory allows"),
-    *("note", "jax", "commit"),
+    *("note", "jax", "machine", "commit"),
 )
 MINUTES = 15.0
-"""How long a row may take, unless said otherwise."""
+"""Processor time that a row may take, unless said otherwise."""
+WAITING = 10
+"""Wall-clock time that a row may take, relative to its processor time."""
 STOPPED, KILLED = "stopped", "killed"
 """First words of the notes on rows that a later call tries again."""
+AGAIN = "counted again: "
+"""What such a note follows if the row was there before, and stays."""
+TEXTS = harness.ROOT / "build" / "accelerators"
 VARIANTS: tuple[tuple[str, str, tuple[tuple[str, str, int], ...]], ...] = (
     ("Adam on one flattened vector", "flattened", (("H100", CARTPOLE, 1_024),)),
     ("products that share a matrix merged", "merged", (("H100", CARTPOLE, 1_024), ("H100", BREAKOUT, 30))),
@@ -98,7 +124,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="DEVICE", choices=ACCELERATORS, default=list(ACCELERATORS))
     parser.add_argument("--configs", nargs="+", metavar="CONFIG[+CONFIG][+key=value]", help="default the table's")
     parser.add_argument("--seeds", nargs="+", type=harness.positive, help="default the table's")
-    parser.add_argument("--minutes", type=harness.positive, default=MINUTES, help=f"of a row (default {MINUTES:g})")
+    parser.add_argument(
+        "--minutes", type=harness.positive, default=MINUTES, help=f"processor time of a row (default {MINUTES:g})"
+    )
+    parser.add_argument("--texts", type=Path, default=TEXTS, metavar="DIR", help="where compiled texts are kept")
+    parser.add_argument("--recount", action="store_true", help="count the kept texts again, compile nothing")
     parser.add_argument("--again", action="store_true", help="count rows that are there, too")
     parser.add_argument("--kernels", metavar="DEVICE", choices=ACCELERATORS, help="list the kernels of an iteration")
     parser.add_argument("--tried", action="store_true", help="compare what was tried with what is shipped")
@@ -115,18 +145,24 @@ def main() -> None:
         _print_kernels(Case(arguments.kernels, (arguments.configs or [CARTPOLE])[0], (arguments.seeds or [1_024])[0]))
     elif arguments.summary:
         write_summaries(stored())
+    elif arguments.recount:
+        _recount(arguments.texts.resolve())
     elif arguments.tried:
         _count_tried(arguments.minutes, keep=not arguments.quick)
     else:
-        cases = list(_chosen(arguments))
-        _count_all(cases, keep=not arguments.quick, again=arguments.again, minutes=arguments.minutes)
+        texts = None if arguments.quick else arguments.texts.resolve()
+        _count_all(list(_chosen(arguments)), texts=texts, again=arguments.again, minutes=arguments.minutes)
 
 
 def table_cases() -> list[Case]:
-    """Return the rows of the table, the most telling first."""
+    """Return the rows of the table, in the order in which they are counted."""
+    return _cases((*BLOCKS, *LAST_BLOCKS))
+
+
+def _cases(blocks: Blocks) -> list[Case]:
     return [
         Case(device, config, number)
-        for configs, seeds, devices in BLOCKS
+        for configs, seeds, devices in blocks
         for config in configs
         for number in seeds
         for device in devices
@@ -151,40 +187,111 @@ def _chosen(arguments: Any) -> Iterator[Case]:
                 yield from (Case(device, config, seeds) for device in arguments.only)
 
 
-def _count_all(cases: Sequence[Case], *, keep: bool, again: bool, minutes: float) -> None:
-    rows = stored() if keep else {}
-    for case in cases:
-        before = rows.get(case)
-        if before and not (again or is_unfinished(before)):
-            continue
-        row = {**dict.fromkeys(COLUMNS, ""), **_ask(case._asdict(), minutes), **case._asdict()}
-        row["commit"] = harness.commit()
+def _count_all(cases: Sequence[Case], *, texts: Path | None, again: bool, minutes: float) -> None:
+    """Count the cases and keep rows and compiled texts; without a folder for texts, keep nothing."""
+    rows = stored() if texts else {}
+    machine, commit = harness.machine(), harness.commit()
+    for case in queue(cases, rows, again=again):
+        task = {**case._asdict(), "on_a_cpu": on_a_cpu(rows, case, machine), "texts": str(texts or "")}
+        found = _ask(task, minutes)
+        row = {**dict.fromkeys(COLUMNS, ""), **found, **case._asdict(), "machine": machine, "commit": commit}
         print(harness.table([row]), flush=True)
-        if keep and not (before and is_unfinished(row)):  # what was counted before is worth more
-            rows[case] = row
-            harness.write(TABLE, [rows[one] for one in sorted(rows, key=_order)])
-            write_summaries(rows)
+        if texts is None:
+            continue
+        if case in rows and is_unfinished(row):  # what was counted before is worth more
+            note = rows[case]["note"]
+            row = rows[case] if is_unfinished(rows[case]) else {**rows[case], "note": _noted(note, row["note"])}
+        _keep(rows | {case: row})
+        rows[case] = row
+
+
+def _noted(before: str, note: str) -> str:
+    """A row's note and what happened when it was counted again, once."""
+    return "; ".join([part for part in before.split("; ") if part and AGAIN not in part] + [AGAIN + note])
+
+
+def _keep(rows: dict[Case, dict[str, Any]]) -> None:
+    harness.write(TABLE, [rows[one] for one in sorted(rows, key=_order)])
+    write_summaries(rows)
+
+
+def queue(cases: Sequence[Case], rows: dict[Case, dict[str, Any]], *, again: bool) -> list[Case]:
+    """Return the cases that have to be counted: missing ones, old ones, those for last, and what was stopped."""
+    last = set(_cases(LAST_BLOCKS))
+
+    def rank(case: Case) -> int:
+        note = rows.get(case, {}).get("note", "")
+        if note.startswith((STOPPED, KILLED)) or AGAIN in note:
+            return 3
+        return 2 if case in last else int(case in rows)
+
+    open_ones = (
+        case for case in cases if case not in rows or again or is_unfinished(rows[case]) or _is_old(rows, case)
+    )
+    return sorted(open_ones, key=rank)
+
+
+def _is_old(rows: dict[Case, dict[str, Any]], case: Case) -> bool:
+    """Whether a row was counted with another version of jax or of a TPU's compiler, or on an unknown machine."""
+    jax, machine = rows[case]["jax"], rows[case]["machine"]
+    return bool(jax) and (jax != compiled.version_of(case.device) or not machine)
+
+
+def on_a_cpu(rows: dict[Case, dict[str, Any]], case: Case, machine: str) -> dict[str, Any] | None:
+    """Return the columns of compiling for the CPU of another device's row, of this machine and version of jax."""
+    if case.seeds != 1:
+        return None
+    jax = compiled.jax_of(compiled.version_of(case.device))
+    for one, row in rows.items():
+        same = (one.config, one.seeds, row["machine"], compiled.jax_of(row["jax"])) == (case.config, 1, machine, jax)
+        if same and row[compiled.ON_A_CPU[1]] != "":
+            return {column: row[column] and float(row[column]) for column in compiled.ON_A_CPU}
+    return None
+
+
+def _recount(texts: Path) -> None:
+    """Count all rows anew whose compiled text is kept."""
+    rows = stored()
+    for case in dict.fromkeys([*rows, *table_cases()]):
+        if found := compiled.count_kept(**case._asdict(), texts=texts):
+            rows[case] = {**dict.fromkeys(COLUMNS, ""), **found, **case._asdict()}
+            print(harness.table([rows[case]]), flush=True)
+    if rows:
+        _keep(rows)
 
 
 def _ask(task: dict[str, Any], minutes: float) -> dict[str, Any]:
     """Let a process count -> the columns of a row that it found, or a note that says why there are none."""
-    process = harness.start(__spec__.name, task)
+    process = harness.start(__spec__.name, {**task, "minutes": minutes})
     try:
-        return harness.answer(process, timeout=60 * minutes)
+        return harness.answer(process, timeout=WAITING * 60 * minutes)
     except subprocess.TimeoutExpired:
-        return {"note": f"{STOPPED} after {minutes:g} minutes"}
+        return {"note": f"{STOPPED} after {WAITING * minutes:g} minutes"}
     except (SystemExit, json.JSONDecodeError, IndexError):
         code = process.returncode
+        if code == -signal.SIGXCPU:
+            return {"note": f"{STOPPED} after {minutes:g} minutes of processor time"}
         return {"note": f"{KILLED} by signal {-code}" if code < 0 else f"the worker failed with exit code {code}"}
 
 
 def _work(task: dict[str, Any]) -> dict[str, Any]:
     """Count in this process; an error becomes a note, so that the other rows are counted."""
+    _limit_processor_time(task.pop("minutes", None))
     try:
         return (compiled.count_variant if "variant" in task else compiled.count)(**task)
     except Exception as error:
         traceback.print_exc()
         return {"note": compiled.reason(f"{type(error).__name__}: {error}")}
+
+
+def _limit_processor_time(minutes: float | None) -> None:
+    """Let the system end this process by SIGXCPU after so much processor time of all its threads."""
+    if minutes is None:
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(60 * minutes), resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def is_unfinished(row: dict[str, Any]) -> bool:
@@ -223,7 +330,7 @@ def summarise(rows: dict[Case, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _summary(device: str, rows: dict[Case, dict[str, Any]]) -> dict[str, Any]:
-    whole = [row for row in rows.values() if row["one program"] == "yes"]
+    whole = [row for row in rows.values() if row["one program"].startswith("yes")]
 
     def cell(case: Case, column: str, value: Any = lambda number: number) -> Any:
         text = rows.get(case, {}).get(column, "")

@@ -1,9 +1,15 @@
 """Counts what whole runs need that are compiled for a described device: the workers of ``accelerators.py``."""
 
+import gzip
 import importlib.metadata
+import json
 import math
 import os
+import re
 import time
+import types
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.devices import ACCELERATORS, described
@@ -17,45 +23,101 @@ VARIANTS = ("merged", "flattened", "whole")
 rollout computed at once, and not in parts."""
 NAMED = {
     "largest PQN of gpu.py": "cartpole_cleanrl+pqn+env.num_envs=4096+rollout.steps=16+rollout.epochs=2"
-    "+rollout.minibatches=16+total_timesteps=1310720"
+    "+rollout.minibatches=16+total_timesteps=1310720+evaluation.every=327680"
 }
-"""Configs with many overrides, by the names that tables have for them."""
+"""Configs with many overrides, by the names that tables have for them.
+
+Five rollouts lie between two evaluations: with one, its loop would be that of an epoch, and hold the evaluation."""
+ON_A_CPU = ("on a CPU (s)", "on a CPU (CPU s)")
+"""Columns of compiling a run of one seed for this machine's CPU."""
 
 
-def count(*, device: str, config: str, seeds: int) -> dict[str, Any]:
+def count(
+    *, device: str, config: str, seeds: int, on_a_cpu: Mapping[str, Any] | None = None, texts: str = ""
+) -> dict[str, Any]:
     """Compile a whole run for a device, and count -> columns of the table.
 
     With one seed, the same run is then compiled for this machine's CPU, too, whose times stand beside the device's.
+
+    Args:
+      device: one of ``ACCELERATORS``.
+      config: names and overrides, joined by +, or one of ``NAMED``.
+      seeds: of the run.
+      on_a_cpu: what another row has in the columns ``ON_A_CPU``, so that nothing is compiled for the CPU.
+      texts: folder in which the compiled text, its memory and the times are kept for ``count_kept``; empty for none.
     """
     devices = described(device)
     import jax
 
-    from benchmarks import hlo
-    from purejaxdqn.runs.memory import memory_needs
-
     jax.config.update("jax_enable_compilation_cache", False)
     draft, program = read_config(config, seeds)
-    found: dict[str, Any] = {"jax": jax.__version__ + compiler_of(device)}
+    found: dict[str, Any] = {"jax": version_of(device)}
     try:
         compiled, seconds, used = timed(*lower(draft, program, devices))
     except jax.errors.JaxRuntimeError as error:
         return {**found, "one program": reason(str(error))}
     found |= {"compile (s)": seconds, "compile (CPU s)": used}
     if seeds == 1:
-        _, seconds, used = timed(*lower(draft, program, None))
-        found |= {"on a CPU (s)": seconds, "on a CPU (CPU s)": used}
-    text, memory, needs = compiled.as_text(), compiled.memory_analysis(), memory_needs(draft)
+        found |= on_a_cpu or _compiled_for_the_cpu(draft, program)
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    if texts:
+        keep(path_in(texts, device, config, seeds), text, memory, found)
+    return {**found, **_columns(text, memory, device, draft, program)}
+
+
+def _compiled_for_the_cpu(config: Any, program: Any) -> dict[str, Any]:
+    _, seconds, used = timed(*lower(config, program, None))
+    return dict(zip(ON_A_CPU, (seconds, used), strict=True))
+
+
+def _columns(text: str, memory: Any, device: str, config: Any, program: Any) -> dict[str, Any]:
+    """The columns that follow from a compiled program and its config."""
+    from benchmarks import hlo
+    from purejaxdqn.runs.memory import memory_needs
+
+    needs, seeds = memory_needs(config), config.num_seeds
     a_seed, kept = bytes_of(memory) / seeds / 1e6, (needs.state + needs.working) / 1e6
     return {
-        **found,
         "one program": ", ".join(hlo.host_calls(text)) or "yes",
         "machine code (MB)": memory.generated_code_size_in_bytes / 1e6 or "",  # of a GPU not known
         "memory a seed (MB)": a_seed,
         "sum (MB)": kept,
         "memory / sum": a_seed / kept,
-        "MFLOP an iteration": seeds * flops_of_iteration(draft, program) / 1e6,
+        "MFLOP an iteration": seeds * flops_of_iteration(config, program) / 1e6,
         **_traffic(text, program.plan, seeds, device),
     }
+
+
+def path_in(texts: str | Path, device: str, config: str, seeds: int) -> Path:
+    """Return where a row's compiled text is kept, without the ending ``.txt.gz`` or ``.json``."""
+    return Path(texts, re.sub(r"[^\w.=+-]+", "_", f"{device}_{config}_{seeds}"))
+
+
+def keep(path: Path, text: str, memory: Any, found: Mapping[str, Any]) -> None:
+    """Keep a compiled program's text (``.txt.gz``), and its memory and the columns of compiling it (``.json``)."""
+    from benchmarks import harness
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(f"{path}.txt.gz", "wt", encoding="utf-8") as file:
+        file.write(text)
+    sizes = {name: getattr(memory, name) for name in dir(memory) if name.endswith("_in_bytes")}
+    about = {"commit": harness.commit(), "machine": harness.machine()}
+    Path(f"{path}.json").write_text(json.dumps({"columns": {**found, **about}, "memory": sizes}, indent=1) + "\n")
+
+
+def count_kept(*, device: str, config: str, seeds: int, texts: str | Path) -> dict[str, Any] | None:
+    """Count a program that ``count`` has kept, without compiling -> columns; None if there is none.
+
+    The config is read anew, so that a column of it is only right if the run has not changed since.
+    """
+    path = path_in(texts, device, config, seeds)
+    if not Path(f"{path}.json").exists():
+        return None
+    kept = json.loads(Path(f"{path}.json").read_text())
+    with gzip.open(f"{path}.txt.gz", "rt", encoding="utf-8") as file:
+        text = file.read()
+    found = _columns(text, types.SimpleNamespace(**kept["memory"]), device, *read_config(config, seeds))
+    return {**kept["columns"], **found}
 
 
 def _traffic(text: str, plan: Any, seeds: int, device: str) -> dict[str, Any]:
@@ -132,9 +194,15 @@ def timed(lowered: Any, platform: str) -> tuple[Any, Any, float]:
     return compiled, (seconds if used >= UNDISTURBED * seconds else ""), used
 
 
-def compiler_of(device: str) -> str:
-    """Return the version of a TPU's compiler; a GPU's comes with jax."""
-    return f", libtpu {importlib.metadata.version('libtpu')}" if ACCELERATORS[device].platform == "tpu" else ""
+def version_of(device: str) -> str:
+    """Return the version of jax, and of a TPU's compiler; a GPU's comes with jax."""
+    version = importlib.metadata.version
+    return version("jax") + (f", libtpu {version('libtpu')}" if ACCELERATORS[device].platform == "tpu" else "")
+
+
+def jax_of(version: str) -> str:
+    """Return the version of jax alone."""
+    return version.split(",", maxsplit=1)[0]
 
 
 def reason(error: str) -> str:

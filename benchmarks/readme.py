@@ -36,6 +36,8 @@ PAGES = tuple(sorted((harness.ROOT / "docs").rglob("*.md")))
 _COMMENT = r"<!-- (\w+)(?:: (.+?))??(?: where (.+?))? -->"
 _PLACE = re.compile(rf"^{_COMMENT}\n(?:\|.*\n|\n(?=\*)|\*.*\*\n)*", re.MULTILINE)
 _FIGURE = re.compile(rf"-?(?:[\d.,]+|\?)(?: (?:of|to) -?[\d.,]+)*(?={_COMMENT})")
+SITTINGS = ("learning", "learning_table", "accelerators", "accelerators_devices", "accelerators_targets")
+"""Tables whose rows are of several sittings, and may be of several machines and commits."""
 _SUMMARIES: dict[str, Callable[[list[float]], float]] = {
     "median of ": statistics.median,
     "lowest of ": min,
@@ -76,7 +78,7 @@ def fill_figures(text: str) -> str:
 def block(name: str, columns: Sequence[str] = (), conditions: Sequence[str] = ()) -> str:
     """Return a table, or some of its columns and rows, with its machine, Python and commit."""
     about = json.loads((harness.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    newest = "newest row: " if name in ("learning", "learning_table") else ""  # whose rows are of several sittings
+    newest = "newest row: " if name in SITTINGS else ""
     source = f"*{newest}{about['machine']}, Python {about['python']}, commit {about['commit']}*\n"
     if list(columns) == ["machine"]:
         return source

@@ -4,16 +4,19 @@ The compiler for a TPU comes with libtpu, and needs no TPU. It runs in a process
 """
 
 import csv
+import signal
 import subprocess
+import sys
 import types
 
 import pytest
 
 from benchmarks import accelerators, compiled, harness
-from benchmarks.accelerator_targets import TARGETS, judge
-from benchmarks.accelerators import BREAKOUT, CARTPOLE, COLUMNS, Case, summarise, table_cases
+from benchmarks.accelerator_targets import TARGETS, comparable, judge
+from benchmarks.accelerators import BREAKOUT, CARTPOLE, COLUMNS, Case, on_a_cpu, queue, summarise, table_cases
 from benchmarks.compiled import flops_of_iteration, read_config
 from benchmarks.devices import ACCELERATORS, missing
+from benchmarks.guard import PRESETS
 
 V5E, ROOM = "TPU v5e", 1.4
 """Memory of a seed over the sum that it must keep, at most: vectors of 400 numbers are padded to 512."""
@@ -30,6 +33,8 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.harness.PICTURES", {})
     monkeypatch.setattr(accelerators, "missing", lambda device: "")
     monkeypatch.setattr(accelerators, "fault_of", lambda config: "")
+    monkeypatch.setattr(accelerators, "TEXTS", tmp_path / "texts")
+    monkeypatch.setattr(compiled, "version_of", lambda device: "0")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     return tmp_path
 
@@ -41,7 +46,7 @@ def counting(monkeypatch, *options, stops_after=None, answers=()):
     def ask(task, minutes):
         if len(asked) == stops_after:
             raise KeyboardInterrupt
-        asked.append(Case(**task))
+        asked.append(Case(*(task[name] for name in Case._fields)))
         return dict(FOUND) if len(asked) > len(answers) else answers[len(asked) - 1]
 
     monkeypatch.setattr(accelerators, "_ask", ask)
@@ -123,21 +128,88 @@ def test_a_row_that_was_stopped_or_killed_is_tried_again_and_the_rows_after_it_a
 def test_a_row_that_was_counted_stays_if_counting_it_again_is_stopped(results, monkeypatch):
     counting(monkeypatch, *ONE)
     before = accelerators.stored()
-    counting(monkeypatch, *ONE, "--again", answers=[{"note": "stopped after 15 minutes"}])
-    assert accelerators.stored() == before
+    for _ in range(2):
+        counting(monkeypatch, *ONE, "--again", answers=[{"note": "stopped after 15 minutes"}])
+        (row,) = accelerators.stored().values()
+        assert row == {**next(iter(before.values())), "note": "counted again: stopped after 15 minutes"}
+    assert counting(monkeypatch, *ONE) == []
+
+
+def test_missing_rows_are_counted_first_and_what_was_stopped_last(monkeypatch):
+    monkeypatch.setattr(compiled, "version_of", lambda device: "2")
+    last = Case("H200", f"{CARTPOLE}+iqn", 64)
+    cases = [last, *(Case(V5E, CARTPOLE, seeds) for seeds in range(1, 8))]
+    notes = (
+        "stopped after 15 minutes of processor time",
+        "killed by signal 9",
+        "counted again: stopped after 2 minutes",
+    )
+    rows = {
+        cases[1]: _row(note=notes[0]),
+        cases[2]: _row(note=notes[1]),
+        cases[3]: _row(jax="1", machine="m", note=notes[2]),
+        cases[4]: _row(jax="1", machine="m"),
+        cases[5]: _row(jax="2"),
+        cases[6]: _row(jax="2", machine="m"),
+    }
+    assert queue(cases, rows, again=False) == [cases[7], cases[4], cases[5], last, *cases[1:4]]
+    assert queue(cases, rows, again=True) == [cases[7], *cases[4:7], last, *cases[1:4]]
+
+
+def test_a_run_of_one_seed_is_compiled_for_the_cpu_once_for_all_devices(results, monkeypatch):
+    monkeypatch.setattr(compiled, "version_of", lambda device: "2, libtpu 3" if device == V5E else "2")
+    times = {"on a CPU (s)": "", "on a CPU (CPU s)": "5.0"}
+    rows = {Case(V5E, CARTPOLE, 1): _row(jax="2, libtpu 3", machine="m", **times)}
+    assert on_a_cpu(rows, Case("H100", CARTPOLE, 1), "m") == {"on a CPU (s)": "", "on a CPU (CPU s)": 5.0}
+    for case, machine in (
+        (Case("H100", CARTPOLE, 8), "m"),
+        (Case("H100", BREAKOUT, 1), "m"),
+        (Case("H100", CARTPOLE, 1), "n"),
+    ):
+        assert on_a_cpu(rows, case, machine) is None
+    monkeypatch.setattr(compiled, "version_of", lambda device: "2.1")
+    assert on_a_cpu(rows, Case("H100", CARTPOLE, 1), "m") is None
+
+
+def test_kept_texts_are_counted_again_without_compiling(results, monkeypatch):
+    case = {"device": V5E, "config": "catch+n_step", "seeds": 2}
+    memory = types.SimpleNamespace(temp_size_in_bytes=7, generated_code_size_in_bytes=3, serialized=b"")
+    compiled.keep(compiled.path_in(results / "kept", **case), "HloModule é", memory, {"jax": "1", "compile (s)": 4.0})
+
+    def columns(text, memory, device, config, program):
+        assert (text, memory.temp_size_in_bytes, device, config.num_seeds) == ("HloModule é", 7, V5E, 2)
+        return {"kernels": 5, "memory / sum": 1.5}
+
+    monkeypatch.setattr(compiled, "_columns", columns)
+    counting(monkeypatch, "--only", V5E, "--configs", "catch+n_step", "catch", "--seeds", "2")
+    before = accelerators.stored()
+    assert counting(monkeypatch, "--recount", "--texts", str(results / "kept")) == []
+    rows = accelerators.stored()
+    assert rows[Case(V5E, "catch", 2)] == before[Case(V5E, "catch", 2)]
+    row = rows[Case(**case)]
+    assert [row[name] for name in ("jax", "compile (s)", "kernels", "memory / sum", "MB an iteration", "commit")] == [
+        *("1", "4.0", "5", "1.5", "", "abc")
+    ]
+    assert compiled.count_kept(**{**case, "seeds": 3}, texts=results / "kept") is None
+
+
+def test_the_limit_of_a_row_is_processor_time():
+    code = "from benchmarks.accelerators import _limit_processor_time as limit\nlimit(1 / 60)\nwhile True: pass"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -signal.SIGXCPU
 
 
 @pytest.mark.parametrize(
     ("error", "code", "note"),
     [
-        (subprocess.TimeoutExpired("worker", 1), None, "stopped after 2 minutes"),
+        (subprocess.TimeoutExpired("worker", 1), None, "stopped after 20 minutes"),
+        (SystemExit("a worker failed"), -signal.SIGXCPU, "stopped after 2 minutes of processor time"),
         (SystemExit("a worker failed"), -9, "killed by signal 9"),
         (SystemExit("a worker failed"), 1, "the worker failed with exit code 1"),
     ],
 )
 def test_what_happened_to_a_worker_is_noted(error, code, note, monkeypatch):
     def answer(process, timeout):
-        assert timeout == 120
+        assert timeout == 1_200
         raise error
 
     monkeypatch.setattr(harness, "start", lambda module, task: types.SimpleNamespace(returncode=code))
@@ -181,15 +253,19 @@ def test_a_config_that_cannot_be_read_ends_the_script_before_anything_is_counted
 def test_the_table_names_what_it_must():
     cases = table_cases()
     assert len(set(cases)) == len(cases)
-    assert set(COLUMNS) >= {*FOUND, *Case._fields}
-    for device in ACCELERATORS:
-        for config, seeds in (
-            (CARTPOLE, 1_024),
-            (BREAKOUT, 30),
-            (accelerators.PQN, 64),
-            (accelerators.PQN_PICTURES, 8),
-        ):
-            assert Case(device, config, seeds) in cases
+    assert set(COLUMNS) >= {*FOUND, *Case._fields, *compiled.ON_A_CPU, "machine"}
+    cartpole = (CARTPOLE, accelerators.PQN, *(f"{CARTPOLE}+{preset}" for preset in PRESETS if preset != "dqn"))
+    pictures = (BREAKOUT, accelerators.PQN_PICTURES)
+    promised = {
+        Case(device, config, seeds)
+        for configs, numbers in ((cartpole, (1, 64, 1_024)), (pictures, (1, 8, 30)))
+        for device in ACCELERATORS
+        for config in configs
+        for seeds in numbers
+    }
+    assert len(promised) == 4 * 3 * (17 + 2)
+    promised |= {Case(device, f"{BREAKOUT}+{part}", 8) for device in (V5E, "H100") for part in ("per", "n_step")}
+    assert promised <= set(cases)
 
 
 def _row(**cells):
@@ -197,14 +273,18 @@ def _row(**cells):
 
 
 def test_a_target_is_met_if_the_worst_row_meets_it():
+    here = {"jax": "1, libtpu 2", "machine": "m"}
     rows = {
         Case(V5E, BREAKOUT, 8): _row(**{"memory / sum": "1.3"}),
         Case("TPU v6e", BREAKOUT, 30): _row(**{"memory / sum": "1.35"}),
         Case("H100", BREAKOUT, 30): _row(**{"memory / sum": "9"}),
-        Case("H100", CARTPOLE, 1_024): _row(**{"MB an iteration": str(1.4 * 1_024), "compile (CPU s)": "16"}),
-        Case("H100", CARTPOLE, 1): _row(**{"compile (CPU s)": "10", "on a CPU (CPU s)": "5", "compile (s)": "99"}),
-        Case(V5E, CARTPOLE, 1): _row(**{"compile (s)": "10", "compile (CPU s)": "3"}),
-        Case(V5E, CARTPOLE, 64): _row(**{"compile (s)": "15"}),
+        Case("H100", CARTPOLE, 1_024): _row(**here, **{"MB an iteration": str(1.4 * 1_024), "compile (CPU s)": "16"}),
+        Case("H100", CARTPOLE, 1): _row(
+            **here, **{"compile (CPU s)": "10", "on a CPU (CPU s)": "5", "compile (s)": "99"}
+        ),
+        Case("H100", CARTPOLE, 64): _row(jax="2", machine="m", **{"compile (CPU s)": "99"}),
+        Case(V5E, CARTPOLE, 1): _row(**here, **{"compile (s)": "10", "compile (CPU s)": "3"}),
+        Case(V5E, CARTPOLE, 64): _row(**here, **{"compile (s)": "15"}),
     }
     found = {row["target"]: (row["highest"], row["of"], row["rows counted"], row["met"]) for row in judge(rows)}
     assert list(found.values()) == [
@@ -218,6 +298,31 @@ def test_a_target_is_met_if_the_worst_row_meets_it():
         (1.6, "H100, cartpole_cleanrl, 1,024 seeds", 1, "no"),
     ]
     assert len(found) == len(TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("about", "number"),
+    [
+        ({"jax": "1, libtpu 2", "machine": "n"}, 0),
+        ({"jax": "1, libtpu 3", "machine": "m"}, 0),
+        ({"jax": "1, libtpu 2", "machine": "m"}, 1),
+    ],
+)
+def test_times_of_other_versions_and_machines_are_not_compared(about, number):
+    rows = {
+        Case(V5E, CARTPOLE, 1): _row(jax="1, libtpu 2", machine="m", **{"compile (CPU s)": "3"}),
+        Case(V5E, CARTPOLE, 64): _row(**about, **{"compile (CPU s)": "6"}),
+    }
+    (row,) = (one for one in judge(rows) if one["target"] == "TPU: compile time / that of one seed")
+    assert (row["rows counted"], row["rows not comparable"]) == (number, 1 - number)
+    assert row["met"] == ("no" if number else "no rows of one version and machine")
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_rows_of_unknown_machines_or_compilers_are_not_compared(platform):
+    for jax, machine, same in (("1", "m", platform == "gpu"), ("1, libtpu 2", "m", True), ("1, libtpu 2", "", False)):
+        row = _row(jax=jax, machine=machine)
+        assert comparable(platform, row, dict(row)) == same
 
 
 def test_what_was_tried_is_compared_with_what_is_shipped(monkeypatch):
@@ -298,4 +403,7 @@ def test_replay_of_pictures_stands_once_in_a_tpus_memory(counted, configs, seeds
 
 @pytest.mark.parametrize("config", dict.fromkeys(case.config for case in table_cases()))
 def test_configs_of_the_table_can_be_read(config):
-    assert read_config(config, 1)[0].num_seeds == 1
+    draft, program = read_config(config, 1)
+    assert draft.num_seeds == 1
+    # Otherwise the loop of an iteration would be that of an epoch, with an evaluation in it.
+    assert program.plan.periods * program.plan.iterations > 1
