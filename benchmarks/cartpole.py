@@ -15,6 +15,7 @@ pictures is imported meanwhile, and a short run waits for it; on one it is impor
                                                            nothing kept
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,19 +136,26 @@ def times_of(found: Mapping[str, Sequence[Seconds]]) -> list[dict[str, Any]]:
 
 def _command(name: str, *arguments: object, env: dict[str, str] | None = None, on_one_core: bool = False) -> str:
     command = [sys.executable, "-m", f"purejaxdqn.{name}", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        cwd=harness.ROOT,
-        env={**harness.clean_environment(), **(env or {})},
-        stdout=subprocess.PIPE,
-        check=True,
-        preexec_fn=_keep_to_one_core if on_one_core else None,  # this process has no threads
-    )
+    with _one_core() if on_one_core else contextlib.nullcontext():
+        done = subprocess.run(
+            command,
+            cwd=harness.ROOT,
+            env={**harness.clean_environment(), **(env or {})},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
     return done.stdout.decode()
 
 
-def _keep_to_one_core() -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep this thread on one core meanwhile, and so what it starts: a new process inherits the cores."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 if __name__ == "__main__":
