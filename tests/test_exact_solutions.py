@@ -13,14 +13,10 @@ from purejaxdqn.core.plan import most_epochs
 from purejaxdqn.dqn import algorithm, rings
 from purejaxdqn.environments.registry import from_gymnax
 from tests.conftest import jit_quickly, mostly_slow
-from tests.probes import CoinMDP, KeyProbe, Table, TableMDP
+from tests.probes import DISCOUNTING, EVERYTHING, TERMINAL, TIME_LIMIT, CoinMDP, KeyProbe, Table
 
 GAMMA = 0.5
-DISCOUNTING = TableMDP([[1, 0], [2, 0], [0, 1]], [[0, 1], [0, -1], [4, 0]], [False] * 3)
-TERMINAL = TableMDP([[1, 0], [2, 0], [2, 2]], [[0, 0.5], [2, 0], [9, 9]], [False, False, True])
-# Three steps, the last of which loops in state 2 and is cut off: only what comes after the cut makes Q(2, .) 2.
-TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False] * 3, time_limit=3)
-MDPS = {"discounting": DISCOUNTING, "terminal": TERMINAL, "time limit": TIME_LIMIT}
+MDPS = {"discounting": DISCOUNTING, "terminal": TERMINAL, "everything, and a time limit": EVERYTHING}
 
 
 def fitted(mdp, periods, *, network=None, overrides=()):
@@ -139,8 +135,8 @@ def _the_other_action(monkeypatch):
     ("fault", "mdp", "periods"),
     [
         (_through_termination, TERMINAL, 25),
-        (_not_through_truncation, TIME_LIMIT, 25),
-        pytest.param(_reset_obs_as_next_obs, TIME_LIMIT, 25, marks=pytest.mark.slow),
+        (_not_through_truncation, EVERYTHING, 25),
+        pytest.param(_reset_obs_as_next_obs, EVERYTHING, 25, marks=pytest.mark.slow),
         pytest.param(_online_network_for_targets, DISCOUNTING, 1, marks=pytest.mark.slow),
         pytest.param(_never_syncing, DISCOUNTING, 2, marks=pytest.mark.slow),
         pytest.param(_the_other_action, DISCOUNTING, 25, marks=pytest.mark.slow),
@@ -195,18 +191,34 @@ def test_each_distribution_reaches_the_mean_of_the_exact_one(overrides, atoms, t
     ("overrides", "atoms"),
     [
         ([ADAM, "distribution={kind: categorical, atoms: 13, v_min: -1, v_max: 5}"], 13),
+        pytest.param(
+            [ADAM, "distribution={kind: hl_gauss, atoms: 24, v_min: -2, v_max: 4}"], 24, marks=pytest.mark.slow
+        ),
         pytest.param([ADAM, "distribution={kind: quantile, atoms: 9}"], 9, marks=pytest.mark.slow),
         pytest.param([OWN, "distribution={kind: iqn, atoms: 8}"], None, marks=pytest.mark.slow),
         pytest.param([OWN, "distribution={kind: fqf, atoms: 8}"], None, marks=pytest.mark.slow),
-        pytest.param([OWN, "bootstrap={kind: munchausen, temperature: 1e-3}"], None, marks=pytest.mark.slow),
-        pytest.param([OWN, "n_step=3"], None, marks=pytest.mark.slow),
-        pytest.param([OWN, "replay.kind=prioritised", "n_step=2"], None, marks=pytest.mark.slow),
         pytest.param([OWN, "network={dueling: true, noisy: true}"], None, marks=pytest.mark.slow),
     ],
 )
-def test_a_time_limit_is_no_termination_under_every_choice(overrides, atoms):
-    """Q(2, .) is 2 by what comes after the limit; a limit taken for an end makes it 1."""
-    q, _ = tabled(TIME_LIMIT, *overrides, atoms=atoms)
+def test_every_head_and_network_reaches_the_exact_solution(overrides, atoms):
+    """With a termination, a time limit, and actions that matter."""
+    alive = ~EVERYTHING.terminal
+    q, _ = tabled(EVERYTHING, *overrides, atoms=atoms)
+    np.testing.assert_allclose(q[alive], EVERYTHING.exact_q(GAMMA)[alive], atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["bootstrap={kind: munchausen, temperature: 1e-3}"],
+        ["n_step=3"],
+        ["replay.kind=prioritised", "n_step=2"],
+    ],
+)
+def test_a_time_limit_is_no_termination_under_every_choice(overrides):
+    """Q(2, .) is 2 by what comes after the limit; a limit taken for an end makes it 1. No action matters."""
+    q, _ = tabled(TIME_LIMIT, OWN, *overrides)
     np.testing.assert_allclose(q, TIME_LIMIT.exact_q(GAMMA), atol=0.1)
 
 

@@ -22,7 +22,7 @@ from purejaxdqn.policies.episodes import record_episode
 from purejaxdqn.policies.policies import load_params
 from purejaxdqn.train import main as train
 from tests.conftest import PQN, jit_quickly, mostly_slow
-from tests.probes import TableMDP
+from tests.probes import TIME_LIMIT, TableMDP
 
 F, L, B, H = 3, 9, 4, 5
 CELLS = {"gru": gru(H), "lru": lru(H)}
@@ -131,10 +131,6 @@ def test_a_linear_unit_starts_within_its_ring():
     decay = np.exp(-np.exp(params["nu"]))
     assert 0.9 <= decay.min() < 0.91 and 0.99 < decay.max() <= 0.999
     assert np.exp(params["theta"]).max() < np.pi / 10 + 1e-5
-
-
-# The time limit cuts the third step off: only what comes after the cut makes the values of the last state 2.
-TIME_LIMIT = TableMDP([[1, 1], [2, 2], [2, 2]], [[0, 0], [0, 0], [1, 1]], [False] * 3, time_limit=3)
 
 
 @pytest.mark.slow
