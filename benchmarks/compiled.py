@@ -72,13 +72,12 @@ def _compiled_for_the_cpu(config: Any, program: Any) -> dict[str, Any]:
 
 def _columns(text: str, memory: Any, device: str, config: Any, program: Any) -> dict[str, Any]:
     """The columns that follow from a compiled program and its config."""
-    from benchmarks import hlo
     from purejaxdqn.runs.memory import memory_needs
 
     needs, seeds = memory_needs(config), config.num_seeds
     a_seed, kept = bytes_of(memory) / seeds / 1e6, (needs.state + needs.working) / 1e6
     return {
-        "one program": ", ".join(hlo.host_calls(text)) or "yes",
+        "one program": _one_program(text, ACCELERATORS[device].platform),
         "machine code (MB)": memory.generated_code_size_in_bytes / 1e6 or "",  # of a GPU not known
         "memory a seed (MB)": a_seed,
         "sum (MB)": kept,
@@ -86,6 +85,16 @@ def _columns(text: str, memory: Any, device: str, config: Any, program: Any) -> 
         "MFLOP an iteration": seeds * flops_of_iteration(config, program) / 1e6,
         **_traffic(text, program.plan, seeds, device),
     }
+
+
+def _one_program(text: str, platform: str) -> str:
+    """Yes, or what calls the host; of a GPU with the loops whose conditions the host reads."""
+    from benchmarks import hlo
+
+    calls, loops = hlo.host_calls(text), hlo.open_loops(text) if platform == "gpu" else []
+    if calls or not loops:
+        return ", ".join(calls) or "yes"
+    return f"yes; {len(loops)} loop{'s' * (len(loops) > 1)} of unknown length: {', '.join(dict.fromkeys(loops))}"
 
 
 def path_in(texts: str | Path, device: str, config: str, seeds: int) -> Path:

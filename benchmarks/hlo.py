@@ -21,6 +21,33 @@ def host_calls(text: str) -> list[str]:
     return [*found, *sorted(name for name in called if re.search(r"(?i)callback|host", name))]
 
 
+def open_loops(text: str) -> list[str]:
+    """Return the source files of loops whose length the module does not say, one for each loop, sorted.
+
+    A GPU's host reads the condition of such a loop after each pass, and waits for it (``WhileThunk`` in XLA's
+    ``xla/backends/gpu/runtime/while_thunk.cc``), unless the loop is part of a command buffer. Of a TPU it says nothing:
+    its compiler does not write lengths, and the device reads conditions itself.
+    """
+    tables = {
+        name: dict(re.findall(r'^(\d+) [{"](.*)[}"]$', body, re.MULTILINE))
+        for name, body in re.findall(r"^(FileNames|FileLocations|StackFrames)\n((?:\d+ .*\n)*)", text, re.MULTILINE)
+    }
+
+    def number(table: str, key: str, column: str) -> str:
+        found = re.search(rf"\b{column}=(\d+)", tables.get(table, {}).get(key, ""))
+        return found[1] if found else ""
+
+    def source(line: str) -> str:
+        frame = re.search(r"\bstack_frame_id=(\d+)", line)
+        place = number("StackFrames", frame[1], "file_location_id") if frame else ""
+        file = tables.get("FileNames", {}).get(number("FileLocations", place, "file_name_id"), "unknown source")
+        return file.rsplit("/", 1)[-1]
+
+    return sorted(
+        source(line) for line in text.splitlines() if " while(" in line and '"known_trip_count":{"n"' not in line
+    )
+
+
 class Kernel(NamedTuple):
     """One instruction that the device runs."""
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.compiled import nest_of
-from benchmarks.hlo import Kernel, bytes_of, host_calls, iteration, traffic
+from benchmarks.compiled import _one_program, nest_of
+from benchmarks.hlo import Kernel, bytes_of, host_calls, iteration, open_loops, traffic
 from purejaxdqn import load_config
 from purejaxdqn.core.plan import make_plan
 
@@ -126,6 +126,38 @@ def test_what_waits_for_the_host_or_branches_is_found(op):
 def test_a_call_of_the_host_is_found_by_its_target():
     called = MODULE.replace("AllocateBuffer", "xla_ffi_python_cpu_callback")
     assert host_calls(called) == ["xla_ffi_python_cpu_callback"]
+
+
+@pytest.mark.parametrize(("of_step", "frame"), [(0, "1"), (1, "2"), (1, "3")])
+def test_loops_without_a_length_are_named_by_their_source(of_step, frame):
+    assert open_loops(MODULE) == []
+    tables = """
+FileNames
+1 "/a/b/loop.py"
+2 "/a/evaluation.py"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=3}
+2 {file_name_id=2 function_name_id=7 line=3}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=1}
+
+%put"""
+    length = 'backend_config={"known_trip_count":{"n":"' + ("3" if of_step else "50") + '"}}'
+    assert MODULE.count(length) == 1
+    module = MODULE.replace(length, f'metadata={{op_name="a/while" stack_frame_id={frame}}}').replace(
+        "\n%put", tables, 1
+    )
+    source = {"1": "loop.py", "2": "evaluation.py", "3": "unknown source"}[frame]
+    assert open_loops(module) == [source]
+    assert _one_program(module, "gpu") == f"yes; 1 loop of unknown length: {source}"
+    assert _one_program(module, "tpu") == _one_program(MODULE, "gpu") == "yes"
+    twice = module.replace('"known_trip_count":{"n":', '"other":{"n":')
+    assert open_loops(twice) == sorted([source, "unknown source"])
+    assert _one_program(twice, "gpu").startswith("yes; 2 loops of unknown length: ")
+    assert _one_program(twice.replace("AllocateBuffer", "host_callback"), "gpu") == "host_callback"
 
 
 def test_the_memory_of_a_tpus_core_is_none_and_a_copy_from_or_to_it_is_counted_once():
