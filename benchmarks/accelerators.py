@@ -16,9 +16,9 @@ iteration takes (acting, environment, replay, update; without replay a rollout a
 
 Rows are counted in the order of their importance, since all of them take hours. First come plain DQN on CartPole and on
 MinAtar's Breakout and PQN on both, for every device, then the other presets with one seed and with 1,024, for a TPU v5e
-and an H100. Last come the other presets for a TPU v6e and an H200, and with 64 seeds. An H200's programs are compiled
-like an H100's, although both are of one architecture: XLA weighs what to fuse by the bandwidth of the memory, and on
-CartPole with 64 seeds it makes different programs of them.
+and an H100. Last come the other presets for a TPU v6e and an H200, and with 64 seeds. An H200 has rows of its own,
+although its architecture is an H100's: XLA fuses operations by the bandwidth of the memory, too, and the programs for
+the two may differ.
 
 Rows are kept as they finish, with the tables of devices and of targets: a second call continues. It counts missing rows
 first, then rows of another version of jax or libtpu or of an unknown machine, and last what took too long or was

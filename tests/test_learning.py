@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import harness, learning, tuning
-from purejaxdqn.config.reading import load_config, read_config, to_yaml
+from purejaxdqn.config.reading import read_config, to_yaml
 from purejaxdqn.runs.metrics import COLUMNS
 from tests.conftest import SUITES_OF_CONFIGS, TRAINABLE
 
@@ -24,8 +24,10 @@ def test_every_row_is_a_config_that_can_run_for_the_steps_it_names(name):
     # Without replay a row has 20 epochs of whole rollouts.
     slack = {"pqn": row.steps // 100, "suites": row.steps // 20}.get(row.group, 1_000)
     assert row.steps - slack < steps <= row.steps
-    config = load_config(row.configs, (*row.overrides, f"total_timesteps={steps}", f"num_seeds={row.seeds}"))
+    config = read_config(row.configs, learning.overrides_of(row, row.seed)).checked()
+    assert (config.total_timesteps, config.num_seeds, config.seed) == (steps, row.seeds, row.seed)
     assert config.evaluation.final_episodes >= 100
+    assert config.checkpoint.every <= steps / 10  # what a row loses if its machine stops
 
 
 def test_no_row_is_tested_on_seeds_that_found_its_config():
@@ -88,6 +90,8 @@ def test_a_row_with_fewer_seeds_than_it_asks_for_stays_open():
     assert (row["reached"], row["note"]) == ("open", "29 of 30 seeds so far")
     row = learning.summarise_row("cartpole/100k", lines_of("cartpole/100k", "CartPole-v1", [500.0] * 29))
     assert (row["reached"], row["seeds that reach it"]) == ("open", "29 of 29 at 500")
+    row = learning.summarise_row("freeway/pqn_10m", lines_of("freeway/pqn_10m", "Freeway-MinAtar", [99.0] * 3))
+    assert (row["reached"], row["95% CI"]) == ("open", "-")  # of three seeds there is no interval
 
 
 def test_rows_of_suites_take_the_return_of_random_play_from_results(monkeypatch):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks import optimal
 from benchmarks.optimal import TABLES, Mdp, best_return, best_return_of, mean_and_error, random_returns
 from purejaxdqn.environments.registry import underlying_environment
 
@@ -52,6 +53,16 @@ def test_the_tables_give_a_random_policy_the_return_that_it_has_in_the_environme
         value = (mdp.reward + mdp.transition @ value).mean(-1)
     mean, error = mean_and_error(random_returns(env_id, episodes=2_000))
     assert abs(mean - mdp.start @ value) < 5 * error
+
+
+def test_random_play_in_a_row_without_the_mask_takes_all_actions(monkeypatch):
+    def returns(env_id, *, episodes, legal_only, **kwargs):
+        return np.array([1.0, 3.0]) if legal_only else np.array([0.0, 1.0])
+
+    monkeypatch.setattr("purejaxdqn.environments.importing.is_installed", lambda suite: True)
+    monkeypatch.setattr(optimal, "random_legal_returns", returns)
+    rows = optimal.play_suites(["pgx/2048", "pgx/2048_illegal"], 2)
+    assert [(row["row"], row["random"]) for row in rows] == [("pgx/2048", 2.0), ("pgx/2048_illegal", 0.5)]
 
 
 def test_four_rooms_goal_is_reached_by_the_best_policy_and_rows_are_probabilities():

@@ -483,6 +483,17 @@ def test_a_suite_is_no_module_of_the_users_and_never_one_in_the_working_director
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_rate_that_is_measured_again_leaves_the_others(tmp_path, monkeypatch):
+    written = {}
+    (tmp_path / "suites_rates.csv").write_text("environment,ratio\npgx:2048,1\noctax:brix,1\n", encoding="utf-8")
+    monkeypatch.setattr(suites.harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(suites.harness, "write", written.__setitem__)
+    monkeypatch.setitem(suites._PARTS, "rates", lambda _: [{"environment": "pgx:2048", "ratio": 2}])
+    monkeypatch.setattr(sys, "argv", ["suites", "--part", "rates", "--only", "pgx:2048"])
+    suites.main()
+    assert [tuple(row.values()) for row in written["suites_rates"]] == [("pgx:2048", 2), ("octax:brix", "1")]
+
+
 @pytest.mark.parametrize(("num_envs", "length", "fresh"), [(5, 2, 2), (4, 1, 3), (4, 3, 4)])
 def test_the_expected_share_of_shared_states_is_that_of_all_ways_to_end(num_envs, length, fresh):
     shared = ended = 0.0
