@@ -146,10 +146,13 @@ def main() -> None:
     elif arguments.summary:
         write_summaries(stored())
     elif arguments.recount:
-        _recount(arguments.texts.resolve())
+        if not _recount(arguments.texts.resolve()):
+            parser.error(f"--texts: {arguments.texts} has no compiled texts of the table's rows")
     elif arguments.tried:
         _count_tried(arguments.minutes, keep=not arguments.quick)
     else:
+        if arguments.texts.exists() and not arguments.texts.is_dir():
+            parser.error(f"--texts: {arguments.texts} is not a directory")
         texts = None if arguments.quick else arguments.texts.resolve()
         _count_all(list(_chosen(arguments)), texts=texts, again=arguments.again, minutes=arguments.minutes)
 
@@ -249,15 +252,16 @@ def on_a_cpu(rows: dict[Case, dict[str, Any]], case: Case, machine: str) -> dict
     return None
 
 
-def _recount(texts: Path) -> None:
-    """Count all rows anew whose compiled text is kept."""
-    rows = stored()
+def _recount(texts: Path) -> int:
+    """Count all rows anew whose compiled text is kept; the others stay -> how many there were."""
+    rows, counted = stored(), {}
     for case in dict.fromkeys([*rows, *table_cases()]):
         if found := compiled.count_kept(**case._asdict(), texts=texts):
-            rows[case] = {**dict.fromkeys(COLUMNS, ""), **found, **case._asdict()}
-            print(harness.table([rows[case]]), flush=True)
-    if rows:
-        _keep(rows)
+            counted[case] = {**dict.fromkeys(COLUMNS, ""), **found, **case._asdict()}
+            print(harness.table([counted[case]]), flush=True)
+    if counted:
+        _keep(rows | counted)
+    return len(counted)
 
 
 def _ask(task: dict[str, Any], minutes: float) -> dict[str, Any]:

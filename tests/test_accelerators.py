@@ -193,6 +193,20 @@ def test_kept_texts_are_counted_again_without_compiling(results, monkeypatch):
     assert compiled.count_kept(**{**case, "seeds": 3}, texts=results / "kept") is None
 
 
+def test_without_kept_texts_nothing_is_written(results, monkeypatch):
+    (results / "empty").mkdir()
+    (results / "file").write_text("")
+    for options in (
+        ["--recount", "--texts", str(results / "empty")],
+        ["--recount", "--texts", str(results / "none")],
+        ["--texts", str(results / "file")],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            counting(monkeypatch, *options)
+        assert caught.value.code == 2
+    assert {path.name for path in results.iterdir()} == {"empty", "file"}
+
+
 def test_the_limit_of_a_row_is_processor_time():
     code = "from benchmarks.accelerators import _limit_processor_time as limit\nlimit(1 / 60)\nwhile True: pass"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -signal.SIGXCPU
