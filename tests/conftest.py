@@ -57,14 +57,19 @@ TINY = [
 """Overrides that make any shipped config a run of a second: 13 epochs of one target period."""
 
 
+def words_without(words, *keys):
+    """The overrides among ``words`` that set none of ``keys``."""
+    return [word for word in words if word.partition("=")[0] not in keys]
+
+
 PQN = [
-    *TINY,
+    *(word for word in TINY if not word.startswith(("total_timesteps", "replay.", "schedule."))),
     "total_timesteps=640",
-    "replay={kind: none, size: null, batch_size: null}",
-    "schedule={warmup: null, train_every: null, gradient_steps: null, target_every: null}",
-    "rollout={steps: 8, epochs: 2, minibatches: 4}",
+    *("replay.kind=none", "replay.size=null", "replay.batch_size=null"),
+    *(f"schedule.{key}=null" for key in ("warmup", "train_every", "gradient_steps", "target_every")),
+    *("rollout.steps=8", "rollout.epochs=2", "rollout.minibatches=4"),
 ]
-"""The same without replay: 20 epochs of one rollout."""
+"""The same without replay: 20 epochs of one rollout. Each key is set once, as sweeps and searches ask."""
 
 
 ENVIRONMENTS_OF_CONFIGS = {name: read_config(name).config.env for name in shipped_configs()}

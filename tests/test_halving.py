@@ -19,7 +19,7 @@ from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.spaces import Range
 from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import UserError, run_command
-from tests.conftest import TINY
+from tests.conftest import PQN, TINY
 
 pytestmark = pytest.mark.usefixtures("all_barely_compiled")
 
@@ -137,6 +137,30 @@ def test_survivors_have_the_bits_they_would_have_had_alone(whole, untouched):
         assert [float(row["auc"]) for row in mine] == [
             curve.astype(np.float32).mean(dtype=float) for curve in curves[trial]
         ]
+
+
+def test_survivors_without_replay_have_the_bits_they_would_have_had_alone():
+    """With a rate that is annealed over the whole run, and not over the part up to a rung."""
+    changes = [{"optimizer.learning_rate": 3e-3, "rollout.lambda": share} for share in (0.0, 0.3, 0.6, 0.9)]
+    annealed = [*PQN, "optimizer={name: radam, anneal: true}"]
+    points = [
+        Point(
+            load_config("cartpole_cleanrl", [*annealed, *(f"{key}={value}" for key, value in change.items())]), change
+        )
+        for change in changes
+    ]
+    asked = setting(halving=Halving(2, 2))
+    halved = {one.point: one for one in trials.train_batch(points, 2, asked)}
+    alone = {one.point: one for one in trials.train_batch(points, 2, asked._replace(halving=NO_HALVING))}
+    assert len(asked.compiled) == 1
+    assert sorted(len(one.runs[0].env_step) for one in halved.values()) == [5, 5, 10, 20]
+    assert len({tuple(run.eval_return) for one in alone.values() for run in one.runs}) > 4
+    for point, one in halved.items():
+        for mine, whole in zip(one.runs, alone[point].runs, strict=True):
+            np.testing.assert_array_equal(mine.env_step, whole.env_step[: len(mine.env_step)])
+            np.testing.assert_array_equal(mine.eval_return, whole.eval_return[: len(mine.eval_return)])
+            np.testing.assert_array_equal(mine.episode_return, whole.episode_return[: len(mine.episode_return)])
+            assert one.stopped or mine.final_eval_return == whole.final_eval_return
 
 
 @pytest.mark.slow

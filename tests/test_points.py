@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from purejaxdqn.core.plan import make_plan
 from purejaxdqn.searches.halving import Halving, check_rungs
 from purejaxdqn.sweeps.directory import check_directory, describe, hold_directory, read_directory
 from purejaxdqn.sweeps.points import (
@@ -16,6 +17,7 @@ from purejaxdqn.sweeps.points import (
 )
 from purejaxdqn.sweeps.spaces import Choices, Range, as_text, draw_shares, read_space
 from purejaxdqn.system.faults import UserError
+from tests.conftest import PQN, words_without
 
 
 def points_of(candidates):
@@ -230,6 +232,23 @@ def test_every_length_that_is_swept_has_its_own_interval_and_can_be_searched():
         check_rungs(Halving(factor=2, rungs=2), config)
     own = grid_candidates(["cartpole"], ["total_timesteps=40_000,1_000_000", "evaluation.every=2_000"])
     assert [draft.config.evaluation.every for draft in read_points(own)] == [2_000, 2_000]
+
+
+@pytest.mark.parametrize(
+    ("swept", "lengths", "epochs"),
+    [
+        ("rollout.steps=8,12", [640, 624], [20, 13]),  # rollouts of 32 and 48 steps
+        ("env.num_envs=4,6", [640, 624], [20, 13]),
+        ("schedule.target_every=null,64", [640, 640], [20, 10]),  # whole periods of a target network
+    ],
+)
+def test_every_point_without_replay_has_the_length_of_its_own_rollouts(swept, lengths, epochs):
+    key = swept.partition("=")[0]
+    points = points_of(grid_candidates(["cartpole_cleanrl"], [*words_without(PQN, key), swept]))
+    assert [point.config.total_timesteps for point in points] == lengths
+    assert [make_plan(point.config).epochs for point in points] == epochs
+    assert len({point.config.static() for point in points}) == 2
+    assert [list(point.swept) for point in points] == [[key]] * 2
 
 
 def test_a_space_that_names_an_unknown_key_is_refused():

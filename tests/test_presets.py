@@ -20,6 +20,9 @@ PRESETS = (
     "munchausen",
     "noisy",
     "rainbow",
+    "pqn",
+    "bootstrapped",
+    "bootstrapped_priors",
 )
 SEEDS = 5
 

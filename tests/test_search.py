@@ -45,7 +45,7 @@ from purejaxdqn.sweeps.spaces import Choices, Range, read_space
 from purejaxdqn.system import compiling, directories
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.messages import counted
-from tests.conftest import TINY, kill_and_go_on, mostly_slow
+from tests.conftest import PQN, TINY, kill_and_go_on, mostly_slow, words_without
 
 RUNNING = TrialState.RUNNING
 BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
@@ -163,6 +163,30 @@ def test_the_best_point_is_tested_again_on_seeds_no_trial_has_seen(whole):
     )
     assert retest["iqm_ci95"] is None  # of three seeds there is only a range
     assert min(retest["final_eval_return"]) <= retest["iqm"] <= max(retest["final_eval_return"])
+
+
+@pytest.mark.slow
+def test_a_search_without_replay_finds_a_config_that_trains_the_same(search, tmp_path):
+    """Lambda and the number of environments, which changes the length of a trial, too."""
+    space, out = tmp_path / "space.yaml", tmp_path / "out"
+    space.write_text("rollout.lambda: {low: 0.0, high: 1.0}\nenv.num_envs: [4, 6]\n")
+    base = words_without(PQN, "env.num_envs", "optimizer.learning_rate")
+    options = ["--trials", 4, "--batch", 4, "--seeds", 2, "--retest", 2, "--sampler", "random"]
+    code, _, err = search("--config", "cartpole_cleanrl", "--space", space, *options, *base, "--out", out)
+    assert code == 0, err
+    rows = table(out)
+    assert [row["state"] for row in rows] == ["complete"] * 4
+    assert {row["env.num_envs"] for row in rows} == {"4", "6"}
+    config, best = load_config(out / "best.yaml"), max(rows, key=lambda row: float(row["value"]))
+    assert (config.replay.kind, config.replay.size) == ("none", None)
+    assert config.total_timesteps == {4: 640, 6: 624}[config.env.num_envs]
+    assert config.hparams().rollout_lambda == np.float32(best["rollout.lambda"])
+    retest = json.loads((out / "best_retest.json").read_text())
+    keys = jnp.stack([run_key(np.uint32(config.seed), np.uint32(k)) for k in range(2)])
+    result = run_many(config, config.hparams(), keys)
+    np.testing.assert_array_equal(
+        retest["final_eval_return"], np.asarray(result.final_returns[0]).mean(-1, dtype=np.float64)
+    )
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import parse_memory
-from tests.conftest import TINY, kill_and_go_on
+from tests.conftest import PQN, TINY, kill_and_go_on, words_without
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
 BASE = [one for one in TINY if not one.startswith("network.hidden")]
@@ -508,6 +509,34 @@ def test_compared_configs_share_a_table(sweep, tmp_path):
         *(("dqn", "0"), ("dqn", "1"), ("double_dqn", "0"), ("double_dqn", "1"))
     ]
     assert {line.split()[0] for line in printed[1:3]} == {"dqn", "double_dqn"}
+
+
+@pytest.mark.slow
+def test_points_without_replay_have_curves_as_long_as_their_rollouts_make_them(sweep, tmp_path):
+    """640 steps are 20 rollouts of 32 steps, and nearest to 13 of 48."""
+    out, swept = tmp_path / "out", "rollout.steps=8,12"
+    code, _, err = sweep(
+        "--config", "cartpole_cleanrl", "--seeds", "2", *words_without(PQN, "rollout.steps"), swept, "--out", out
+    )
+    assert code == 0
+    assert err[0] == "moved to fit the schedule: total_timesteps 640 -> 624"
+    assert f"2 programs, 4 runs (2 points x 2 seeds), {2 * (640 + 624):,} environment steps" in err[1]
+    assert json.loads((out / "summary.json").read_text())["env_steps"] == 2 * (640 + 624)
+    with (out / "curves.csv").open(encoding="utf-8") as file:
+        curves = list(csv.DictReader(file))
+    steps = {
+        run: [int(row["env_step"]) for row in curves if (row["point"], row["seed_index"]) == run]
+        for run in itertools.product("01", "01")
+    }
+    assert steps == {
+        (point, seed): list(range(one, end, one))
+        for point, one, end in (("0", 32, 641), ("1", 48, 625))
+        for seed in "01"
+    }
+    config = load_config("cartpole_cleanrl", [*PQN, "rollout.steps=12", "total_timesteps=624"])
+    result = run_many(config, config.hparams(), jnp.stack([run_key(np.uint32(0), np.uint32(k)) for k in range(2)]))
+    mine = [float(row["final_eval_return"]) for row in rows_of(out) if row["point"] == "1"]
+    np.testing.assert_array_equal(mine, np.asarray(result.final_returns[0]).mean(-1, dtype=np.float64))
 
 
 @pytest.mark.slow
