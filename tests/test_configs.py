@@ -685,6 +685,8 @@ def test_no_exploration_at_all_is_a_warning():
         ("dqn", ["distribution.kind=quantile"], "distribution.atoms", 51),
         ("iqn", ["distribution.atoms=7"], "distribution.atoms", 7),
         ("minatar/breakout", ["network.torso=mlp"], "network.hidden", (120, 84)),
+        ("pgx/2048", ["network.channels=[8, 4]"], "network.kernels", (2, 2)),
+        ("octax/brix", ["network.channels=[8]"], "network.kernels", (3,)),
     ],
 )
 def test_a_number_goes_with_what_it_belonged_to(below, overrides, key, value, tmp_path):

@@ -252,7 +252,10 @@ _FOLLOWERS = {
     "torso": ("hidden",),
     "channels": ("kernels", "strides"),
 }
-"""Keys whose default depends on another key of their section; the default is taken again when that one changes."""
+"""Keys whose default depends on another key of their section; the default is taken again when that one changes.
+
+The default of ``kernels`` and ``strides`` depends only on how many ``channels`` there are.
+"""
 
 
 def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
@@ -261,7 +264,7 @@ def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
     What has dotted keys of one section is put into an empty tree first, so that their order does not matter.
     """
     for leader, followers in _FOLLOWERS.items():
-        if leader in above and leader in below and above[leader] != below[leader]:
+        if leader in above and leader in below and not _is_alike(above[leader], below[leader]):
             for follower in followers:
                 below.pop(follower, None)
     for key, content in above.items():
@@ -272,6 +275,11 @@ def _merge(below: Tree, above: Mapping[str, Any]) -> Tree:
         else:
             below[head] = value
     return below
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Whether two values of a key leave the defaults that depend on it as they are: equal, or lists of one length."""
+    return len(one) == len(other) if isinstance(one, list) and isinstance(other, list) else one == other
 
 
 def _as_plain(value: Any) -> Any:
