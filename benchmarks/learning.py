@@ -214,12 +214,11 @@ ROWS: dict[str, Row] = {
         group="suites",
         note="illegal actions can be taken, and end the game",
     ),
-    "pgx/2048_illegal_10m": Row(
-        ("pgx/2048",),
-        10_000_000,
+    "pgx/2048_unmasked": Row(
+        ("pgx/2048_unmasked",),
+        5_000_000,
         5_000.0,
         seeds=10,
-        overrides=("env.legal_only=false",),
         group="suites",
         note="illegal actions can be taken, and end the game",
     ),

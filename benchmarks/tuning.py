@@ -40,6 +40,7 @@ _NORM = "network.layer_norm=true"
 _FARTHER = "gamma=0.995 n_step=5"
 _BEFORE_DUELING = ("gamma=0.992", "n_step=3", "network.dueling=false", "env.normalize=false")
 _BEFORE_NORM = ("network.layer_norm=false", "optimizer.learning_rate=6.3e-4", "schedule.target_every=500")
+_FASTER, _FILTERS = "optimizer.learning_rate=1e-3", "network.channels=[128,128]"
 
 TUNED: dict[str, Tuning] = {
     "acrobot": Tuning(
@@ -223,6 +224,30 @@ TUNED: dict[str, Tuning] = {
         (),
         ("", "optimizer.eps=1e-8", "optimizer.eps=1e-4", "env.normalize=true"),
         best=500.0,
+    ),
+    "2048_unmasked": Tuning(
+        "pgx/2048_unmasked",
+        9972,
+        1,
+        1_966_080,
+        ("optimizer.learning_rate=5e-4", "rollout.lambda=0.65", "network.channels=[64,64]"),
+        (
+            "",
+            "distribution.kind=hl_gauss distribution.v_min=-1 distribution.v_max=25 distribution.atoms=51",
+            "exploration.end=0.01",
+            "rollout.lambda=0.9",
+            "rollout.epochs=4",
+            "optimizer.learning_rate=2e-3",
+            _FASTER,
+            f"{_FASTER} rollout.epochs=4",
+            f"{_FASTER} exploration.end=0.003",
+            f"{_FASTER} rollout.minibatches=16",
+            f"{_FASTER} gamma=0.98",
+            f"{_FASTER} {_FILTERS}",
+            f"{_FASTER} {_FILTERS} network.hidden=[256]",
+            *(f"{_FASTER} rollout.lambda={share}" for share in (0.4, 0.2, 0)),
+            *(f"{_FASTER} {_FILTERS} rollout.lambda={share}" for share in (0.4, 0.2)),
+        ),
     ),
 }
 
