@@ -293,14 +293,14 @@ def overrides(tuning: Tuning, change: str) -> list[str]:
 
 def summarise(tuning: Tuning, change: str, scores: np.ndarray) -> dict[str, Any]:
     """Return a row of the table, from the seeds' scores [S]."""
-    low, high = iqm_interval(scores) or (np.nan, np.nan)
+    interval = iqm_interval(scores)
     reached = "" if tuning.best is None else f"{int((scores >= tuning.best).sum())} of {len(scores)} at {tuning.best:g}"
     return {
         "change": change or "none",
         "seeds": len(scores),
         "steps": f"{tuning.steps:,}",
         "IQM": f"{iqm(scores):.4g}",
-        "95% CI": f"{low:.4g} to {high:.4g}",
+        "95% CI": f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else "",
         "mean": f"{scores.mean():.5g}",
         "lowest seed": f"{scores.min():.4g}",
         "highest seed": f"{scores.max():.4g}",

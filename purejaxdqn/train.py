@@ -67,7 +67,7 @@ def _train(config: Config, arguments: argparse.Namespace, *, keep: bool) -> int:
         from purejaxdqn.system.signals import StopSignals
 
         check_loggers(config)
-        check_memory(config)
+        check_memory(config, seeds_at_once=arguments.seeds_at_once)
     if not arguments.no_cache:
         use_compilation_cache()
     if arguments.resume:

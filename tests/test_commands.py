@@ -635,7 +635,7 @@ TOO_LARGE = {
     "train epochs without replay": (
         train,
         ["--config", "pqn", "rollout.epochs=1_000_000_000", "num_seeds=2"],
-        "2 seeds need .*; make env.num_envs, rollout.steps or rollout.epochs, or the episodes of evaluation, smaller",
+        "2 seeds need .*; make num_seeds, env.num_envs, rollout.steps or rollout.epochs, or the episodes of evaluation, smaller",
     ),
     "sweep environments without replay": (
         sweep,
@@ -670,6 +670,28 @@ def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(ca
     assert (code, printed, len(err)) == (2, [], 1)
     assert re.fullmatch(f"error: {line}", err[0])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_working_memory_of_all_seeds_counts_where_they_are_batched(monkeypatch):
+    """On a CPU each device trains one seed at a time, unless ``--seeds-at-once`` asks for more."""
+    config = load_config("minatar/breakout_pqn", num_seeds=1_000)
+    needs = memory.memory_needs(config)
+    assert needs.state < needs.working
+    free = 1_000 * needs.state + 8 * needs.working
+    monkeypatch.setattr(memory, "free_memory", lambda *_, **__: free)
+
+    def refused(platform, **options):
+        devices = [SimpleNamespace(platform=platform)] * 2
+        monkeypatch.setattr(jax, "local_devices", lambda: devices)
+        try:
+            memory.check_memory(config, **options)
+        except UserError as error:
+            return str(error).partition("; ")[2]
+        return ""
+
+    assert refused("cpu") == refused("cpu", seeds_at_once=4) == refused("gpu", seeds_at_once=4) == ""
+    assert refused("cpu", seeds_at_once=5) == "make num_seeds, env.num_envs or network.hidden smaller"
+    assert refused("gpu").startswith("make num_seeds, env.num_envs, rollout.steps or rollout.epochs, or")
 
 
 def test_gymnasium_imports_no_module_that_the_id_of_a_suite_names(monkeypatch, tmp_path):

@@ -242,6 +242,12 @@ def test_a_curve_is_the_iqm_of_all_seeds_at_every_evaluation(tmp_path):
     assert all(one["95% CI low"] <= one["IQM"] <= one["95% CI high"] for one in curve)
 
 
+def test_few_seeds_have_no_interval_in_a_table_of_a_tuning():
+    what = tuning.Tuning("cartpole", 7, 4, 100, (), ("",))
+    few, many = (tuning.summarise(what, "", np.arange(n, dtype=float))["95% CI"] for n in (4, 20))
+    assert few == "" and re.fullmatch(r"[\d.]+ to [\d.]+", many)
+
+
 def test_a_change_is_laid_over_the_start_of_a_tuning():
     what = tuning.Tuning("cartpole", 7, 4, 100, ("gamma=0.9", "n_step=1"), ("n_step=3 loss=huber",))
     assert tuning.overrides(what, what.changes[0]) == [

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,16 @@ from purejaxdqn import load_config, run_many
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.runs.memory import state_bytes
 from purejaxdqn.sweeps import directory, runner, stages
-from purejaxdqn.sweeps.pieces import Group, Run, all_runs, group_runs, pad, piece_size, population_of
+from purejaxdqn.sweeps.pieces import (
+    Group,
+    Run,
+    all_runs,
+    bytes_at_once,
+    group_runs,
+    pad,
+    piece_size,
+    population_of,
+)
 from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system import compiling
@@ -670,6 +680,15 @@ def test_pieces_fit_in_memory_and_waste_little(points, runs, devices, room):
     pieces = -(-runs // size)
     assert pieces * size <= runs * 1.15 + devices
     assert size <= max(devices, -(-runs // 16) + devices)
+
+
+def test_a_piece_on_an_accelerator_has_room_for_the_working_memory_of_all_its_runs(points):
+    """Without replay, a run has little state, and its rollout is most of what it needs."""
+    gpu = SimpleNamespace(platform="gpu")
+    group = Group(points[0].config, tuple(Run(0, k) for k in range(300)), run_bytes=100, working_bytes=900)
+    assert bytes_at_once(group, 50, [gpu]) == pytest.approx(1.6 * 50 * 1000)
+    assert piece_size(group, [gpu], memory=100_000) == 60  # 62 fit; five pieces of 60
+    assert piece_size(group, jax.devices()[:1], memory=2_000) == 10  # beside the one that is being trained
 
 
 def test_memory_is_read_as_people_write_it():

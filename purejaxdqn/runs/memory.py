@@ -58,8 +58,12 @@ def state_bytes(config: Config) -> int:
     return _bytes(shapes_of_run(config))
 
 
-def check_memory(config: Config) -> None:
+def check_memory(config: Config, *, seeds_at_once: int | None = None) -> None:
     """Refuse a run whose seeds together cannot fit in this machine's memory; small runs are not checked.
+
+    Args:
+      config: of the run.
+      seeds_at_once: seeds batched on a device; by default 1 on a CPU, and all of them on an accelerator.
 
     Raises:
       UserError: says how much memory is needed.
@@ -67,14 +71,17 @@ def check_memory(config: Config) -> None:
     generous = _generous_bytes(config)
     if generous < _SMALL:
         return
-    free = free_memory(jax.local_devices(), share=1.0)
+    devices = jax.local_devices()
+    free = free_memory(devices, share=1.0)
     if generous < free / 8:
         return  # counting takes a few tenths of a second, which most runs need not wait
     needs = memory_needs(config)
-    needed = config.num_seeds * needs.state + needs.working
+    batch = seeds_at_once or (1 if devices[0].platform == "cpu" else config.num_seeds)
+    at_once = min(config.num_seeds, batch * len(devices))
+    needed = config.num_seeds * needs.state + at_once * needs.working
     if needed > free:
         seeds = "1 seed needs" if config.num_seeds == 1 else f"{config.num_seeds} seeds need"
-        advice = _advice(config, needs, seeds=config.num_seeds)
+        advice = _advice(config, needs, seeds=config.num_seeds, at_once=at_once)
         raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {advice}")
 
 
@@ -106,14 +113,15 @@ def check_working(config: Config, needs: Needs, memory: int) -> None:
         raise UserError(f"--memory: one run needs about {in_bytes(needs.working)}; {_advice(config, needs)}")
 
 
-def _advice(config: Config, needs: Needs, *, seeds: int = 1) -> str:
-    """Which keys of this config make the larger of its needs smaller."""
-    if seeds * needs.state > needs.working:
+def _advice(config: Config, needs: Needs, *, seeds: int = 1, at_once: int = 1) -> str:
+    """Which keys of this config make the larger of its needs smaller; see ``check_memory`` for the numbers of seeds."""
+    if seeds * needs.state > at_once * needs.working:
         return smaller_state(config, seeds=seeds)
+    several = ["num_seeds"] if at_once > 1 else []
     if config.replay.kind != "none":
-        return "make the intervals of schedule, or the episodes of evaluation, smaller"
+        return f"make {_listed([*several, 'the intervals of schedule'])}, or the episodes of evaluation, smaller"
     period = ["schedule.target_every"] if config.schedule.target_every else []
-    keys = _listed(["env.num_envs", "rollout.steps", "rollout.epochs", *period])
+    keys = _listed([*several, "env.num_envs", "rollout.steps", "rollout.epochs", *period])
     return f"make {keys}, or the episodes of evaluation, smaller"
 
 

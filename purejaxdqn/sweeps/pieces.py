@@ -18,6 +18,10 @@ PIECES = 16
 """Pieces into which a large group is cut on a CPU; a kill loses one of them."""
 MOST_RUNS = 1024
 """Most runs at once on an accelerator; more are hardly faster, and a kill would lose more."""
+BATCHED = 1.6
+"""Memory of a run that an accelerator trains with others, relative to the sum of its state and its working memory.
+
+``benchmarks/accelerators.py`` counts this ratio; all runs counted so far, of eight or more seeds, are below."""
 
 
 class Run(NamedTuple):
@@ -59,7 +63,8 @@ class Work(NamedTuple):
         Args:
           about_runs: says in parentheses what the runs are.
         """
-        at_once = max((size * group.run_bytes for size, group in zip(self.sizes, self.groups, strict=True)), default=0)
+        needed = [bytes_at_once(group, size, self.devices) for group, size in zip(self.groups, self.sizes, strict=True)]
+        at_once = max(needed, default=0)
         return (
             f"{counted(len(self.groups), 'program')}, {counted(self.runs, 'run')} ({about_runs}), "
             f"{self.env_steps:,} environment steps, about {in_bytes(at_once)} at once "
@@ -135,16 +140,23 @@ def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None =
 
 def most_at_once(group: Group, devices: Sequence[jax.Device], memory: int | None = None) -> int:
     """The number of runs that fit in memory; see ``piece_size``."""
-    run_bytes = group.run_bytes
-    cpu = devices[0].platform == "cpu"
-    # On a CPU the devices share the memory, and each works on a copy of one run's state. On accelerators the runs are
-    # batched, and the intermediate results of an update exist for all of them at once.
-    room = (memory or free_memory(devices)) // run_bytes
-    most = room - len(devices) if cpu else room // 2
+    none, one = bytes_at_once(group, 0, devices), bytes_at_once(group, 1, devices)
+    most = ((memory or free_memory(devices)) - none) // (one - none)
     if most < 1:
-        needed = run_bytes * (1 + len(devices)) if cpu else 2 * run_bytes
-        raise UserError(f"--memory: one run needs about {in_bytes(needed)}; {smaller_state(group.config)}")
+        raise UserError(f"--memory: one run needs about {in_bytes(one)}; {smaller_state(group.config)}")
     return int(most)
+
+
+def bytes_at_once(group: Group, size: int, devices: Sequence[jax.Device]) -> float:
+    """The memory that a piece of ``size`` runs takes.
+
+    On a CPU the devices share the memory, and each works on a copy of one run's state. On accelerators the runs are
+    batched: the draws, rollouts and intermediate results of all of them exist at once.
+    """
+    needed = group.run_bytes + group.working_bytes
+    if devices[0].platform == "cpu":
+        return size * group.run_bytes + len(devices) * needed
+    return BATCHED * size * needed
 
 
 def _even(runs: int, most: int, devices: int) -> int:
