@@ -154,17 +154,6 @@ ROWS: dict[str, Row] = {
         f"{game}/10m": Row((f"minatar/{game}",), 10_000_000, _PPO.get(game), group="gpu", note="for a GPU")
         for game in _MINATAR
     },
-    **{
-        f"{game}/published": Row(
-            (f"minatar/{game}",),
-            5_000_000,
-            _PUBLISHED.get(game),
-            overrides=_published_setting(game),
-            group="gpu",
-            note="sticky actions, six actions; for a GPU",
-        )
-        for game in _MINATAR
-    },
     "cartpole/pqn": Row(("cartpole_pqn",), 307_200, 500.0, on_seeds=29, group="pqn"),
     **{
         f"{game}/pqn_10m": Row((f"minatar/{game}_pqn",), 10_000_000, _PQN.get(game), seeds=10, group="pqn")

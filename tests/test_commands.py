@@ -635,7 +635,7 @@ TOO_LARGE = {
     "train epochs without replay": (
         train,
         ["--config", "pqn", "rollout.epochs=1_000_000_000", "num_seeds=2"],
-        "2 seeds need .*; make num_seeds, env.num_envs, rollout.steps or rollout.epochs, or the episodes of evaluation, smaller",
+        "2 seeds need .*; make num_seeds, env.num_envs, rollout.steps or rollout.epochs, or the episodes .*, smaller",
     ),
     "sweep environments without replay": (
         sweep,
