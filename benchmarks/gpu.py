@@ -1,4 +1,4 @@
-"""Measures peers, the time to a solved agent, scaling, PQN and the limit on one GPU, within eight minutes.
+"""Measures peers, the time to a solved agent, scaling, PQN, Breakout and the limit on one GPU, within eight minutes.
 
 `bash benchmarks/gpu.sh` prepares the packages and runs this. The most important parts come first, and each case runs in
 a process of its own. Cases that do not fit into the time, or need a missing package, are listed as left out. All peers
@@ -37,6 +37,8 @@ class Size(NamedTuple):
     axes: Mapping[str, tuple[int, ...]]  # values of the other axes of `scaling.py`
     pqn: tuple[tuple[int, int], ...]  # numbers of seeds and of environments of each, for PQN
     rollouts: int  # of each seed, for PQN
+    pictures: tuple[int, ...]  # numbers of seeds, for MinAtar's Breakout with replay
+    periods: int  # target periods of each seed, for Breakout
     solved: tuple[str, ...]  # contenders of `solved.py`
     rounds: int  # rounds of the limit
     seconds: float  # time for all parts
@@ -51,6 +53,8 @@ FULL = Size(
     axes={"environments": (10, 100, 1_000), "width": (64, 256, 1_024), "batch": (32, 512)},
     pqn=((1_024, 32), (1, 4_096), (1_024, 512), (64, 4_096), (1_024, 4_096), (64, 512), (1, 512), (64, 32), (1, 32)),
     rollouts=5,
+    pictures=(30, 256, 8, 1),
+    periods=20,
     solved=("purejaxdqn, cartpole.yaml", "purejaxdqn", "scan and cond"),
     rounds=2,
     seconds=450.0,
@@ -64,6 +68,8 @@ REHEARSAL = Size(
     axes={"environments": (20,)},
     pqn=((2, 32),),
     rollouts=2,
+    pictures=(1,),
+    periods=1,
     solved=("purejaxdqn, cartpole.yaml",),
     rounds=1,
     seconds=600.0,
@@ -129,6 +135,7 @@ def main() -> None:
     if size.peer_steps:
         compare_peers(report, size, arguments.rejax)
     scale_pqn(report, size)
+    scale_pictures(report, size)
     measure_limit(report, size)
     time_to_solved(report, size)
     scale_axes(report, size)
@@ -189,6 +196,13 @@ def scale_pqn(report: Report, size: Size) -> None:
     for seeds, environments in size.pqn:
         task = {"seeds": seeds, "environments": environments, "rollouts": size.rollouts}
         _measure_one(report, f"{seeds} seeds x {environments} environments", task, part="PQN", seeds=seeds)
+
+
+def scale_pictures(report: Report, size: Size) -> None:
+    """Measure MinAtar's Breakout, whose replay takes most of the memory, for numbers of seeds."""
+    for seeds in size.pictures:
+        task = {"game": "breakout", "seeds": seeds, "periods": size.periods}
+        _measure_one(report, f"{seeds} seeds", task, part="Breakout", seeds=seeds)
 
 
 def _scale_one(report: Report, size: Size, what: str, overrides: list[str], *, part: str, seeds: int) -> None:

@@ -65,7 +65,8 @@ def main() -> None:
         print(draw(read()))
         return
     if arguments.worker:
-        work = measure_rollouts if "environments" in arguments.worker else measure
+        works = {"environments": measure_rollouts, "game": measure_pictures}
+        work = next((work for key, work in works.items() if key in arguments.worker), measure)
         print(json.dumps(work(**arguments.worker)))
         return
     rounds = 1 if arguments.quick else arguments.rounds
@@ -156,6 +157,21 @@ def measure_rollouts(*, seeds: int, environments: int, rollouts: int) -> dict[st
     lengths = [f"total_timesteps={steps}", f"evaluation={{every: {steps}, episodes: 1, final_episodes: 1}}"]
     size = [f"num_seeds={seeds}", f"env.num_envs={environments}", "rollout={steps: 16, epochs: 2, minibatches: 16}"]
     reply = ours(configs=("cartpole_cleanrl", "pqn"), overrides=[*size, *lengths], cached=False)
+    return {"rate": reply["learning_rate"], "compile_seconds": reply["compile_seconds"], "peak": peak_bytes()}
+
+
+def measure_pictures(*, game: str, seeds: int, periods: int) -> dict[str, Any]:
+    """Measure DQN with replay on a game of MinAtar, whose observations are pictures, for so many target periods."""
+    from benchmarks.throughput import ours
+    from purejaxdqn.config.reading import read_config
+    from purejaxdqn.core.plan import intervals_of
+
+    names = (f"minatar/{game}",)
+    config = read_config(names, []).config
+    learning = periods * config.schedule.target_every
+    steps = intervals_of(config).warmup + learning
+    lengths = [f"total_timesteps={steps}", f"evaluation={{every: {learning}, episodes: 1, final_episodes: 1}}"]
+    reply = ours(configs=names, overrides=[f"num_seeds={seeds}", *lengths], cached=False)
     return {"rate": reply["learning_rate"], "compile_seconds": reply["compile_seconds"], "peak": peak_bytes()}
 
 

@@ -68,11 +68,27 @@ def test_pqn_is_measured_for_seeds_and_environments_up_to_thousands(monkeypatch)
     assert (1_024, 4_096) in gpu.FULL.pqn
 
 
+def test_pictures_with_replay_are_measured_for_numbers_of_seeds(monkeypatch):
+    asked = []
+    reply = {"rate": 1e6, "compile_seconds": 1.0, "peak": 1e9}
+    monkeypatch.setattr(harness, "start", lambda module, task: asked.append((module, task)) or reply)
+    report = gpu.Report(seconds=60.0)
+    report.ask = lambda what, process: process()
+    gpu.scale_pictures(report, gpu.FULL)
+    assert asked == [
+        ("benchmarks.scaling", {"game": "breakout", "seeds": seeds, "periods": gpu.FULL.periods})
+        for seeds in gpu.FULL.pictures
+    ]
+    assert [(row["part"], row["seeds"]) for row in report.rows] == [("Breakout", seeds) for seeds in gpu.FULL.pictures]
+    assert {1, 8, 30} <= set(gpu.FULL.pictures)
+
+
 @pytest.mark.slow
-def test_a_case_of_pqn_is_measured():
-    reply = harness.answer(
-        harness.start("benchmarks.scaling", {"seeds": 2, "environments": 32, "rollouts": 2}), timeout=200
-    )
+@pytest.mark.parametrize(
+    "task", [{"seeds": 2, "environments": 32, "rollouts": 2}, {"game": "breakout", "seeds": 1, "periods": 1}]
+)
+def test_a_case_beside_scaling_is_measured(task):
+    reply = harness.answer(harness.start("benchmarks.scaling", task), timeout=200)
     assert set(reply) == {"rate", "compile_seconds", "peak"}
     assert all(value > 0 for value in reply.values())
 
@@ -118,7 +134,7 @@ def test_the_rehearsal_measures_every_part(tmp_path):
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     parts = {row["part"] for row in found["table"]}
-    assert parts == {"scaling", "population", "peers", "PQN", "limit", "solved", "scaling, one axis"}
+    assert parts == {"scaling", "population", "peers", "PQN", "Breakout", "limit", "solved", "scaling, one axis"}
     lacking = ("rejax", "PyTorch", "Stable-Baselines3")  # those that need packages beside this project's
     assert all(any(name in what for name in lacking) for what in found["left_out"])
     assert all(row["environment steps a second"] > 0 for row in found["table"])
