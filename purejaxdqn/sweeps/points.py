@@ -193,9 +193,10 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
             *(line if len(names) == everywhere else f"{line} (point {names[0]})" for line, names in faults.items())
         )
     seen: dict[Config, Point] = {}
-    for point in points:
+    for point, draft in zip(points, drafts, strict=True):
         if point.config in seen:
-            raise UserError(f"the points {seen[point.config].name!r} and {point.name!r} are the same run")
+            why = f"; {draft.moves}: sweep values that fit" if draft.moves else ""
+            raise UserError(f"the points {seen[point.config].name!r} and {point.name!r} are the same run{why}")
         seen[point.config] = point
     return points
 
