@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures peers, the time to a solved agent, scaling, PQN, Breakout and the limit on one GPU, within eight minutes and without a network.
+# Measures peers, the time to a solved agent, scaling, PQN, Breakout and the limit on one GPU, within eight minutes and
+# without a network.
 #
 #   bash benchmarks/gpu.sh [--wheels DIR] [--out DIR]    writes gpu.json and gpu.md to DIR (default benchmarks/results)
 #   bash benchmarks/gpu.sh --rehearse                    the same with tiny sizes on any device: three minutes

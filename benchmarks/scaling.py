@@ -151,27 +151,27 @@ def measure(*, overrides: list[str], steps: int | None = None) -> dict[str, Any]
 
 def measure_rollouts(*, seeds: int, environments: int, rollouts: int) -> dict[str, Any]:
     """Measure PQN with so many environments, rollouts of 16 steps and two epochs of 16 minibatches."""
-    from benchmarks.throughput import ours
-
-    steps = 16 * environments * rollouts
-    lengths = [f"total_timesteps={steps}", f"evaluation={{every: {steps}, episodes: 1, final_episodes: 1}}"]
     size = [f"num_seeds={seeds}", f"env.num_envs={environments}", "rollout={steps: 16, epochs: 2, minibatches: 16}"]
-    reply = ours(configs=("cartpole_cleanrl", "pqn"), overrides=[*size, *lengths], cached=False)
-    return {"rate": reply["learning_rate"], "compile_seconds": reply["compile_seconds"], "peak": peak_bytes()}
+    return _measure_short(("cartpole_cleanrl", "pqn"), size, learning=16 * environments * rollouts)
 
 
 def measure_pictures(*, game: str, seeds: int, periods: int) -> dict[str, Any]:
     """Measure DQN with replay on a game of MinAtar, whose observations are pictures, for so many target periods."""
-    from benchmarks.throughput import ours
     from purejaxdqn.config.reading import read_config
-    from purejaxdqn.core.plan import intervals_of
 
     names = (f"minatar/{game}",)
-    config = read_config(names, []).config
-    learning = periods * config.schedule.target_every
-    steps = intervals_of(config).warmup + learning
-    lengths = [f"total_timesteps={steps}", f"evaluation={{every: {learning}, episodes: 1, final_episodes: 1}}"]
-    reply = ours(configs=names, overrides=[f"num_seeds={seeds}", *lengths], cached=False)
+    schedule = read_config(names, []).config.schedule
+    learning = periods * schedule.target_every
+    return _measure_short(names, [f"num_seeds={seeds}"], learning=learning, warmup=schedule.warmup)
+
+
+def _measure_short(configs: tuple[str, ...], overrides: list[str], *, learning: int, warmup: int = 0) -> dict[str, Any]:
+    """Measure a run of so many steps a seed, with one evaluation of one episode."""
+    from benchmarks.throughput import ours
+
+    evaluation = f"evaluation={{every: {learning}, episodes: 1, final_episodes: 1}}"
+    lengths = [f"total_timesteps={warmup + learning}", evaluation]
+    reply = ours(configs=configs, overrides=[*overrides, *lengths], cached=False)
     return {"rate": reply["learning_rate"], "compile_seconds": reply["compile_seconds"], "peak": peak_bytes()}
 
 

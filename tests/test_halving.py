@@ -19,11 +19,11 @@ from purejaxdqn.sweeps.points import Point
 from purejaxdqn.sweeps.spaces import Range
 from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import UserError, run_command
-from tests.conftest import PQN, TINY
+from tests.conftest import PQN, TINY, words_without
 
 pytestmark = pytest.mark.usefixtures("all_barely_compiled")
 
-BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
+BASE = words_without(TINY, "network.hidden", "optimizer.learning_rate")
 SPACE = """
 optimizer.learning_rate: {low: 1e-4, high: 1e-1, log: true}
 gamma: {low: 0.9, high: 0.99}

@@ -88,8 +88,13 @@ def test_an_environments_parameter_can_be_swept():
         (["gamma=0.9,0.90"], "the points 'gamma=0.9' and 'gamma=0.9' are the same run"),
         (
             ["total_timesteps=100_000,100_001"],
-            "the points 'total_timesteps=100000' and 'total_timesteps=100000' are the same run; moved to fit the "
-            "schedule: total_timesteps 100001 -> 100000: sweep values that fit",
+            "the points 'total_timesteps=100000' and 'total_timesteps=100000' are the same run, because values were "
+            "moved to fit the schedule: total_timesteps 100001 -> 100000",
+        ),
+        (
+            ["total_timesteps=100_001,100_000"],
+            "the points 'total_timesteps=100000' and 'total_timesteps=100000' are the same run, because values were "
+            "moved to fit the schedule: total_timesteps 100001 -> 100000",
         ),
         (["gamma=0.9", "gamma=0.8"], "gamma: given twice; write its values with commas between them"),
         (["gamma=0.9,1.5"], "gamma: 1.5 must be less than or equal to 1 (point gamma=1.5)"),

@@ -48,7 +48,7 @@ from purejaxdqn.system.messages import counted
 from tests.conftest import PQN, TINY, kill_and_go_on, mostly_slow, words_without
 
 RUNNING = TrialState.RUNNING
-BASE = [one for one in TINY if not one.startswith(("network.hidden", "optimizer.learning_rate"))]
+BASE = words_without(TINY, "network.hidden", "optimizer.learning_rate")
 SPACE = """
 optimizer.learning_rate: {low: 1e-4, high: 1e-1, log: true}
 gamma: {low: 0.9, high: 0.99}

@@ -20,11 +20,13 @@ import pytest
 from PIL import Image
 
 import purejaxdqn.sweep
+from benchmarks import harness
 from purejaxdqn import load_config, run_many
 from purejaxdqn.core.keys import run_key
 from purejaxdqn.runs.memory import state_bytes
 from purejaxdqn.sweeps import directory, runner, stages
 from purejaxdqn.sweeps.pieces import (
+    BATCHED,
     Group,
     Run,
     all_runs,
@@ -42,7 +44,7 @@ from purejaxdqn.system.options import parse_memory
 from tests.conftest import PQN, TINY, kill_and_go_on, words_without
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
-BASE = [one for one in TINY if not one.startswith("network.hidden")]
+BASE = words_without(TINY, "network.hidden")
 ARGUMENTS = ["--config", "cartpole_cleanrl", "--seeds", "3", *BASE, *GRID]
 
 
@@ -689,6 +691,15 @@ def test_a_piece_on_an_accelerator_has_room_for_the_working_memory_of_all_its_ru
     assert bytes_at_once(group, 50, [gpu]) == pytest.approx(1.6 * 50 * 1000)
     assert piece_size(group, [gpu], memory=100_000) == 60  # 62 fit; five pieces of 60
     assert piece_size(group, jax.devices()[:1], memory=2_000) == 10  # beside the one that is being trained
+    with pytest.raises(UserError, match=r"needs about 1\.6 kB; make the intervals of schedule, or the episodes"):
+        piece_size(group, [gpu], memory=1_500)
+
+
+def test_batched_runs_take_no_more_memory_than_pieces_allow():
+    with (harness.RESULTS / "accelerators.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["memory / sum"] and int(row["seeds"]) >= 8]
+    assert rows
+    assert all(float(row["memory / sum"]) < BATCHED for row in rows)
 
 
 def test_memory_is_read_as_people_write_it():

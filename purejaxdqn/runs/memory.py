@@ -81,8 +81,8 @@ def check_memory(config: Config, *, seeds_at_once: int | None = None) -> None:
     needed = config.num_seeds * needs.state + at_once * needs.working
     if needed > free:
         seeds = "1 seed needs" if config.num_seeds == 1 else f"{config.num_seeds} seeds need"
-        advice = _advice(config, needs, seeds=config.num_seeds, at_once=at_once)
-        raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {advice}")
+        how = advice(config, needs, seeds=config.num_seeds, at_once=at_once)
+        raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {how}")
 
 
 def _generous_bytes(config: Config) -> float:
@@ -110,13 +110,13 @@ def check_working(config: Config, needs: Needs, memory: int) -> None:
       UserError: says how much memory is needed.
     """
     if needs.working > memory:
-        raise UserError(f"--memory: one run needs about {in_bytes(needs.working)}; {_advice(config, needs)}")
+        raise UserError(f"--memory: one run needs about {in_bytes(needs.working)}; {advice(config, needs)}")
 
 
-def _advice(config: Config, needs: Needs, *, seeds: int = 1, at_once: int = 1) -> str:
+def advice(config: Config, needs: Needs, *, seeds: int = 1, at_once: int = 1) -> str:
     """Which keys of this config make the larger of its needs smaller; see ``check_memory`` for the numbers of seeds."""
     if seeds * needs.state > at_once * needs.working:
-        return smaller_state(config, seeds=seeds)
+        return _smaller_state(config, seeds=seeds)
     several = ["num_seeds"] if at_once > 1 else []
     if config.replay.kind != "none":
         return f"make {_listed([*several, 'the intervals of schedule'])}, or the episodes of evaluation, smaller"
@@ -125,7 +125,7 @@ def _advice(config: Config, needs: Needs, *, seeds: int = 1, at_once: int = 1) -
     return f"make {keys}, or the episodes of evaluation, smaller"
 
 
-def smaller_state(config: Config, *, seeds: int = 1) -> str:
+def _smaller_state(config: Config, *, seeds: int = 1) -> str:
     """Which keys of this config make the state of its runs smaller."""
     largest = ["replay.size"] if config.replay.kind != "none" else ["env.num_envs", "network.hidden"]
     return f"make {_listed([*(['num_seeds'] if seeds > 1 else []), *largest])} smaller"

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.runs.memory import Needs, check_working, free_memory, in_bytes, memory_needs, smaller_state
+from purejaxdqn.runs.memory import Needs, advice, check_working, free_memory, in_bytes, memory_needs
 from purejaxdqn.runs.training import Population
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.system.faults import UserError
@@ -21,7 +21,8 @@ MOST_RUNS = 1024
 BATCHED = 1.6
 """Memory of a run that an accelerator trains with others, relative to the sum of its state and its working memory.
 
-``benchmarks/accelerators.py`` counts this ratio; all runs counted so far, of eight or more seeds, are below."""
+``benchmarks/accelerators.py`` counts this ratio, and it is lower in all rows of eight or more seeds.
+"""
 
 
 class Run(NamedTuple):
@@ -143,7 +144,8 @@ def most_at_once(group: Group, devices: Sequence[jax.Device], memory: int | None
     none, one = bytes_at_once(group, 0, devices), bytes_at_once(group, 1, devices)
     most = ((memory or free_memory(devices)) - none) // (one - none)
     if most < 1:
-        raise UserError(f"--memory: one run needs about {in_bytes(one)}; {smaller_state(group.config)}")
+        how = advice(group.config, Needs(group.run_bytes, group.working_bytes))
+        raise UserError(f"--memory: one run needs about {in_bytes(one)}; {how}")
     return int(most)
 
 

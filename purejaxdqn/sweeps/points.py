@@ -192,12 +192,13 @@ def check_points(candidates: Sequence[Candidate], drafts: Sequence[Draft]) -> li
         raise UserError(
             *(line if len(names) == everywhere else f"{line} (point {names[0]})" for line, names in faults.items())
         )
-    seen: dict[Config, Point] = {}
+    seen: dict[Config, tuple[Point, Draft]] = {}
     for point, draft in zip(points, drafts, strict=True):
-        if point.config in seen:
-            why = f"; {draft.moves}: sweep values that fit" if draft.moves else ""
-            raise UserError(f"the points {seen[point.config].name!r} and {point.name!r} are the same run{why}")
-        seen[point.config] = point
+        first, moved = seen.setdefault(point.config, (point, draft))
+        if first is not point:
+            moves = draft.moves or moved.moves
+            why = f", because values were {moves}" if moves else ""
+            raise UserError(f"the points {first.name!r} and {point.name!r} are the same run{why}")
     return points
 
 
