@@ -39,7 +39,8 @@ REVISIONS = {
     "cartpole_cleanrl": ("total_timesteps=110_000", "evaluation={every: 100_000, episodes: 1, final_episodes: 1}"),
     "minatar/breakout": ("total_timesteps=50_000", "evaluation={every: 40_000, episodes: 1, final_episodes: 1}"),
 }
-"""What is measured in two revisions."""
+REVISIONS |= {f"{config}+per": overrides for config, overrides in REVISIONS.items()}
+"""What is measured in two revisions, with uniform and with prioritised replay."""
 _RATE = """
 import json, sys, time
 time.perf_counter = time.process_time
@@ -105,7 +106,7 @@ def compare_revisions(old: str, new: str, *, rounds: int) -> list[dict[str, Any]
 
 
 def _rate_in(tree: Path, config: str, overrides: Sequence[str]) -> float:
-    task = json.dumps({"configs": [config], "overrides": list(overrides), "cached": False})
+    task = json.dumps({"configs": config.split("+"), "overrides": list(overrides), "cached": False})
     command = [sys.executable, "-c", _RATE, task]
     done = subprocess.run(command, cwd=tree, env=harness.clean_environment(), stdout=subprocess.PIPE, check=True)
     return float(done.stdout.split()[-1])

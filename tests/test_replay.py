@@ -244,7 +244,7 @@ def test_a_transition_of_n_steps_reads_two_observations_and_n_rewards(n):
 def _numbers(state):
     """What the tree holds of each row."""
     size = _ring(state).experience.reward.shape[1]
-    return np.asarray(state.tree).reshape(-1)[:size]
+    return np.asarray(state.tree)[:size]
 
 
 def _random_priorities(*, size=40, hparams=ALPHA, n_step=1, seed=0):
@@ -360,7 +360,7 @@ def test_of_a_row_twice_in_a_batch_the_larger_error_counts_in_any_order():
             jnp.array([0.1, -5.0, 2.0, 3.0])[jnp.array(order)],
         )
         trees.append(replay.reprioritise(ALPHA, state, indices, td_error).tree)
-        np.testing.assert_allclose(trees[-1].reshape(-1)[jnp.array([3, 9])], np.array([5.0, 2.0]) ** 0.6, rtol=1e-5)
+        np.testing.assert_allclose(trees[-1][jnp.array([3, 9])], np.array([5.0, 2.0]) ** 0.6, rtol=1e-5)
         np.testing.assert_array_equal(trees[-1], trees[0])
 
 
@@ -429,12 +429,12 @@ def test_an_update_copies_neither_the_ring_nor_the_tree(kind):
 
 
 def _levels(numbers):
-    """The tree's rows [rows, 8] of its numbers."""
+    """The tree [8 * rows] of its numbers."""
     rows = []
     while not rows or len(rows[-1]) > 1:
         rows.append(np.pad(numbers, (0, -len(numbers) % 8)).reshape(-1, 8))
         numbers = rows[-1].sum(1)
-    return np.concatenate(rows)
+    return np.concatenate(rows).ravel()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -54,6 +54,15 @@ def test_pictures_that_replay_kept_in_their_shape_become_the_vectors_of_today(ki
         np.testing.assert_array_equal(_today(path, kept)[1], kept)
 
 
-def test_only_observations_of_replay_change_their_shape():
+def test_a_sum_tree_of_rows_of_eight_becomes_the_vector_of_today():
+    shapes = shapes_of_run(load_config("cartpole_cleanrl", [*TINY, "replay.kind=prioritised"]))
+    before = np.arange(2.0 * shapes.algorithm.replay.tree.size).reshape(2, -1, 8)  # of two runs
+    path, kept = _today(".replay.tree", before)
+    assert (path, kept.shape) == (".algorithm.replay.tree", (2, *shapes.algorithm.replay.tree.shape))
+    np.testing.assert_array_equal(kept, before.reshape(2, -1))
+    np.testing.assert_array_equal(_today(path, kept)[1], kept)
+
+
+def test_only_observations_and_the_tree_of_replay_change_their_shape():
     for path in (".algorithm.replay.ring.experience.reward", ".actors.obs", ".algorithm.replay.own.obs"):
         assert _today(path, np.zeros((2, 1, 3, 4, 5)))[1].shape == (2, 1, 3, 4, 5)

@@ -19,8 +19,9 @@ _BELOW_ONE = 1 - 2**-24  # the float32 next to 1: times it, a normal number beco
 class SumTree(NamedTuple):
     """A tree as pure functions; a donated array is changed in place.
 
-    The array is [rows, 8]. A row has the children of one node: first come the rows of the numbers themselves, then
+    The array is [8 * rows]. A row is the 8 children of one node: first come the rows of the numbers themselves, then
     those of their sums, and so on up to the root's. Functions go through the levels one by one, with the whole batch.
+    It has one axis because a TPU pads a last axis of 8 to 128, which would take 16 times the memory.
     """
 
     init: Callable[[], Array]  # -> a tree of zeros
@@ -41,29 +42,28 @@ def make_sum_tree(size: int) -> SumTree:
     starts = _first_rows(size)
 
     def init() -> Array:
-        return jnp.zeros((starts[-1] + 1, FAN_OUT))
+        return jnp.zeros((starts[-1] + 1) * FAN_OUT)
 
     def get(tree: Array, indices: Array) -> Array:
-        return tree[indices // FAN_OUT, indices % FAN_OUT]
+        return tree[indices]
 
     def set(tree: Array, indices: Array, numbers: Array) -> Array:
         def sum_up(carry: tuple[Array, Array], start: Any) -> tuple[tuple[Array, Array], None]:
             (tree, child), (children, parents) = carry, start
             node = child // FAN_OUT
-            sums = jnp.sum(tree[children + node], axis=-1)
-            return (tree.at[parents + node // FAN_OUT, node % FAN_OUT].set(sums), node), None
+            sums = jnp.sum(_rows(tree, children + node), axis=-1)
+            return (tree.at[parents * FAN_OUT + node].set(sums), node), None
 
-        place = indices // FAN_OUT, indices % FAN_OUT
-        tree = tree.at[place].set(0.0).at[place].max(numbers)  # in any order, with the same result
+        tree = tree.at[indices].set(0.0).at[indices].max(numbers)  # in any order, with the same result
         return jax.lax.scan(sum_up, (tree, indices), (starts[:-1], starts[1:]))[0][0]
 
     def sample(tree: Array, u: Array) -> Array:
         def descend(carry: tuple[Array, Array], start: Any) -> tuple[tuple[Array, Array], None]:
             node, target = carry
-            child, target = _choose(tree[start + node], target)
+            child, target = _choose(_rows(tree, start + node), target)
             return (node * FAN_OUT + child, target), None
 
-        root = jnp.zeros(u.shape, jnp.int32), u * jnp.sum(tree[-1])
+        root = jnp.zeros(u.shape, jnp.int32), u * jnp.sum(tree[-FAN_OUT:])
         return jax.lax.scan(descend, root, starts[::-1])[0][0]
 
     return SumTree(init, get, set, sample)
@@ -75,6 +75,11 @@ def _first_rows(size: int) -> np.ndarray:
     while rows[-1] > 1:
         rows.append(-(-rows[-1] // FAN_OUT))
     return np.cumsum([0, *rows[:-1]], dtype=np.int32)
+
+
+def _rows(tree: Array, rows: Array) -> Array:
+    """The children [B, 8] of nodes, by their rows [B]."""
+    return jax.vmap(lambda row: jax.lax.dynamic_slice(tree, (row * FAN_OUT,), (FAN_OUT,)))(rows)
 
 
 def _choose(children: Array, target: Array) -> tuple[Array, Array]:

@@ -86,14 +86,20 @@ _PATHS_BEFORE_0_2 = {
 """Where versions before 0.2 kept parts of the state."""
 
 
-_KEPT_FLAT = re.compile(r"\.algorithm\.replay(\.ring)?(\.rows)?\.experience\.(next_)?obs")
-"""Observations of replay; versions before 0.2 kept them in their own shape."""
+_KEPT_FLAT = {
+    re.compile(r"\.algorithm\.replay(\.ring)?(\.rows)?\.experience\.(next_)?obs"): 3,  # runs, 1, slots
+    re.compile(r"\.algorithm\.replay\.tree"): 1,  # runs
+}
+"""Arrays of which today's versions keep so many axes and join the others, which versions before 0.2 kept apart."""
 
 
 def _today(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     """The path and the shape in today's ``RunnerState`` of a leaf that this or an earlier version saved."""
     path = _path_today(path)
-    return path, array.reshape(*array.shape[:3], -1) if _KEPT_FLAT.fullmatch(path) else array
+    for pattern, axes in _KEPT_FLAT.items():
+        if pattern.fullmatch(path):
+            return path, array.reshape(*array.shape[:axes], -1)
+    return path, array
 
 
 def _path_today(path: str) -> str:
