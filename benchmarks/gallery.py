@@ -1,6 +1,6 @@
 """Trains the gallery: an agent for every environment that has a config which learns, exported to `agents/NAME`.
 
-The configs of Octax and Craftax have no agent. Of a game in several sizes or suites, one has an agent.
+Of a game in several sizes or suites, one has an agent.
 
 Each config is trained by the command (`purejaxdqn.train`), with as many seeds and steps as `AGENTS` says. The agent
 with the **median** greedy return at the end of the run is exported, and not the best one (with an even number of seeds
@@ -90,6 +90,10 @@ AGENTS: dict[str, Agent] = {
     "snake_6x6": Agent("jumanji/snake_6x6", seeds=3),
     "doorkey_5x5": Agent("xminigrid/doorkey_5x5", seeds=3),
     "2048": Agent("pgx/2048", seeds=3, overrides=("total_timesteps=1_998_848",)),
+    "brix": Agent("octax/brix", seeds=3, overrides=("network.hidden=[32]",)),  # 2,688 inputs after the convolutions
+    "craftax": Agent(
+        "craftax/classic_symbolic", seeds=3, overrides=("network.hidden=[64,64]", "total_timesteps=1_998_848")
+    ),  # 1,345 inputs
 }
 """In the order in which they are trained."""
 COLUMNS = ("agent", "environment", "command", "env_steps", "returns", "seed_index", "return")
