@@ -8,7 +8,7 @@ With `--revisions`, two revisions are measured in turn instead, by the processor
 machine disturb less than that of the wall.
 
     python -m benchmarks.throughput            about 11 minutes on two cores
-    python -m benchmarks.throughput --revisions OLD NEW    3 minutes
+    python -m benchmarks.throughput --revisions OLD NEW    6 minutes
     python -m benchmarks.throughput --quick    under a minute
 """
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from benchmarks import throughput
+from purejaxdqn import load_config
 
 
 def test_revisions_are_measured_in_turn_and_compared_round_by_round(monkeypatch):
@@ -13,11 +14,19 @@ def test_revisions_are_measured_in_turn_and_compared_round_by_round(monkeypatch)
         measured.append((tree.name, config))
         return next(rates)
 
+    two = {config: throughput.REVISIONS[config] for config in ("cartpole_cleanrl", "minatar/breakout")}
+    monkeypatch.setattr(throughput, "REVISIONS", two)
     monkeypatch.setattr(throughput, "check_out", lambda revision, tree: checked_out.append((revision, Path(tree).name)))
     monkeypatch.setattr(throughput, "_rate_in", rate_in)
     cartpole, breakout = throughput.compare_revisions("a^", "b", rounds=3)
     assert checked_out == [("a^", "old"), ("b", "new")]
-    assert measured[:4] == [(tree, config) for config in throughput.REVISIONS for tree in ("old", "new")]
+    assert measured[:4] == [(tree, config) for config in two for tree in ("old", "new")]
     assert (cartpole["old"], cartpole["new"], cartpole["config"]) == ("a^", "b", "cartpole_cleanrl")
     assert (cartpole["ratio"], cartpole["lowest"], cartpole["highest"]) == (1.0, 0.9, 1.2)
     assert (breakout["old, steps a second"], breakout["ratio"]) == (10.0, 2.0)
+
+
+def test_what_is_measured_is_made_of_shipped_configs():
+    for name, overrides in throughput.REVISIONS.items():
+        config = load_config(name.split("+"), overrides)
+        assert (config.replay.kind == "prioritised") == name.endswith("+per")
