@@ -20,8 +20,6 @@ from benchmarks.guard import PRESETS
 
 V5E, ROOM = "TPU v5e", 1.4
 """Memory of a seed over the sum that it must keep, at most: vectors of 400 numbers are padded to 512."""
-ROOM_OF_TREES = 1.6
-"""That with prioritised replay, which misses the target: more is padded or stands twice than observations."""
 FOUND = {"one program": "yes", "compile (s)": 4.0, "memory / sum": 2.0, "MB an iteration": 3.0, "jax": "0"}
 ONE = ("--only", V5E, "--configs", "catch", "--seeds", "2")
 
@@ -412,7 +410,7 @@ def test_a_whole_run_for_a_tpu_is_one_program_without_the_host_and_without_branc
 )
 def test_replay_of_pictures_stands_once_in_a_tpus_memory(counted, configs, seeds):
     found = counted(configs, seeds)
-    assert found["memory a seed (MB)"] <= (ROOM_OF_TREES if "+per" in configs else ROOM) * found["sum (MB)"]
+    assert found["memory a seed (MB)"] <= ROOM * found["sum (MB)"]
 
 
 @pytest.mark.parametrize("config", dict.fromkeys(case.config for case in table_cases()))
