@@ -225,6 +225,23 @@ TUNED: dict[str, Tuning] = {
         ("", "optimizer.eps=1e-8", "optimizer.eps=1e-4", "env.normalize=true"),
         best=500.0,
     ),
+    "cartpole_pqn_third": Tuning(
+        "cartpole_pqn",
+        9820,
+        240,
+        307_200,
+        (),
+        (
+            "",
+            "exploration.end=0.3",
+            "gamma=0.995",
+            "network.hidden=[128,128]",
+            "rollout.minibatches=4",
+            "rollout.lambda=0.95",
+            "env.num_envs=64 rollout.steps=16",
+        ),
+        best=500.0,
+    ),
     "2048_unmasked": Tuning(
         "pgx/2048_unmasked",
         9972,

@@ -31,6 +31,7 @@ def test_every_table_is_on_some_page():
         "learning_curves",
         "ablation",
         "cartpole_double_scores",
+        "cartpole_pqn_scores",
         "solved_curves",
         "curves",
         "curves_scores",
