@@ -17,7 +17,7 @@
 import csv
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,11 +134,7 @@ def craftax(arguments: Any) -> list[dict[str, Any]]:
 
 
 def work(task: Mapping[str, Any]) -> None:
-    """The worker: print the median rates of the adapter and, unless ``resets`` is given, of the suite and their ratio.
-
-    The ratio is the median over rounds of the ratio in a round, where the two run one after the other: a machine that
-    slows down for some rounds slows both.
-    """
+    """The worker: print the rate of the adapter and, unless ``resets`` is given, that of the suite and their ratio."""
     import json
 
     from purejaxdqn import configure_cpu
@@ -161,12 +157,19 @@ def work(task: Mapping[str, Any]) -> None:
             jax.block_until_ready(program(jax.random.key(round_)))
             if round_:  # the first is a rehearsal
                 seconds[name].append(time.perf_counter() - start)
-    total = task["steps"] * NUM_ENVS
-    rates = {name: total / statistics.median(found) for name, found in seconds.items()}
+    print(json.dumps(summarise(seconds, task["steps"] * NUM_ENVS)))
+
+
+def summarise(seconds: Mapping[str, Sequence[float]], steps: int) -> dict[str, float]:
+    """The median rate of each program, and of the adapter and the suite the median ratio of a round.
+
+    In a round the two run one after the other, so a machine that slows down for some rounds slows both.
+    """
+    rates = {name: steps / statistics.median(found) for name, found in seconds.items()}
     if "suite" in seconds:
         in_turn = zip(seconds["suite"], seconds["adapter"], strict=True)
         rates["ratio"] = statistics.median(suite / adapter for suite, adapter in in_turn)
-    print(json.dumps(rates))
+    return rates
 
 
 def scan_of_adapter(env: Any, steps: int) -> Callable[[Any], Any]:
