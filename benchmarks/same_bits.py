@@ -258,7 +258,7 @@ def check_out(revision: str, folder: Path) -> None:
     """
     archive = run_git(harness.ROOT, "archive", revision)
     if archive.returncode:
-        print(f"error: --base: {archive.stderr.decode().strip()}", file=sys.stderr)
+        print(f"error: revision {revision}: {archive.stderr.decode().strip()}", file=sys.stderr)
         raise SystemExit(2)
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")

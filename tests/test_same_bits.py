@@ -165,4 +165,4 @@ def test_a_revision_that_is_not_there_is_reported_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         same_bits.check_out("no-such-revision", tmp_path / "base")
     assert left.value.code == 2
-    assert capsys.readouterr().err.startswith("error: --base: ")
+    assert capsys.readouterr().err.startswith("error: revision no-such-revision: ")
