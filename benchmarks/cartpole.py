@@ -2,15 +2,16 @@
 
 The config is `cartpole_double`, or that of ``--config``, whose name the result files begin with.
 
-The seeds (0 to 29 of ``seed=2026``) were not used for choosing the config. Scores are greedy returns of the final
-parameters over 100 episodes, in gymnax and in Gymnasium. Times are wall-clock seconds from the start of the process to
-its end, measured in interleaved rounds with an empty and with a filled compilation cache, and with a filled one on a
-single core. "Training" are the seconds of them in which the run trains and evaluates, the final evaluation included:
-``run_seconds`` in its ``summary.json``, without imports, compiling and pictures. On several cores, what draws the
-pictures is imported meanwhile, and a short run waits for it; on one it is imported afterwards.
+The seeds (0 to 29 of ``seed=2026``, or of ``--seed``) were not used for choosing the config. Scores are greedy returns
+of the final parameters over 100 episodes, in gymnax and in Gymnasium. Times are wall-clock seconds from the start of
+the process to its end, measured in interleaved rounds with an empty and with a filled compilation cache, and with a
+filled one on a single core. "Training" are the seconds of them in which the run trains and evaluates, the final
+evaluation included: ``run_seconds`` in its ``summary.json``, without imports, compiling and pictures. On several cores,
+what draws the pictures is imported meanwhile, and a short run waits for it; on one it is imported afterwards.
 
     python -m benchmarks.cartpole                          about 7 minutes on two cores
-    python -m benchmarks.cartpole --config cartpole_pqn    the same of another config, in files of its own
+    python -m benchmarks.cartpole --config cartpole_pqn --seed 2027
+                                                           the same of another config, in files of its own
     python -m benchmarks.cartpole --quick                  under a minute: 3 seeds and one timing of short runs,
                                                            nothing kept
 """
@@ -44,11 +45,12 @@ def main() -> None:
     parser = harness.Options(__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--config", default="cartpole_double")
+    parser.add_argument("--seed", type=int, default=SEED, help="config key `seed`")
     arguments = parser.parse_args()
     what = ["--config", arguments.config, *(["total_timesteps=24_000"] if arguments.quick else [])]
     with tempfile.TemporaryDirectory() as folder:
         times = measure_times(what, Path(folder), rounds=1 if arguments.quick else 3)
-        scores = measure_scores(what, Path(folder), seeds=3 if arguments.quick else 30)
+        scores = measure_scores(what, Path(folder), seed=arguments.seed, seeds=3 if arguments.quick else 30)
     print(f"{harness.machine()}\n")
     for name, rows in tables_of(arguments.config, scores, times).items():
         print(harness.table(rows), "", sep="\n")
@@ -64,18 +66,18 @@ def tables_of(
     return {f"{name}_scores": scores, f"{name}_reached": count(scores), f"{name}_times": times}
 
 
-def measure_scores(what: Sequence[str], folder: Path, *, seeds: int) -> list[dict[str, Any]]:
+def measure_scores(what: Sequence[str], folder: Path, *, seed: int, seeds: int) -> list[dict[str, Any]]:
     """Train all seeds and play them in both back ends, with the commands; return one row per seed."""
     run = folder / "scores"
-    _command("train", *what, "--out", run, "--quiet", f"seed={SEED}", f"num_seeds={seeds}")
+    _command("train", *what, "--out", run, "--quiet", f"seed={seed}", f"num_seeds={seeds}")
     played = {}
     for backend in ("gymnax", "gymnasium"):
-        out = _command("evaluate", run, "--backend", backend, "--seed", SEED, "--json")
+        out = _command("evaluate", run, "--backend", backend, "--seed", seed, "--json")
         played[backend] = [statistics.mean(returns) for returns in json.loads(out)["returns"]]
     solved = json.loads((run / "summary.json").read_text())["first_solved_step"]
     return [
         {
-            "seed": SEED,
+            "seed": seed,
             "seed_index": k,
             **{name: means[k] for name, means in played.items()},
             "first_solved_step": solved[k],

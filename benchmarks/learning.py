@@ -154,7 +154,7 @@ ROWS: dict[str, Row] = {
         f"{game}/10m": Row((f"minatar/{game}",), 10_000_000, _PPO.get(game), group="gpu", note="for a GPU")
         for game in _MINATAR
     },
-    "cartpole/pqn": Row(("cartpole_pqn",), 307_200, 500.0, on_seeds=29, group="pqn"),
+    "cartpole/pqn": Row(("cartpole_pqn",), 307_200, 500.0, on_seeds=29, seed=FRESH_SEED, group="pqn"),
     **{
         f"{game}/pqn_10m": Row((f"minatar/{game}_pqn",), 10_000_000, _PQN.get(game), seeds=10, group="pqn")
         for game in _MINATAR

@@ -40,6 +40,7 @@ _NORM = "network.layer_norm=true"
 _FARTHER = "gamma=0.995 n_step=5"
 _BEFORE_DUELING = ("gamma=0.992", "n_step=3", "network.dueling=false", "env.normalize=false")
 _BEFORE_NORM = ("network.layer_norm=false", "optimizer.learning_rate=6.3e-4", "schedule.target_every=500")
+_LARGER_STEPS = "optimizer.learning_rate=1.5e-3"
 _FASTER, _FILTERS = "optimizer.learning_rate=1e-3", "network.channels=[128,128]"
 
 TUNED: dict[str, Tuning] = {
@@ -204,7 +205,7 @@ TUNED: dict[str, Tuning] = {
         9812,
         60,
         307_200,
-        ("gamma=0.989", "exploration.end=0.153", "optimizer.eps=1e-8"),
+        ("gamma=0.989", "exploration.end=0.153", "optimizer.eps=1e-8", _LARGER_STEPS),
         (
             "",
             "gamma=0.993 exploration.end=0.2",
@@ -221,7 +222,7 @@ TUNED: dict[str, Tuning] = {
         9816,
         120,
         307_200,
-        (),
+        ("gamma=0.993", _LARGER_STEPS),
         ("", "optimizer.eps=1e-8", "optimizer.eps=1e-4", "env.normalize=true"),
         best=500.0,
     ),
@@ -230,7 +231,7 @@ TUNED: dict[str, Tuning] = {
         9820,
         240,
         307_200,
-        (),
+        ("gamma=0.993", _LARGER_STEPS),
         (
             "",
             "exploration.end=0.3",
@@ -239,6 +240,41 @@ TUNED: dict[str, Tuning] = {
             "rollout.minibatches=4",
             "rollout.lambda=0.95",
             "env.num_envs=64 rollout.steps=16",
+        ),
+        best=500.0,
+    ),
+    "cartpole_pqn_fourth": Tuning(
+        "cartpole_pqn",
+        9824,
+        240,
+        307_200,
+        ("gamma=0.993", _LARGER_STEPS),
+        (
+            "",
+            "gamma=0.995",
+            "gamma=0.997",
+            "gamma=0.995 rollout.minibatches=16",
+            "gamma=0.995 optimizer.learning_rate=1e-3",
+            "gamma=0.995 optimizer.eps=1e-4",
+            "gamma=0.995 optimizer.max_grad_norm=1",
+            "gamma=0.995 rollout.epochs=4",
+            "gamma=0.995 bootstrap.kind=double schedule.target_every=1000",
+            "gamma=0.995 env.normalize=true",
+        ),
+        best=500.0,
+    ),
+    "cartpole_pqn_fifth": Tuning(
+        "cartpole_pqn",
+        9828,
+        240,
+        307_200,
+        (_LARGER_STEPS,),
+        (
+            "",
+            "optimizer.learning_rate=1e-3",
+            "gamma=0.998",
+            "optimizer.max_grad_norm=1",
+            "gamma=0.995 optimizer.learning_rate=1e-3",
         ),
         best=500.0,
     ),
