@@ -28,6 +28,7 @@ class Bars(NamedTuple):
     around: float | None = None  # draw a line at this value
     title: str = ""  # of the axis of values, in place of the column's name
     best_first: bool = False  # the largest value of the first column at the top; else as in the table
+    series: str = ""  # if set: a point for each value of this column in one line, on a logarithmic axis
 
 
 LABELS = {
@@ -67,9 +68,10 @@ _TUNED = Bars(
 
 PICTURES: dict[str, Bars] = {
     "accelerators": Bars(
-        ("device", "config", "seeds"),
+        ("config",),
         ("memory / sum",),
-        points=True,
+        by="device",
+        series="seeds",
         around=1.0,
         title="memory / sum of what must be kept",
     ),
@@ -151,16 +153,20 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     panels = _panels(bars, rows)
     names = list(dict.fromkeys(_label_of(bars, row) for panel in panels for row in panel.rows))
     shown = [textwrap.fill(label, 56, break_long_words=False, break_on_hyphens=False) for label in names]
+    series = sorted({row[bars.series] for row in rows}, key=_number) if bars.series else []
     together, row = len(panels[0].columns), 0.32 if any("\n" in label for label in shown) else 0.24
     height = max(1.7, 0.8 + row * len(names) * (1 + 0.5 * (together - 1)))
     longest = max(len(line) for label in shown for line in label.split("\n"))
     width = max(2.2, 0.07 * longest) + (3.2 if len(panels) < 3 else 2.5) * len(panels)
     with style():
-        figure, grid = subplots(1, len(panels), figsize=(width, height), squeeze=False, sharey=True)
+        figure, grid = subplots(1, len(panels), figsize=(width, height), squeeze=False, sharey=True, sharex=bool(series))
         for axes, panel in zip(grid.flat, panels, strict=True):
-            _draw_panel(axes, bars, panel, names)
+            if bars.series:
+                _draw_series(axes, bars, panel, names, series)
+            else:
+                _draw_panel(axes, bars, panel, names)
         grid[0, 0].set_yticks(range(len(names)), shown)
-        if together > 1:
+        if together > 1 or series:
             legend_below(figure)
         grid[0, 0].invert_yaxis()
         return save(figure, name)
@@ -199,6 +205,25 @@ def _draw_panel(axes: Any, bars: Bars, panel: "_Panel", names: Sequence[str]) ->
     axes.grid(axis="y", visible=False)
     axes.set(title=panel.title, xlabel=panel.unit)
     _set_scale(axes, panel)
+
+
+def _draw_series(axes: Any, bars: Bars, panel: "_Panel", names: Sequence[str], series: Sequence[str]) -> None:
+    """Draw a point for each row of a panel, with a colour and a marker of its series."""
+    from purejaxdqn.pictures.palette import COLORS, MARKERS, SOLVED_COLOR
+
+    for nth, one in enumerate(series):
+        rows = [row for row in panel.rows if row[bars.series] == one]
+        places = [names.index(_label_of(bars, row)) for row in rows]
+        values = [_number(row[panel.columns[0]]) for row in rows]
+        look: Any = {"color": COLORS[nth], "markersize": 4.5, "alpha": 0.8}
+        axes.plot(values, places, MARKERS[nth], label=_label(bars.series, one), **look)
+    if bars.around is not None:
+        axes.axvline(bars.around, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
+    axes.set(xscale="log", title=panel.title, xlabel=panel.unit)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.set_ylim(-0.5, len(names) - 0.5)
+    axes.grid(axis="y", visible=True, alpha=0.4)
 
 
 def _set_scale(axes: Any, panel: "_Panel") -> None:
