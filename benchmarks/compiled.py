@@ -18,9 +18,11 @@ UNDISTURBED = 0.9
 """Processor time over wall-clock time of a compilation, at least, for the wall-clock time to be kept.
 
 With less, the compiler waited for other programs of this machine."""
-VARIANTS = ("merged", "flattened", "whole")
+OFF_CHIP = {"xla_msa_enable": "false"}
+"""Options for a TPU: nothing is moved to on-chip memory between kernels."""
+VARIANTS = ("merged", "flattened", "whole", "off chip", "O0")
 """Other ways of compiling or writing a run: products that share a matrix merged; Adam on one vector; the values of a
-rollout computed at once, and not in parts."""
+rollout computed at once, and not in parts; everything in a TPU's large memory; with JAX_OPTIMIZATION_LEVEL=O0."""
 NAMED = {
     "largest PQN of gpu.py": "cartpole_cleanrl+pqn+env.num_envs=4096+rollout.steps=16+rollout.epochs=2"
     "+rollout.minibatches=16+total_timesteps=1310720+evaluation.every=327680"
@@ -164,7 +166,7 @@ def _beside(column: str, shipped: dict[str, Any], changed: dict[str, Any]) -> li
 
 
 def _count_one(device: str, devices: Any, config: str, seeds: int, variant: str) -> dict[str, Any]:
-    """The kernels of an iteration (of a GPU), the MB that it moves, and the memory of a seed; empty if not counted."""
+    """Kernels of an iteration (of a GPU), its MB, memory of a seed, time to compile; empty if not counted."""
     import jax
     import optax
 
@@ -181,12 +183,20 @@ def _count_one(device: str, devices: Any, config: str, seeds: int, variant: str)
     words = config if variant in ("", *VARIANTS) else f"{config}+{variant}"
     draft, program = read_config(words, seeds, optimizer)
     lowered, platform = lower(draft, program, devices)
-    compiled = lowered.program.compile() if variant == "merged" else compile_lowered(lowered, platform)
+    if variant == "O0":
+        jax.config.update("jax_optimization_level", "O0")
+    before = sum(os.times()[:4])
+    if variant in ("merged", "off chip"):
+        compiled = lowered.program.compile(compiler_options=OFF_CHIP if variant == "off chip" else None)
+    else:
+        compiled = compile_lowered(lowered, platform)
+    used = sum(os.times()[:4]) - before
     found = _traffic(compiled.as_text(), program.plan, seeds, device)
     return {
         "kernels": found.get("kernels", ""),
         "MB an iteration": found.get("MB an iteration", ""),
         "memory a seed (MB)": bytes_of(compiled.memory_analysis()) / seeds / 1e6,
+        "compile (CPU s)": used,
     }
 
 

@@ -159,7 +159,9 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     longest = max(len(line) for label in shown for line in label.split("\n"))
     width = max(2.2, 0.07 * longest) + (3.2 if len(panels) < 3 else 2.5) * len(panels)
     with style():
-        figure, grid = subplots(1, len(panels), figsize=(width, height), squeeze=False, sharey=True, sharex=bool(series))
+        figure, grid = subplots(
+            1, len(panels), figsize=(width, height), squeeze=False, sharey=True, sharex=bool(series)
+        )
         for axes, panel in zip(grid.flat, panels, strict=True):
             if bars.series:
                 _draw_series(axes, bars, panel, names, series)
