@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from benchmarks import accelerators, compiled, harness
+from benchmarks import accelerators, compiled, harness, pictures
 from benchmarks.accelerator_targets import TARGETS, comparable, judge
 from benchmarks.accelerators import BREAKOUT, CARTPOLE, COLUMNS, Case, on_a_cpu, queue, summarise, table_cases
 from benchmarks.compiled import flops_of_iteration, read_config
@@ -419,3 +419,29 @@ def test_configs_of_the_table_can_be_read(config):
     assert draft.num_seeds == 1
     # Otherwise the loop of an iteration would be that of an epoch, with an evaluation in it.
     assert program.plan.periods * program.plan.iterations > 1
+
+
+def test_the_picture_has_a_panel_a_device_and_a_point_a_row(monkeypatch):
+    figures = []
+    monkeypatch.setattr(pictures, "save", lambda figure, name: figures.append(figure))
+    cases = [(V5E, CARTPOLE, "1"), (V5E, CARTPOLE, "64"), (V5E, BREAKOUT, "1"), ("H100", BREAKOUT, "64")]
+    rows = [
+        {"device": device, "config": config, "seeds": seeds, "memory / sum": 1.0 + nth}
+        for nth, (device, config, seeds) in enumerate(cases)
+    ]
+    pictures.draw("accelerators", rows)
+    (figure,) = figures
+    points = {
+        axes.get_title(): sorted(
+            (line.get_label(), float(x), int(y))
+            for line in axes.get_lines()
+            if line.get_label()[0] != "_"
+            for x, y in zip(*line.get_data(), strict=True)
+        )
+        for axes in figure.axes
+    }
+    assert points == {
+        V5E: [("1 seed", 1.0, 0), ("1 seed", 3.0, 1), ("64 seeds", 2.0, 0)],
+        "H100": [("64 seeds", 4.0, 1)],
+    }
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [CARTPOLE, BREAKOUT]
