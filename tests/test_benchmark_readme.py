@@ -30,6 +30,7 @@ def test_every_table_is_on_some_page():
         "learning",
         "learning_curves",
         "ablation",
+        "ablation_pqn",
         "cartpole_double_scores",
         "cartpole_pqn_scores",
         "solved_curves",
