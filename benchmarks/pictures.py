@@ -153,7 +153,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     panels = _panels(bars, rows)
     names = list(dict.fromkeys(_label_of(bars, row) for panel in panels for row in panel.rows))
     shown = [textwrap.fill(label, 56, break_long_words=False, break_on_hyphens=False) for label in names]
-    series = sorted({row[bars.series] for row in rows}, key=_number) if bars.series else []
+    series = sorted({str(row[bars.series]) for row in rows}, key=_number) if bars.series else []
     together, row = len(panels[0].columns), 0.32 if any("\n" in label for label in shown) else 0.24
     height = max(1.7, 0.8 + row * len(names) * (1 + 0.5 * (together - 1)))
     longest = max(len(line) for label in shown for line in label.split("\n"))
@@ -211,14 +211,14 @@ def _draw_panel(axes: Any, bars: Bars, panel: "_Panel", names: Sequence[str]) ->
 
 def _draw_series(axes: Any, bars: Bars, panel: "_Panel", names: Sequence[str], series: Sequence[str]) -> None:
     """Draw a point for each row of a panel, with a colour and a marker of its series."""
-    from purejaxdqn.pictures.palette import COLORS, MARKERS, SOLVED_COLOR
+    from purejaxdqn.pictures.palette import SOLVED_COLOR, look
 
     for nth, one in enumerate(series):
-        rows = [row for row in panel.rows if row[bars.series] == one]
+        rows = [row for row in panel.rows if str(row[bars.series]) == one]
         places = [names.index(_label_of(bars, row)) for row in rows]
         values = [_number(row[panel.columns[0]]) for row in rows]
-        look: Any = {"color": COLORS[nth], "markersize": 4.5, "alpha": 0.8}
-        axes.plot(values, places, MARKERS[nth], label=_label(bars.series, one), **look)
+        color, _, marker = look(nth)
+        axes.plot(values, places, marker, color=color, markersize=4.5, alpha=0.8, label=_label(bars.series, one))
     if bars.around is not None:
         axes.axvline(bars.around, color=SOLVED_COLOR, linestyle=":", linewidth=1.2)
     axes.set(xscale="log", title=panel.title, xlabel=panel.unit)
