@@ -96,7 +96,7 @@ Computation = dict[str, Instruction]
 _HEAD = re.compile(r"^(?:ENTRY )?%([\w.-]+) \(.*\) -> .* \{$")
 _LINE = re.compile(r"^\s+(ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:, (.*))?$")
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
-_SIZES |= {"f64": 8, "s64": 8, "u64": 8}
+_SIZES |= {"f64": 8, "s64": 8, "u64": 8, "token": 0}
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "partition-id", "replica-id"}
 _VIEW_CALLS = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast)"')
 _VIEWS = {"bitcast", "convert", "copy", "reshape", "transpose"}
@@ -162,8 +162,10 @@ def _kernels(computations: dict[str, Computation], name: str, times: int) -> Ite
             yield from _kernels(computations, _called(one, "body"), times * trips)
         elif one.op in ("copy-done", "slice-done"):
             yield Kernel(one.name, *_moved(one), times, "")
+        elif one.op == "call-start":  # what a TPU v6e does on its sparse cores
+            yield from _kernels(computations, _called(one, "to_apply"), times)
         elif one.op in ("call", "conditional") or one.op.endswith(("-start", "-done", "-update")):
-            if one.op not in ("copy-start", "slice-start"):
+            if one.op not in ("copy-start", "slice-start", "call-done"):
                 raise ValueError(f"{one.name}: the cost of a {one.op} is unknown")
         elif one.op not in _FREE and not _VIEW_CALLS.search(one.rest):
             source = re.search(r'op_name="([^"]*)"', one.rest)

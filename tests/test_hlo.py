@@ -94,6 +94,21 @@ def test_what_is_only_turned_round_is_read_nonetheless():
     assert iteration(module, [50])[1][1:3] == (100 * 4 * 4 + 8 * 4, 100 * 4 * 4)
 
 
+def test_work_on_the_sparse_cores_of_a_tpu_counts_once():
+    offloaded = """%beside (x.9: f32[16]) -> f32[16] {
+  %x.9 = f32[16]{0} parameter(0)
+  ROOT %triple.1 = f32[16]{0} add(%x.9, %x.9)
+}, execution_thread="sparsecore"
+
+%body ("""
+    calls = """  %start.1 = ((f32[16]{0}), f32[16]{0}, u32[]{:S(8)}) call-start(%x.2), to_apply=%beside
+  %done.1 = f32[16]{0} call-done(%start.1)
+  ROOT %copy.1 ="""
+    kernels = iteration(MODULE.replace("%body (", offloaded).replace("  ROOT %copy.1 =", calls), [50])
+    before = iteration(MODULE, [50])
+    assert kernels == [*before[:-1], Kernel("triple.1", read=2 * 64, written=64, times=1, source=""), before[-1]]
+
+
 @pytest.mark.parametrize("op", ["conditional", "call", "all-reduce-start"])
 def test_what_is_not_understood_is_not_counted(op):
     with pytest.raises(ValueError, match=rf"copy\.1: the cost of a {op} is unknown"):
@@ -103,7 +118,7 @@ def test_what_is_not_understood_is_not_counted(op):
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [("f32[]", 4), ("pred[3,5]{1,0}", 15), ("(s32[2]{0}, bf16[4]{0}, u64[])", 8 + 8 + 8)]
+    ("kind", "size"), [("f32[]", 4), ("pred[3,5]{1,0}", 15), ("(s32[2]{0}, bf16[4]{0}, u64[], token[])", 8 + 8 + 8)]
 )
 def test_bytes_of_a_type(kind, size):
     assert bytes_of(kind) == size
