@@ -697,8 +697,9 @@ def test_a_piece_on_an_accelerator_has_room_for_the_working_memory_of_all_its_ru
 
 def test_batched_runs_take_no_more_memory_than_pieces_allow():
     with (harness.RESULTS / "accelerators.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["memory / sum"] and int(row["seeds"]) >= 8]
-    assert rows
+        plain = ("cartpole_cleanrl", "minatar/breakout", "minatar/breakout+per", "minatar/breakout+n_step")
+        rows = [row for row in csv.DictReader(file) if row["config"] in plain and int(row["seeds"]) >= 8]
+    assert len(rows) >= 10
     assert all(float(row["memory / sum"]) < BATCHED for row in rows)
 
 

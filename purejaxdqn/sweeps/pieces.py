@@ -21,7 +21,8 @@ MOST_RUNS = 1024
 BATCHED = 1.6
 """Memory of a run that an accelerator trains with others, relative to the sum of its state and its working memory.
 
-``benchmarks/accelerators.py`` counts this ratio, and it is lower in all rows of eight or more seeds.
+``benchmarks/accelerators.py`` counts this ratio. It is lower in all rows of plain DQN with eight or more seeds, and higher
+for algorithms whose gradient steps need more memory, such as IQN, R2D2 and PQN: for them, give a lower ``--memory``.
 """
 
 
