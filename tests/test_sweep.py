@@ -20,13 +20,13 @@ import pytest
 from PIL import Image
 
 import purejaxdqn.sweep
-from benchmarks import harness
+from benchmarks import compiled, harness
+from benchmarks.devices import ACCELERATORS
 from purejaxdqn import load_config, run_many
 from purejaxdqn.core.keys import run_key
-from purejaxdqn.runs.memory import state_bytes
+from purejaxdqn.runs.memory import batched_needs, memory_needs, state_bytes
 from purejaxdqn.sweeps import directory, runner, stages
 from purejaxdqn.sweeps.pieces import (
-    BATCHED,
     Group,
     Run,
     all_runs,
@@ -36,12 +36,12 @@ from purejaxdqn.sweeps.pieces import (
     piece_size,
     population_of,
 )
-from purejaxdqn.sweeps.points import check_points, grid_candidates, read_points
+from purejaxdqn.sweeps.points import Point, check_points, grid_candidates, read_points
 from purejaxdqn.sweeps.results import collect, ranked, summarise_points
 from purejaxdqn.system import compiling
 from purejaxdqn.system.faults import UserError, run_command
 from purejaxdqn.system.options import parse_memory
-from tests.conftest import PQN, TINY, kill_and_go_on, words_without
+from tests.conftest import PQN, TINY, kill_and_go_on, mostly_slow, words_without
 
 GRID = ["gamma=0.9,0.99", "network.hidden=[16,16],[8]"]
 BASE = words_without(TINY, "network.hidden")
@@ -695,12 +695,35 @@ def test_a_piece_on_an_accelerator_has_room_for_the_working_memory_of_all_its_ru
         piece_size(group, [gpu], memory=1_500)
 
 
-def test_batched_runs_take_no_more_memory_than_pieces_allow():
+def counted_on_accelerators():
+    """Rows of eight or more seeds by config: device, seeds, bytes of a seed as compiled."""
+    found = {}
     with (harness.RESULTS / "accelerators.csv").open(encoding="utf-8", newline="") as file:
-        plain = ("cartpole_cleanrl", "minatar/breakout", "minatar/breakout+per", "minatar/breakout+n_step")
-        rows = [row for row in csv.DictReader(file) if row["config"] in plain and int(row["seeds"]) >= 8]
-    assert len(rows) >= 10
-    assert all(float(row["memory / sum"]) < BATCHED for row in rows)
+        for row in csv.DictReader(file):
+            if row["memory a seed (MB)"] and int(row["seeds"]) >= 8:
+                one = (row["device"], int(row["seeds"]), 1e6 * float(row["memory a seed (MB)"]))
+                found.setdefault(row["config"], []).append(one)
+    return found
+
+
+COUNTED = counted_on_accelerators()
+
+
+@pytest.mark.parametrize("name", mostly_slow(COUNTED, fast=("cartpole_cleanrl", "cartpole_cleanrl+iqn")))
+def test_batched_runs_take_no_more_memory_than_pieces_allow(name):
+    config, _ = compiled.read_config(name, 1)
+    for device, seeds, taken in COUNTED[name]:
+        platform = ACCELERATORS[device].platform
+        (group,) = group_runs([Point(config, {})], all_runs([Point(config, {})], 1), platform)
+        allowed = bytes_at_once(group, seeds, [SimpleNamespace(platform=platform)])
+        assert seeds * taken < allowed, device
+
+
+def test_the_working_memory_of_batched_runs_is_that_of_a_gradient_step():
+    """IQN has a value for each of 128 transitions, 32 fractions of two networks and 84 units."""
+    config = load_config(("cartpole_cleanrl", "iqn"))
+    assert memory_needs(config).working < 128 * 32 * 84 * 4 < batched_needs(config).working
+    assert memory_needs(config).state == batched_needs(config).state
 
 
 def test_memory_is_read_as_people_write_it():

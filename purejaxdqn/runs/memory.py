@@ -15,6 +15,7 @@ from purejaxdqn.core.loop import Program
 from purejaxdqn.core.plan import batch_size_of, make_plan
 from purejaxdqn.environments.registry import INPUTS
 from purejaxdqn.runs.training import shapes_of_run
+from purejaxdqn.system.compiling import most_alive
 from purejaxdqn.system.faults import UserError
 from purejaxdqn.system.runtime import convolutions_of
 
@@ -42,6 +43,18 @@ def memory_needs(config: Config) -> Needs:
     one_env = _bytes((state.actors.env_state, state.actors.obs)) // plan.num_envs
     evaluation = one_env * max(plan.episodes, plan.final_episodes)
     return Needs(_bytes(state), max(prefill, period + rollout, evaluation))
+
+
+def batched_needs(config: Config) -> Needs:
+    """The needs of one of many runs that train together on an accelerator; traces an epoch, and compiles nothing.
+
+    All that a run makes beside its state, most of it in a gradient step, then exists for all runs at once. On a CPU it
+    exists for one run of each device.
+    """
+    needs, program = memory_needs(config), make_program(config)
+    state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
+    epoch = jax.make_jaxpr(lambda hparams, state: program.segment(hparams, state, 1))(config.hparams(), state)
+    return needs._replace(working=max(needs.working, most_alive(epoch.jaxpr)))
 
 
 def _draw_bytes(program: Program, length: int, rollout: int, learning: LearnDraws) -> int:

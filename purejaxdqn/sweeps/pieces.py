@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.runs.memory import Needs, advice, check_working, free_memory, in_bytes, memory_needs
+from purejaxdqn.runs.memory import Needs, advice, batched_needs, check_working, free_memory, in_bytes, memory_needs
 from purejaxdqn.runs.training import Population
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.system.faults import UserError
@@ -18,11 +18,12 @@ PIECES = 16
 """Pieces into which a large group is cut on a CPU; a kill loses one of them."""
 MOST_RUNS = 1024
 """Most runs at once on an accelerator; more are hardly faster, and a kill would lose more."""
-BATCHED = 1.6
-"""Memory of a run that an accelerator trains with others, relative to the sum of its state and its working memory.
+STATE = 1.6
+"""Memory of the state of a run that an accelerator trains with others, relative to its bytes: arrays are padded."""
+WORKING = {"gpu": 1.6, "tpu": 4.5}
+"""The same of its working memory (``batched_needs``). A TPU pads most of all the sequences of agents that remember.
 
-``benchmarks/accelerators.py`` counts this ratio. It is lower in all rows of plain DQN with eight or more seeds, and higher
-for algorithms whose gradient steps need more memory, such as IQN, R2D2 and PQN: for them, give a lower ``--memory``.
+With both, no row of eight or more seeds that ``benchmarks/accelerators.py`` has counted takes more memory.
 """
 
 
@@ -39,7 +40,7 @@ class Group(NamedTuple):
     config: Config  # of the first point
     runs: tuple[Run, ...]  # point by point
     run_bytes: int  # of the state of one run
-    working_bytes: int = 0  # see ``Needs``
+    working_bytes: int = 0  # of one run, see ``Needs``; on an accelerator that of ``batched_needs``
 
 
 class Work(NamedTuple):
@@ -94,8 +95,8 @@ def plan_work(
     Raises:
       UserError: not even one run fits in memory.
     """
-    groups = group_runs(points, runs)
     used = tuple(jax.local_devices()[:devices])
+    groups = group_runs(points, runs, used[0].platform)
     for group in groups:
         check_working(group.config, Needs(group.run_bytes, group.working_bytes), memory or free_memory(used))
     if size is None:
@@ -110,16 +111,16 @@ def all_runs(points: Sequence[Point], num_seeds: int) -> list[Run]:
     return [Run(point, seed_index) for point in range(len(points)) for seed_index in range(num_seeds)]
 
 
-def group_runs(points: Sequence[Point], runs: Iterable[Run]) -> list[Group]:
+def group_runs(points: Sequence[Point], runs: Iterable[Run], platform: str = "cpu") -> list[Group]:
     """Group the runs whose points differ in traced numbers only; the order is that of ``runs``."""
     static_part = functools.cache(lambda point: points[point].config.static())
     groups: dict[Config, list[Run]] = {}
     for run in runs:
         groups.setdefault(static_part(run.point), []).append(run)
     configs = [points[members[0].point].config for members in groups.values()]
+    needs = memory_needs if platform == "cpu" else batched_needs
     return [
-        Group(config, tuple(members), *memory_needs(config))
-        for config, members in zip(configs, groups.values(), strict=True)
+        Group(config, tuple(members), *needs(config)) for config, members in zip(configs, groups.values(), strict=True)
     ]
 
 
@@ -156,10 +157,10 @@ def bytes_at_once(group: Group, size: int, devices: Sequence[jax.Device]) -> flo
     On a CPU the devices share the memory, and each works on a copy of one run's state. On accelerators the runs are
     batched: the draws, rollouts and intermediate results of all of them exist at once.
     """
-    needed = group.run_bytes + group.working_bytes
-    if devices[0].platform == "cpu":
-        return size * group.run_bytes + len(devices) * needed
-    return BATCHED * size * needed
+    platform = devices[0].platform
+    if platform == "cpu":
+        return size * group.run_bytes + len(devices) * (group.run_bytes + group.working_bytes)
+    return size * (STATE * group.run_bytes + WORKING.get(platform, max(WORKING.values())) * group.working_bytes)
 
 
 def _even(runs: int, most: int, devices: int) -> int:
