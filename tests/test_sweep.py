@@ -688,10 +688,10 @@ def test_a_piece_on_an_accelerator_has_room_for_the_working_memory_of_all_its_ru
     """Without replay, a run has little state, and its rollout is most of what it needs."""
     gpu = SimpleNamespace(platform="gpu")
     group = Group(points[0].config, tuple(Run(0, k) for k in range(300)), run_bytes=100, working_bytes=900)
-    assert bytes_at_once(group, 50, [gpu]) == pytest.approx(1.6 * 50 * 1000)
-    assert piece_size(group, [gpu], memory=100_000) == 60  # 62 fit; five pieces of 60
+    assert bytes_at_once(group, 50, [gpu]) == pytest.approx(50 * (1.6 * 100 + 2.0 * 900))
+    assert piece_size(group, [gpu], memory=100_000) == 50  # 51 fit; six pieces of 50
     assert piece_size(group, jax.devices()[:1], memory=2_000) == 10  # beside the one that is being trained
-    with pytest.raises(UserError, match=r"needs about 1\.6 kB; make the intervals of schedule, or the episodes"):
+    with pytest.raises(UserError, match=r"needs about 1\.96 kB; make the intervals of schedule, or the episodes"):
         piece_size(group, [gpu], memory=1_500)
 
 

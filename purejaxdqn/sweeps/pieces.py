@@ -20,7 +20,7 @@ MOST_RUNS = 1024
 """Most runs at once on an accelerator; more are hardly faster, and a kill would lose more."""
 STATE = 1.6
 """Memory of the state of a run that an accelerator trains with others, relative to its bytes: arrays are padded."""
-WORKING = {"gpu": 1.6, "tpu": 4.5}
+WORKING = {"gpu": 2.0, "tpu": 4.5}
 """The same of its working memory (``batched_needs``). A TPU pads most of all the sequences of agents that remember.
 
 With both, no row of eight or more seeds that ``benchmarks/accelerators.py`` has counted takes more memory.
