@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.extend
 
 from purejaxdqn.core.kernels import LARGE_PRODUCT
 from purejaxdqn.system.collector import collector_paused
@@ -128,7 +127,8 @@ def most_alive(jaxpr: Any) -> int:
 
 
 def _variables(atoms: Sequence[Any]) -> list[Any]:
-    return [one for one in atoms if not isinstance(one, jax.extend.core.Literal)]
+    """Those that are not literals. Only a literal has a value; its class is among what JAX keeps for extensions."""
+    return [one for one in atoms if not hasattr(one, "val")]
 
 
 def _bytes_of(variable: Any) -> int:
