@@ -107,7 +107,7 @@ VARIANTS: tuple[tuple[str, str, tuple[tuple[str, str, int], ...]], ...] = (
     ("values of a rollout at once", "whole", (("H100", LARGE_PQN, 1_024), ("H100", PQN_PICTURES, 8))),
     ("precision=default", "precision=default", (("H100", CARTPOLE, 1_024), ("TPU v5e", CARTPOLE, 64))),
     ("precision=high", "precision=high", (("H100", CARTPOLE, 1_024), ("TPU v5e", CARTPOLE, 64))),
-    ("no on-chip memory", "off chip", (("TPU v5e", CARTPOLE, 64), ("TPU v5e", BREAKOUT, 8))),
+    ("no on-chip memory", "off chip", (("TPU v5e", CARTPOLE, 64), ("TPU v5e", BREAKOUT, 8), ("TPU v6e", BREAKOUT, 1))),
     ("optimisation level O0", "O0", (("TPU v5e", CARTPOLE, 64), ("TPU v5e", BREAKOUT, 8))),
 )
 """What was tried, its name for ``compiled.count_variant``, and device, config and seeds of the runs."""
