@@ -57,8 +57,8 @@ from benchmarks.guard import PRESETS
 TABLE, SUMMARY, TARGETS, TRIED = (f"accelerators{name}" for name in ("", "_devices", "_targets", "_tried"))
 CARTPOLE, BREAKOUT = "cartpole_cleanrl", "minatar/breakout"
 PQN, PQN_PICTURES = "cartpole_pqn", "minatar/breakout_pqn"
-BREAKOUT_PARTS = tuple(f"{BREAKOUT}+{part}" for part in ("per", "n_step", "replay.size=99_999"))
-"""Other replays of pictures; the last one's size is not a multiple of the number of environments."""
+BREAKOUT_PARTS = tuple(f"{BREAKOUT}+{part}" for part in ("per", "n_step=1", "replay.size=99_999"))
+"""Other replays of pictures, of which plain Breakout keeps three steps; the last one's size is not a multiple of the number of environments."""
 LARGE_PQN = "largest PQN of gpu.py"
 ON_CARTPOLE = tuple(f"{CARTPOLE}+{preset}" for preset in PRESETS[1:])
 ALL, LEADERS, OTHERS = tuple(ACCELERATORS), ("TPU v5e", "H100"), ("TPU v6e", "H200")
@@ -83,6 +83,7 @@ LAST_BLOCKS: Blocks = (
     (ON_CARTPOLE, (1,), OTHERS),
     (ON_CARTPOLE, (64,), ALL),
     (ON_CARTPOLE, (1_024,), OTHERS),
+    (BREAKOUT_PARTS[:2], (1, 8, 30), ("TPU v5e", "TPU v6e")),
 )
 """What is counted when all others have been."""
 COLUMNS = (
@@ -161,7 +162,7 @@ def main() -> None:
 
 def table_cases() -> list[Case]:
     """Return the rows of the table, in the order in which they are counted."""
-    return _cases((*BLOCKS, *LAST_BLOCKS))
+    return list(dict.fromkeys(_cases((*BLOCKS, *LAST_BLOCKS))))
 
 
 def _cases(blocks: Blocks) -> list[Case]:
@@ -222,7 +223,7 @@ def _keep(rows: dict[Case, dict[str, Any]]) -> None:
 
 def queue(cases: Sequence[Case], rows: dict[Case, dict[str, Any]], *, again: bool) -> list[Case]:
     """Return the cases that have to be counted: missing ones, old ones, those for last, and what was stopped."""
-    last = set(_cases(LAST_BLOCKS))
+    last = set(_cases(LAST_BLOCKS)) - set(_cases(BLOCKS))
 
     def rank(case: Case) -> int:
         note = rows.get(case, {}).get("note", "")

@@ -276,8 +276,21 @@ def test_the_table_names_what_it_must():
         for seeds in numbers
     }
     assert len(promised) == 4 * 3 * (17 + 2)
-    promised |= {Case(device, f"{BREAKOUT}+{part}", 8) for device in (V5E, "H100") for part in ("per", "n_step")}
+    promised |= {Case(device, f"{BREAKOUT}+{part}", 8) for device in (V5E, "H100") for part in ("per", "n_step=1")}
+    promised |= {
+        Case(device, f"{BREAKOUT}+{part}", seeds)
+        for device in (V5E, "TPU v6e")
+        for part in ("per", "n_step=1")
+        for seeds in (1, 8, 30)
+    }
     assert promised <= set(cases)
+
+
+def test_no_two_configs_of_the_table_are_one_program():
+    """Breakout has three-step returns without the preset `n_step`."""
+    names = list(dict.fromkeys(case.config for case in table_cases()))
+    configs = [compiled.read_config(name, 1)[0] for name in names]
+    assert [name for name, one in zip(names, configs, strict=True) if configs.count(one) > 1] == []
 
 
 def _row(**cells):
