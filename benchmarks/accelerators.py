@@ -59,6 +59,8 @@ CARTPOLE, BREAKOUT = "cartpole_cleanrl", "minatar/breakout"
 PQN, PQN_PICTURES = "cartpole_pqn", "minatar/breakout_pqn"
 BREAKOUT_PARTS = tuple(f"{BREAKOUT}+{part}" for part in ("per", "n_step=1", "replay.size=99_999"))
 """Other replays of pictures, of which plain Breakout keeps three steps; the last one's size is not a multiple of the number of environments."""
+MANY_QUANTILES = f"{CARTPOLE}+qr_dqn+distribution.atoms=200"
+"""As many as in the paper; the loss has a term for each pair."""
 LARGE_PQN = "largest PQN of gpu.py"
 ON_CARTPOLE = tuple(f"{CARTPOLE}+{preset}" for preset in PRESETS[1:])
 ALL, LEADERS, OTHERS = tuple(ACCELERATORS), ("TPU v5e", "H100"), ("TPU v6e", "H200")
@@ -84,6 +86,7 @@ LAST_BLOCKS: Blocks = (
     (ON_CARTPOLE, (64,), ALL),
     (ON_CARTPOLE, (1_024,), OTHERS),
     (BREAKOUT_PARTS[:2], (1, 8, 30), ("TPU v5e", "TPU v6e")),
+    ((MANY_QUANTILES,), (64,), LEADERS),
 )
 """What is counted when all others have been."""
 COLUMNS = (
