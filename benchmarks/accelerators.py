@@ -58,7 +58,7 @@ TABLE, SUMMARY, TARGETS, TRIED = (f"accelerators{name}" for name in ("", "_devic
 CARTPOLE, BREAKOUT = "cartpole_cleanrl", "minatar/breakout"
 PQN, PQN_PICTURES = "cartpole_pqn", "minatar/breakout_pqn"
 BREAKOUT_PARTS = tuple(f"{BREAKOUT}+{part}" for part in ("per", "n_step=1", "replay.size=99_999"))
-"""Other replays of pictures, of which plain Breakout keeps three steps; the last one's size is not a multiple of the number of environments."""
+"""Other replays of pictures: plain Breakout has three steps, and the last one's size is no multiple of env.num_envs."""
 MANY_QUANTILES = f"{CARTPOLE}+qr_dqn+distribution.atoms=200"
 """As many as in the paper; the loss has a term for each pair."""
 LARGE_PQN = "largest PQN of gpu.py"

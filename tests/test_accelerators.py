@@ -380,6 +380,7 @@ def test_variants_that_fail_or_have_no_compiler_are_left_out(results, monkeypatc
         ("values of a rollout at once", "8"),
         ("precision=default", "1024"),
         ("precision=high", "1024"),
+        ("no on-chip memory", "1"),
     ]
     assert "H100, minatar/breakout is left out: killed" in capsys.readouterr().err
 

@@ -615,7 +615,11 @@ SMALLER = "; make replay.size smaller"
 TOO_LARGE = {
     "train replay.size": (train, [f"replay.size={LARGE}"], f"1 seed needs about 84 GB of memory, and .*{SMALLER}"),
     "train num_seeds": (train, [f"num_seeds={LARGE}"], f"{LARGE} seeds need .*; make num_seeds or replay.size smaller"),
-    "train episodes": (train, [f"evaluation.episodes={LARGE}"], "1 seed needs about 72 GB .*evaluation, smaller"),
+    "train episodes": (
+        train,
+        [f"evaluation.episodes={LARGE}"],
+        "1 seed needs about 72 GB .*; make evaluation.episodes or .* smaller",
+    ),
     "train atoms": (
         train,
         ["distribution.kind=quantile", f"distribution.atoms={LARGE}"],
@@ -635,7 +639,7 @@ TOO_LARGE = {
     "train epochs without replay": (
         train,
         ["--config", "pqn", "rollout.epochs=1_000_000_000", "num_seeds=2"],
-        "2 seeds need .*; make num_seeds, env.num_envs, rollout.steps or rollout.epochs, or the episodes .*, smaller",
+        "2 seeds need .*; make num_seeds, env.num_envs, rollout.steps or rollout.epochs smaller",
     ),
     "sweep environments without replay": (
         sweep,
@@ -675,8 +679,9 @@ def test_what_cannot_fit_in_memory_is_refused_before_it_is_listed_or_compiled(ca
 def test_the_working_memory_of_all_seeds_counts_where_they_are_batched(monkeypatch):
     """On a CPU each device trains one seed at a time, unless ``--seeds-at-once`` asks for more."""
     config = load_config("minatar/breakout_pqn", num_seeds=1_000)
-    needs = memory.memory_needs(config)
+    needs = memory.batched_needs(config)
     assert needs.state < needs.working
+    assert needs.working > memory.memory_needs(config).working
     free = 1_000 * needs.state + 8 * needs.working
     monkeypatch.setattr(memory, "free_memory", lambda *_, **__: free)
 
@@ -690,8 +695,9 @@ def test_the_working_memory_of_all_seeds_counts_where_they_are_batched(monkeypat
         return ""
 
     assert refused("cpu") == refused("cpu", seeds_at_once=4) == refused("gpu", seeds_at_once=4) == ""
-    assert refused("cpu", seeds_at_once=5) == "make num_seeds, env.num_envs or network.hidden smaller"
-    assert refused("gpu").startswith("make num_seeds, env.num_envs, rollout.steps or rollout.epochs, or")
+    fewer = "train fewer at once (--seeds-at-once), or make num_seeds, env.num_envs"
+    assert refused("cpu", seeds_at_once=5) == f"{fewer} or network.hidden smaller"
+    assert refused("gpu") == f"{fewer}, rollout.steps or network.hidden smaller"
 
 
 def test_gymnasium_imports_no_module_that_the_id_of_a_suite_names(monkeypatch, tmp_path):

@@ -34,7 +34,6 @@ from purejaxdqn.system.compiling import (
     known_options,
     largest_product,
     lower_runs,
-    most_alive,
 )
 from purejaxdqn.system.runtime import takes_default_pool
 from tests.conftest import ROOT, mostly_slow
@@ -86,32 +85,6 @@ def test_large_products_do_without_ynn_on_any_number_of_devices(size, kept, devi
 def test_the_largest_product_is_found_inside_loops():
     jaxpr = jax.make_jaxpr(lambda x: products(None, x))(jnp.ones((128, 128)))
     assert largest_product(jaxpr.jaxpr) == 128 * 128 == LARGE_PRODUCT
-
-
-def outer(x):
-    return jnp.sum(jnp.outer(x, x))
-
-
-def scanned(x):
-    """In each of ten steps an array that dies there, and one that is kept."""
-    return jax.lax.scan(lambda carry, _: (carry + jnp.sum(jnp.outer(x, x)), jnp.sin(x) * x), 0.0, length=10)
-
-
-@pytest.mark.parametrize(
-    ("function", "least", "most"),
-    [
-        (lambda x: jnp.sum(jnp.sin(jnp.cos(x))), 4, 4),  # in the place of the argument, but for the sum
-        (lambda x: jnp.sum(jnp.sin(x) * x), 400, 404),
-        (lambda x: jnp.sum(jnp.sin(x) * jnp.cos(x) * x), 800, 804),
-        (jax.jit(outer), 100 * 400, 102 * 400),
-        (lambda x: outer(x) + outer(x), 100 * 400, 103 * 400),  # not both at once
-        (scanned, 110 * 400, 115 * 400),
-    ],
-    ids=["chain", "read again", "two", "call", "one after another", "loop"],
-)
-def test_the_arrays_that_live_at_once_are_counted(function, least, most):
-    jaxpr = jax.make_jaxpr(function)(jnp.ones(100, jnp.float32))
-    assert least <= most_alive(jaxpr.jaxpr) <= most
 
 
 def compiled_with(*known, size, once, platform="cpu"):

@@ -74,7 +74,7 @@ def points_of(rows):
 def setting(**changes):
     base = trials.BatchSettings(
         seeds=2, batch=8, objective="auc", halving=Halving(2, 3), devices=None, memory=None, quiet=True,
-        check=lambda: None, compiled={},
+        check=lambda: None, compiled={}, needs={},
     )  # fmt: skip
     return base._replace(**changes)
 

@@ -13,10 +13,12 @@ from purejaxdqn.core.config import Config
 from purejaxdqn.core.draws import NO_LEARNING, LearnDraws, draw
 from purejaxdqn.core.loop import Program
 from purejaxdqn.core.plan import batch_size_of, make_plan
+from purejaxdqn.core.types import RunnerState
 from purejaxdqn.environments.registry import INPUTS
 from purejaxdqn.runs.training import shapes_of_run
-from purejaxdqn.system.compiling import most_alive
+from purejaxdqn.system.collector import collector_paused
 from purejaxdqn.system.faults import UserError
+from purejaxdqn.system.liveness import most_alive
 from purejaxdqn.system.runtime import convolutions_of
 
 _SMALL = 2**29
@@ -28,33 +30,58 @@ _ROW_BYTES, _RUN_BYTES = 60, 200
 class Needs(NamedTuple):
     """Bytes that one run needs."""
 
-    state: int  # replay, parameters, optimiser, environments: what lives as long as the run
-    working: int  # beside it, at least: random draws and a rollout, or the environments of an evaluation
+    state: float  # replay, parameters, optimiser, environments: what lives as long as the run
+    working: float  # beside it, at least, in the part of a run that needs most
+    part: str = "period"  # that part: "warm-up", "period", "evaluation" or "update"
 
 
 def memory_needs(config: Config) -> Needs:
-    """The needs of one run; compiles nothing."""
-    program = make_program(config)
-    state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
+    """The needs of one run, whose parts need random draws and a rollout, or environments; compiles nothing."""
+    return _memory_needs(config, make_program(config))[0]
+
+
+def _memory_needs(config: Config, program: Program) -> tuple[Needs, dict[str, float], RunnerState]:
+    """The needs of one run, those of its parts, and its state as shapes."""
+    with collector_paused():
+        state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
     plan, env = program.plan, program.env
-    prefill = _draw_bytes(program, plan.warmup, 1, NO_LEARNING)
-    period = _draw_bytes(program, plan.iterations, plan.rollout, program.algorithm.draws)
     rollout = 2 * plan.rollout * plan.num_envs * math.prod(env.obs_shape) * np.dtype(env.obs_dtype).itemsize
     one_env = _bytes((state.actors.env_state, state.actors.obs)) // plan.num_envs
-    evaluation = one_env * max(plan.episodes, plan.final_episodes)
-    return Needs(_bytes(state), max(prefill, period + rollout, evaluation))
+    parts = {
+        "warm-up": _draw_bytes(program, plan.warmup, 1, NO_LEARNING),
+        "period": rollout + _draw_bytes(program, plan.iterations, plan.rollout, program.algorithm.draws),
+        "evaluation": one_env * max(plan.episodes, plan.final_episodes),
+    }
+    return _largest(_bytes(state), parts), parts, state
 
 
 def batched_needs(config: Config) -> Needs:
-    """The needs of one of many runs that train together on an accelerator; traces an epoch, and compiles nothing.
+    """The needs of one of many runs that train together on an accelerator; traces a run, and compiles nothing.
 
     All that a run makes beside its state, most of it in a gradient step, then exists for all runs at once. On a CPU it
     exists for one run of each device.
     """
-    needs, program = memory_needs(config), make_program(config)
-    state = jax.eval_shape(program.init, config.hparams(), jax.random.key(0))
-    epoch = jax.make_jaxpr(lambda hparams, state: program.segment(hparams, state, 1))(config.hparams(), state)
-    return needs._replace(working=max(needs.working, most_alive(epoch.jaxpr)))
+    program = make_program(config)
+    needs, parts, state = _memory_needs(config, program)
+    hparams = config.hparams()
+    with collector_paused():
+        init = jax.make_jaxpr(program.init)(hparams, jax.random.key(0))
+        epoch = jax.make_jaxpr(lambda hparams, state: program.segment(hparams, state, 1))(hparams, state)
+        finish = jax.make_jaxpr(program.finish)(hparams, state)
+    in_place = [False] * len(jax.tree.leaves(hparams)) + [True] * len(jax.tree.leaves(state))
+    parts["warm-up"] = max(parts["warm-up"], most_alive(init.jaxpr) - needs.state)
+    parts["evaluation"] = max(parts["evaluation"], most_alive(finish.jaxpr))
+    of_epoch = most_alive(epoch.jaxpr, in_place)
+    evaluation = parts["evaluation"] * program.plan.episodes / program.plan.final_episodes
+    most_of_it = {"period": parts["period"], "evaluation": evaluation}
+    part = next((name for name, count in most_of_it.items() if 2 * count > of_epoch), "update")
+    parts[part] = max(parts.get(part, 0), of_epoch)
+    return _largest(needs.state, parts)
+
+
+def _largest(state: float, parts: dict[str, float]) -> Needs:
+    part = max(parts, key=lambda one: parts[one])
+    return Needs(state, parts[part], part)
 
 
 def _draw_bytes(program: Program, length: int, rollout: int, learning: LearnDraws) -> int:
@@ -88,13 +115,15 @@ def check_memory(config: Config, *, seeds_at_once: int | None = None) -> None:
     free = free_memory(devices, share=1.0)
     if generous < free / 8:
         return  # counting takes a few tenths of a second, which most runs need not wait
-    needs = memory_needs(config)
     batch = seeds_at_once or (1 if devices[0].platform == "cpu" else config.num_seeds)
+    needs = memory_needs(config) if batch == 1 else batched_needs(config)
     at_once = min(config.num_seeds, batch * len(devices))
     needed = config.num_seeds * needs.state + at_once * needs.working
     if needed > free:
         seeds = "1 seed needs" if config.num_seeds == 1 else f"{config.num_seeds} seeds need"
         how = advice(config, needs, seeds=config.num_seeds, at_once=at_once)
+        if at_once > len(devices) and config.num_seeds * needs.state + len(devices) * needs.working <= free:
+            how = f"train fewer at once (--seeds-at-once), or {how}"
         raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {how}")
 
 
@@ -116,26 +145,28 @@ def _generous_bytes(config: Config) -> float:
     return learners * (16.0 * steps * (inputs + carried + 64) + 64.0 * updates + 64.0 * weights)
 
 
-def check_working(config: Config, needs: Needs, memory: int) -> None:
-    """Refuse a run whose draws, rollout or evaluation alone cannot fit in ``memory`` bytes.
-
-    Raises:
-      UserError: says how much memory is needed.
-    """
-    if needs.working > memory:
-        raise UserError(f"--memory: one run needs about {in_bytes(needs.working)}; {advice(config, needs)}")
-
-
 def advice(config: Config, needs: Needs, *, seeds: int = 1, at_once: int = 1) -> str:
     """Which keys of this config make the larger of its needs smaller; see ``check_memory`` for the numbers of seeds."""
     if seeds * needs.state > at_once * needs.working:
         return _smaller_state(config, seeds=seeds)
-    several = ["num_seeds"] if at_once > 1 else []
-    if config.replay.kind != "none":
-        return f"make {_listed([*several, 'the intervals of schedule'])}, or the episodes of evaluation, smaller"
+    return f"make {_listed([*(['num_seeds'] if at_once > 1 else []), *_keys_of(needs.part, config)])} smaller"
+
+
+def _keys_of(part: str, config: Config) -> list[str]:
+    """The keys that make the needs of a part of a run smaller."""
+    if part == "warm-up":
+        return ["schedule.warmup"] if config.schedule.warmup else ["env.num_envs"]
+    if part == "evaluation":
+        return ["evaluation.episodes", "evaluation.final_episodes"]
     period = ["schedule.target_every"] if config.schedule.target_every else []
-    keys = _listed([*several, "env.num_envs", "rollout.steps", "rollout.epochs", *period])
-    return f"make {keys}, or the episodes of evaluation, smaller"
+    if part == "period":
+        if config.replay.kind != "none":
+            return ["the intervals of schedule"]
+        return ["env.num_envs", "rollout.steps", "rollout.epochs", *period]
+    batch = ["replay.batch_size"] if config.replay.kind != "none" else ["env.num_envs", "rollout.steps"]
+    members = ["ensemble.members"] if config.ensemble.members > 1 else []
+    atoms = ["distribution.atoms"] if config.distribution.kind != "scalar" else []
+    return [*batch, "network.hidden", *members, *atoms]
 
 
 def _smaller_state(config: Config, *, seeds: int = 1) -> str:

@@ -110,6 +110,7 @@ def _settings(spec: SearchSpec, stop: StopSignals) -> BatchSettings:
         quiet=spec.quiet,
         check=stop.check,
         compiled={},
+        needs={},
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from purejaxdqn.runs.memory import Needs
 from purejaxdqn.runs.progress import WorkProgress
 from purejaxdqn.searches.halving import Halving, best_points
 from purejaxdqn.searches.scores import score
@@ -28,6 +29,7 @@ class BatchSettings(NamedTuple):
     quiet: bool
     check: Callable[[], None]  # called between segments; may raise to stop
     compiled: dict[Any, Any]  # programs, shared by all batches
+    needs: dict[Any, Needs]  # of the runs of each program, too
 
 
 class TrialResult(NamedTuple):
@@ -101,7 +103,7 @@ def _train_points(
 def _plan(points: Sequence[Point], runs: Sequence[Run], stage: Stage, settings: BatchSettings) -> Work:
     devices = tuple(jax.local_devices()[: settings.devices])
     size = population_sizes(settings, devices)[stage.number]
-    return plan_work(points, runs, devices=settings.devices, memory=settings.memory, size=size)
+    return plan_work(points, runs, devices=settings.devices, memory=settings.memory, size=size, known=settings.needs)
 
 
 def population_sizes(settings: BatchSettings, devices: Sequence[Any]) -> list[int]:

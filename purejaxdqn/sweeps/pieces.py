@@ -2,13 +2,13 @@
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from purejaxdqn.core.config import Config
-from purejaxdqn.runs.memory import Needs, advice, batched_needs, check_working, free_memory, in_bytes, memory_needs
+from purejaxdqn.runs.memory import Needs, advice, batched_needs, free_memory, in_bytes, memory_needs
 from purejaxdqn.runs.training import Population
 from purejaxdqn.sweeps.points import Point
 from purejaxdqn.system.faults import UserError
@@ -20,7 +20,7 @@ MOST_RUNS = 1024
 """Most runs at once on an accelerator; more are hardly faster, and a kill would lose more."""
 STATE = 1.6
 """Memory of the state of a run that an accelerator trains with others, relative to its bytes: arrays are padded."""
-WORKING = {"gpu": 2.0, "tpu": 4.5}
+WORKING = {"gpu": 2.2, "tpu": 5.2}
 """The same of its working memory (``batched_needs``). A TPU pads most of all the sequences of agents that remember.
 
 With both, no row of eight or more seeds that ``benchmarks/accelerators.py`` has counted takes more memory.
@@ -39,8 +39,7 @@ class Group(NamedTuple):
 
     config: Config  # of the first point
     runs: tuple[Run, ...]  # point by point
-    run_bytes: int  # of the state of one run
-    working_bytes: int = 0  # of one run, see ``Needs``; on an accelerator that of ``batched_needs``
+    needs: Needs  # of one run; on an accelerator those of ``batched_needs``
 
 
 class Work(NamedTuple):
@@ -82,6 +81,7 @@ def plan_work(
     devices: int | None = None,
     memory: int | None = None,
     size: int | None = None,
+    known: dict[Any, Needs] | None = None,
 ) -> Work:
     """Group runs and cut the groups into pieces; compiles nothing.
 
@@ -91,18 +91,17 @@ def plan_work(
       devices: number of this process's devices to use; by default all.
       memory: see ``piece_size``.
       size: runs in a piece, where it must not depend on the number of runs; it is smaller only if memory requires it.
+      known: the needs that earlier calls have counted, by the static part of the config; new ones are added.
 
     Raises:
       UserError: not even one run fits in memory.
     """
     used = tuple(jax.local_devices()[:devices])
-    groups = group_runs(points, runs, used[0].platform)
-    for group in groups:
-        check_working(group.config, Needs(group.run_bytes, group.working_bytes), memory or free_memory(used))
+    groups = group_runs(points, runs, used[0].platform, known)
     if size is None:
         sizes = [piece_size(group, used, memory) for group in groups]
-    else:
-        sizes = [min(size, most_at_once(group, used, memory)) for group in groups]
+    else:  # an even part of it, so that a little more or less free memory mostly gives the same one
+        sizes = [_even(size, min(size, most_at_once(group, used, memory)), len(used)) for group in groups]
     return Work(groups, sizes, used)
 
 
@@ -111,17 +110,23 @@ def all_runs(points: Sequence[Point], num_seeds: int) -> list[Run]:
     return [Run(point, seed_index) for point in range(len(points)) for seed_index in range(num_seeds)]
 
 
-def group_runs(points: Sequence[Point], runs: Iterable[Run], platform: str = "cpu") -> list[Group]:
-    """Group the runs whose points differ in traced numbers only; the order is that of ``runs``."""
+def group_runs(
+    points: Sequence[Point], runs: Iterable[Run], platform: str = "cpu", known: dict[Any, Needs] | None = None
+) -> list[Group]:
+    """Group the runs whose points differ in traced numbers only; the order is that of ``runs``. See ``plan_work``."""
     static_part = functools.cache(lambda point: points[point].config.static())
     groups: dict[Config, list[Run]] = {}
     for run in runs:
         groups.setdefault(static_part(run.point), []).append(run)
-    configs = [points[members[0].point].config for members in groups.values()]
-    needs = memory_needs if platform == "cpu" else batched_needs
-    return [
-        Group(config, tuple(members), *needs(config)) for config, members in zip(configs, groups.values(), strict=True)
-    ]
+    known = {} if known is None else known
+    count = memory_needs if platform == "cpu" else batched_needs
+    found = []
+    for static, members in groups.items():
+        config = points[members[0].point].config
+        if static not in known:  # counting traces a run
+            known[static] = count(config)
+        found.append(Group(config, tuple(members), known[static]))
+    return found
 
 
 def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None = None) -> int:
@@ -143,11 +148,17 @@ def piece_size(group: Group, devices: Sequence[jax.Device], memory: int | None =
 
 def most_at_once(group: Group, devices: Sequence[jax.Device], memory: int | None = None) -> int:
     """The number of runs that fit in memory; see ``piece_size``."""
-    none, one = bytes_at_once(group, 0, devices), bytes_at_once(group, 1, devices)
-    most = ((memory or free_memory(devices)) - none) // (one - none)
+    free, one = free_memory(devices) if memory is None else memory, bytes_at_once(group, 1, devices)
+    most = free // one
+    if devices[0].platform != "cpu":  # each device has its own memory, of which --memory may ask for more than is usual
+        of_one = min(free_memory([device]) for device in devices)
+        most = min(most, max(of_one, free / len(devices)) // one * len(devices))
+    elif most >= len(devices):
+        most = len(devices) + (free - bytes_at_once(group, len(devices), devices)) // group.needs.state
     if most < 1:
-        how = advice(group.config, Needs(group.run_bytes, group.working_bytes))
-        raise UserError(f"--memory: one run needs about {in_bytes(one)}; {how}")
+        raise UserError(
+            f"--memory: one run needs about {in_bytes(one)}; {advice(group.config, _scaled(group, devices))}"
+        )
     return int(most)
 
 
@@ -157,10 +168,19 @@ def bytes_at_once(group: Group, size: int, devices: Sequence[jax.Device]) -> flo
     On a CPU the devices share the memory, and each works on a copy of one run's state. On accelerators the runs are
     batched: the draws, rollouts and intermediate results of all of them exist at once.
     """
-    platform = devices[0].platform
+    state, working, _ = _scaled(group, devices)
+    if devices[0].platform == "cpu":
+        return size * state + min(size, len(devices)) * (state + working)
+    return size * (state + working)
+
+
+def _scaled(group: Group, devices: Sequence[jax.Device]) -> Needs:
+    """The needs of a run as the compiler of these devices is expected to fill them."""
+    platform, needs = devices[0].platform, group.needs
     if platform == "cpu":
-        return size * group.run_bytes + len(devices) * (group.run_bytes + group.working_bytes)
-    return size * (STATE * group.run_bytes + WORKING.get(platform, max(WORKING.values())) * group.working_bytes)
+        return needs
+    factor = WORKING.get(platform, max(WORKING.values()))
+    return needs._replace(state=STATE * needs.state, working=factor * needs.working)
 
 
 def _even(runs: int, most: int, devices: int) -> int:

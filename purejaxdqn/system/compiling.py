@@ -1,8 +1,7 @@
 """Compiling a program of runs, with options for the CPU or the GPU."""
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -92,48 +91,6 @@ def largest_product(jaxpr: Any) -> int:
     inner = (largest_product(one) for equation in jaxpr.eqns for one in inner_jaxprs(equation))
     dots = (equation.outvars[0].aval.size for equation in jaxpr.eqns if equation.primitive.name == "dot_general")
     return max(itertools.chain(inner, dots), default=0)
-
-
-def most_alive(jaxpr: Any) -> int:
-    """Bytes of the arrays that a program makes, at the moment at which there are most of them, before XLA compiles it.
-
-    An array lives from the equation that makes it to the last that reads it. A result of the shape and type of an
-    operand that ends there takes its place, as XLA lets it, and so do the carries of a loop. XLA makes fewer arrays by
-    fusing operations, and larger ones by padding them. The arguments count nothing.
-    """
-    last: dict[Any, int] = {}
-    for place, equation in enumerate(jaxpr.eqns):
-        last |= dict.fromkeys(_variables(equation.invars), place)
-    last |= dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
-    held = dict.fromkeys((*jaxpr.invars, *jaxpr.constvars), 0)
-    alive = most = 0
-    for place, equation in enumerate(jaxpr.eqns):
-        ending = [one for one in dict.fromkeys(_variables(equation.invars)) if last[one] == place]
-        made = 0
-        for result in equation.outvars:
-            kind = (getattr(result.aval, "shape", None), getattr(result.aval, "dtype", None))
-            before = next((one for one in ending if (one.aval.shape, one.aval.dtype) == kind), None)
-            if before is not None:
-                ending.remove(before)
-                held[result] = held.pop(before)
-            else:
-                held[result] = _bytes_of(result)
-                made += held[result]
-        inside = max((most_alive(one) for one in inner_jaxprs(equation)), default=0)
-        most = max(most, alive + (made + inside if equation.primitive.name in ("scan", "while") else max(made, inside)))
-        unread = [result for result in equation.outvars if result not in last]
-        alive += made - sum(held.pop(one, 0) for one in (*ending, *unread))
-    return most
-
-
-def _variables(atoms: Sequence[Any]) -> list[Any]:
-    """Those that are not literals. Only a literal has a value; its class is among what JAX keeps for extensions."""
-    return [one for one in atoms if not hasattr(one, "val")]
-
-
-def _bytes_of(variable: Any) -> int:
-    shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
-    return math.prod(shape) * dtype.itemsize if dtype is not None else 0
 
 
 def inner_jaxprs(equation: Any) -> Iterator[Any]:
