@@ -84,9 +84,12 @@ def test_results_take_the_places_of_arguments_that_are_free():
     assert [most_alive(jaxpr.jaxpr, free) for free in places] == [2 * ROW, ROW, 0]
 
 
-def test_a_loop_writes_its_carry_in_place_and_keeps_its_constants():
+@pytest.mark.parametrize("loop", ["scan", "while"])
+def test_a_loop_writes_its_carry_in_place_and_keeps_its_constants(loop):
     def function(x, y):
-        return jax.lax.fori_loop(0, 9, lambda _, carry: carry + sort(y), x)
+        if loop == "scan":
+            return jax.lax.fori_loop(0, 9, lambda _, carry: carry + sort(y), x)
+        return jax.lax.while_loop(lambda carry: carry[0] < 9, lambda carry: carry + sort(y), x)
 
     jaxpr = jax.make_jaxpr(function)(jnp.ones(100), jnp.ones(100))
     assert ROW <= most_alive(jaxpr.jaxpr, (True, True)) <= ROW + 40
