@@ -96,14 +96,25 @@ def _places(equation: Any, free_places: Sequence[Any]) -> dict[Any, Any]:
 
 def _carries(loop: Any) -> Sequence[Any]:
     """The operands of a loop that it carries from one pass to the next."""
+    end = len(loop.invars) - _slices(loop)
     if loop.primitive.name == "while":
-        return loop.invars[loop.params["cond_nconsts"] + loop.params["body_nconsts"] :]
-    return loop.invars[loop.params["num_consts"] :][: loop.params["num_carry"]]
+        return loop.invars[end - len(loop.outvars) :]
+    (body,) = inner_jaxprs(loop)
+    stacked = _differing(loop.outvars, body.outvars)
+    return loop.invars[end - (len(loop.outvars) - stacked) : end]
 
 
 def _slices(loop: Any) -> int:
     """The number of operands of which each pass of a loop reads a slice."""
-    return 0 if loop.primitive.name == "while" else len(loop.invars) - loop.params["num_consts"] - len(_carries(loop))
+    if loop.primitive.name == "while":
+        return 0
+    (body,) = inner_jaxprs(loop)
+    return _differing(loop.invars, body.invars)
+
+
+def _differing(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many have another shape in a scan than in its body; the numbers that say so have moved between releases."""
+    return sum(_kind(one) != _kind(other) for one, other in zip(outside, inside, strict=True))
 
 
 def _fused(jaxpr: Any) -> set[Any]:
