@@ -700,6 +700,23 @@ def test_the_working_memory_of_all_seeds_counts_where_they_are_batched(monkeypat
     assert refused("gpu") == f"{fewer}, rollout.steps or network.hidden smaller"
 
 
+@pytest.mark.parametrize("seeds", [1, 7, 8, 9])
+def test_seeds_must_fit_into_the_accelerators_that_they_are_on(seeds, monkeypatch):
+    """One of eight devices cannot use the memory of the others."""
+    config = load_config("cartpole_cleanrl", "replay.size=10000000", num_seeds=seeds)
+    one = memory.batched_needs(config)
+
+    def check(limit):
+        device = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": limit})
+        monkeypatch.setattr(jax, "local_devices", lambda: [device] * 8)
+        memory.check_memory(config)
+
+    on_each = -(-seeds // 8) * (one.state + one.working)
+    check(on_each + 1)
+    with pytest.raises(UserError, match=f"^{seeds} seeds? needs? about"):
+        check(on_each - 1)
+
+
 def test_gymnasium_imports_no_module_that_the_id_of_a_suite_names(monkeypatch, tmp_path):
     (tmp_path / "sparse.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -111,18 +111,20 @@ def check_memory(config: Config, *, seeds_at_once: int | None = None) -> None:
     generous = _generous_bytes(config)
     if generous < _SMALL:
         return
-    devices = jax.local_devices()
+    devices = jax.local_devices()[: config.num_seeds]
     free = free_memory(devices, share=1.0)
     if generous < free / 8:
         return  # counting takes a few tenths of a second, which most runs need not wait
-    batch = seeds_at_once or (1 if devices[0].platform == "cpu" else config.num_seeds)
-    needs = memory_needs(config) if batch == 1 else batched_needs(config)
-    at_once = min(config.num_seeds, batch * len(devices))
-    needed = config.num_seeds * needs.state + at_once * needs.working
+    places = -(-config.num_seeds // len(devices)) * len(devices)
+    on_cpu = devices[0].platform == "cpu"
+    batch = seeds_at_once or (1 if on_cpu else places)
+    needs = memory_needs(config) if on_cpu and batch == 1 else batched_needs(config)
+    at_once = min(places, batch * len(devices))
+    needed = places * needs.state + at_once * needs.working
     if needed > free:
         seeds = "1 seed needs" if config.num_seeds == 1 else f"{config.num_seeds} seeds need"
         how = advice(config, needs, seeds=config.num_seeds, at_once=at_once)
-        if at_once > len(devices) and config.num_seeds * needs.state + len(devices) * needs.working <= free:
+        if at_once > len(devices) and places * needs.state + len(devices) * needs.working <= free:
             how = f"train fewer at once (--seeds-at-once), or {how}"
         raise UserError(f"{seeds} about {in_bytes(needed)} of memory, and {in_bytes(free)} are free; {how}")
 
